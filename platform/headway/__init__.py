@@ -1,0 +1,35 @@
+"""Headway: elastic PyTorch training on Ray. The cluster decides how fast, never what."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headway.elastic.session import session as session
+    from headway.errors import HeadwayError as HeadwayError
+    from headway.job import Job as Job
+    from headway.report import Report as Report
+    from headway.run import resume as resume
+    from headway.run import train as train
+    from headway.task import Task as Task
+
+__version__ = "0.1.0"
+__all__ = ["HeadwayError", "Job", "Report", "Task", "__version__", "resume", "session", "train"]
+
+_HOMES = {
+    "HeadwayError": "headway.errors",
+    "Job": "headway.job",
+    "Report": "headway.report",
+    "Task": "headway.task",
+    "resume": "headway.run",
+    "session": "headway.elastic.session",
+    "train": "headway.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when first used, so that `import headway` stays light."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'headway' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

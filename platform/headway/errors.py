@@ -1,0 +1,75 @@
+"""Errors that Headway raises on purpose: the fact, the reason, the remedy, and the exit code that the command line gives."""
+
+from __future__ import annotations
+
+FINISHED = 0
+RUN_FAILED = 1
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+class HeadwayError(Exception):
+    """Something that a person can understand and mend.
+
+    Args:
+        fact: what was found, naming the field or file as the user wrote it.
+        reason: why that is a problem; may be empty where the fact says it.
+        remedy: what to do about it; may be empty where nothing can be done.
+    """
+
+    exit_code = RUN_FAILED
+
+    def __init__(self, fact: str, reason: str = "", remedy: str = "") -> None:
+        super().__init__(fact, reason, remedy)
+        self.fact, self.reason, self.remedy = fact, reason, remedy
+
+    def __str__(self) -> str:
+        head = f"{self.fact}: {self.reason}." if self.reason else f"{self.fact}."
+        return f"{head} {self.remedy}".rstrip()
+
+
+class BadInput(HeadwayError):
+    """The job, the data, the run's name or an option cannot be used as given. Nothing was started or changed."""
+
+    exit_code = BAD_INPUT
+
+
+class BadData(BadInput):
+    """A dataset is missing, incomplete, or not what its manifest says."""
+
+
+class BadCheckpoint(HeadwayError):
+    """A checkpoint is incomplete, altered, or belongs to another job."""
+
+    exit_code = BAD_INPUT
+
+
+class RunFailed(HeadwayError):
+    """The run started and could not go on."""
+
+
+class NonFiniteLoss(RunFailed):
+    """A loss became NaN or infinite before the step was applied."""
+
+
+class UserCodeFailed(RunFailed):
+    """The user's own code raised.
+
+    Args:
+        where: the worker and the step, in words.
+        error: the last line of the traceback.
+        traceback: the user's own traceback, shown once.
+    """
+
+    def __init__(self, where: str, error: str, traceback: str) -> None:
+        super().__init__(f"the task raised {error} in {where}", "", "")
+        self.args = (where, error, traceback)
+        self.traceback = traceback
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """' Did you mean X?' for the closest of the known words, else the list of them."""
+    import difflib
+
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(sorted(known))}."

@@ -1,0 +1,340 @@
+"""What a user orders: a `Job` is task + data + size + strategy + checkpoints + tracking, checked once, at the door."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from headway.core.schedules import SCHEDULES
+from headway.errors import BadInput, nearest
+
+OPTIMIZERS = ("sgd", "adam", "adamw", "adagrad", "rmsprop")
+STRATEGIES = ("all_reduce",)
+
+Count = Annotated[int, Field(ge=1)]
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+class Data(_Section):
+    """Where the samples come from. Paths are relative to the job's file; `headway data prepare` makes such folders."""
+
+    train: str
+    """Folder of Parquet shards with a manifest.json."""
+    validation: str | None = None
+    """The same, for evaluation."""
+    columns: list[str] | None = None
+    """Columns to read; all when not given."""
+    shuffle: bool = True
+    """Walk the rows in a seeded random order, a new one each epoch."""
+    window: Count = 16
+    """Row groups held in memory by all lanes together; rows are permuted within each lane's share."""
+    eval_batch: Count | None = None
+    """Rows per batch in evaluation; the lane batch when not given."""
+
+
+class Workers(_Section):
+    """How many processes carry the lanes, and what each is given."""
+
+    min: Count = 1
+    """Fewest workers to train with."""
+    max: Count = 1
+    """Most workers to train with; never more than lanes."""
+    cpus: Count = 1
+    """CPU cores, and torch threads, per worker."""
+    gpus: Annotated[float, Field(ge=0)] = 0
+    """GPUs per worker."""
+    memory: int | None = None
+    """Bytes of memory reserved per worker, as a number or like 2GiB; none reserved when not given."""
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _bytes(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = re.fullmatch(r"\s*([0-9.]+)\s*([kmgt]?i?)b?\s*", value.lower())
+        if match is None or match[2] not in _UNITS:
+            raise ValueError("write bytes as a number or with a unit, like 512MiB or 2GiB")
+        return int(float(match[1]) * _UNITS[match[2]])
+
+    @field_validator("memory")
+    @classmethod
+    def _some(cls, value: int | None) -> int | None:
+        if value is not None and value < 1:
+            raise ValueError("must be at least 1 byte")
+        return value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min={self.min} is more than max={self.max}; set min to {self.max} or less")
+        return self
+
+
+class Optimizer(_Section):
+    """Overrides the task's optimiser by name. Other keys go to torch's constructor as they are (weight_decay, betas, ...)."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+
+    name: str
+    """sgd, adam, adamw, adagrad or rmsprop."""
+    lr: Annotated[float, Field(gt=0)]
+    """Learning rate."""
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in OPTIMIZERS:
+            raise ValueError(f"unknown optimizer {name!r}. {nearest(name, list(OPTIMIZERS))}")
+        return name
+
+
+class Schedule(_Section):
+    """Overrides the task's learning-rate schedule by name."""
+
+    name: str = "constant"
+    """constant, cosine, linear or step."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps of linear warm-up before the schedule's own factor holds."""
+    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Factor on the rate at the last step (cosine, linear)."""
+    every: Count = 1000
+    """Steps between two drops (step)."""
+    factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """What the rate is multiplied by at each drop (step)."""
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in SCHEDULES:
+            raise ValueError(f"unknown schedule {name!r}. {nearest(name, list(SCHEDULES))}")
+        return name
+
+
+class Checkpoint(_Section):
+    """When checkpoints are written and which ones stay. One is always written at the end."""
+
+    every_steps: Count | None = 200
+    """Steps between two checkpoints; null for none by steps."""
+    every_s: Annotated[float, Field(gt=0)] | None = None
+    """Seconds between two checkpoints; null for none by time."""
+    keep_last: Count = 2
+    """Newest checkpoints that stay; two or more, so that a damaged one has one before it."""
+    keep_best: Annotated[int, Field(ge=0)] = 0
+    """Best checkpoints by `metric` that stay as well."""
+    metric: str = "loss"
+    """Validation metric by which checkpoints are judged."""
+    mode: Literal["min", "max"] = "min"
+    """Whether less or more of the metric is better."""
+
+
+class Tracking(_Section):
+    """Where MLflow keeps the records."""
+
+    uri: str | None = None
+    """Any MLflow tracking URI; a sqlite file in the runs folder when not given."""
+    experiment: str = "headway"
+    """MLflow experiment."""
+    every_steps: Count = 10
+    """Steps between two points of a training curve in MLflow; the report keeps every step."""
+    enabled: bool = True
+    """False records in the runs folder only."""
+
+
+class Job(_Section):
+    """Everything about a run that is decided before it starts."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    """Begins the names of this job's runs: letters, digits, '.', '_' and '-'."""
+    task: str
+    """`file.py:Class` (relative to the job's file) or `package.module:Class`; a function is run as a loop of its own."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the task's constructor (or of the function)."""
+    data: Data
+    """The samples."""
+    lanes: Count = 8
+    """Parts into which the global batch is cut, whatever the cluster does. Global batch = lanes x lane_batch."""
+    lane_batch: Count = 32
+    """Rows per lane and step."""
+    epochs: Count | None = None
+    """Walks through the data; give this or steps."""
+    steps: Count | None = None
+    """Optimiser updates; give this or epochs."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Of the initial weights, the order of samples and all randomness."""
+    workers: Workers = Field(default_factory=Workers)
+    """How many, and how big."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """fp32, or mixed precision by autocast (fp16 with loss scaling)."""
+    optimizer: Optimizer | None = None
+    """Overrides the task's."""
+    schedule: Schedule | None = None
+    """Overrides the task's."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """Largest L2 norm of the whole gradient."""
+    checkpoint: Checkpoint = Field(default_factory=Checkpoint)
+    """Durable state."""
+    tracking: Tracking = Field(default_factory=Tracking)
+    """Records."""
+    strategy: str = "all_reduce"
+    """How lanes' gradients become an update."""
+    evaluate_every_steps: Count | None = None
+    """Steps between two evaluations; at each epoch's end when not given. Always at the end."""
+
+    @field_validator("task")
+    @classmethod
+    def _named(cls, task: str) -> str:
+        module, _, name = task.rpartition(":")
+        if not module or not name.isidentifier():
+            raise ValueError("write it as file.py:Class or package.module:Class")
+        return task
+
+    @field_validator("strategy")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in STRATEGIES:
+            raise ValueError(f"unknown strategy {name!r}. {nearest(name, list(STRATEGIES))}")
+        return name
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.epochs is None) == (self.steps is None):
+            given = "both are given" if self.epochs else "neither is given"
+            raise ValueError(f"give either epochs or steps; {given}")
+        if self.lanes < self.workers.max:
+            idle = self.workers.max - self.lanes
+            raise ValueError(
+                f"lanes={self.lanes} cannot be carried by workers.max={self.workers.max}: {idle} workers would idle. "
+                f"Set lanes to {self.workers.max} or more, or workers.max to {self.lanes}"
+            )
+        return self
+
+    @property
+    def global_batch(self) -> int:
+        """Rows per step."""
+        return self.lanes * self.lane_batch
+
+
+def load(path: str | Path, settings: list[str] | None = None) -> Job:
+    """Read a job from YAML.
+
+    Args:
+        path: the file. Relative paths inside it (data folders, a task's file) are taken from its folder.
+        settings: `key=value` overrides with dotted keys, values in YAML; relative paths in them are taken from the
+            current folder, as a shell user expects.
+
+    Raises:
+        BadInput: naming the field, the value found, and what to do.
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"no job at {path}", "the file does not exist", "Give the path of a job.yaml.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} cannot be read", str(error), "Give the path of a readable YAML file.") from None
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f"line {where.line + 1}, column {where.column + 1}: " if where else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise BadInput(f"{path} is not YAML", f"{line}{problem}", "Mend the file at that place.") from None
+    if not isinstance(tree, dict):
+        raise BadInput(f"{path} holds {type(tree).__name__}, not a job", "a job is a mapping of keys to values", "")
+    anchored = anchor(tree, path.resolve().parent)
+    for setting in settings or []:
+        _override(anchored, setting)
+    return parse(anchored, str(path))
+
+
+def parse(tree: dict[str, Any], source: str = "job") -> Job:
+    """A job from a plain mapping, with errors in the user's words.
+
+    Raises:
+        BadInput: naming every field that is wrong, not only the first.
+    """
+    try:
+        return Job.model_validate(tree)
+    except ValidationError as error:
+        raise BadInput(
+            f"{source} is not a valid job", "; ".join(_say(tree, e) for e in error.errors()), "`headway job schema` lists all keys."
+        ) from None
+
+
+def anchor(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The tree with its relative paths (data folders, a task's file) made absolute from `folder`."""
+    tree = dict(tree)
+    data = tree.get("data")
+    if isinstance(data, dict):
+        paths = {k: _absolute(v, folder) for k, v in data.items() if k in ("train", "validation") and isinstance(v, str)}
+        tree["data"] = {**data, **paths}
+    task = tree.get("task")
+    if isinstance(task, str):
+        file, colon, name = task.rpartition(":")
+        if file.endswith(".py"):
+            tree["task"] = f"{_absolute(file, folder)}{colon}{name}"
+    return tree
+
+
+def _absolute(path: str, folder: Path) -> str:
+    return path if "://" in path else str((folder / Path(path).expanduser()).resolve())
+
+
+def _override(tree: dict[str, Any], setting: str) -> None:
+    import yaml
+
+    dotted, equals, text = setting.partition("=")
+    keys = dotted.strip().split(".")
+    if not equals or not all(keys):
+        raise BadInput(f"--set {setting}", "not of the form key=value", "Write it like --set workers.max=3.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    at: dict[str, Any] = {}
+    for name in reversed(keys):
+        at = {name: value} if name == keys[-1] and not at else {name: at}
+    merge(tree, anchor(at, Path.cwd()))
+
+
+def merge(tree: dict[str, Any], other: dict[str, Any]) -> None:
+    """Lay `other` over `tree`, in place, mapping by mapping."""
+    for name, value in other.items():
+        below = tree.get(name)
+        if isinstance(value, dict) and isinstance(below, dict):
+            tree[name] = dict(below)
+            merge(tree[name], value)
+        else:
+            tree[name] = value
+
+
+def _say(tree: dict[str, Any], error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        return f"unknown key {where!r}. {nearest(str(error['loc'][-1]), _keys_beside(error['loc']))}"
+    if kind == "missing":
+        return f"{where} is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    if not where:
+        return message
+    value = error.get("input")
+    shown = f"={value!r}" if isinstance(value, str | int | float | bool | type(None)) else ""
+    return f"{where}{shown}: {message}"
+
+
+def _keys_beside(loc: tuple[str | int, ...]) -> list[str]:
+    model: type[BaseModel] = Job
+    for part in loc[:-1]:
+        annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), model)
+    return list(model.model_fields)
