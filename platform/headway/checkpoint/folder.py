@@ -1,0 +1,174 @@
+"""Checkpoints on disk: how one is written so that it is there whole or not at all, and how it is verified.
+
+    checkpoints/step-00000400/manifest.json   sizes and digests of the parts, the cursor, the job, versions
+                              model.pt  optimizer.pt  session.pt
+
+Parts are written into `.writing-*` and synced; one rename of that folder commits the checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from headway.errors import BadCheckpoint
+
+FORMAT = "headway-checkpoint/1"
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A committed checkpoint.
+
+    Args:
+        folder: where it is.
+        step: the number of steps committed before it was taken.
+        job: digest of what decides the run's result.
+        bytes: of all parts.
+        parts: size and SHA-256 of each part by file name.
+        facts: run, reason, cursor, metrics, versions.
+    """
+
+    folder: Path
+    step: int
+    job: str
+    bytes: int
+    parts: dict[str, dict[str, Any]]
+    facts: dict[str, Any]
+
+    def load(self, device: Any = "cpu") -> dict[str, Any]:
+        """The parts as trees of tensors and plain values."""
+        import torch
+
+        loaded = {}
+        for name in self.parts:
+            try:
+                loaded[name.removesuffix(".pt")] = torch.load(self.folder / name, map_location=device, weights_only=True)
+            except (OSError, RuntimeError, EOFError, ValueError) as error:
+                raise BadCheckpoint(f"{self.folder / name} cannot be loaded", str(error).splitlines()[0], "") from error
+        return loaded
+
+    def verify(self) -> None:
+        """Read every part and compare its digest.
+
+        Raises:
+            BadCheckpoint: naming the part.
+        """
+        for name, part in self.parts.items():
+            path = self.folder / name
+            if not path.is_file():
+                raise BadCheckpoint(f"{path} is missing", "the checkpoint is incomplete", "")
+            size = path.stat().st_size
+            if size != part["bytes"]:
+                raise BadCheckpoint(f"{path} has {size} bytes", f"its manifest says {part['bytes']}", "")
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest != part["sha256"]:
+                raise BadCheckpoint(f"{path} was altered", "its digest is not the manifest's", "")
+
+
+def read(folder: Path) -> Checkpoint:
+    """The checkpoint in a folder, by its manifest.
+
+    Raises:
+        BadCheckpoint: no manifest, or one that is damaged.
+    """
+    try:
+        tree = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        body, digest = tree["checkpoint"], tree["sha256"]
+        if _digest(body) != digest:
+            raise BadCheckpoint(f"{folder / MANIFEST} was altered", "its own digest does not match", "")
+        return Checkpoint(folder, body["step"], body["job"], body["bytes"], body["parts"], body["facts"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadCheckpoint(f"{folder} is no checkpoint", f"its manifest cannot be read ({error})", "") from error
+
+
+def write(root: Path, step: int, job: str, parts: dict[str, Any], facts: dict[str, Any]) -> Checkpoint:
+    """Write and commit a checkpoint.
+
+    Args:
+        root: folder of all checkpoints of the run.
+        step: number of steps committed.
+        job: digest of what decides the run's result.
+        parts: trees of tensors and plain values by part name.
+        facts: kept in the manifest.
+
+    Raises:
+        OSError: the disk is full or gone; nothing half-written stays.
+    """
+    target = root / f"step-{step:08d}"
+    temporary = root / f".writing-{step:08d}-{uuid.uuid4().hex[:8]}"
+    temporary.mkdir(parents=True)
+    try:
+        written = {f"{name}.pt": _write_part(temporary / f"{name}.pt", tree) for name, tree in parts.items()}
+        size = sum(part["bytes"] for part in written.values())
+        body = {"format": FORMAT, "step": step, "job": job, "bytes": size, "parts": written, "facts": facts}
+        text = json.dumps({"checkpoint": body, "sha256": _digest(body)}, indent=1)
+        _write_file(temporary / MANIFEST, lambda file: file.write(text.encode()))
+        sync_folder(temporary)
+        if target.exists():  # a damaged one that was passed over, or the same step written by an earlier attempt
+            shutil.rmtree(target)
+        temporary.rename(target)
+        sync_folder(root)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return Checkpoint(target, step, job, size, written, facts)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class _Tee(io.RawIOBase):
+    """Counts and digests what is written through it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.digest, self.bytes = file, hashlib.sha256(), 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        self.bytes += len(data)
+        return self._file.write(data)
+
+
+def _write_part(path: Path, tree: Any) -> dict[str, Any]:
+    import torch
+
+    found: dict[str, Any] = {}
+
+    def save(file: IO[bytes]) -> None:
+        tee = _Tee(file)
+        torch.save(tree, cast(IO[bytes], tee))
+        found.update(bytes=tee.bytes, sha256=tee.digest.hexdigest())
+
+    _write_file(path, save)
+    return found
+
+
+def _write_file(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
+    with path.open("wb") as file:
+        fill(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _digest(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,68 @@
+"""From a lane's Arrow rows to tensors on the device, and the lane's own randomness."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+from headway.core.keys import key
+from headway.core.order import Rows
+from headway.elastic.context import Context
+from headway.errors import BadInput
+
+
+def training(
+    context: Context, epoch: int, step: int, lane: int, device: torch.device
+) -> tuple[dict[str, torch.Tensor], Rows]:
+    """A lane's batch at a step of an epoch, and its sample ids, shape [rows]."""
+    table, ids = context.train.rows(epoch, step, lane)
+    generator = np.random.Generator(np.random.Philox(key=key("transform", context.job.seed, epoch, step, lane)))
+    return tensors(context.transform(table, generator, True), table.num_rows, device), ids
+
+
+def validation(context: Context, step: int, lane: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """A lane's batch of the validation set, in the order stored."""
+    assert context.validation is not None
+    table, _ = context.validation.rows(0, step, lane)
+    generator = np.random.Generator(np.random.Philox(key=key("evaluate", context.job.seed, step, lane)))
+    return tensors(context.transform(table, generator, False), table.num_rows, device)
+
+
+def tensors(arrays: dict[str, Any], rows: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """Arrays as tensors on the device.
+
+    Raises:
+        BadInput: the transform returned something else than a dict of arrays with one entry per row.
+    """
+    if not isinstance(arrays, dict):
+        raise BadInput(
+            f"transform returned {type(arrays).__name__}", "a batch is a dict of arrays by name", "Return a dict."
+        )
+    batch = {}
+    for name, array in arrays.items():
+        tensor = array if isinstance(array, torch.Tensor) else torch.from_numpy(_writable(np.asarray(array)))
+        if tensor.dim() == 0 or tensor.shape[0] != rows:
+            raise BadInput(
+                f"transform returned {name!r} with shape {tuple(tensor.shape)} for {rows} rows",
+                "the first dimension of every array is the row",
+                "Return one entry per row.",
+            )
+        batch[name] = tensor.to(device)
+    return batch
+
+
+def seed(job_seed: int, epoch: int, step: int, lane: int) -> None:
+    """Set the process's generators (torch, NumPy, Python) to the lane's: dropout follows the lane, not the worker."""
+    lane_key = key("lane", job_seed, epoch, step, lane)
+    torch.default_generator.manual_seed(lane_key)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(lane_key)
+    np.random.seed(lane_key & 0xFFFFFFFF)  # noqa: NPY002  users' augmentation code calls the global generator
+    random.seed(lane_key)
+
+
+def _writable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return array if array.flags.writeable and array.flags.c_contiguous else np.array(array, order="C")

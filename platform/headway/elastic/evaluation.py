@@ -1,0 +1,61 @@
+"""Metrics over the whole validation set, the same for every number of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from headway.elastic import batches, update
+
+if TYPE_CHECKING:
+    from headway.elastic.session import Session
+
+
+@torch.no_grad()
+def evaluate(session: Session, metrics: Callable[[nn.Module, Any], dict[str, Any]]) -> dict[str, float]:
+    """See `Session.evaluate`. Sums are kept per lane in float64 and added in the lanes' order."""
+    context = session.context
+    assert context.validation is not None
+    order = context.validation.order
+    session.model.eval()
+    names: list[str] = []
+    sums: torch.Tensor | None = None
+    for lane in session.lanes:
+        for step in range(order.steps_per_epoch):
+            rows = order.sizes(step)[lane]
+            if not rows:
+                continue
+            batch = batches.validation(context, step, lane, session.device)
+            batches.seed(session.job.seed, -1, step, lane)
+            with update.autocast(session.job.precision, session.device):
+                found = metrics(session.model, batch)
+            if sums is None:
+                names = sorted(found)
+                sums = torch.zeros(session.job.lanes, len(names), dtype=torch.float64)
+            sums[lane] += rows * torch.tensor([float(found[name]) for name in names], dtype=torch.float64)
+    session.model.train()
+    if context.size > 1:
+        sums, names = _gather(sums, names, session.job.lanes, context.size)
+    if sums is None:
+        return {}
+    total = torch.zeros(len(names), dtype=torch.float64)
+    for lane_sum in sums:
+        total += lane_sum
+    return dict(zip(names, (total / order.rows).tolist(), strict=True))
+
+
+def _gather(
+    sums: torch.Tensor | None, names: list[str], lanes: int, size: int
+) -> tuple[torch.Tensor | None, list[str]]:
+    known: list[Any] = [None] * size
+    dist.all_gather_object(known, names)
+    names = max(known, key=len)
+    if not names:
+        return None, []
+    whole = torch.zeros(lanes, len(names), dtype=torch.float64) if sums is None else sums
+    dist.all_reduce(whole)
+    return whole, names

@@ -1,0 +1,55 @@
+"""Ways of turning the lanes' gradients into one update, by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class Strategy(Protocol):
+    """What the session asks of a way of synchronising. One instance serves one generation of workers."""
+
+    def begin(self) -> None:
+        """Before the first lane of a step: gradients are zero from here on."""
+
+    def before_backward(self, last: bool) -> None:
+        """Before a lane's backward pass; `last` says that no lane of this worker follows in the step."""
+
+    def finish(self, tail: torch.Tensor) -> torch.Tensor:
+        """After the last lane: parameters' `grad` hold the sum over all lanes of all workers.
+
+        Args:
+            tail: float32, shape [n], the same n on every worker; rides on the same message.
+
+        Returns:
+            The sum of the tails over workers, shape [n]. Entries that one worker fills and the others leave at zero
+            arrive exactly.
+
+        Raises:
+            PeerLost: a worker went away; nothing has been applied.
+        """
+
+    def close(self) -> None:
+        """Let go of the model: hooks are removed."""
+
+
+class PeerLost(RuntimeError):
+    """The exchange with the other workers broke off."""
+
+
+def create(name: str, model: nn.Module, workers: int, tail: int) -> Strategy:
+    """The strategy called `name` for a model carried by so many workers, with a tail of so many elements.
+
+    Raises:
+        BadInput: no such strategy.
+    """
+    from headway.errors import BadInput, nearest
+    from headway.strategies.all_reduce import AllReduce
+
+    known = {"all_reduce": AllReduce}
+    if name not in known:
+        raise BadInput(f"strategy={name!r}", "there is no such strategy", nearest(name, list(known)))
+    return known[name](model, workers, tail)
