@@ -18,6 +18,8 @@ class HeadwayError(Exception):
     """
 
     exit_code = RUN_FAILED
+    traceback = ""
+    """The user's own traceback, where their code raised."""
 
     def __init__(self, fact: str, reason: str = "", remedy: str = "") -> None:
         super().__init__(fact, reason, remedy)

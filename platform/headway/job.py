@@ -264,7 +264,9 @@ def parse(tree: dict[str, Any], source: str = "job") -> Job:
         return Job.model_validate(tree)
     except ValidationError as error:
         raise BadInput(
-            f"{source} is not a valid job", "; ".join(_say(tree, e) for e in error.errors()), "`headway job schema` lists all keys."
+            f"{source} is not a valid job",
+            "; ".join(_say(tree, e) for e in error.errors()),
+            "`headway job schema` lists all keys.",
         ) from None
 
 
@@ -273,7 +275,9 @@ def anchor(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
     tree = dict(tree)
     data = tree.get("data")
     if isinstance(data, dict):
-        paths = {k: _absolute(v, folder) for k, v in data.items() if k in ("train", "validation") and isinstance(v, str)}
+        paths = {
+            k: _absolute(v, folder) for k, v in data.items() if k in ("train", "validation") and isinstance(v, str)
+        }
         tree["data"] = {**data, **paths}
     task = tree.get("task")
     if isinstance(task, str):

@@ -44,7 +44,9 @@ class Task:
         """The learning-rate schedule, stepped once per step, unless the job names one. Default: constant."""
         return None
 
-    def transform(self, table: pa.Table, random: np.random.Generator, training: bool) -> dict[str, np.ndarray[Any, Any]]:
+    def transform(
+        self, table: pa.Table, random: np.random.Generator, training: bool
+    ) -> dict[str, np.ndarray[Any, Any]]:
         """Turn the Arrow rows of one lane's batch into arrays. Default: every column, by name, as it is.
 
         Args:

@@ -52,7 +52,9 @@ class Checkpoint:
         loaded = {}
         for name in self.parts:
             try:
-                loaded[name.removesuffix(".pt")] = torch.load(self.folder / name, map_location=device, weights_only=True)
+                loaded[name.removesuffix(".pt")] = torch.load(
+                    self.folder / name, map_location=device, weights_only=True
+                )
             except (OSError, RuntimeError, EOFError, ValueError) as error:
                 raise BadCheckpoint(f"{self.folder / name} cannot be loaded", str(error).splitlines()[0], "") from error
         return loaded

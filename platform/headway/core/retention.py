@@ -14,7 +14,9 @@ class Kept:
     metric: float | None = None
 
 
-def due(step: int, now_s: float, last_step: int, last_s: float, every_steps: int | None, every_s: float | None) -> str | None:
+def due(
+    step: int, now_s: float, last_step: int, last_s: float, every_steps: int | None, every_s: float | None
+) -> str | None:
     """Why a checkpoint is due before `step`, or None. Times are seconds on any one clock."""
     if step == last_step:
         return None

@@ -64,7 +64,9 @@ class RowGroups:
                 self._footers[shard.path] = file.metadata
         except (OSError, pa.ArrowException, IndexError) as error:
             raise BadData(
-                f"row group {index} of {path} cannot be read", str(error).splitlines()[0], "Run `headway data check` on it."
+                f"row group {index} of {path} cannot be read",
+                str(error).splitlines()[0],
+                "Run `headway data check` on it.",
             ) from error
         if table.num_rows != shard.row_groups[index]:
             raise BadData(

@@ -1,9 +1,9 @@
 """The engine: a training loop that still looks like PyTorch, over lanes that may be anywhere.
 
-    with headway.session(model, optimizer) as session:
-        for step in session.steps():
-            for batch in step.lanes():
-                step.backward(loss_fn(model, batch))
+with headway.session(model, optimizer) as session:
+    for step in session.steps():
+        for batch in step.lanes():
+            step.backward(loss_fn(model, batch))
 """
 
 from __future__ import annotations
@@ -261,7 +261,9 @@ class Step:
             )
         if loss.dim() != 0:
             raise BadInput(
-                f"step.backward() was given a loss of shape {tuple(loss.shape)}", "a loss is one number", "Take its mean."
+                f"step.backward() was given a loss of shape {tuple(loss.shape)}",
+                "a loss is one number",
+                "Take its mean.",
             )
         share = self.sizes[lane] / self.rows
         session.tail.loss(lane, loss.detach().float() * share)

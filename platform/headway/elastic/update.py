@@ -40,7 +40,9 @@ def named_optimizer(section: jobs.Optimizer, model: nn.Module) -> Optimizer:
     try:
         return kinds[section.name]((p for p in model.parameters() if p.requires_grad), lr=section.lr, **options)
     except (TypeError, ValueError) as error:
-        raise BadInput(f"optimizer {section.name} with {options}", str(error), "See torch.optim for its options.") from None
+        raise BadInput(
+            f"optimizer {section.name} with {options}", str(error), "See torch.optim for its options."
+        ) from None
 
 
 def schedule(

@@ -1,0 +1,49 @@
+"""headway job schema, headway job check"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Look at jobs without running them.", no_args_is_help=True)
+
+
+@app.command()
+def schema() -> None:
+    """Print the job's JSON Schema, for editors and other tools."""
+    import json
+
+    from headway.job import Job
+
+    print(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **Job.model_json_schema()}, indent=2))
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="The job's YAML file.")],
+    setting: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
+    runs: Annotated[Path, typer.Option("--runs", help="Folder that would hold the run.")] = Path("runs"),
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Validate all that can be known without running, and print the plan."""
+    import json as encoder
+
+    from headway.job import load
+    from headway.plan import check as plan
+
+    job = load(file, setting)
+    found = plan(job, space=runs).shown()
+    if json:
+        print(encoder.dumps({"job": job.name, "ok": True, **found}))
+        return
+    lanes = found.pop("lanes_per_worker")
+    warnings = found.pop("warnings")
+    print(f"{file}: good")
+    for name, value in found.items():
+        print(f"{name.replace('_', ' '):>18}  {'unknown' if value is None else format(value, ',')}")
+    for workers, carried in lanes.items():
+        print(f"{f'{workers} workers' if workers > 1 else '1 worker':>18}  lanes {', '.join(map(str, carried))}")
+    for warning in warnings:
+        print(f"{'note':>18}  {warning}")

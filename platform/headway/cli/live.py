@@ -1,0 +1,83 @@
+"""The line that shows how far a run is: redrawn on a terminal, a plain line now and then elsewhere. On standard error."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.live import Live as RichLive
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from headway.run import Progress
+
+PLAIN_EVERY_S = 5.0
+
+
+class Live:
+    """Give its `update` to `headway.train(watch=...)`."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._live = RichLive(console=self._console, auto_refresh=False, transient=False)
+        self._plain = not self._console.is_terminal
+        self._shown_at = 0.0
+        self._shown_step = -1
+        self._began = time.monotonic()
+        self._metrics: dict[str, float] = {}
+        self.run: str | None = None
+
+    def __enter__(self) -> Self:
+        if not self._plain:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._plain:
+            self._live.stop()
+
+    def update(self, progress: Progress) -> None:
+        """Show the progress, and its messages above it."""
+        self.run = progress.run
+        for message in progress.messages:
+            self._console.print(message, markup=False)
+        if progress.metrics != self._metrics and progress.step:
+            self._metrics = progress.metrics
+            shown = "  ".join(f"{name} {value:.4f}" for name, value in progress.metrics.items())
+            self._console.print(f"step {progress.step}: validation  {shown}", markup=False)
+        line = self._line(progress)
+        if not self._plain:
+            self._live.update(Text(line), refresh=True)
+            return
+        now = time.monotonic()
+        ended = progress.step == progress.total_steps and self._shown_step != progress.step
+        if progress.step != self._shown_step and (now - self._shown_at >= PLAIN_EVERY_S or ended):
+            self._shown_at, self._shown_step = now, progress.step
+            self._console.print(line, markup=False)
+
+    def _line(self, progress: Progress) -> str:
+        if not progress.workers:
+            waited = time.monotonic() - self._began
+            return f"{progress.run}: waiting for workers ({waited:.0f} s)"
+        loss = "-" if progress.loss is None else f"{progress.loss:.4f}"
+        parts = [
+            f"{progress.run}: step {progress.step}/{progress.total_steps}",
+            f"epoch {progress.epoch}",
+            f"loss {loss}",
+            f"{progress.samples_per_s:,.0f} samples/s",
+            f"{progress.workers} worker{'s' if progress.workers != 1 else ''}",
+            _left(progress),
+        ]
+        return "  ".join(parts)
+
+
+def _left(progress: Progress) -> str:
+    if not progress.steps_per_s or progress.step >= progress.total_steps:
+        return ""
+    seconds = int((progress.total_steps - progress.step) / progress.steps_per_s)
+    hours, minutes = seconds // 3600, seconds // 60 % 60
+    return f"{hours}:{minutes:02}:{seconds % 60:02} left"

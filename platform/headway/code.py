@@ -1,0 +1,159 @@
+"""The user's Python: found from the job's `task`, imported, and carried to the workers."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headway.errors import BadInput, nearest
+from headway.task import Task
+
+MAX_FILES, MAX_BYTES = 2000, 20 * 2**20
+_SKIPPED = {"__pycache__", "node_modules", "site-packages", "runs", "data", "build", "dist", "venv"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the user's code is.
+
+    Args:
+        folder: put on the import path.
+        module: to import from there.
+        name: class or function in it.
+        inside: subfolder that is carried ('' for all of `folder`), None where the code is installed on every machine.
+    """
+
+    folder: Path
+    module: str
+    name: str
+    inside: str | None
+
+
+def locate(task: str) -> Source:
+    """Find the code without importing it.
+
+    Raises:
+        BadInput: the file or module is not there.
+    """
+    where, _, name = task.rpartition(":")
+    if where.endswith(".py"):
+        path = Path(where).expanduser().resolve()
+        if not path.is_file():
+            raise BadInput(f"task={task}", f"{path} does not exist", "Give file.py:Class, relative to the job's file.")
+        return Source(path.parent, path.stem, name, "")
+    top = where.partition(".")[0]
+    for folder in (Path.cwd(), *map(Path, sys.path)):
+        if (folder / top).is_dir() or (folder / f"{top}.py").is_file():
+            installed = "site-packages" in folder.parts or "dist-packages" in folder.parts
+            return Source(folder.resolve(), where, name, None if installed else top)
+    raise BadInput(
+        f"task={task}", f"there is no module {top!r} here or on the import path", "Run from its folder, or install it."
+    )
+
+
+def load(source: Source) -> Callable[..., Any]:
+    """Import the class or function.
+
+    Raises:
+        BadInput: it cannot be imported or is not there; carries the user's traceback where their code raised.
+    """
+    if str(source.folder) not in sys.path:
+        sys.path.insert(0, str(source.folder))
+    try:
+        module = importlib.import_module(source.module)
+        if source.inside == "" and Path(module.__file__ or "").resolve().parent != source.folder:
+            module = _from_file(source)  # another module of that name was imported before
+    except Exception as error:  # whatever the user's module raises while it is imported
+        bad = BadInput(
+            f"the task's module {source.module} cannot be imported",
+            f"{type(error).__name__}: {error}",
+            "Mend it, or install what it needs.",
+        )
+        bad.traceback = users_traceback(error)
+        raise bad from None
+    found = getattr(module, source.name, None)
+    if not callable(found):
+        names = [n for n, v in vars(module).items() if inspect.isclass(v) and issubclass(v, Task) and v is not Task]
+        remedy = nearest(source.name, names) if names else "Subclass headway.Task in it, or write a function."
+        raise BadInput(f"task={source.name!r}", f"{source.module} has no such class or function", remedy)
+    checked: Callable[..., Any] = found
+    if inspect.isclass(found) and not issubclass(found, Task):
+        raise BadInput(
+            f"task={source.name!r}", "the class is not a headway.Task", f"Write class {source.name}(headway.Task)."
+        )
+    return checked
+
+
+def carry(source: Source, to: Path) -> None:
+    """Copy the Python files (and small files beside them) that the task may import into the run's folder."""
+    shutil.rmtree(to, ignore_errors=True)
+    to.mkdir(parents=True)
+    if source.inside is None:
+        return
+    root = source.folder / source.inside
+    if not root.exists():  # a module of one file
+        shutil.copy2(source.folder / f"{source.inside}.py", to)
+        return
+    for path in _python_files(root):
+        target = to / path.relative_to(source.folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, target)
+
+
+def carried(source: Source, folder: Path) -> Source:
+    """The same code, as it was carried to `folder`."""
+    return source if source.inside is None else Source(folder, source.module, source.name, source.inside)
+
+
+def users_traceback(error: BaseException) -> str:
+    """The traceback without Headway's own frames, so that the user's code is what is seen."""
+    ours = str(Path(__file__).parent)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not _hidden(f.filename, ours)]
+    head = ["Traceback (most recent call last):\n", *traceback.format_list(frames)] if frames else []
+    return "".join([*head, *traceback.format_exception_only(error)]).rstrip()
+
+
+def _hidden(filename: str, ours: str) -> bool:
+    return filename.startswith((ours, "<frozen importlib")) or f"{os.sep}importlib{os.sep}" in filename
+
+
+def _from_file(source: Source) -> Any:
+    path = source.folder / f"{source.module}.py"
+    spec = importlib.util.spec_from_file_location(f"headway_task_{source.module}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _python_files(root: Path) -> Iterator[Path]:
+    files = size = 0
+    for folder, folders, names in os.walk(root):
+        folders[:] = [d for d in folders if d not in _SKIPPED and not d.startswith(".") and not _is_venv(folder, d)]
+        for name in names:
+            path = Path(folder, name)
+            if path.suffix != ".py" or not path.is_file():
+                continue
+            files, size = files + 1, size + path.stat().st_size
+            if files > MAX_FILES or size > MAX_BYTES:
+                raise BadInput(
+                    f"the task's folder {root} holds more than {MAX_FILES} Python files or {MAX_BYTES >> 20} MiB of them",
+                    "they are carried to every worker",
+                    "Put the task into a folder of its own.",
+                )
+            yield path
+
+
+def _is_venv(folder: str, name: str) -> bool:
+    return Path(folder, name, "pyvenv.cfg").exists()

@@ -1,0 +1,188 @@
+"""What runs in every Ray Train worker: build the context, call the user's code, tell who failed."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from headway import code
+from headway.errors import HeadwayError
+
+ASK_S = 5.0
+
+
+def main(config: dict[str, Any]) -> None:
+    """The train function.
+
+    Args:
+        config: run folder, job, source of the task, recorder actor, digest of the job.
+    """
+    import ray
+    import torch.distributed as dist
+
+    from headway.elastic.reporter import DriverLost
+    from headway.strategies import PeerLost
+
+    recorder = config["recorder"]
+    try:
+        _work(config)
+    except PeerLost:
+        if not _has_failed(recorder):
+            raise  # a worker died: Ray Train starts the group anew
+    except (DriverLost, ray.exceptions.RayActorError):
+        os._exit(1)  # nobody leads the run any more
+    except Exception as error:  # the user's code, or an input that only a worker could find bad: it ends the run
+        ray.get(recorder.fail.remote(_failure(error, ray.train.get_context().get_world_rank())))
+        if dist.is_initialized():
+            dist.destroy_process_group()  # the others wait in a reduction; closed connections tell them
+
+
+def _work(config: dict[str, Any]) -> None:
+    import ray
+    import torch
+    import torch.distributed as dist
+
+    from headway.elastic import context as contexts
+    from headway.elastic.reporter import Reporter
+    from headway.job import Job
+
+    place = ray.train.get_context()
+    rank, size = place.get_world_rank(), place.get_world_size()
+    job = Job.model_validate(config["job"])
+    torch.set_num_threads(job.workers.cpus)
+    started = [ray.get(config["recorder"].begin_attempt.remote()) if rank == 0 else None]
+    if size > 1:
+        dist.broadcast_object_list(started, 0)
+    if started[0]["give_up"]:
+        return
+    reporter = Reporter(config["recorder"], rank, started[0]["attempt"])
+    if rank == 0:
+        reporter.start()
+        sys.stdout = _Forwarded(sys.stdout, reporter)
+    context = _context(config, job, rank, size, reporter)
+    contexts.enter(context)
+    try:
+        run(job, code.load(config["source"]))
+        context.store.wait()
+        if context.store.error is not None:
+            raise HeadwayError(
+                "the last checkpoint could not be written", context.store.error, "Free space, then resume the run."
+            )
+    finally:
+        contexts.enter(None)
+        context.close()
+        reporter.close()
+        if isinstance(sys.stdout, _Forwarded):
+            sys.stdout = sys.stdout.through
+
+
+def run(job: Any, found: Any) -> None:
+    """Call the user's function, or run their task on the ready-made loop."""
+    import inspect
+
+    import torch
+
+    from headway.elastic.context import current
+    from headway.elastic.loop import train_task
+
+    torch.manual_seed(job.seed)
+    if not inspect.isclass(found):
+        found(**job.arguments)
+        return
+    task = found(**job.arguments)
+    current().transform = task.transform
+    train_task(task, job)
+
+
+def _context(config: dict[str, Any], job: Any, rank: int, size: int, reporter: Any) -> Any:
+    import torch.distributed as dist
+
+    from headway.checkpoint.store import Store
+    from headway.data.arrays import arrays
+    from headway.elastic.context import Context
+    from headway.elastic.streams import open_streams
+
+    store = Store(
+        Path(config["folder"]) / "checkpoints",
+        config["digest"],
+        job.checkpoint,
+        reporter.checkpoint_done,
+        reporter.is_current,
+    )
+    chosen: list[Any] = [None]
+    if rank == 0:
+        store.clean()
+        chosen[0], passed_over = store.newest()
+        for reason in passed_over:
+            reporter.note(f"passed over a damaged checkpoint: {reason}")
+    if size > 1:
+        dist.broadcast_object_list(chosen, 0)
+    train, validation = open_streams(job)
+    return Context(
+        job=job,
+        rank=rank,
+        size=size,
+        device=_device(job),
+        train=train,
+        validation=validation,
+        transform=lambda table, random, training: arrays(table),
+        store=store,
+        start=chosen[0],
+        reporter=reporter,
+        run=Path(config["folder"]).name,
+    )
+
+
+def _device(job: Any) -> str:
+    if not job.workers.gpus:
+        return "cpu"
+    import ray.train.torch
+
+    return str(ray.train.torch.get_device())
+
+
+def _has_failed(recorder: Any) -> bool:
+    """Whether the connection broke because another worker's code raised; asked for a moment, as the news may be late."""
+    import ray
+
+    deadline = time.monotonic() + ASK_S
+    while time.monotonic() < deadline:
+        if ray.get(recorder.failure.remote()) is not None:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _failure(error: Exception, rank: int) -> dict[str, Any]:
+    if isinstance(error, HeadwayError):
+        return {
+            "kind": type(error).__name__,
+            "fact": error.fact,
+            "reason": error.reason,
+            "remedy": error.remedy,
+            "traceback": error.traceback,
+        }
+    last = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
+    return {"kind": "task", "fact": f"worker {rank}", "reason": last, "traceback": code.users_traceback(error)}
+
+
+class _Forwarded(io.TextIOBase):
+    """Standard output of rank 0 that the driver shows, line by line."""
+
+    def __init__(self, through: Any, reporter: Any) -> None:
+        self.through, self._reporter, self._line = through, reporter, ""
+
+    def write(self, text: str) -> int:
+        self.through.write(text)
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            self._reporter.printed(line)
+        return len(text)
+
+    def flush(self) -> None:
+        self.through.flush()

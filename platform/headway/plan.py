@@ -1,0 +1,184 @@
+"""What a job comes to, and everything about it that can be found wrong without running it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headway import code
+from headway.core.lanes import carried
+from headway.data import manifest as manifests
+from headway.elastic.streams import train_order
+from headway.errors import BadInput
+from headway.job import Job
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked job in numbers.
+
+    Args:
+        rows: of the training set.
+        steps_per_epoch: optimiser updates per walk through it.
+        total_steps: optimiser updates of the run.
+        global_batch: rows per step.
+        last_batch: rows in the last step of an epoch.
+        lanes_per_worker: lanes of each worker, by number of workers.
+        parameters: trainable elements of the model; None for a loop of the user's own.
+        checkpoint_bytes: estimate of one checkpoint; None likewise.
+        digest: of all that decides the run's result; a checkpoint of another digest is refused.
+        source: the user's code.
+        datasets: the manifests by use (train, validation).
+        warnings: what looks odd and is allowed.
+    """
+
+    rows: int
+    steps_per_epoch: int
+    total_steps: int
+    global_batch: int
+    last_batch: int
+    lanes_per_worker: dict[int, list[int]]
+    parameters: int | None
+    checkpoint_bytes: int | None
+    digest: str
+    source: code.Source
+    datasets: dict[str, manifests.Manifest]
+    warnings: list[str] = field(default_factory=list)
+
+    def shown(self) -> dict[str, Any]:
+        """The plan as plain values, for people and JSON."""
+        names = ("rows", "steps_per_epoch", "total_steps", "global_batch", "last_batch", "parameters")
+        names = (*names, "checkpoint_bytes", "lanes_per_worker", "warnings")
+        return {name: getattr(self, name) for name in names}
+
+
+def check(job: Job, space: Path | None = None, source: code.Source | None = None) -> Plan:
+    """Validate all that can be known without running: files, imports, the model, space; and count what it comes to.
+
+    Args:
+        job: parsed.
+        space: folder on the disk that will hold the run; None looks at no disk.
+        source: where the task's code is, when it is not where the job says (a resumed run's copy).
+
+    Raises:
+        BadInput: naming the field.
+    """
+    datasets = {"train": _dataset("data.train", job.data.train)}
+    if job.data.validation is not None:
+        datasets["validation"] = _dataset("data.validation", job.data.validation)
+    _check_columns(job, datasets)
+    order = train_order(job, datasets["train"])
+    source = source or code.locate(job.task)
+    parameters, size = _measure(job, code.load(source))
+    if space is not None and size is not None:
+        _check_space(job, size, space)
+    sizes = order.sizes(order.steps_per_epoch - 1)
+    return Plan(
+        rows=order.rows,
+        steps_per_epoch=order.steps_per_epoch,
+        total_steps=job.steps or (job.epochs or 0) * order.steps_per_epoch,
+        global_batch=job.global_batch,
+        last_batch=sum(sizes),
+        lanes_per_worker={
+            w: [len(c) for c in carried(job.lanes, w)] for w in range(job.workers.min, job.workers.max + 1)
+        },
+        parameters=parameters,
+        checkpoint_bytes=size,
+        digest=digest(job, datasets["train"]),
+        source=source,
+        datasets=datasets,
+        warnings=_warnings(job, order.rows, sizes),
+    )
+
+
+def digest(job: Job, train: manifests.Manifest) -> str:
+    """SHA-256 of all that decides which samples are seen and which updates follow; not how long, where or how fast."""
+    fields = {"arguments", "lanes", "lane_batch", "seed", "precision", "optimizer", "schedule", "clip_norm", "strategy"}
+    kept = job.model_dump(mode="json", include=fields)
+    kept["task"] = job.task.rpartition("/")[2]
+    kept["data"] = [train.digest, job.data.columns, job.data.shuffle, job.data.window]
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def _dataset(name: str, path: str) -> manifests.Manifest:
+    try:
+        found = manifests.load(Path(path))
+        manifests.quick_check(Path(path), found)
+    except BadInput as error:
+        raise type(error)(f"{name}={path}: {error.fact}", error.reason, error.remedy) from None
+    return found
+
+
+def _check_columns(job: Job, datasets: dict[str, manifests.Manifest]) -> None:
+    from headway.errors import nearest
+
+    for use, dataset in datasets.items():
+        known = [name for name, _ in dataset.schema]
+        for column in job.data.columns or []:
+            if column not in known:
+                raise BadInput(f"data.columns: {column!r}", f"data.{use} has no such column", nearest(column, known))
+
+
+def _measure(job: Job, found: Any) -> tuple[int | None, int | None]:
+    """Trainable elements and checkpoint bytes, by building the model once and stepping its optimiser on zeros."""
+    import inspect
+
+    import torch
+
+    from headway.elastic.update import named_optimizer, schedule
+
+    if not inspect.isclass(found):
+        return None, None
+    try:
+        torch.manual_seed(job.seed)
+        task = found(**job.arguments)
+        model = task.model()
+        optimizer = task.optimizer(model)
+    except Exception as error:  # the user's constructor, called with the user's arguments
+        bad = BadInput(
+            f"task {found.__name__} cannot be built with arguments {job.arguments}",
+            f"{type(error).__name__}: {error}",
+            "Mend the task, or the job's arguments.",
+        )
+        bad.traceback = code.users_traceback(error)
+        raise bad from None
+    if job.optimizer is not None:
+        optimizer = named_optimizer(job.optimizer, model)
+    schedule(job.schedule, optimizer, 1, None)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    if not trainable:
+        raise BadInput(f"task {found.__name__}", "its model has no trainable parameter", "Return the model to train.")
+    for parameter in trainable:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    state = [v for group in optimizer.state.values() for v in group.values() if isinstance(v, torch.Tensor)]
+    held = [*model.state_dict().values(), *state]
+    return sum(p.numel() for p in trainable), sum(t.numel() * t.element_size() for t in held)
+
+
+def _check_space(job: Job, size: int, space: Path) -> None:
+    there = next(folder for folder in (space.resolve(), *space.resolve().parents) if folder.exists())
+    needed = size * (job.checkpoint.keep_last + job.checkpoint.keep_best + 1)
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise BadInput(
+            f"{there} has {free / 1e6:,.0f} MB free",
+            f"{job.checkpoint.keep_last + job.checkpoint.keep_best} kept checkpoints and one under way take "
+            f"{needed / 1e6:,.0f} MB",
+            "Free space, choose another --runs folder, or keep fewer.",
+        )
+
+
+def _warnings(job: Job, rows: int, last: list[int]) -> list[str]:
+    found = []
+    if rows < job.global_batch:
+        found.append(f"the training set has {rows} rows, less than one global batch of {job.global_batch}")
+    if 1 in last:
+        found.append("the last step of an epoch has a lane with a single row, which BatchNorm1d refuses")
+    if job.checkpoint.every_steps is None and job.checkpoint.every_s is None:
+        found.append("no checkpoints until the end: set checkpoint.every_steps or every_s")
+    return found

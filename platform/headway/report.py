@@ -1,0 +1,99 @@
+"""What a run came to: read from its folder, whoever made it and however it ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from headway.runs import RunFolder
+
+
+class Report(BaseModel):
+    """A run in numbers. Printed by `headway report RUN`, as JSON with --json."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    run: str
+    """Name of the run."""
+    state: str
+    """running, finished, failed or interrupted (resumable)."""
+    message: str
+    """Why, where the state needs a reason."""
+    steps: int
+    """Committed optimiser updates."""
+    total_steps: int | None
+    """Updates that the job asks for."""
+    epoch: float | None
+    """Walks through the training data, with the fraction of the one under way."""
+    samples_seen: int
+    """Rows in committed steps."""
+    samples_sha256: str | None
+    """Digest of the sample ids by committed step: equal digests mean the same samples in the same steps."""
+    weights_sha256: str | None
+    """Digest of parameters and buffers by name at the end; null while the run is not at an end."""
+    metrics: dict[str, float]
+    """The latest validation metrics."""
+    evaluations: list[dict[str, Any]]
+    """Every evaluation: step and values."""
+    losses: list[float]
+    """Training loss, one number a step."""
+    checkpoints: list[dict[str, Any]]
+    """Checkpoints on disk, oldest first: step, path, bytes, metrics."""
+    checkpoint_blocked_s: float
+    """Seconds for which training stood still for checkpoints."""
+    workers: list[dict[str, Any]]
+    """Workers over time: from which step on, how many, when (Unix seconds)."""
+    seconds: float | None
+    """Wall clock from the first start to the end, pauses between resumes included."""
+    tracking: dict[str, Any]
+    """MLflow's URI and run id, points sent and still waiting."""
+    path: str
+    """Folder of the run."""
+
+
+def load(run: RunFolder) -> Report:
+    """The report of a run, at any time.
+
+    Raises:
+        BadInput: the folder is not a run.
+    """
+    from headway.checkpoint.folder import read
+    from headway.errors import BadCheckpoint
+
+    facts = run.read()
+    steps = list(run.steps())
+    state = facts.get("state", "running")
+    message = facts.get("message", "")
+    if state == "running" and not run.is_led():
+        state, message = "interrupted", "the process that led the run is gone"
+    checkpoints = []
+    for path in sorted(run.checkpoints.glob("step-*")):
+        try:
+            c = read(path)
+        except BadCheckpoint:
+            continue
+        checkpoints.append({"step": c.step, "path": str(path), "bytes": c.bytes, "metrics": c.facts["metrics"]})
+    evaluations = facts.get("metrics", [])
+    per_epoch = facts.get("steps_per_epoch")
+    ended = facts.get("ended")
+    return Report(
+        run=run.name,
+        state=state,
+        message=message,
+        steps=len(steps),
+        total_steps=facts.get("total_steps"),
+        epoch=round(len(steps) / per_epoch, 4) if per_epoch else None,
+        samples_seen=sum(step["rows"] for step in steps),
+        samples_sha256=facts.get("samples_sha256"),
+        weights_sha256=facts.get("weights_sha256") if state != "running" else None,
+        metrics={k: v for e in evaluations for k, v in e["values"].items()},
+        evaluations=evaluations,
+        losses=[step["loss"] for step in steps],
+        checkpoints=checkpoints,
+        checkpoint_blocked_s=round(facts.get("checkpoint_blocked_s", 0.0), 4),
+        workers=facts.get("workers", []),
+        seconds=round(ended - facts["created"], 3) if ended else None,
+        tracking=facts.get("tracking", {}),
+        path=str(run.path),
+    )

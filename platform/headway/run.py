@@ -1,0 +1,354 @@
+"""From a job to a report: lead a run on an embedded or an existing Ray cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headway import code, plan, runs
+from headway.errors import BadInput, RunFailed, UserCodeFailed
+from headway.job import Job, load, parse
+from headway.report import Report
+from headway.report import load as load_report
+
+POLL_S = 0.2
+TRACKING_CLOSE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Args:
+        run: its name.
+        step: committed steps.
+        total_steps: asked for; 0 while not known.
+        epoch: complete walks through the data.
+        loss: of the newest step.
+        samples_per_s: over the latest seconds.
+        steps_per_s: likewise.
+        workers: in the group; 0 while none has started.
+        metrics: the newest evaluation.
+        messages: to show, each once.
+    """
+
+    run: str
+    step: int
+    total_steps: int
+    epoch: int
+    loss: float | None
+    samples_per_s: float
+    steps_per_s: float
+    workers: int
+    metrics: dict[str, float]
+    messages: list[str]
+
+
+Watch = Callable[[Progress], None]
+
+
+def train(
+    job: Job | dict[str, Any] | str | Path,
+    *,
+    name: str | None = None,
+    runs_folder: str | Path = "runs",
+    address: str | None = None,
+    watch: Watch | None = None,
+) -> Report:
+    """Run a job from its beginning.
+
+    Args:
+        job: a Job, the same as a mapping, or the path of its YAML file.
+        name: of the run; the job's name with the time when not given.
+        runs_folder: where the run's folder is made. Every machine of the cluster must see it under the same path.
+        address: None or "local" for an embedded Ray, "auto" or HOST:PORT for an existing cluster. A Ray that this
+            process is already connected to is used as it is.
+        watch: called a few times a second with the progress.
+
+    Returns:
+        The report; its state is "finished", or "interrupted" after Ctrl-C (resumable).
+
+    Raises:
+        BadInput: the job, its data or its task cannot be used; nothing was started.
+        UserCodeFailed: the task raised; carries its traceback.
+        RunFailed: the run could not go on.
+    """
+    if not isinstance(job, Job):
+        job = parse(job) if isinstance(job, dict) else load(job)
+    _check_tracking(job)
+    folder = Path(runs_folder)
+    checked = plan.check(job, space=folder)
+    run = runs.create(folder, name, job)
+    with run.led():
+        return _lead(run, job, checked, address, watch)
+
+
+def resume(
+    name: str,
+    *,
+    runs_folder: str | Path = "runs",
+    address: str | None = None,
+    watch: Watch | None = None,
+    settings: list[str] | None = None,
+) -> Report:
+    """Go on with a run from its newest sound checkpoint (or from its beginning, if it has none).
+
+    Args:
+        name: of the run, or the path of its folder.
+        settings: `key=value` changes to the job; only those that do not change what the run computes are accepted.
+
+    The other arguments, results and errors are those of `train`.
+
+    Raises:
+        BadInput: there is no such run, it has finished, or it is running.
+        BadCheckpoint: its newest sound checkpoint belongs to another job.
+    """
+    run = runs.find(Path(runs_folder), name)
+    job = load(run.job_file, settings)
+    with run.led():
+        facts = run.read()
+        checked = plan.check(job, space=run.path, source=_source(run, job))
+        if facts.get("state") == "finished" and facts.get("steps", 0) >= checked.total_steps:
+            raise BadInput(
+                f"run {run.name} has finished",
+                f"all {checked.total_steps} steps are done",
+                "Start a new run, or extend it with --set epochs=N.",
+            )
+        from headway.checkpoint.store import Store
+
+        start, passed_over = Store(run.checkpoints, checked.digest, job.checkpoint).newest()
+        runs.write_job(run, job)
+        if watch is not None:
+            where = f"step {start.step}" if start else "the beginning: it has no sound checkpoint"
+            notes = [f"passed over a damaged checkpoint: {reason}" for reason in passed_over]
+            watch(Progress(run.name, start.step if start else 0, checked.total_steps, 0, None, 0.0, 0.0, 0, {},
+                           [*notes, f"resuming {run.name} from {where}"]))  # fmt: skip
+        return _lead(run, job, checked, address, watch)
+
+
+def _source(run: runs.RunFolder, job: Job) -> code.Source:
+    """The task's code where the job says, as its author may have mended it; else the copy that the run carries."""
+    try:
+        return code.locate(job.task)
+    except BadInput:
+        where, _, name = job.task.rpartition(":")
+        module = Path(where).stem if where.endswith(".py") else where
+        inside = "" if where.endswith(".py") else where.partition(".")[0]
+        if not run.code.is_dir():
+            raise
+        return code.Source(run.code, module, name, inside)
+
+
+def _check_tracking(job: Job) -> None:
+    if job.tracking.enabled and job.tracking.uri is not None:
+        from headway.tracking.mlflow_writer import check_uri
+
+        check_uri(job.tracking.uri)
+
+
+def _lead(run: runs.RunFolder, job: Job, checked: plan.Plan, address: str | None, watch: Watch | None) -> Report:
+    if checked.source.folder != run.code:
+        code.carry(checked.source, run.code)
+    stop = threading.Event()
+    with _signals(stop), _ray(job, address, run) as embedded:
+        import ray
+
+        recorder = _recorder(run, job, checked)
+        ended = threading.Event()
+        trouble: list[BaseException] = []
+
+        def fit() -> None:
+            try:
+                _fit(run, job, checked, recorder, embedded)
+            except BaseException as error:  # told to the leading thread below
+                trouble.append(error)
+            finally:
+                ended.set()
+
+        threading.Thread(target=fit, name="ray-train", daemon=True).start()
+        failure = _watch(run, recorder, ended, stop, watch)
+        if failure is None and trouble:
+            last = str(trouble[0]).strip().splitlines() or [type(trouble[0]).__name__]
+            failure = {"kind": "ray", "fact": "Ray Train ended the run", "reason": last[-1], "remedy": ""}
+        facts = run.read()
+        done = facts.get("steps", 0)
+        if failure is not None:
+            state, message = "failed", _said(failure)
+        elif done >= checked.total_steps:
+            state, message = "finished", ""
+        else:
+            state, message = "interrupted", f"stopped on request after step {done}"
+        ray.get(recorder.finish.remote(state, message, TRACKING_CLOSE_S if job.tracking.enabled else 0.0))
+        ray.kill(recorder)
+    if failure is not None:
+        raise _raised(failure)
+    return load_report(run)
+
+
+def _watch(
+    run: runs.RunFolder, recorder: Any, ended: threading.Event, stop: threading.Event, watch: Watch | None
+) -> dict[str, Any] | None:
+    """Follow the run to its end. Returns the failure, if there was one."""
+    import ray
+
+    seen, asked, failed_at = 0, False, None
+    while True:
+        last = ended.wait(POLL_S)
+        if stop.is_set() and not asked:
+            ray.get(recorder.request_stop.remote())
+            asked = True
+        found = ray.get(recorder.progress.remote(seen))
+        seen += len(found["messages"])
+        if watch is not None:
+            fields = ("step", "total_steps", "epoch", "loss", "samples_per_s", "steps_per_s", "workers", "metrics")
+            fields = (*fields, "messages")
+            watch(Progress(run=run.name, **{name: found[name] for name in fields}))
+        if found["failure"] is not None:
+            failed_at = failed_at or time.monotonic()
+            if last or time.monotonic() - failed_at > 10.0:  # workers that hang in a reduction end with the cluster
+                failure: dict[str, Any] = found["failure"]
+                return failure
+        if last:
+            return None
+
+
+def _fit(run: runs.RunFolder, job: Job, checked: plan.Plan, recorder: Any, embedded: bool) -> None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from headway.elastic.worker import main
+
+    workers = job.workers
+    resources = {"CPU": float(workers.cpus)}
+    resources |= {"GPU": float(workers.gpus)} if workers.gpus else {}
+    resources |= {"memory": float(workers.memory)} if workers.memory else {}
+    # An embedded Ray has one node: nothing can arrive later, so the group has its full size from the start.
+    fixed = embedded or workers.min == workers.max
+    TorchTrainer(
+        main,
+        train_loop_config={
+            "folder": str(run.path),
+            "job": job.model_dump(mode="json"),
+            "source": code.carried(checked.source, run.code),
+            "digest": checked.digest,
+            "recorder": recorder,
+        },
+        scaling_config=ScalingConfig(
+            num_workers=workers.max if fixed else (workers.min, workers.max),
+            use_gpu=workers.gpus > 0,
+            resources_per_worker=resources,
+        ),
+        run_config=RunConfig(
+            name=run.name, storage_path=str(run.path / "ray"), failure_config=FailureConfig(max_failures=-1)
+        ),
+        torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo", timeout_s=600),
+    ).fit()
+
+
+def _recorder(run: runs.RunFolder, job: Job, checked: plan.Plan) -> Any:
+    import ray
+
+    from headway.elastic.recorder import Recorder
+    from headway.tracking.environment import environment
+
+    here = ray.get_runtime_context().get_node_id()
+    tracking = None
+    if job.tracking.enabled:
+        tracking = {"uri": job.tracking.uri, "experiment": job.tracking.experiment, "run_name": run.name}
+    paths = {"train": job.data.train, "validation": job.data.validation}
+    datasets = [
+        {
+            "context": use,
+            "name": d.name,
+            "digest": d.digest,
+            "rows": d.rows,
+            "path": paths[use],
+            "schema": dict(d.schema),
+        }
+        for use, d in checked.datasets.items()
+    ]
+    first = {
+        "kind": "run",
+        "job": job.model_dump(mode="json"),
+        "datasets": datasets,
+        "environment": environment(),
+    }
+    actor = ray.remote(num_cpus=0, label_selector={ray._raylet.RAY_NODE_ID_KEY: here})(Recorder)
+    return actor.remote(str(run.path), tracking, first, job.tracking.every_steps)
+
+
+@contextmanager
+def _ray(job: Job, address: str | None, run: runs.RunFolder) -> Iterator[bool]:
+    """A Ray to run on; yields whether it is an embedded one. Only what was started or connected here is ended."""
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield False
+        return
+    embedded = address in (None, "local")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if embedded:
+        cpus = max(os.cpu_count() or 1, job.workers.max * job.workers.cpus + 1)
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=256 * 2**20, **quiet)
+    else:
+        shipped = {"working_dir": str(run.code), "py_modules": [str(Path(__file__).parent)]}
+        try:
+            ray.init(address=address, runtime_env=shipped, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise BadInput(
+                f"--address {address}",
+                f"no Ray cluster answers there ({str(error).splitlines()[0]})",
+                "Check the address, or leave it out to run on this machine.",
+            ) from None
+    try:
+        yield embedded
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _signals(stop: threading.Event) -> Iterator[None]:
+    """Ctrl-C and SIGTERM ask the run to take a checkpoint and end; a second one ends this process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def asked(number: int, frame: Any) -> None:
+        if stop.is_set():
+            os.write(sys.stderr.fileno(), b"\nended at once, as asked twice\n")
+            os._exit(130)
+        stop.set()
+
+    before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _said(failure: dict[str, Any]) -> str:
+    if failure["kind"] == "task":
+        return f"the task raised {failure['reason']} in {failure['fact']}"
+    return str(RunFailed(failure["fact"], failure["reason"], failure["remedy"]))
+
+
+def _raised(failure: dict[str, Any]) -> RunFailed:
+    if failure["kind"] == "task":
+        return UserCodeFailed(failure["fact"], failure["reason"], failure["traceback"])
+    error = RunFailed(failure["fact"], failure["reason"], failure["remedy"])
+    error.traceback = failure.get("traceback", "")
+    return error
