@@ -257,32 +257,25 @@ def _recorder(run: runs.RunFolder, job: Job, checked: plan.Plan) -> Any:
     import ray
 
     from headway.elastic.recorder import Recorder
-    from headway.tracking.environment import environment
 
     here = ray.get_runtime_context().get_node_id()
-    tracking = None
-    if job.tracking.enabled:
-        tracking = {"uri": job.tracking.uri, "experiment": job.tracking.experiment, "run_name": run.name}
+    actor = ray.remote(num_cpus=0, label_selector={ray._raylet.RAY_NODE_ID_KEY: here})(Recorder)
+    if not job.tracking.enabled:
+        return actor.remote(str(run.path), None, {}, job.tracking.every_steps)
+    tracking = {"uri": job.tracking.uri, "experiment": job.tracking.experiment, "run_name": run.name}
+    return actor.remote(str(run.path), tracking, _first_event(job, checked), job.tracking.every_steps)
+
+
+def _first_event(job: Job, checked: plan.Plan) -> dict[str, Any]:
+    """What the tracking store is told of a run before it starts."""
+    from headway.tracking.environment import environment
+
     paths = {"train": job.data.train, "validation": job.data.validation}
     datasets = [
-        {
-            "context": use,
-            "name": d.name,
-            "digest": d.digest,
-            "rows": d.rows,
-            "path": paths[use],
-            "schema": dict(d.schema),
-        }
+        {"context": use, "name": d.name, "digest": d.digest, "rows": d.rows, "path": paths[use], "schema": dict(d.schema)}
         for use, d in checked.datasets.items()
     ]
-    first = {
-        "kind": "run",
-        "job": job.model_dump(mode="json"),
-        "datasets": datasets,
-        "environment": environment(),
-    }
-    actor = ray.remote(num_cpus=0, label_selector={ray._raylet.RAY_NODE_ID_KEY: here})(Recorder)
-    return actor.remote(str(run.path), tracking, first, job.tracking.every_steps)
+    return {"kind": "run", "job": job.model_dump(mode="json"), "datasets": datasets, "environment": environment()}
 
 
 @contextmanager

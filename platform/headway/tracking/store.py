@@ -1,0 +1,121 @@
+"""Where MLflow keeps things: which tracking URIs can be used, and how a store is opened for the first time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from headway.errors import BadInput
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DATABASE = "mlflow.db"
+ARTIFACTS = "mlartifacts"
+_DRIVERS = {"postgresql": ("psycopg2", "psycopg2-binary"), "mysql": ("MySQLdb", "mysqlclient"), "mssql": ("pyodbc",) * 2}
+_REMEDY = (
+    "Set tracking.uri to http(s)://HOST:PORT, sqlite:///FILE or a database like postgresql://..., "
+    "or leave it out for a sqlite file in the runs folder."
+)
+
+
+def default_uri(runs: str | Path) -> str:
+    """The sqlite store of a runs folder."""
+    return f"sqlite:///{Path(runs).resolve() / DATABASE}"
+
+
+def check_uri(uri: str) -> str:
+    """The URI as any process may use it: a relative sqlite file is made absolute from the current folder.
+
+    A server that does not answer is no error here: its records wait for it.
+
+    Raises:
+        BadInput: the URI can never work, whatever is running.
+    """
+    fact = f"tracking.uri={redact(uri)!r} cannot be used"
+    scheme, _, rest = uri.strip().partition(":")
+    dialect, _, driver = scheme.lower().partition("+")
+    if dialect in ("http", "https"):
+        _check_address(uri.strip(), fact)
+    elif dialect == "sqlite":
+        return f"sqlite:///{_sqlite_file(rest, fact)}"
+    elif dialect in _DRIVERS:
+        module, package = (driver, driver) if driver else _DRIVERS[dialect]
+        if find_spec(module) is None:
+            raise BadInput(fact, f"it needs the Python package {module}", f"Install it with `pip install {package}`.")
+    elif dialect == "file" or "://" not in uri:
+        reason = "MLflow keeps no new records in plain folders" if uri.strip() else "it is empty"
+        raise BadInput(fact, reason, _REMEDY)
+    elif dialect != "databricks":
+        raise BadInput(fact, f"MLflow knows no scheme {scheme!r}", _REMEDY)
+    return uri.strip()
+
+
+def redact(uri: str) -> str:
+    """The URI without its password."""
+    return re.sub(r"(://[^/@\s:]*):[^@\s]*@", r"\1:***@", uri)
+
+
+def _check_address(uri: str, fact: str) -> None:
+    try:
+        address = urlsplit(uri)
+        host, _ = address.hostname, address.port
+    except ValueError as error:
+        raise BadInput(fact, str(error), "Write it as http://HOST:PORT.") from None
+    if not host:
+        raise BadInput(fact, "it names no host", "Write it as http://HOST:PORT.")
+    if address.password:
+        reason = "a password in it would be kept with the run's records"
+        raise BadInput(fact, reason, "Take it out and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead.")
+
+
+def _sqlite_file(rest: str, fact: str) -> Path:
+    path = rest.removeprefix("///")
+    if not rest.startswith("///") or not path or ":memory:" in path or "?" in path:
+        raise BadInput(fact, "it names no file", "Write it as sqlite:///FILE, with three slashes before the file's path.")
+    file = Path(path).resolve()
+    standing = next(folder for folder in file.parents if folder.exists())
+    if file.is_dir() or not standing.is_dir() or not os.access(file if file.exists() else standing, os.W_OK):
+        raise BadInput(fact, f"{file} cannot be written", "Choose a file in a folder that can.")
+    return file
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold a lock file. The lock goes with the process, however that ends.
+
+    Raises:
+        BlockingIOError: somebody else holds it, and `wait` is False.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+
+
+def connect(uri: str, folder: Path) -> tuple[MlflowClient, str | None]:
+    """A client of the store, and the folder (a URI) for the artifacts of new experiments; None where a server decides.
+
+    Args:
+        uri: from `check_uri` or `default_uri`.
+        folder: where artifacts go when the store is a database on another machine.
+    """
+    from mlflow import MlflowClient
+
+    if uri.startswith(("http", "databricks")):
+        return MlflowClient(tracking_uri=uri), None
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    file = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:") else folder / DATABASE
+    artifacts = (file.parent / ARTIFACTS).resolve().as_uri()
+    # Two first runs of a runs folder would otherwise create and migrate the same tables at once, and one would fail.
+    with locked(file.with_name(file.name + ".lock")):
+        SqlAlchemyStore(uri, artifacts)
+    return MlflowClient(tracking_uri=uri), artifacts
