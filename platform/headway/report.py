@@ -85,7 +85,7 @@ def load(run: RunFolder) -> Report:
         total_steps=facts.get("total_steps"),
         epoch=round(len(steps) / per_epoch, 4) if per_epoch else None,
         samples_seen=sum(step["rows"] for step in steps),
-        samples_sha256=facts.get("samples_sha256"),
+        samples_sha256=steps[-1]["samples"] if steps else None,
         weights_sha256=facts.get("weights_sha256") if state != "running" else None,
         metrics={k: v for e in evaluations for k, v in e["values"].items()},
         evaluations=evaluations,

@@ -272,7 +272,14 @@ def _first_event(job: Job, checked: plan.Plan) -> dict[str, Any]:
 
     paths = {"train": job.data.train, "validation": job.data.validation}
     datasets = [
-        {"context": use, "name": d.name, "digest": d.digest, "rows": d.rows, "path": paths[use], "schema": dict(d.schema)}
+        {
+            "context": use,
+            "name": d.name,
+            "digest": d.digest,
+            "rows": d.rows,
+            "path": paths[use],
+            "schema": dict(d.schema),
+        }
         for use, d in checked.datasets.items()
     ]
     return {"kind": "run", "job": job.model_dump(mode="json"), "datasets": datasets, "environment": environment()}

@@ -90,6 +90,22 @@ class RunFolder:
                 except ValueError:
                     return
 
+    def hold_records(self, timeout_s: float = 60.0) -> IO[str]:
+        """The right to write the run's records, for as long as the file that is returned stays open.
+
+        After a driver was killed, its recorder lives on for moments; who goes on with the run waits for its end here.
+        """
+        lock = (self.path / ".records").open("w")
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return lock
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
     @contextmanager
     def led(self) -> Iterator[None]:
         """Lead the run: only one process may at a time.

@@ -1,4 +1,4 @@
-"""Arrow columns as NumPy arrays, without a copy where Arrow's memory allows it."""
+"""From Arrow rows to NumPy arrays that torch can take as they are."""
 
 from __future__ import annotations
 
@@ -7,47 +7,56 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from headway.data.tensors import TensorType
 from headway.errors import BadData
 
 Array = np.ndarray[Any, Any]
+REMEDY = "Turn it into numbers in the task's `transform`, or leave it out by listing the others in `data.columns`."
 
 
 def arrays(table: pa.Table) -> dict[str, Array]:
-    """Every column of a table by name.
+    """Every column as a writable array of its own memory, so that torch.from_numpy takes it silently.
 
-    Numbers and booleans give shape [rows], fixed-size lists [rows, n], fixed-shape tensors [rows, *shape], in the
-    column's own dtype. The arrays may be read-only views of Arrow's memory.
+    Numbers and booleans become [rows], tensors [rows, *shape], fixed-size lists [rows, n]. Rows are copied once: Arrow's
+    memory is read-only and may be shared with other batches.
 
     Raises:
-        BadData: a column holds text, nested values or nulls.
+        BadData: naming the column that is not numbers, or has nulls.
     """
-    return {name: array(table.column(name), name) for name in table.column_names}
+    return {name: _array(name, column) for name, column in zip(table.column_names, table.columns, strict=True)}
 
 
-def array(column: pa.ChunkedArray, name: str) -> Array:
-    """One column as an array; see `arrays`."""
-    if column.null_count:
-        raise BadData(
-            f"column {name!r} has {column.null_count} nulls in these rows",
-            "an array has no place for them",
-            "Fill or drop them when preparing the data, or write a `transform` in the task.",
-        )
+def _array(name: str, column: pa.ChunkedArray) -> Array:
     kind = column.type
-    chunk = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-    if isinstance(chunk, pa.ChunkedArray):
-        chunk = chunk.chunk(0)
-    if isinstance(kind, pa.FixedShapeTensorType):
-        return np.asarray(chunk.to_numpy_ndarray())
+    if column.null_count:
+        raise BadData(f"column {name!r} has {column.null_count} nulls", "a tensor cannot hold them", REMEDY)
+    if isinstance(kind, pa.FixedShapeTensorType | TensorType):
+        return _filled(column, _tensor_dtype(kind), tuple(kind.shape), lambda chunk: chunk.to_numpy_ndarray())
     if pa.types.is_fixed_size_list(kind) and _is_number(kind.value_type):
-        flat = chunk.flatten().to_numpy(zero_copy_only=False)
-        return np.asarray(flat.reshape(len(chunk), kind.list_size))
+        if any(chunk.flatten().null_count for chunk in column.chunks):
+            raise BadData(f"column {name!r} has nulls in its lists", "a tensor cannot hold them", REMEDY)
+        shape = (kind.list_size,)
+        return _filled(column, kind.value_type.to_pandas_dtype(), shape, lambda chunk: _list_rows(chunk, shape))
     if _is_number(kind):
-        return np.asarray(chunk.to_numpy(zero_copy_only=False))
-    raise BadData(
-        f"column {name!r} is {kind}",
-        "only numbers and fixed-size arrays of numbers become tensors by themselves",
-        "List the columns to read in data.columns, or write a `transform` in the task.",
-    )
+        return _filled(column, kind.to_pandas_dtype(), (), lambda chunk: chunk.to_numpy(zero_copy_only=False))
+    raise BadData(f"column {name!r} is {kind}", "only numbers, booleans and tensors of one shape become arrays", REMEDY)
+
+
+def _filled(column: pa.ChunkedArray, dtype: Any, shape: tuple[int, ...], rows_of: Any) -> Array:
+    filled = np.empty((len(column), *shape), dtype)
+    at = 0
+    for chunk in column.chunks:
+        filled[at : at + len(chunk)] = rows_of(chunk)
+        at += len(chunk)
+    return filled
+
+
+def _tensor_dtype(kind: Any) -> Any:
+    return kind.dtype if isinstance(kind, TensorType) else kind.value_type.to_pandas_dtype()
+
+
+def _list_rows(chunk: pa.Array, shape: tuple[int, ...]) -> Array:
+    return chunk.flatten().to_numpy(zero_copy_only=False).reshape(len(chunk), *shape)
 
 
 def _is_number(kind: pa.DataType) -> bool:

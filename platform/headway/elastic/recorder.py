@@ -28,6 +28,7 @@ class Recorder:
 
     def __init__(self, folder: str, tracking: dict[str, Any] | None, first: dict[str, Any], every_steps: int) -> None:
         self._run = RunFolder(Path(folder))
+        self._hold = self._run.hold_records()
         self._every_steps = every_steps
         self._attempt = 0
         self._fruitless = 0
@@ -137,7 +138,7 @@ class Recorder:
         self._fruitless = 0
         self._seen.update(step=record["step"] + 1, loss=record["loss"], epoch=record["epoch"])
         self._recent.append((record["time"], record["rows"]))
-        fields = ("step", "epoch", "loss", "lr", "rows", "time")
+        fields = ("step", "epoch", "loss", "lr", "rows", "time", "samples")
         self._run.append_step(self._steps, {name: record[name] for name in fields})
         if record["step"] % self._every_steps == 0 or record["step"] + 1 == self._seen["total_steps"]:
             values = {"loss": record["loss"], "lr": record["lr"], "epoch": record["epoch"]}
@@ -157,7 +158,6 @@ class Recorder:
         self._save(checkpoint_blocked_s=self._facts.get("checkpoint_blocked_s", 0.0) + record["blocked_s"])
 
     def _on_checkpoint(self, record: dict[str, Any]) -> None:
-        self._save(samples_sha256=record["samples_sha256"])
         event = {name: record[name] for name in ("kind", "step", "path", "bytes", "metrics", "time")}
         if self._spool is not None:
             self._spool.append(event)
@@ -172,9 +172,7 @@ class Recorder:
         self._say(record["text"])
 
     def _on_ended(self, record: dict[str, Any]) -> None:
-        self._save(
-            steps=record["step"], samples_sha256=record["samples_sha256"], weights_sha256=record["weights_sha256"]
-        )
+        self._save(steps=record["step"], weights_sha256=record["weights_sha256"])
 
     def _point(self, record: dict[str, Any], values: dict[str, float]) -> None:
         if self._spool is not None:

@@ -52,8 +52,8 @@ class Reporter:
     def began(self, step: int, workers: int, total_steps: int, steps_per_epoch: int) -> None:
         self._say("began", step=step, workers=workers, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
 
-    def step(self, step: int, epoch: int, loss: float, rate: float, rows: int) -> None:
-        self._say("step", step=step, epoch=epoch, loss=loss, lr=rate, rows=rows)
+    def step(self, step: int, epoch: int, loss: float, rate: float, rows: int, samples: str) -> None:
+        self._say("step", step=step, epoch=epoch, loss=loss, lr=rate, rows=rows, samples=samples)
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         self._say("metrics", step=step, values=values)
@@ -72,7 +72,6 @@ class Reporter:
                 path=str(checkpoint.folder),
                 bytes=checkpoint.bytes,
                 metrics=facts["metrics"],
-                samples_sha256=facts["samples_sha256"],
             )
 
     def printed(self, text: str) -> None:
@@ -81,8 +80,8 @@ class Reporter:
     def note(self, text: str) -> None:
         self._say("note", text=text)
 
-    def ended(self, step: int, samples_sha256: str, weights_sha256: str) -> None:
-        self._say("ended", step=step, samples_sha256=samples_sha256, weights_sha256=weights_sha256)
+    def ended(self, step: int, weights_sha256: str) -> None:
+        self._say("ended", step=step, weights_sha256=weights_sha256)
 
     def is_current(self) -> bool:
         """Whether this start of the worker group is still the one that counts. Asks the recorder; not for the training

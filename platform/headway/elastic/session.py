@@ -146,7 +146,7 @@ class Session:
         if kind is None and self._saved_step != self.step:
             self.save("interrupted" if self.stopping and self.step < self.total_steps else "end of the run")
         if kind is None:
-            self.context.reporter.ended(self.step, self.samples.hexdigest(), update.weights_sha256(self.model))
+            self.context.reporter.ended(self.step, update.weights_sha256(self.model))
         self.strategy.close()
 
     def _checkpoint_if_due(self) -> None:
@@ -293,4 +293,5 @@ class Step:
         session.stopping = session.tail.stopping()
         self.committed = True
         rate = float(session.optimizer.param_groups[0]["lr"])
-        session.context.reporter.step(self.number, self.epoch, self.loss, rate, self.rows)
+        digest = session.samples.hexdigest()
+        session.context.reporter.step(self.number, self.epoch, self.loss, rate, self.rows, digest)

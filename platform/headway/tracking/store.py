@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
-_DRIVERS = {"postgresql": ("psycopg2", "psycopg2-binary"), "mysql": ("MySQLdb", "mysqlclient"), "mssql": ("pyodbc",) * 2}
+_DRIVERS = {
+    "postgresql": ("psycopg2", "psycopg2-binary"),
+    "mysql": ("MySQLdb", "mysqlclient"),
+    "mssql": ("pyodbc",) * 2,
+}
 _REMEDY = (
     "Set tracking.uri to http(s)://HOST:PORT, sqlite:///FILE or a database like postgresql://..., "
     "or leave it out for a sqlite file in the runs folder."
@@ -73,13 +77,17 @@ def _check_address(uri: str, fact: str) -> None:
         raise BadInput(fact, "it names no host", "Write it as http://HOST:PORT.")
     if address.password:
         reason = "a password in it would be kept with the run's records"
-        raise BadInput(fact, reason, "Take it out and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead.")
+        raise BadInput(
+            fact, reason, "Take it out and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead."
+        )
 
 
 def _sqlite_file(rest: str, fact: str) -> Path:
     path = rest.removeprefix("///")
     if not rest.startswith("///") or not path or ":memory:" in path or "?" in path:
-        raise BadInput(fact, "it names no file", "Write it as sqlite:///FILE, with three slashes before the file's path.")
+        raise BadInput(
+            fact, "it names no file", "Write it as sqlite:///FILE, with three slashes before the file's path."
+        )
     file = Path(path).resolve()
     standing = next(folder for folder in file.parents if folder.exists())
     if file.is_dir() or not standing.is_dir() or not os.access(file if file.exists() else standing, os.W_OK):

@@ -1,0 +1,286 @@
+"""Carries a run's spool to MLflow from a background thread, so that no training thread ever waits for a server.
+
+What is in the spool arrives once, in order: after a kill, after hours without a server, after a resume that replays steps.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from headway.errors import BadInput
+from headway.tracking import entities, progress
+from headway.tracking.recording import Batch, Recording, is_sound, open_run
+from headway.tracking.spool import FILE, Event, Spool
+from headway.tracking.store import check_uri, connect, default_uri, locked, redact
+
+POLL_S = 2.0
+BACK_OFF_S = (0.5, 30.0)
+POINTS = (50, 1000)
+LAST_ATTEMPTS = 3
+LAST_PAUSE_S = 0.3
+LOCK = "tracking.lock"
+# A server that is slow or gone costs this thread seconds, not MLflow's minutes; and nobody is told what is trained here.
+_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of a run's records. A point is one value of one metric at one step.
+
+    Args:
+        sent: points sent by this writer.
+        waiting: points still only in the spool; `headway sync` sends them.
+        error: why they wait, in a line; empty when nothing is wrong.
+        run_id: MLflow's; None when the store was never reached.
+        uri: of the store, without a password.
+    """
+
+    sent: int
+    waiting: int
+    error: str
+    run_id: str | None
+    uri: str
+
+
+class Writer:
+    """The background writer of one run.
+
+    Args:
+        run_folder: holds the spool `events.jsonl`, and `tracking.json` with how far it was sent; its name is the run's.
+        uri: from `check_uri`; None for the sqlite store of the runs folder, which is the folder's parent.
+        experiment: MLflow's; made when it is not there.
+        run_name: MLflow's name of the run; the folder's name when not given.
+        poll_s: seconds between two looks at the spool.
+    """
+
+    def __init__(
+        self,
+        run_folder: str | Path,
+        uri: str | None = None,
+        experiment: str = "headway",
+        run_name: str | None = None,
+        poll_s: float = POLL_S,
+    ) -> None:
+        self._folder = Path(run_folder).resolve()
+        self._uri = uri or default_uri(self._folder.parent)
+        # The default store keeps its name in tracking.json when the runs folder is moved.
+        self._store = redact(uri) if uri else "runs folder"
+        self._experiment = experiment
+        self._run_name = run_name or self._folder.name
+        self._poll_s = poll_s
+        self._spool = Spool(self._folder / FILE)
+        self._progress = progress.Progress()
+        self._recording: Recording | None = None
+        self._points = POINTS[1]
+        self._sent = 0
+        self._error = ""
+        self._closing = False
+        self._news = threading.Condition()
+        self._nudged = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread; nothing is asked of any server here."""
+        self._progress = progress.load(self._folder, self._store)
+        self._thread = threading.Thread(target=self._work, name="mlflow-writer", daemon=True)
+        self._thread.start()
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until MLflow has all that is in the spool now; False when it has not within the time."""
+        goal = self._spool.size()
+        with self._news:
+            self._nudge()
+            return self._news.wait_for(lambda: self._progress.offset >= goal or not self._alive(), timeout_s) and (
+                self._progress.offset >= goal
+            )
+
+    def close(self, timeout_s: float) -> Summary:
+        """Send what can be sent, and end the thread. Returns within the time; what was not sent stays in the spool."""
+        with self._news:
+            self._closing = True
+            self._nudge()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return self.summary()
+
+    def summary(self) -> Summary:
+        """How it stands now."""
+        with self._news:
+            kept, sent, error = self._progress, self._sent, self._error
+        waiting = _points(self._spool.path, kept.offset)
+        return Summary(sent, waiting, error, kept.run_id, redact(self._uri))
+
+    def _alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _nudge(self) -> None:
+        self._nudged = True
+        self._news.notify_all()
+
+    def _work(self) -> None:
+        for name, value in _SETTINGS.items():
+            os.environ.setdefault(name, value)
+        failures = last_attempts = 0
+        while True:
+            closing = self._closing
+            try:
+                with locked(self._folder / LOCK, wait=False):
+                    while self._carry():
+                        failures = 0
+                        if not self._closing:
+                            self._pause(self._poll_s)
+                return
+            except Exception as error:
+                failures += 1
+                self._failed(error)
+            last_attempts += closing
+            if last_attempts >= LAST_ATTEMPTS:
+                return
+            wait = min(BACK_OFF_S[0] * 2 ** min(failures - 1, 10), BACK_OFF_S[1])
+            self._pause(LAST_PAUSE_S if self._closing else wait)
+
+    def _carry(self) -> bool:
+        """Send all that is in the spool; False when the writer is closing and nothing came meanwhile."""
+        closing = self._closing
+        if self._spool.size() < self._progress.offset:
+            self._progress.offset = 0  # another spool; the marks still keep its points from being sent twice
+        while True:
+            before = self._progress.offset
+            entries = list(self._spool.entries(before))
+            if not entries:
+                break
+            self._deliver(entries)
+        with self._news:
+            self._error = ""
+        return not closing
+
+    def _deliver(self, entries: list[tuple[Event | None, int]]) -> None:
+        batch, end = Batch(), self._progress.offset
+        for event, after in entries:
+            if event is None or not is_sound(event):
+                end = after
+                continue
+            recording = self._recording or self._open(event)
+            if event["kind"] == "points":
+                recording.add(batch, event)
+            else:
+                batch = self._send(recording, batch, end)
+                recording.apply(event)
+                self._save(after)
+            end = after
+            if len(batch.metrics) >= self._points:
+                batch = self._send(recording, batch, end)
+        if self._recording is not None:
+            self._send(self._recording, batch, end)
+        else:
+            self._save(end)
+
+    def _send(self, recording: Recording, batch: Batch, end: int) -> Batch:
+        for start in range(0, len(batch.metrics) or 1, POINTS[1]):
+            part = batch.metrics[start : start + POINTS[1]]
+            last = start + POINTS[1] >= len(batch.metrics)
+            sent = recording.send(Batch(part, batch.marks if last else {}, batch.left_out if last else {}))
+            with self._news:
+                self._sent += sent
+        self._points = min(self._points * 2, POINTS[1])
+        if end > self._progress.offset:
+            self._save(end)
+        return Batch()
+
+    def _open(self, first: Event) -> Recording:
+        with warnings.catch_warnings():
+            # MLflow and SQLAlchemy warn about each other while they are imported.
+            warnings.simplefilter("ignore")
+            import mlflow  # noqa: F401
+            import mlflow.store.tracking.sqlalchemy_store
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        kept = progress.load(self._folder, self._store)
+        kept.offset = self._progress.offset
+        with self._news:
+            self._progress = kept
+        client, artifacts = connect(self._uri, self._folder.parent)
+        if kept.run_id is None:
+            # Saved first: whoever dies between making the MLflow run and saving its id finds it again by this key.
+            self._save(kept.offset)
+            kept.run_id = open_run(client, artifacts, self._experiment, self._run_name, kept, float(first["time"]))
+            self._save(kept.offset)
+        recording = Recording(client, self._folder, kept)
+        recording.catch_up()
+        self._recording = recording
+        return recording
+
+    def _save(self, offset: int) -> None:
+        kept = self._progress
+        before, kept.offset = kept.offset, offset
+        try:
+            progress.save(self._folder, self._store, kept)
+        except OSError:
+            kept.offset = before
+            raise
+        with self._news:
+            self._news.notify_all()
+
+    def _failed(self, error: Exception) -> None:
+        self._recording = None
+        self._points = max(self._points // 2, POINTS[0])
+        busy = isinstance(error, BlockingIOError)
+        with self._news:
+            self._error = "another process is sending this run's records" if busy else _reason(error)
+
+    def _pause(self, seconds: float) -> None:
+        with self._news:
+            self._news.wait_for(lambda: self._nudged, seconds)
+            self._nudged = False
+
+
+def sync(run_folder: str | Path, uri: str | None = None, timeout_s: float = 300) -> Summary:
+    """Send what a run's spool still holds, to the store that its job names, and return when done or out of time.
+
+    Raises:
+        BadInput: there is no such run, or its tracking URI cannot be used.
+    """
+    folder = Path(run_folder).resolve()
+    if not (folder / FILE).is_file():
+        remedy = "`headway runs` lists the runs; give --runs if they are elsewhere."
+        raise BadInput(f"no records in {folder}", f"{FILE} is missing", remedy)
+    tracking = _tracking(folder)
+    uri = uri or tracking.get("uri")
+    writer = Writer(folder, check_uri(uri) if uri else None, str(tracking.get("experiment") or "headway"))
+    writer.start()
+    return writer.close(timeout_s)
+
+
+def _tracking(folder: Path) -> dict[str, str]:
+    """The tracking section of the job as the run was last started."""
+    section: dict[str, str] = {}
+    for event, _ in Spool(folder / FILE).entries(0, max_bytes=1 << 40):
+        if event is not None and event["kind"] == "run" and isinstance(event.get("job"), dict):
+            section = event["job"].get("tracking") or {}
+    return section
+
+
+def _points(path: Path, offset: int) -> int:
+    spool, count = Spool(path), 0
+    while True:
+        events, after = spool.read(offset)
+        for event in events:
+            count += sum(1 for _ in entities.numbers(event.get("values"))) if event["kind"] == "points" else 0
+        if after == offset:
+            return count
+        offset = after
+
+
+def _reason(error: Exception) -> str:
+    lines = redact(str(error)).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"[:300]

@@ -1,0 +1,271 @@
+"""One MLflow run, and what each event of the spool does to it. Everything here may be done twice without harm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from headway.tracking import entities
+from headway.tracking.progress import Mark, Progress
+from headway.tracking.spool import Event
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Metric
+
+KEY_TAG = "headway.key"
+PER_BATCH = 100  # parameters or tags; a limit of MLflow's
+_REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+
+
+@dataclass
+class Batch:
+    """Points on their way: metrics, where each metric's mark will be, and the points that were left out."""
+
+    metrics: list[Metric] = field(default_factory=list)
+    marks: dict[str, Mark] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def open_run(
+    client: MlflowClient, artifacts: str | None, experiment: str, run_name: str, progress: Progress, time_s: float
+) -> str:
+    """The id of the MLflow run of this progress; the run and its experiment are made when they are not there."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(experiment)
+    if found is not None:
+        experiment_id = found.experiment_id
+    else:
+        location = None if artifacts is None else f"{artifacts}/{entities.model_name(experiment, 0)[:-7]}"
+        try:
+            experiment_id = client.create_experiment(experiment, artifact_location=location)
+        except MlflowException:
+            # Another run made it between the two calls; if not, this fails with the reason.
+            found = client.get_experiment_by_name(experiment)
+            if found is None:
+                raise
+            experiment_id = found.experiment_id
+    runs = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{progress.key}'", max_results=1)
+    if runs:
+        return runs[0].info.run_id
+    tags = {KEY_TAG: progress.key, "mlflow.source.name": "headway", "mlflow.source.type": "LOCAL"}
+    run = client.create_run(experiment_id, start_time=int(time_s * 1000), tags=tags, run_name=run_name)
+    return run.info.run_id
+
+
+class Recording:
+    """Applies events to one MLflow run.
+
+    Args:
+        client: of the store.
+        folder: the Headway run's; its name is the run's.
+        progress: what the store has; `run_id` is set. Changed by what is sent, never saved here.
+    """
+
+    def __init__(self, client: MlflowClient, folder: Path, progress: Progress) -> None:
+        self._client = client
+        self._folder = folder
+        self._progress = progress
+        self._run = str(progress.run_id)
+        self._appliers: dict[str, Callable[[Event], None]] = {
+            "run": self._started,
+            "checkpoint": self._checkpoint,
+            "state": self._state,
+            "artifact": self._artifact,
+        }
+
+    def catch_up(self) -> None:
+        """Move the marks to the last points that the store has: some may have been sent and not saved as sent."""
+        for metric in self._client.get_run(self._run).data._metric_objs:
+            mark = self._progress.marks.get(metric.key)
+            if mark is None or metric.step > mark[0]:
+                self._progress.marks[metric.key] = (metric.step, metric.timestamp, metric.value)
+
+    def add(self, batch: Batch, event: Event) -> None:
+        """Put the points of a `points` event into a batch, but for those whose step the metric has passed."""
+        step, ms = int(event["step"]), _ms(event)
+        for key, value in entities.numbers(event["values"]):
+            self._point(batch, key, value, step, ms)
+
+    def send(self, batch: Batch) -> int:
+        """Send a batch, and move the marks; returns the number of points sent."""
+        refused = self._send(batch.metrics)
+        tags = {f"headway.not_finite.{key}": words for key, words in batch.left_out.items()}
+        self._tags({entities.name(key): words for key, words in tags.items() if key not in self._progress.left_out})
+        self._progress.left_out.update(batch.left_out)
+        self._progress.marks.update(batch.marks)
+        self._progress.refused += refused
+        return len(batch.metrics) - refused
+
+    def apply(self, event: Event) -> None:
+        """Carry out any event but points. Unknown kinds are passed over, so that older versions can read newer spools."""
+        applier = self._appliers.get(event["kind"])
+        if applier is None:
+            return
+        try:
+            applier(event)
+        except Exception as error:
+            if not self._is_refusal(error):
+                raise
+            self._progress.refused += 1
+            self._tags({"headway.refused": f"{event['kind']}: {_line(error)}"})
+
+    def _point(self, batch: Batch, key: str, value: float, step: int, ms: int, model: str | None = None) -> None:
+        from mlflow.entities import Metric
+
+        mark = batch.marks.get(key) or self._progress.marks.get(key)
+        if mark is not None and step <= mark[0]:
+            return
+        if math.isfinite(value):
+            batch.marks[key] = (step, ms, value)
+            batch.metrics.append(Metric(key, value, ms, step, model_id=model))
+        elif key not in self._progress.left_out:
+            batch.left_out.setdefault(key, f"{value} at step {step}, and no point drawn there")
+
+    def _send(self, metrics: Sequence[Metric]) -> int:
+        if not metrics:
+            return 0
+        try:
+            self._client.log_batch(self._run, metrics=metrics, synchronous=True)
+        except Exception as error:
+            if not self._is_refusal(error):
+                raise
+            if len(metrics) == 1:
+                return 1
+            middle = len(metrics) // 2
+            return self._send(metrics[:middle]) + self._send(metrics[middle:])
+        return 0
+
+    def _is_refusal(self, error: Exception) -> bool:
+        """Whether the store is well and will not ever take this, as against: not now, or nothing for this run."""
+        from mlflow.exceptions import MlflowException
+
+        if not isinstance(error, MlflowException) or error.error_code not in _REFUSALS:
+            return False
+        return bool(self._client.get_run(self._run).info.lifecycle_stage == "active")
+
+    def _started(self, event: Event) -> None:
+        run = self._client.get_run(self._run)
+        given = entities.parameters(event.get("job") or {})
+        self._params({key: value for key, value in given.items() if key not in run.data.params})
+        changed = {key: value for key, value in given.items() if run.data.params.get(key, value) != value}
+        environment = event.get("environment") or {}
+        resumed = {entities.name(f"resumed.{key}"): value for key, value in changed.items()}
+        self._tags({**resumed, **entities.environment_tags(environment)})
+        datasets = [entities.dataset(entry) for entry in event.get("dataset") or [] if isinstance(entry, dict)]
+        if datasets:
+            self._client.log_inputs(self._run, datasets=datasets)
+        starts = self._progress.starts + 1
+        count = f"-{starts}" if starts > 1 else ""
+        self._try_artifact(lambda: self._client.log_dict(self._run, environment, f"environment{count}.json"))
+        self._progress.starts = starts
+
+    def _state(self, event: Event) -> None:
+        state = event.get("state")
+        self._tags({"headway.state": str(state), "headway.message": str(event.get("message") or "-")})
+        if state == "running":
+            self._client.update_run(self._run, status="RUNNING")
+        elif state in entities.STATUS:
+            self._client.set_terminated(self._run, entities.STATUS[state], end_time=_ms(event))
+
+    def _artifact(self, event: Event) -> None:
+        path = self._folder / str(event.get("path"))
+        if path.is_file():
+            self._try_artifact(lambda: self._client.log_artifact(self._run, str(path)))
+
+    def _checkpoint(self, event: Event) -> None:
+        from mlflow.entities import LoggedModelOutput
+
+        step = int(event["step"])
+        model = self._model(event, step)
+        outputs = self._client.get_run(self._run).outputs
+        if not any(output.model_id == model.model_id for output in (outputs.model_outputs if outputs else [])):
+            self._client.log_outputs(self._run, [LoggedModelOutput(model.model_id, step)])
+        self._send(self._model_metrics(event, model, step))
+
+    def _model(self, event: Event, step: int) -> LoggedModel:
+        """The checkpoint as a logged model: found again, or made."""
+        experiment, label = self._experiment(), entities.model_name(self._folder.name, step)
+        where = f"name = '{label}' AND source_run_id = '{self._run}'"
+        found = self._client.search_logged_models([experiment], filter_string=where, max_results=1)
+        if found:
+            model = found[0]
+        else:
+            details = {"step": str(step), "path": str(event.get("path")), "bytes": str(event.get("bytes"))}
+            tags = {"mlflow.model.isExternal": "true", "headway.path": entities.tag(event.get("path"))}
+            model = self._client.create_logged_model(
+                experiment, label, self._run, tags=tags, params=details, model_type="checkpoint"
+            )
+        if str(model.status) != "READY":
+            self._try_artifact(lambda: self._describe(model))
+            model = self._client.finalize_logged_model(model.model_id, "READY")
+        return model
+
+    def _model_metrics(self, event: Event, model: LoggedModel, step: int) -> list[Metric]:
+        """The checkpoint's metrics, tied to its model: the run's own point where it has it, else a point of their own."""
+        from mlflow.entities import Metric
+
+        batch, own = Batch(), []
+        for key, value in entities.numbers(event.get("metrics")):
+            mark = self._progress.marks.get(key)
+            if mark is not None and (mark[0], mark[2]) == (step, value):
+                # The same row again is no second point, but it is how MLflow ties a point to a model.
+                own.append(Metric(key, value, mark[1], step, model_id=model.model_id))
+            else:
+                taken = mark is not None and mark[0] >= step
+                self._point(batch, f"checkpoint.{key}" if taken else key, value, step, _ms(event), model.model_id)
+        self._progress.marks.update(batch.marks)
+        return own + batch.metrics
+
+    def _describe(self, model: LoggedModel) -> None:
+        """The MLmodel file without which a model cannot be registered (as mlflow.create_external_model does)."""
+        from mlflow.models.utils import get_external_mlflow_model_spec
+
+        with TemporaryDirectory() as folder:
+            get_external_mlflow_model_spec(model).save(str(Path(folder) / "MLmodel"))
+            self._client.log_model_artifacts(model.model_id, folder)
+
+    def _try_artifact(self, upload: Callable[[], None]) -> None:
+        """Artifacts may live somewhere else than records; when only they cannot be kept, the records go on."""
+        try:
+            upload()
+        except Exception as error:
+            self._tags({"headway.artifacts": f"not kept: {_line(error)}"})
+
+    def _experiment(self) -> str:
+        return str(self._client.get_run(self._run).info.experiment_id)
+
+    def _params(self, params: dict[str, str]) -> None:
+        from mlflow.entities import Param
+
+        items = [Param(key, value) for key, value in params.items()]
+        for start in range(0, len(items), PER_BATCH):
+            self._client.log_batch(self._run, params=items[start : start + PER_BATCH], synchronous=True)
+
+    def _tags(self, tags: dict[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        items = [RunTag(key, entities.tag(value)) for key, value in tags.items()]
+        for start in range(0, len(items), PER_BATCH):
+            self._client.log_batch(self._run, tags=items[start : start + PER_BATCH], synchronous=True)
+
+
+def is_sound(event: Event) -> bool:
+    """Whether an event has what its kind needs; one that has not cannot be sent, now or later."""
+    whole = isinstance(event.get("time"), int | float)
+    if event["kind"] in ("points", "checkpoint"):
+        whole = whole and isinstance(event.get("step"), int)
+    return whole and (event["kind"] != "points" or isinstance(event.get("values"), dict))
+
+
+def _ms(event: Event) -> int:
+    return int(float(event["time"]) * 1000)
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
