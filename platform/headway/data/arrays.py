@@ -17,8 +17,8 @@ REMEDY = "Turn it into numbers in the task's `transform`, or leave it out by lis
 def arrays(table: pa.Table) -> dict[str, Array]:
     """Every column as a writable array of its own memory, so that torch.from_numpy takes it silently.
 
-    Numbers and booleans become [rows], tensors [rows, *shape], fixed-size lists [rows, n]. Rows are copied once: Arrow's
-    memory is read-only and may be shared with other batches.
+    Numbers and booleans become [rows], tensors [rows, *shape], fixed-size lists [rows, n]. Rows are copied once:
+    Arrow's memory is read-only and may be shared with other batches.
 
     Raises:
         BadData: naming the column that is not numbers, or has nulls.
@@ -56,8 +56,9 @@ def _tensor_dtype(kind: Any) -> Any:
 
 
 def _list_rows(chunk: pa.Array, shape: tuple[int, ...]) -> Array:
-    return chunk.flatten().to_numpy(zero_copy_only=False).reshape(len(chunk), *shape)
+    rows: Array = chunk.flatten().to_numpy(zero_copy_only=False)
+    return rows.reshape(len(chunk), *shape)
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))

@@ -1,8 +1,8 @@
 """How many rows a row group and a shard hold.
 
 A row group is what a lane reads at once and what is permuted as a whole. Too few of them and shuffling is coarse, too
-small and reading is slow. So: at least 16 row groups where there are 4,096 rows or more; at most about 4 MiB (images) or
-8,192 rows (narrow tables) each; shards of about 256 MiB.
+small and reading is slow. So: at least 16 row groups where there are 4,096 rows or more; at most about 4 MiB (images)
+or 8,192 rows (narrow tables) each; shards of about 256 MiB.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ GROUP_ROWS = 8192
 LEAST_ROWS = 256
 FEW_GROUPS = 16
 SHARD_BYTES = 256 << 20
+SAMPLE_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,28 @@ def gathered(tables: Iterable[pa.Table], sizes: Sizes) -> Iterator[tuple[pa.Tabl
     for table in tables:
         if table.num_rows == 0:
             continue
-        largest = largest or sizes.row_group_rows or _fitting(table, GROUP_BYTES, GROUP_ROWS)
-        shard_rows = shard_rows or sizes.shard_rows or _whole(_fitting(table, SHARD_BYTES), largest)
         held.add(table)
+        if not largest and held.count < SAMPLE_ROWS:
+            continue
+        if not largest:
+            largest, shard_rows = _chosen(held.first(SAMPLE_ROWS), sizes)
         streaming = streaming or sizes.row_group_rows is not None or held.count >= FEW_GROUPS * largest
         while streaming and held.count >= largest:
             yield held.take(largest), shard_rows
-    rows = largest if streaming else min(largest, max(LEAST_ROWS, -(-held.count // FEW_GROUPS)))
+    if held.count and not largest:
+        largest, shard_rows = _chosen(held.first(SAMPLE_ROWS), sizes)
+    even = max(LEAST_ROWS, -(-held.count // FEW_GROUPS))
+    rows = largest if streaming or sizes.row_group_rows else min(largest, even)
     while held.count:
         yield held.take(min(rows, held.count)), shard_rows
+
+
+def _chosen(sample: pa.Table, sizes: Sizes) -> tuple[int, int]:
+    """Rows per row group and per shard, always judged by the same first rows, however they arrived."""
+    width = max(1.0, sample.nbytes / sample.num_rows)
+    largest = sizes.row_group_rows or min(GROUP_ROWS, max(1, int(GROUP_BYTES // width)))
+    shard_rows = sizes.shard_rows or max(1, int(SHARD_BYTES // width) // largest) * largest
+    return largest, shard_rows
 
 
 class _Rows:
@@ -62,8 +76,12 @@ class _Rows:
         self.tables.append(table)
         self.count += table.num_rows
 
+    def first(self, rows: int) -> pa.Table:
+        """At most so many of the first rows, which stay in the queue."""
+        return pa.concat_tables(self.tables).slice(0, rows).combine_chunks()
+
     def take(self, rows: int) -> pa.Table:
-        """The first rows, as one contiguous table."""
+        """The first rows, as one contiguous table: how they arrived must not show in the file."""
         parts, missing = [], rows
         while missing:
             table = self.tables.popleft()
@@ -73,14 +91,4 @@ class _Rows:
             parts.append(table)
             missing -= table.num_rows
         self.count -= rows
-        return pa.concat_tables(parts)
-
-
-def _fitting(table: pa.Table, max_bytes: int, max_rows: int | None = None) -> int:
-    """Rows that fit into so many bytes, by the first table's width. Buffer sizes, so that a slice counts its own rows."""
-    rows = max(1, int(max_bytes // max(1.0, table.nbytes / table.num_rows)))
-    return rows if max_rows is None else min(rows, max_rows)
-
-
-def _whole(rows: int, group: int) -> int:
-    return max(1, rows // group) * group
+        return pa.concat_tables(parts).combine_chunks()

@@ -1,8 +1,8 @@
 """Columns of equal-shaped arrays (images, blocks of bytes), as one Arrow extension type.
 
-Arrow's own fixed_shape_tensor is stored by Parquet as nested lists of 32-bit integers: 60,000 images of 28x28 bytes read
-at 163-172 MB/s, against 906-1,056 MB/s as fixed-size binary (pyarrow 25, one thread). So rows are kept as fixed-size
-binary, and this type says what the bytes mean. A reader that does not know it sees plain binary.
+Arrow's own fixed_shape_tensor is stored by Parquet as nested lists of 32-bit integers: 60,000 images of 28x28 bytes
+read at 163-172 MB/s, against 906-1,056 MB/s as fixed-size binary (pyarrow 25, one thread). So rows are kept as
+fixed-size binary, and this type says what the bytes mean. A reader that does not know it sees plain binary.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 
-class TensorArray(pa.ExtensionArray):
+class TensorArray(pa.ExtensionArray):  # type: ignore[misc]
     """An Arrow array of equal-shaped tensors."""
 
     def to_numpy_ndarray(self) -> np.ndarray[Any, Any]:
@@ -29,7 +29,7 @@ class TensorArray(pa.ExtensionArray):
         return flat.view(kind.dtype).reshape(len(self), *kind.shape)
 
 
-class TensorType(pa.ExtensionType):
+class TensorType(pa.ExtensionType):  # type: ignore[misc]
     """Rows of tensors of one dtype and shape.
 
     Args:

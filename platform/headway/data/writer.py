@@ -1,4 +1,4 @@
-"""Writing a dataset: shards and manifest into a hidden folder beside the destination, which then takes its name at once."""
+"""Writing a dataset: shards and manifest go into a hidden folder beside the destination, which takes its name at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import file_digest
@@ -216,7 +216,5 @@ def _require(label: str | None, columns: list[str]) -> None:
 
 def _drop(file: pq.ParquetWriter) -> None:
     """Close a writer whose file is about to be removed; on a full disk closing fails again, which tells nothing new."""
-    try:
+    with suppress(OSError):
         file.close()
-    except OSError:
-        pass
