@@ -135,6 +135,7 @@ class Writer:
             closing = self._closing
             try:
                 with locked(self._folder / LOCK, wait=False):
+                    self._restore()
                     while self._carry():
                         failures = 0
                         if not self._closing:
@@ -149,16 +150,19 @@ class Writer:
             wait = min(BACK_OFF_S[0] * 2 ** min(failures - 1, 10), BACK_OFF_S[1])
             self._pause(LAST_PAUSE_S if self._closing else wait)
 
+    def _restore(self) -> None:
+        """Forget what was not saved: whatever failed half-way is found out from the store."""
+        kept = progress.load(self._folder, self._store)
+        if self._spool.size() < kept.offset:
+            kept.offset = 0  # another spool; the marks keep its points from being sent twice
+        self._recording = None
+        with self._news:
+            self._progress = kept
+
     def _carry(self) -> bool:
         """Send all that is in the spool; False when the writer is closing and nothing came meanwhile."""
         closing = self._closing
-        if self._spool.size() < self._progress.offset:
-            self._progress.offset = 0  # another spool; the marks still keep its points from being sent twice
-        while True:
-            before = self._progress.offset
-            entries = list(self._spool.entries(before))
-            if not entries:
-                break
+        while entries := list(self._spool.entries(self._progress.offset)):
             self._deliver(entries)
         with self._news:
             self._error = ""
@@ -205,10 +209,7 @@ class Writer:
             import mlflow.store.tracking.sqlalchemy_store
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        kept = progress.load(self._folder, self._store)
-        kept.offset = self._progress.offset
-        with self._news:
-            self._progress = kept
+        kept = self._progress
         client, artifacts = connect(self._uri, self._folder.parent)
         if kept.run_id is None:
             # Saved first: whoever dies between making the MLflow run and saving its id finds it again by this key.
@@ -232,7 +233,6 @@ class Writer:
             self._news.notify_all()
 
     def _failed(self, error: Exception) -> None:
-        self._recording = None
         self._points = max(self._points // 2, POINTS[0])
         busy = isinstance(error, BlockingIOError)
         with self._news:

@@ -211,7 +211,10 @@ class Recording:
         from mlflow.entities import Metric
 
         batch, own = Batch(), []
+        tied = {metric.key.removeprefix("checkpoint.") for metric in model.metrics or []}
         for key, value in entities.numbers(event.get("metrics")):
+            if key in tied:
+                continue
             mark = self._progress.marks.get(key)
             if mark is not None and (mark[0], mark[2]) == (step, value):
                 # The same row again is no second point, but it is how MLflow ties a point to a model.

@@ -1,0 +1,38 @@
+"""`headway sync`: send the records of a run that MLflow could not be given while it ran."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headway.errors import RUN_FAILED
+
+
+def sync(
+    run: Annotated[str, typer.Argument(help="Name of the run.")],
+    runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    timeout_s: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to try.")] = 300,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Send a run's waiting records to MLflow."""
+    from dataclasses import asdict
+
+    from headway.tracking import mlflow_writer
+
+    summary = mlflow_writer.sync(runs / run, timeout_s=timeout_s)
+    # All points may be there while what came after them (the run's end, a checkpoint) is not: then there is an error.
+    failed = bool(summary.error or summary.waiting)
+    if json_output:
+        print(json.dumps(asdict(summary)))
+    else:
+        print(f"{run}: {summary.sent} points sent, {summary.waiting} waiting ({summary.uri})")
+        if failed:
+            print(
+                f"headway: {summary.error or 'out of time'}. Run `headway sync {run}` again.",
+                file=typer.get_text_stream("stderr"),
+            )
+    if failed:
+        raise typer.Exit(RUN_FAILED)
