@@ -1,4 +1,4 @@
-"""Writing a dataset: shards and manifest go into a hidden folder beside the destination, which takes its name at once."""
+"""Writing a dataset: shards and manifest go into a hidden folder beside the destination, which then takes its name."""
 
 from __future__ import annotations
 
