@@ -148,7 +148,7 @@ def _python_files(root: Path) -> Iterator[Path]:
             files, size = files + 1, size + path.stat().st_size
             if files > MAX_FILES or size > MAX_BYTES:
                 raise BadInput(
-                    f"the task's folder {root} holds more than {MAX_FILES} Python files or {MAX_BYTES >> 20} MiB of them",
+                    f"the task's folder {root} holds over {MAX_FILES} Python files, or {MAX_BYTES >> 20} MiB of them",
                     "they are carried to every worker",
                     "Put the task into a folder of its own.",
                 )

@@ -15,6 +15,7 @@ from headway.data import manifest as manifests
 from headway.elastic.streams import train_order
 from headway.errors import BadInput
 from headway.job import Job
+from headway.task import Task
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,8 @@ class Plan:
 
     def shown(self) -> dict[str, Any]:
         """The plan as plain values, for people and JSON."""
-        names = ("rows", "steps_per_epoch", "total_steps", "global_batch", "last_batch", "parameters")
-        names = (*names, "checkpoint_bytes", "lanes_per_worker", "warnings")
-        return {name: getattr(self, name) for name in names}
+        counts = ("rows", "steps_per_epoch", "total_steps", "global_batch", "last_batch", "parameters")
+        return {name: getattr(self, name) for name in (*counts, "checkpoint_bytes", "lanes_per_worker", "warnings")}
 
 
 def check(job: Job, space: Path | None = None, source: code.Source | None = None) -> Plan:
@@ -135,7 +135,7 @@ def _measure(job: Job, found: Any) -> tuple[int | None, int | None]:
         return None, None
     try:
         torch.manual_seed(job.seed)
-        task = found(**job.arguments)
+        task: Task = found(**job.arguments)
         model = task.model()
         optimizer = task.optimizer(model)
     except Exception as error:  # the user's constructor, called with the user's arguments

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,7 @@ def _source(run: runs.RunFolder, job: Job) -> code.Source:
 
 def _check_tracking(job: Job) -> None:
     if job.tracking.enabled and job.tracking.uri is not None:
-        from headway.tracking.mlflow_writer import check_uri
+        from headway.tracking.store import check_uri
 
         check_uri(job.tracking.uri)
 
@@ -189,7 +189,8 @@ def _lead(run: runs.RunFolder, job: Job, checked: plan.Plan, address: str | None
         ray.get(recorder.finish.remote(state, message, TRACKING_CLOSE_S if job.tracking.enabled else 0.0))
         ray.kill(recorder)
     if failure is not None:
-        raise _raised(failure)
+        original = "" if checked.source.folder == run.code else str(checked.source.folder)
+        raise _raised(failure, str(run.code), original)
     return load_report(run)
 
 
@@ -208,9 +209,8 @@ def _watch(
         found = ray.get(recorder.progress.remote(seen))
         seen += len(found["messages"])
         if watch is not None:
-            fields = ("step", "total_steps", "epoch", "loss", "samples_per_s", "steps_per_s", "workers", "metrics")
-            fields = (*fields, "messages")
-            watch(Progress(run=run.name, **{name: found[name] for name in fields}))
+            shown = {field.name: found[field.name] for field in fields(Progress) if field.name in found}
+            watch(Progress(run=run.name, **shown))
         if found["failure"] is not None:
             failed_at = failed_at or time.monotonic()
             if last or time.monotonic() - failed_at > 10.0:  # workers that hang in a reduction end with the cluster
@@ -242,7 +242,7 @@ def _fit(run: runs.RunFolder, job: Job, checked: plan.Plan, recorder: Any, embed
             "recorder": recorder,
         },
         scaling_config=ScalingConfig(
-            num_workers=workers.max if fixed else (workers.min, workers.max),
+            num_workers=workers.max if fixed else (workers.min, workers.max),  # type: ignore[arg-type]
             use_gpu=workers.gpus > 0,
             resources_per_worker=resources,
         ),
@@ -254,12 +254,13 @@ def _fit(run: runs.RunFolder, job: Job, checked: plan.Plan, recorder: Any, embed
 
 
 def _recorder(run: runs.RunFolder, job: Job, checked: plan.Plan) -> Any:
-    import ray
+    from ray._raylet import RAY_NODE_ID_KEY  # type: ignore[attr-defined]
 
+    import ray
     from headway.elastic.recorder import Recorder
 
     here = ray.get_runtime_context().get_node_id()
-    actor = ray.remote(num_cpus=0, label_selector={ray._raylet.RAY_NODE_ID_KEY: here})(Recorder)
+    actor = ray.remote(num_cpus=0, label_selector={RAY_NODE_ID_KEY: here})(Recorder)
     if not job.tracking.enabled:
         return actor.remote(str(run.path), None, {}, job.tracking.every_steps)
     tracking = {"uri": job.tracking.uri, "experiment": job.tracking.experiment, "run_name": run.name}
@@ -346,9 +347,12 @@ def _said(failure: dict[str, Any]) -> str:
     return str(RunFailed(failure["fact"], failure["reason"], failure["remedy"]))
 
 
-def _raised(failure: dict[str, Any]) -> RunFailed:
+def _raised(failure: dict[str, Any], copied: str, original: str) -> RunFailed:
+    """The failure as an error; a traceback names the user's own files, not the copies that the workers ran."""
+    trace = failure.get("traceback", "")
+    trace = trace.replace(copied, original) if original else trace
     if failure["kind"] == "task":
-        return UserCodeFailed(failure["fact"], failure["reason"], failure["traceback"])
+        return UserCodeFailed(failure["fact"], failure["reason"], trace)
     error = RunFailed(failure["fact"], failure["reason"], failure["remedy"])
-    error.traceback = failure.get("traceback", "")
+    error.traceback = trace
     return error

@@ -1,4 +1,4 @@
-"""The line that shows how far a run is: redrawn on a terminal, a plain line now and then elsewhere. On standard error."""
+"""What shows how far a run is, on stderr: redrawn on a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 

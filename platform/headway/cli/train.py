@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +61,8 @@ def _follow(start: Callable[[Any], Report], runs: Path, json: bool) -> None:
 
     live = Live()
     try:
-        with live:
+        # Ray and the user's code may print to standard output, which belongs to the report.
+        with contextlib.redirect_stdout(sys.stderr), live:
             report = start(live.update)
     except HeadwayError:
         if json and live.run is not None:

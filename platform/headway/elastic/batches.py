@@ -60,7 +60,7 @@ def seed(job_seed: int, epoch: int, step: int, lane: int) -> None:
     torch.default_generator.manual_seed(lane_key)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed(lane_key)
-    np.random.seed(lane_key & 0xFFFFFFFF)  # noqa: NPY002  users' augmentation code calls the global generator
+    np.random.seed(lane_key & 0xFFFFFFFF)  # users' augmentation may call the global generator
     random.seed(lane_key)
 
 

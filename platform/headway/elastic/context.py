@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headway.errors import BadInput
 
 if TYPE_CHECKING:
-    from headway.checkpoint.store import Checkpoint, Store
+    from headway.checkpoint.folder import Checkpoint
+    from headway.checkpoint.store import Store
     from headway.data.stream import Streams
-    from headway.elastic.report import Reporter
+    from headway.elastic.reporter import Reporter
     from headway.job import Job
 
 
@@ -32,6 +32,7 @@ class Context:
         start: checkpoint to begin from, verified, or None.
         reporter: takes records to the driver's side.
         run: name of the run.
+        at: where in the run the user's code is, in words.
     """
 
     job: Job
@@ -45,23 +46,12 @@ class Context:
     start: Checkpoint | None
     reporter: Reporter
     run: str
-    where: dict[str, Any] = field(default_factory=dict)
+    at: str = "set-up"
 
     def close(self) -> None:
         self.train.close()
         if self.validation:
             self.validation.close()
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run keeps its things, as every worker sees it."""
-
-    folder: Path
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.folder / "checkpoints"
 
 
 _current: Context | None = None

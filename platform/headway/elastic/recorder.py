@@ -1,7 +1,8 @@
-"""The run's one memory on the driver's side: an actor that takes the workers' records and keeps them in the run's folder.
+"""The run's one memory on the driver's side: an actor that takes the workers' records and keeps them in the folder.
 
-It writes `steps.jsonl` (a line per committed step) and `run.json` (the run's state), and feeds the tracking spool. It dies
-with the driver, and workers that cannot reach it stop: nobody trains, or commits a checkpoint, for a run that is not led.
+It writes `steps.jsonl` (a line per committed step) and `run.json` (the run's state), and feeds the tracking spool. It
+dies with the driver, and workers that cannot reach it stop: nobody trains, or commits a checkpoint, for a run that is
+not led.
 """
 
 from __future__ import annotations

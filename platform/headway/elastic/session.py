@@ -55,7 +55,8 @@ class Session:
     def __init__(self, context: Context, model: nn.Module, optimizer: Optimizer, schedule: Schedule | None) -> None:
         job, order = context.job, context.train.order
         self.context, self.job, self.order = context, job, order
-        self.model, self.optimizer, self.schedule = model, optimizer, None
+        self.model, self.optimizer = model, optimizer
+        self.schedule: LRScheduler | None = None
         self.device = torch.device(context.device)
         self.step = 0
         self.total_steps = job.steps or (job.epochs or 0) * order.steps_per_epoch
@@ -104,6 +105,7 @@ class Session:
         """The steps that remain, one optimiser update each. Ends early when the run is asked to stop."""
         while self.step < self.total_steps and not self.stopping:
             self.model.train()
+            self.context.at = f"step {self.step}"
             step = Step(self)
             yield step
             if not step.committed:
@@ -203,7 +205,7 @@ class Session:
 
 
 class Step:
-    """One optimiser update over one global batch. Fields: number, epoch, loss (after the lanes), rows, last_of_epoch."""
+    """One optimiser update over one global batch. Fields: number, epoch, rows, last_of_epoch; loss after the lanes."""
 
     def __init__(self, session: Session) -> None:
         cursor = session.order.cursor(session.step)

@@ -1,4 +1,4 @@
-"""What rides on the gradient reduction beside the gradients: one float32 vector, each entry filled by one worker only."""
+"""What rides on the gradient reduction beside the gradients: a float32 vector, most entries filled by one worker."""
 
 from __future__ import annotations
 

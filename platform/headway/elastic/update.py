@@ -38,7 +38,10 @@ def named_optimizer(section: jobs.Optimizer, model: nn.Module) -> Optimizer:
     }
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in (section.model_extra or {}).items()}
     try:
-        return kinds[section.name]((p for p in model.parameters() if p.requires_grad), lr=section.lr, **options)
+        made: Optimizer = kinds[section.name](
+            (p for p in model.parameters() if p.requires_grad), lr=section.lr, **options
+        )
+        return made
     except (TypeError, ValueError) as error:
         raise BadInput(
             f"optimizer {section.name} with {options}", str(error), "See torch.optim for its options."
@@ -104,5 +107,5 @@ def weights_sha256(model: nn.Module) -> str:
         if isinstance(tensor, torch.Tensor):
             plain = tensor.detach().to("cpu").contiguous()
             digest.update(f"{name} {plain.dtype} {tuple(plain.shape)} ".encode())
-            digest.update(plain.reshape(-1).view(torch.uint8).numpy())
+            digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

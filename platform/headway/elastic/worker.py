@@ -7,11 +7,17 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headway import code
 from headway.errors import HeadwayError
+
+if TYPE_CHECKING:
+    from headway.elastic.context import Context
+    from headway.elastic.reporter import Reporter
+    from headway.job import Job
 
 ASK_S = 5.0
 
@@ -22,66 +28,77 @@ def main(config: dict[str, Any]) -> None:
     Args:
         config: run folder, job, source of the task, recorder actor, digest of the job.
     """
-    import ray
     import torch.distributed as dist
 
+    import ray
+    from headway.elastic import context as contexts
     from headway.elastic.reporter import DriverLost
     from headway.strategies import PeerLost
 
-    recorder = config["recorder"]
+    recorder, rank = config["recorder"], ray.train.get_context().get_world_rank()
+    context: Context | None = None
     try:
-        _work(config)
+        context = _begin(config, rank)
+        if context is not None:
+            contexts.enter(context)
+            run(context.job, code.load(config["source"]))
+            _wait_for_checkpoint(context)
     except PeerLost:
         if not _has_failed(recorder):
             raise  # a worker died: Ray Train starts the group anew
     except (DriverLost, ray.exceptions.RayActorError):
         os._exit(1)  # nobody leads the run any more
     except Exception as error:  # the user's code, or an input that only a worker could find bad: it ends the run
-        ray.get(recorder.fail.remote(_failure(error, ray.train.get_context().get_world_rank())))
+        where = f"worker {rank}, at {context.at if context else 'set-up'}"
+        ray.get(recorder.fail.remote(_failure(error, where)))
         if dist.is_initialized():
             dist.destroy_process_group()  # the others wait in a reduction; closed connections tell them
+    finally:
+        contexts.enter(None)
+        if context is not None:
+            _end(context)
 
 
-def _work(config: dict[str, Any]) -> None:
-    import ray
+def _begin(config: dict[str, Any], rank: int) -> Context | None:
+    """Join the run. None: it has been given up."""
     import torch
     import torch.distributed as dist
 
-    from headway.elastic import context as contexts
+    import ray
     from headway.elastic.reporter import Reporter
     from headway.job import Job
 
-    place = ray.train.get_context()
-    rank, size = place.get_world_rank(), place.get_world_size()
+    size = ray.train.get_context().get_world_size()
     job = Job.model_validate(config["job"])
     torch.set_num_threads(job.workers.cpus)
-    started = [ray.get(config["recorder"].begin_attempt.remote()) if rank == 0 else None]
+    started: list[Any] = [ray.get(config["recorder"].begin_attempt.remote()) if rank == 0 else None]
     if size > 1:
         dist.broadcast_object_list(started, 0)
     if started[0]["give_up"]:
-        return
+        return None
     reporter = Reporter(config["recorder"], rank, started[0]["attempt"])
     if rank == 0:
         reporter.start()
         sys.stdout = _Forwarded(sys.stdout, reporter)
-    context = _context(config, job, rank, size, reporter)
-    contexts.enter(context)
-    try:
-        run(job, code.load(config["source"]))
-        context.store.wait()
-        if context.store.error is not None:
-            raise HeadwayError(
-                "the last checkpoint could not be written", context.store.error, "Free space, then resume the run."
-            )
-    finally:
-        contexts.enter(None)
-        context.close()
-        reporter.close()
-        if isinstance(sys.stdout, _Forwarded):
-            sys.stdout = sys.stdout.through
+    return _context(config, job, rank, size, reporter)
 
 
-def run(job: Any, found: Any) -> None:
+def _end(context: Context) -> None:
+    context.close()
+    context.reporter.close()
+    if isinstance(sys.stdout, _Forwarded):
+        sys.stdout = sys.stdout.through
+
+
+def _wait_for_checkpoint(context: Context) -> None:
+    context.store.wait()
+    if context.store.error is not None:
+        raise HeadwayError(
+            "the last checkpoint could not be written", context.store.error, "Free space, then resume the run."
+        )
+
+
+def run(job: Job, found: Callable[..., Any]) -> None:
     """Call the user's function, or run their task on the ready-made loop."""
     import inspect
 
@@ -91,15 +108,14 @@ def run(job: Any, found: Any) -> None:
     from headway.elastic.loop import train_task
 
     torch.manual_seed(job.seed)
-    if not inspect.isclass(found):
-        found(**job.arguments)
-        return
     task = found(**job.arguments)
+    if not inspect.isclass(found):
+        return
     current().transform = task.transform
     train_task(task, job)
 
 
-def _context(config: dict[str, Any], job: Any, rank: int, size: int, reporter: Any) -> Any:
+def _context(config: dict[str, Any], job: Job, rank: int, size: int, reporter: Reporter) -> Context:
     import torch.distributed as dist
 
     from headway.checkpoint.store import Store
@@ -138,7 +154,7 @@ def _context(config: dict[str, Any], job: Any, rank: int, size: int, reporter: A
     )
 
 
-def _device(job: Any) -> str:
+def _device(job: Job) -> str:
     if not job.workers.gpus:
         return "cpu"
     import ray.train.torch
@@ -147,7 +163,7 @@ def _device(job: Any) -> str:
 
 
 def _has_failed(recorder: Any) -> bool:
-    """Whether the connection broke because another worker's code raised; asked for a moment, as the news may be late."""
+    """Whether the connection broke because another worker's code raised; asked for a while, as news may be late."""
     import ray
 
     deadline = time.monotonic() + ASK_S
@@ -158,7 +174,7 @@ def _has_failed(recorder: Any) -> bool:
     return False
 
 
-def _failure(error: Exception, rank: int) -> dict[str, Any]:
+def _failure(error: Exception, where: str) -> dict[str, Any]:
     if isinstance(error, HeadwayError):
         return {
             "kind": type(error).__name__,
@@ -168,7 +184,7 @@ def _failure(error: Exception, rank: int) -> dict[str, Any]:
             "traceback": error.traceback,
         }
     last = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
-    return {"kind": "task", "fact": f"worker {rank}", "reason": last, "traceback": code.users_traceback(error)}
+    return {"kind": "task", "fact": where, "reason": last, "traceback": code.users_traceback(error)}
 
 
 class _Forwarded(io.TextIOBase):

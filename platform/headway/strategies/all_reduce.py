@@ -56,7 +56,8 @@ class Flat:
 
 def buckets(sizes: list[int], element_bytes: int) -> list[tuple[int, int]]:
     """Consecutive parameters cut into messages: [first, last) of each, by their numbers of elements."""
-    cut, first, filled = [], 0, 0
+    cut: list[tuple[int, int]] = []
+    first = filled = 0
     for index, size in enumerate(sizes):
         filled += size * element_bytes
         if filled >= (BUCKET_BYTES if cut else FIRST_BUCKET_BYTES):
