@@ -12,17 +12,18 @@ from headway.errors import RUN_FAILED
 
 
 def sync(
-    run: Annotated[str, typer.Argument(help="Name of the run.")],
-    runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    run: Annotated[str, typer.Argument(help="The run's name, or the path of its folder.")],
+    runs: Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")] = Path("runs"),
     timeout_s: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to try.")] = 300,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Send a run's waiting records to MLflow."""
     from dataclasses import asdict
 
+    from headway.runs import find
     from headway.tracking import mlflow_writer
 
-    summary = mlflow_writer.sync(runs / run, timeout_s=timeout_s)
+    summary = mlflow_writer.sync(find(runs, run).path, timeout_s=timeout_s)
     # All points may be there while what came after them (the run's end, a checkpoint) is not: then there is an error.
     failed = bool(summary.error or summary.waiting)
     if json_output:

@@ -60,7 +60,7 @@ def numbers(values: Any) -> Iterator[tuple[str, float]]:
 
 
 def dataset(entry: Mapping[str, Any]) -> DatasetInput:
-    """A dataset of a `run` event as an input of the MLflow run. MLflow keeps 36 characters of a digest; a tag has all."""
+    """A dataset of a `run` event as an input of the MLflow run. MLflow keeps 36 characters of a digest, a tag all."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     digest = str(entry.get("digest") or "unknown")

@@ -1,4 +1,4 @@
-"""What a run ran on: versions, machine, the commit of the code. No names of people or hosts, no environment variables."""
+"""What a run ran on: versions, machine, the commit of the code. No names of people or hosts, no secrets."""
 
 from __future__ import annotations
 

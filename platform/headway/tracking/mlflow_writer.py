@@ -1,6 +1,6 @@
 """Carries a run's spool to MLflow from a background thread, so that no training thread ever waits for a server.
 
-What is in the spool arrives once, in order: after a kill, after hours without a server, after a resume that replays steps.
+What is in the spool arrives once, in order: after a kill, after hours without a server, after a resume that replays.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import threading
 import warnings
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from headway.errors import BadInput
@@ -24,7 +25,7 @@ POINTS = (50, 1000)
 LAST_ATTEMPTS = 3
 LAST_PAUSE_S = 0.3
 LOCK = "tracking.lock"
-# A server that is slow or gone costs this thread seconds, not MLflow's minutes; and nobody is told what is trained here.
+# A server that is slow or gone costs this thread seconds, not MLflow's minutes; and nobody is told what runs here.
 _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -205,8 +206,7 @@ class Writer:
         with warnings.catch_warnings():
             # MLflow and SQLAlchemy warn about each other while they are imported.
             warnings.simplefilter("ignore")
-            import mlflow  # noqa: F401
-            import mlflow.store.tracking.sqlalchemy_store
+            import_module("mlflow.store.tracking.sqlalchemy_store")
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         kept = self._progress
@@ -264,21 +264,15 @@ def sync(run_folder: str | Path, uri: str | None = None, timeout_s: float = 300)
 def _tracking(folder: Path) -> dict[str, str]:
     """The tracking section of the job as the run was last started."""
     section: dict[str, str] = {}
-    for event, _ in Spool(folder / FILE).entries(0, max_bytes=1 << 40):
-        if event is not None and event["kind"] == "run" and isinstance(event.get("job"), dict):
+    for event in Spool(folder / FILE).events():
+        if event["kind"] == "run" and isinstance(event.get("job"), dict):
             section = event["job"].get("tracking") or {}
     return section
 
 
 def _points(path: Path, offset: int) -> int:
-    spool, count = Spool(path), 0
-    while True:
-        events, after = spool.read(offset)
-        for event in events:
-            count += sum(1 for _ in entities.numbers(event.get("values"))) if event["kind"] == "points" else 0
-        if after == offset:
-            return count
-        offset = after
+    points = (event for event in Spool(path).events(offset) if event["kind"] == "points")
+    return sum(1 for event in points for _ in entities.numbers(event.get("values")))
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""How far a run's records have got to a store: kept in `tracking.json`, so that a killed writer goes on where it was."""
+"""How far a run's records have got to a store: kept in `tracking.json`, so that a killed writer goes on from there."""
 
 from __future__ import annotations
 

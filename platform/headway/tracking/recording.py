@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from headway.tracking import entities
 from headway.tracking.progress import Mark, Progress
@@ -52,10 +52,10 @@ def open_run(
             experiment_id = found.experiment_id
     runs = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{progress.key}'", max_results=1)
     if runs:
-        return runs[0].info.run_id
+        return str(runs[0].info.run_id)
     tags = {KEY_TAG: progress.key, "mlflow.source.name": "headway", "mlflow.source.type": "LOCAL"}
     run = client.create_run(experiment_id, start_time=int(time_s * 1000), tags=tags, run_name=run_name)
-    return run.info.run_id
+    return str(run.info.run_id)
 
 
 class Recording:
@@ -103,7 +103,7 @@ class Recording:
         return len(batch.metrics) - refused
 
     def apply(self, event: Event) -> None:
-        """Carry out any event but points. Unknown kinds are passed over, so that older versions can read newer spools."""
+        """Carry out any event but points. Unknown kinds are passed over: an older Headway can read a newer spool."""
         applier = self._appliers.get(event["kind"])
         if applier is None:
             return
@@ -157,7 +157,7 @@ class Recording:
         environment = event.get("environment") or {}
         resumed = {entities.name(f"resumed.{key}"): value for key, value in changed.items()}
         self._tags({**resumed, **entities.environment_tags(environment)})
-        datasets = [entities.dataset(entry) for entry in event.get("dataset") or [] if isinstance(entry, dict)]
+        datasets = [entities.dataset(entry) for entry in event.get("datasets") or [] if isinstance(entry, dict)]
         if datasets:
             self._client.log_inputs(self._run, datasets=datasets)
         starts = self._progress.starts + 1
@@ -207,21 +207,22 @@ class Recording:
         return model
 
     def _model_metrics(self, event: Event, model: LoggedModel, step: int) -> list[Metric]:
-        """The checkpoint's metrics, tied to its model: the run's own point where it has it, else a point of their own."""
+        """The checkpoint's metrics, tied to its model: the run's own point where there is one, else a new one."""
         from mlflow.entities import Metric
 
         batch, own = Batch(), []
-        tied = {metric.key.removeprefix("checkpoint.") for metric in model.metrics or []}
+        tied = {metric.key for metric in model.metrics or []}
         for key, value in entities.numbers(event.get("metrics")):
-            if key in tied:
+            names = (f"validation/{key}", key, f"checkpoint/{key}")
+            if tied.intersection(names):
                 continue
-            mark = self._progress.marks.get(key)
-            if mark is not None and (mark[0], mark[2]) == (step, value):
+            same = [(name, mark) for name in names[:2] if (mark := self._progress.marks.get(name))]
+            same = [(name, mark) for name, mark in same if (mark[0], mark[2]) == (step, value)]
+            if same:
                 # The same row again is no second point, but it is how MLflow ties a point to a model.
-                own.append(Metric(key, value, mark[1], step, model_id=model.model_id))
+                own.append(Metric(same[0][0], value, same[0][1][1], step, model_id=model.model_id))
             else:
-                taken = mark is not None and mark[0] >= step
-                self._point(batch, f"checkpoint.{key}" if taken else key, value, step, _ms(event), model.model_id)
+                self._point(batch, names[2], value, step, _ms(event), model.model_id)
         self._progress.marks.update(batch.marks)
         return own + batch.metrics
 

@@ -2,7 +2,7 @@
 
 One event is one line, a mapping with `kind` and, added when missing, `time` (unix seconds):
 
-    {"kind": "run", "job": {...}, "dataset": [{"context": "train", "name", "digest", "rows", "path", "schema"}, ...],
+    {"kind": "run", "job": {...}, "datasets": [{"context": "train", "name", "digest", "rows", "path", "schema"}, ...],
      "environment": {...}}                          once at every start and resume
     {"kind": "points", "step": 20, "values": {"loss": 0.4, "lr": 0.01, "samples_per_s": 912.0}}
     {"kind": "checkpoint", "step": 200, "path": "...", "bytes": 123, "metrics": {"loss": 0.3}}
@@ -76,6 +76,14 @@ class Spool:
             if event is not None:
                 events.append(event)
         return events, end
+
+    def events(self, offset: int = 0) -> Iterator[Event]:
+        """All events after an offset, a chunk at a time."""
+        before = -1
+        while offset != before:
+            before = offset
+            events, offset = self.read(offset)
+            yield from events
 
     def entries(self, offset: int = 0, max_bytes: int = CHUNK_BYTES) -> Iterator[tuple[Event | None, int]]:
         """Each event with the offset after it; None in place of a line that is not an event."""

@@ -125,5 +125,5 @@ def connect(uri: str, folder: Path) -> tuple[MlflowClient, str | None]:
     artifacts = (file.parent / ARTIFACTS).resolve().as_uri()
     # Two first runs of a runs folder would otherwise create and migrate the same tables at once, and one would fail.
     with locked(file.with_name(file.name + ".lock")):
-        SqlAlchemyStore(uri, artifacts)
+        SqlAlchemyStore(uri, artifacts)  # type: ignore[no-untyped-call]
     return MlflowClient(tracking_uri=uri), artifacts

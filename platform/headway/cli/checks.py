@@ -1,0 +1,174 @@
+"""What `headway doctor` looks at. Each check gives findings; one that breaks is itself a finding."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.metadata import requires
+from pathlib import Path
+
+from headway.tracking.environment import memory_bytes, package_version
+
+GIB = 1 << 30
+PYTHON = (3, 11)
+DISK = (GIB // 2, 5 * GIB)  # less fails, less warns
+MEMORY = 2 * GIB
+SHARED_MEMORY = GIB
+EXTRAS = {"images": ("pillow", "image folders and image recipes")}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. level: ok, warn (works, with a limit) or fail (cannot train)."""
+
+    name: str
+    level: str
+    found: str
+    remedy: str = ""
+
+
+def examine(runs: Path) -> Iterator[Finding]:
+    """All checks, cheap ones first."""
+    checks: list[Callable[[], Iterator[Finding]]] = [
+        python,
+        packages,
+        extras,
+        machine,
+        lambda: disk(runs),
+        shared_memory,
+        devices,
+        loopback,
+        ray_runtime,
+    ]
+    names = ["python", "packages", "extras", "machine", "disk", "shared memory", "torch", "gloo", "ray"]
+    for name, check in zip(names, checks, strict=True):
+        try:
+            yield from check()
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [""])[0]
+            yield Finding(
+                name, "fail", f"{type(error).__name__}: {reason}", "Install Headway again in a fresh environment."
+            )
+
+
+def python() -> Iterator[Finding]:
+    """Python's version."""
+    found = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info >= PYTHON:
+        yield Finding("python", "ok", found)
+    else:
+        yield Finding("python", "fail", found, f"Use Python {PYTHON[0]}.{PYTHON[1]} or newer.")
+
+
+def packages() -> Iterator[Finding]:
+    """Installed packages against what this Headway was made for."""
+    from packaging.requirements import Requirement
+
+    for line in requires("headway") or []:
+        need = Requirement(line)
+        if need.marker is not None and not need.marker.evaluate({"extra": ""}):
+            continue
+        found = package_version(need.name)
+        fine = found is not None and need.specifier.contains(found, prereleases=True)
+        remedy = "" if fine else f"pip install '{need}'"
+        yield Finding(need.name, "ok" if fine else "fail", found or "not installed", remedy)
+
+
+def extras() -> Iterator[Finding]:
+    """Optional packages."""
+    for extra, (package, use) in EXTRAS.items():
+        found = package_version(package)
+        remedy = "" if found else f"For {use}: pip install 'headway[{extra}]'"
+        yield Finding(f"extra {extra}", "ok" if found else "warn", f"{package} {found or 'not installed'}", remedy)
+
+
+def machine() -> Iterator[Finding]:
+    """Cores and memory."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    yield Finding("cores", "ok", f"{cores} usable")
+    memory = memory_bytes()
+    if memory is None:
+        yield Finding("memory", "warn", "unknown")
+        return
+    remedy = "" if memory >= MEMORY else "Ray and one worker want about 2 GiB; use fewer workers or a larger machine."
+    yield Finding("memory", "warn" if remedy else "ok", f"{memory / GIB:.1f} GiB", remedy)
+
+
+def disk(runs: Path) -> Iterator[Finding]:
+    """Free space, and the right to write, where runs are kept."""
+    runs = runs.resolve()
+    standing = next(folder for folder in (runs, *runs.parents) if folder.exists())
+    if not standing.is_dir() or not os.access(standing, os.W_OK):
+        yield Finding("runs folder", "fail", f"{standing} cannot be written", "Choose another with --runs.")
+        return
+    free = shutil.disk_usage(standing).free
+    level = "fail" if free < DISK[0] else "warn" if free < DISK[1] else "ok"
+    remedy = "" if level == "ok" else "Free some space, or choose another disk with --runs."
+    yield Finding("runs folder", level, f"{free / GIB:.1f} GiB free for {runs}", remedy)
+
+
+def shared_memory() -> Iterator[Finding]:
+    """/dev/shm, where Ray keeps objects."""
+    folder = Path("/dev/shm")
+    if not folder.is_dir():
+        yield Finding("shared memory", "warn", "no /dev/shm", "Ray keeps objects on disk instead, which is slow.")
+        return
+    size = shutil.disk_usage(folder).total
+    remedy = "" if size >= SHARED_MEMORY else "Ray goes to disk, which is slow. In a container: --shm-size=2g or more."
+    yield Finding("shared memory", "warn" if remedy else "ok", f"{size / GIB:.1f} GiB", remedy)
+
+
+def devices() -> Iterator[Finding]:
+    """What torch computes with."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    yield Finding("devices", "ok", ", ".join(["cpu", *gpus]))
+    yield Finding("torch threads", "ok", f"{torch.get_num_threads()}; workers use workers.cpus each")
+
+
+def loopback() -> Iterator[Finding]:
+    """A group of one process over gloo: workers talk to each other this way."""
+    import torch
+    import torch.distributed as dist
+    from torch.distributed.distributed_c10d import FileStore
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = FileStore(str(Path(folder) / "store"), 1)
+        try:
+            dist.init_process_group("gloo", store=store, rank=0, world_size=1, timeout=timedelta(seconds=10))
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            yield Finding("gloo", "fail", reason, "Name a working interface: GLOO_SOCKET_IFNAME=lo or eth0.")
+            return
+        try:
+            total = torch.ones(1)
+            dist.all_reduce(total)
+        finally:
+            dist.destroy_process_group()
+    yield Finding("gloo", "ok", "a group of one process works")
+
+
+def ray_runtime() -> Iterator[Finding]:
+    """Ray's version, and whether a cluster is named that `--address auto` would use."""
+    import ray
+
+    yield Finding("ray import", "ok", ray.__version__)
+    named = re.sub(r"//[^@/]*@", "//***@", os.environ.get("RAY_ADDRESS", ""))
+    if named:
+        yield Finding("ray cluster", "warn", f"RAY_ADDRESS={named}", "Runs go there; unset it, or use --address local.")
+        return
+    noted = Path(tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+    found = noted.read_text().strip() if noted.is_file() else ""
+    if found:
+        yield Finding(
+            "ray cluster", "ok", f"{found} was started on this machine; --address auto joins it if it still runs"
+        )
+    else:
+        yield Finding("ray cluster", "ok", "none named; runs start their own")
