@@ -137,10 +137,9 @@ def loopback() -> Iterator[Finding]:
     """A group of one process over gloo: workers talk to each other this way."""
     import torch
     import torch.distributed as dist
-    from torch.distributed.distributed_c10d import FileStore
 
     with tempfile.TemporaryDirectory() as folder:
-        store = FileStore(str(Path(folder) / "store"), 1)
+        store = dist.FileStore(str(Path(folder) / "store"), 1)  # type: ignore[attr-defined]
         try:
             dist.init_process_group("gloo", store=store, rank=0, world_size=1, timeout=timedelta(seconds=10))
         except RuntimeError as error:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,11 +120,10 @@ def connect(uri: str, folder: Path) -> tuple[MlflowClient, str | None]:
 
     if uri.startswith(("http", "databricks")):
         return MlflowClient(tracking_uri=uri), None
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     file = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:") else folder / DATABASE
     artifacts = (file.parent / ARTIFACTS).resolve().as_uri()
     # Two first runs of a runs folder would otherwise create and migrate the same tables at once, and one would fail.
     with locked(file.with_name(file.name + ".lock")):
-        SqlAlchemyStore(uri, artifacts)  # type: ignore[no-untyped-call]
+        import_module("mlflow.store.tracking.sqlalchemy_store").SqlAlchemyStore(uri, artifacts)
     return MlflowClient(tracking_uri=uri), artifacts
