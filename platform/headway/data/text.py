@@ -7,14 +7,21 @@ once. The last block is filled up with END. A vocabulary is the 256 bytes; END n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+
+from headway.data.sizing import GROUP_ROWS
+from headway.data.sources import Piece, Plan, unreadable
+from headway.data.tensors import TensorType, column
+from headway.errors import BadData
 
 END = 0
 LENGTH = 256
+PACK_BYTES = 8 << 20
 
 
 def blocks(files: Iterable[Path], length: int = LENGTH) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -39,3 +46,36 @@ def blocks(files: Iterable[Path], length: int = LENGTH) -> np.ndarray[Any, np.dt
         if count
         else flat[:0].reshape(0, length + 1)
     )
+
+
+def plan_text(files: list[Path], length: int = LENGTH) -> Plan:
+    """Packs of whole files, a few MiB each, in the order of paths; `tokens` uint8 [length + 1].
+
+    A pack ends in at most `length` filling bytes, and packs depend on the files' sizes alone.
+    """
+    packs: list[list[str]] = [[]]
+    size = 0
+    for path in files:
+        try:
+            weight = path.stat().st_size
+        except OSError as error:
+            raise unreadable(path, error) from None
+        if packs[-1] and size + weight > PACK_BYTES:
+            packs.append([])
+            size = 0
+        packs[-1].append(str(path))
+        size += weight
+    pieces = [{"paths": paths, "length": length} for paths in packs]
+    return Plan(pa.schema([("tokens", TensorType("uint8", (length + 1,)))]), pieces, read_text)
+
+
+def read_text(piece: Piece, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The blocks of a pack of files."""
+    try:
+        rows = blocks([Path(path) for path in piece["paths"]], piece["length"])
+    except OSError as error:
+        raise unreadable(error.filename or piece["paths"][0], error) from None
+    except ValueError as error:
+        raise BadData(str(error), "", "Remove it, or give only text files.") from None
+    for at in range(0, len(rows), GROUP_ROWS):
+        yield pa.table({"tokens": column(rows[at : at + GROUP_ROWS]).storage})

@@ -197,7 +197,7 @@ def write_dataset(
         source=source,
         rows=sum(shard.rows for shard in shards.done),
         bytes=sum(shard.bytes for shard in shards.done),
-        schema=schema_of(shards.schema),
+        schema=schema_of(pq.read_schema(folder / shards.done[0].path)),  # as Parquet gives it back, not as it was given
         shards=tuple(shards.done),
         label=label,
         label_counts=labels.result(),

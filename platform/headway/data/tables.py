@@ -1,0 +1,202 @@
+"""Sources that are tables already: Parquet, CSV (with a header), JSON lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.json as json
+import pyarrow.parquet as pq
+
+from headway.data.sizing import GROUP_BYTES, GROUP_ROWS
+from headway.data.sources import Piece, Plan, unreadable
+from headway.data.tensors import TensorType
+from headway.errors import BadData
+
+PIECE_BYTES = 32 << 20
+SAMPLE_BYTES = 16 << 20
+SAMPLED_FILES = 16
+BLOCK_BYTES = 4 << 20
+JSON_BLOCK_BYTES = 16 << 20
+
+
+@contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """Errors of Arrow and the file system, as errors that name the file."""
+    try:
+        yield
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise unreadable(path, error) from None
+
+
+def plan_parquet(files: list[Path]) -> Plan:
+    """Pieces of a few row groups each; every file must have the same columns."""
+    schemas, pieces = [], []
+    for path in files:
+        with _naming(path), pq.ParquetFile(path) as file:
+            schemas.append(_kept(file.schema_arrow))
+            pieces += [{"path": str(path), **part} for part in _row_groups(file.metadata)]
+    _same_columns(files, schemas)
+    return Plan(_unified(files, schemas), pieces, read_parquet)
+
+
+def _row_groups(meta: Any) -> Iterator[Piece]:
+    groups: list[int] = []
+    size = rows = 0
+    for index in range(meta.num_row_groups):
+        groups.append(index)
+        size, rows = size + meta.row_group(index).total_byte_size, rows + meta.row_group(index).num_rows
+        if size >= PIECE_BYTES or index == meta.num_row_groups - 1:
+            yield {"groups": groups, "batch": max(1, min(GROUP_ROWS, GROUP_BYTES * rows // max(1, size)))}
+            groups, size, rows = [], 0, 0
+
+
+def read_parquet(piece: Piece, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows of some row groups of a file."""
+    with _naming(piece["path"]), pq.ParquetFile(piece["path"]) as file:
+        for batch in file.iter_batches(batch_size=piece["batch"], row_groups=piece["groups"]):
+            yield conformed(pa.Table.from_batches([batch]), schema, piece["path"])
+
+
+def plan_csv(files: list[Path]) -> Plan:
+    """A piece per file. Types are inferred from the beginnings of up to 16 files; headers must be alike."""
+    schemas = [_first_schema(path, _open_csv) for path in _sampled(files)]
+    _same_columns(_sampled(files), schemas)
+    return Plan(_unified(_sampled(files), schemas), [{"path": str(path)} for path in files], read_csv)
+
+
+def read_csv(piece: Piece, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows of a CSV file."""
+    yield from _streamed(piece["path"], schema, _open_csv)
+
+
+def plan_jsonl(files: list[Path]) -> Plan:
+    """A piece per file. Types are inferred from the beginnings of up to 16 files; a field that is missing is null."""
+    schemas = [_first_schema(path, _open_json) for path in _sampled(files)]
+    return Plan(_unified(_sampled(files), schemas), [{"path": str(path)} for path in files], read_jsonl)
+
+
+def read_jsonl(piece: Piece, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows of a file of one JSON object per line."""
+    yield from _streamed(piece["path"], schema, _open_json)
+
+
+def _open_csv(path: str | Path, schema: pa.Schema | None) -> Any:
+    types = {column.name: column.type for column in schema or ()}
+    return csv.open_csv(
+        path,
+        read_options=csv.ReadOptions(block_size=BLOCK_BYTES if schema else SAMPLE_BYTES, use_threads=False),
+        parse_options=csv.ParseOptions(newlines_in_values=True),
+        convert_options=csv.ConvertOptions(column_types=types, strings_can_be_null=False),
+    )
+
+
+def _open_json(path: str | Path, schema: pa.Schema | None) -> Any:
+    parse = json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error") if schema else None
+    with pa.input_stream(str(path)) as stream:  # unlike open_csv, open_json unpacks nothing by itself
+        return json.open_json(
+            pa.BufferReader(stream.read()) if str(path).endswith(".gz") else str(path),
+            read_options=json.ReadOptions(block_size=JSON_BLOCK_BYTES, use_threads=False),
+            parse_options=parse,
+        )
+
+
+def _streamed(path: str, schema: pa.Schema, opened: Callable[[str, pa.Schema], Any]) -> Iterator[pa.Table]:
+    if _is_blank(path):
+        return
+    with _naming(path), opened(path, schema) as reader:
+        for batch in reader:
+            yield conformed(pa.Table.from_batches([batch]), schema, path)
+
+
+def _first_schema(path: Path, opened: Callable[[Path, None], Any]) -> pa.Schema:
+    if _is_blank(path):
+        return pa.schema([])
+    with _naming(path), opened(path, None) as reader:
+        return reader.schema
+
+
+def _is_blank(path: str | Path) -> bool:
+    """Whether a file holds nothing; Arrow calls that an error, and it is only zero rows."""
+    with _naming(path):
+        return Path(path).stat().st_size == 0
+
+
+def _sampled(files: list[Path]) -> list[Path]:
+    step = max(1, len(files) // SAMPLED_FILES)
+    return files[::step][:SAMPLED_FILES]
+
+
+def _same_columns(files: list[Path], schemas: list[pa.Schema]) -> None:
+    known = [(path, schema) for path, schema in zip(files, schemas, strict=True) if len(schema)]
+    for path, schema in known[1:]:
+        first, expected = known[0]
+        odd = sorted(set(schema.names) ^ set(expected.names))
+        if odd:
+            reason = f"column {odd[0]!r} is in only one of it and {first}"
+            raise BadData(f"{path} has other columns", reason, "Give files of the same columns.")
+
+
+def _unified(files: list[Path], schemas: list[pa.Schema]) -> pa.Schema:
+    whole = schemas[0]
+    for path, schema in zip(files[1:], schemas[1:], strict=True):
+        try:
+            whole = pa.unify_schemas([whole, schema], promote_options="permissive")
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise BadData(f"{path} has another schema than the files before it", reason, "Make them alike.") from None
+    repeated = next((name for name in whole.names if whole.names.count(name) > 1), None)
+    if repeated is not None:
+        raise BadData(f"{files[0]} has two columns named {repeated!r}", "names must differ", "Rename one.")
+    return pa.schema([pa.field(c.name, pa.string() if pa.types.is_null(c.type) else c.type) for c in whole])
+
+
+def _kept(schema: pa.Schema) -> pa.Schema:
+    """The types in which columns are stored: Arrow's tensors become ours, which are read faster."""
+    return pa.schema([pa.field(column.name, _kept_type(column.type)) for column in schema])
+
+
+def _kept_type(kind: pa.DataType) -> pa.DataType:
+    if isinstance(kind, pa.FixedShapeTensorType) and not pa.types.is_boolean(kind.value_type):
+        return TensorType(kind.value_type.to_pandas_dtype().__name__, tuple(kind.shape))
+    return kind
+
+
+def conformed(table: pa.Table, schema: pa.Schema, path: str) -> pa.Table:
+    """The table in the dataset's schema, tensors as plain binary, as Ray's blocks carry them.
+
+    Raises:
+        BadData: a column is missing, or cannot be cast without loss.
+    """
+    columns = []
+    for column in schema:
+        if column.name not in table.column_names:
+            raise BadData(f"{path} has no column {column.name!r}", "the files before it have", "Make them alike.")
+        try:
+            columns.append(_stored(table[column.name], column.type))
+        except pa.ArrowException as error:
+            reason = f"column {column.name!r}: {str(error).splitlines()[0].rstrip('.')}"
+            raise BadData(f"{path} does not fit the files before it", reason, "Make them alike.") from None
+    return pa.table(columns, names=schema.names)
+
+
+def _stored(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if not isinstance(kind, TensorType):
+        return column.cast(kind)
+    if isinstance(column.type, TensorType):
+        return pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type)
+    if column.null_count:
+        raise pa.ArrowInvalid(f"{column.null_count} nulls among tensors")
+    chunks = [_bytes_of(chunk, kind) for chunk in column.chunks]
+    return pa.chunked_array(chunks, kind.storage_type)
+
+
+def _bytes_of(chunk: Any, kind: TensorType) -> pa.Array:
+    from headway.data.tensors import column
+
+    rows = chunk.to_numpy_ndarray()
+    return column(rows.astype(kind.dtype, copy=False)).storage
