@@ -14,7 +14,7 @@ WORDS = 4  # 16-bit words of a lane's digest: whole numbers below 2^16 cross a f
 
 
 def of_ids(ids: Rows) -> np.ndarray[Any, np.dtype[np.uint16]]:
-    """Digest of the sample ids that a lane took at a step, shape [WORDS]; BLAKE2b of their little-endian int64 bytes."""
+    """Digest of the sample ids that a lane took at a step, shape [WORDS]: BLAKE2b of them as little-endian int64."""
     digest = hashlib.blake2b(ids.astype("<i8").tobytes(), digest_size=2 * WORDS).digest()
     return np.frombuffer(digest, "<u2")
 

@@ -1,4 +1,4 @@
-"""The order of samples: a pure function of (row groups, seed, epoch, lanes), computed where it is needed and stored nowhere.
+"""The order of samples: a pure function of (row groups, seed, epoch, lanes), computed where needed, stored nowhere.
 
 Row groups are permuted, laid end to end, and the line is cut into one equal part per lane, so a lane reads only its own
 row groups. A lane walks its part in windows of a few row groups, the rows of a window fully permuted. At step s, lane l
@@ -9,7 +9,7 @@ is short by what is missing, with nothing dropped and nothing padded.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Window:
-    """Consecutive row-group pieces of one lane whose rows are permuted together; `first` is the walk's index of its first row."""
+    """Consecutive pieces of one lane whose rows are permuted together; `first` is the walk's index of its first row."""
 
     index: int
     first: int
@@ -51,7 +51,7 @@ class Window:
 
 
 def permutation(n: int, seed: int) -> Rows:
-    """A permutation of range(n) that no release of NumPy changes: the raw stream of Philox is fixed for ever, its shuffles are not."""
+    """A permutation of range(n) that no release of NumPy changes: Philox's raw stream is fixed, its shuffles are not."""
     return np.argsort(np.random.Philox(key=seed).random_raw(n), kind="stable").astype(np.int64, copy=False)
 
 
@@ -75,11 +75,19 @@ class Order:
     window: int = 16
     shuffle: bool = True
 
-    @property
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        # Every look-up of a window hashes its order, and a tuple of 100,000 row groups takes a millisecond.
+        return hash((self.groups, self.seed, self.lanes, self.lane_batch, self.window, self.shuffle))
+
+    @cached_property
     def rows(self) -> int:
         return sum(self.groups)
 
-    @property
+    @cached_property
     def steps_per_epoch(self) -> int:
         return -(-self._longest_lane // self.lane_batch)
 

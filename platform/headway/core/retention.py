@@ -28,7 +28,7 @@ def due(
 
 
 def surplus(checkpoints: list[Kept], last: int, best: int, mode: Literal["min", "max"]) -> list[int]:
-    """Steps of the checkpoints to delete: all but the `last` newest and the `best` ones by metric (ties: the newer stays)."""
+    """Steps of the checkpoints to delete: all but the `last` newest and the `best` by metric (of equals the newer)."""
     newest = sorted(checkpoints, key=lambda c: c.step, reverse=True)[: max(1, last)]
     sign = 1.0 if mode == "max" else -1.0
     judged = [c for c in checkpoints if c.metric is not None and c.metric == c.metric]
