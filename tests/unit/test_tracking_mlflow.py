@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import headway
 from headway.errors import BadInput
 from headway.tracking import mlflow_writer
 from headway.tracking.mlflow_writer import Summary, Writer
@@ -246,15 +248,34 @@ def test_killed_in_the_middle_every_point_arrives_once(runs: Path) -> None:
     assert len(client(runs).search_runs(["1"], "attributes.run_name = 'killed'")) == 1
 
 
+AT_ONCE = """
+import sys, time
+from pathlib import Path
+import mlflow.store.tracking.sqlalchemy_store
+folder = Path(sys.argv[1])
+folder.mkdir()
+(folder / "ready").touch()
+while not (folder.parent / "go").exists():
+    time.sleep(0.001)
+"""
+
+
 def test_two_first_runs_at_once_share_a_fresh_store(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", WRITE]
+    command = [sys.executable, "-c", AT_ONCE + WRITE]
     both = [subprocess.Popen([*command, str(tmp_path / name), "10"]) for name in ("a", "b")]
     try:
-        assert [process.wait(DEADLINE_S * 2) for process in both] == [0, 0]
+        deadline = time.monotonic() + DEADLINE_S
+        while not all((tmp_path / name / "ready").exists() for name in ("a", "b")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        (tmp_path / "go").touch()
+        assert [process.wait(DEADLINE_S) for process in both] == [0, 0]
     finally:
         for process in both:
             process.kill()
             process.wait()
+    for name in ("a", "b"):
+        assert json.loads((tmp_path / name / "tracking.json").read_text())["stores"]["runs folder"]["run_id"]
     found = client(tmp_path).get_experiment_by_name("tests")
     assert {run.info.run_name for run in client(tmp_path).search_runs([found.experiment_id])} == {"a", "b"}
 
@@ -269,8 +290,12 @@ def refuse(self, address, *rest):
     raise ConnectionRefusedError(address)
 socket.socket.connect = refuse
 socket.socket.connect_ex = refuse
+def unknown(host, *rest, **more):
+    print("asked for", host)
+    raise socket.gaierror(host)
+socket.getaddrinfo = unknown
 """
     command = [sys.executable, "-c", watch + WRITE, str(tmp_path / "quiet"), "10"]
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(Path(headway.__file__).parents[1])}
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, env=environment)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
