@@ -1,0 +1,199 @@
+"""A small real job outside the repository, a command line in a process of its own, and one Ray for what needs no own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+
+os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.5"
+os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+TASK = '''
+import os
+import signal
+
+import torch
+from torch import nn
+
+import headway
+from scale import SCALE
+
+
+class Digits(headway.Task):
+    """Conv, batch norm, dropout; `trouble` at a step on a rank, for the tests."""
+
+    def __init__(self, trouble="", rank=0, at=3, pause=0.0):
+        self.trouble, self.rank, self.at, self.pause, self.calls = trouble, rank, at, pause, 0
+
+    def model(self):
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2), nn.Linear(4 * 36, 4)
+        )
+
+    def optimizer(self, model):
+        return torch.optim.AdamW(model.parameters(), lr=0.01)
+
+    def loss(self, model, batch):
+        self.calls += 1
+        if self.pause:
+            __import__("time").sleep(self.pause)
+        distributed = torch.distributed.is_initialized()
+        mine = not distributed or torch.distributed.get_rank() == self.rank
+        if mine and self.calls == self.at * 4:
+            if self.trouble == "raise":
+                raise KeyError("no such thing")
+            if self.trouble == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+        loss = nn.functional.cross_entropy(model(batch["image"][:, None].float() * SCALE), batch["label"])
+        return loss * float("nan") if self.trouble == "nan" and mine and self.calls == self.at * 4 else loss
+
+    def metrics(self, model, batch):
+        scores = model(batch["image"][:, None].float() * SCALE)
+        return {"accuracy": (scores.argmax(1) == batch["label"]).float().mean()}
+'''
+
+
+@dataclass(frozen=True)
+class Project:
+    """A user's folder: task, helper module, data, job.yaml."""
+
+    folder: Path
+
+    @property
+    def job(self) -> Path:
+        return self.folder / "job.yaml"
+
+    def tree(self, **changes: Any) -> dict[str, Any]:
+        from headway.job import anchor
+
+        return {**anchor(yaml.safe_load(self.job.read_text()), self.folder), **changes}
+
+
+def make_dataset(folder: Path, rows: int, seed: int) -> None:
+    """Images of 8 x 8 whose bright quarter is the label; written as `headway data` writes them."""
+    from headway.data.tensors import column
+    from headway.data.writer import write_dataset
+
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 4, rows)
+    images = random.integers(0, 120, (rows, 8, 8), dtype=np.uint8)
+    for i, label in enumerate(labels):
+        images[i, 4 * (label // 2) : 4 * (label // 2) + 4, 4 * (label % 2) : 4 * (label % 2) + 4] += 60
+    table = pa.table({"image": column(images), "label": pa.array(labels)})
+    write_dataset(folder, [table], name=folder.name, source="made by a test", label="label")
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    folder = tmp_path_factory.mktemp("project")
+    make_dataset(folder / "train", 1003, 1)
+    make_dataset(folder / "test", 203, 2)
+    (folder / "digits.py").write_text(TASK)
+    (folder / "scale.py").write_text("SCALE = 1 / 255\n")
+    job = {
+        "name": "digits",
+        "task": "digits.py:Digits",
+        "data": {"train": "train", "validation": "test"},
+        "lanes": 4,
+        "lane_batch": 8,
+        "epochs": 2,
+        "seed": 3,
+        "workers": {"min": 1, "max": 2},
+        "checkpoint": {"every_steps": 5},
+        "tracking": {"enabled": False},
+    }
+    (folder / "job.yaml").write_text(yaml.safe_dump(job))
+    return Project(folder)
+
+
+@pytest.fixture(scope="module")
+def connected() -> Iterator[None]:
+    """One Ray for a module's runs, which `headway.train` finds and uses."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=128 * 2**20,
+    )
+    yield
+    ray.shutdown()
+
+
+@dataclass
+class Command:
+    """A `headway` command under way."""
+
+    process: subprocess.Popen[str]
+
+    def end(self, timeout_s: float = 120) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=timeout_s)
+        return self.process.returncode, out, err
+
+    def report(self, code: int = 0) -> dict[str, Any]:
+        """The one JSON object of standard output."""
+        returned, out, err = self.end()
+        assert returned == code, err
+        found: dict[str, Any] = json.loads(out)
+        return found
+
+
+@pytest.fixture
+def headway(tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    """Start `headway ARGUMENTS` in its own session and an empty folder; what still runs at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
+
+    def start(*arguments: object) -> Command:
+        command = [sys.executable, "-m", "headway.cli.app", *map(str, arguments)]
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env=env,
+            start_new_session=True,
+        )
+        started.append(process)
+        return Command(process)
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 60) -> None:
+    """Wait for a condition, looking often; fails by name when the time is up."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A loopback port on which nothing listens."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,133 @@
+"""The whole command line, as a user drives it: train, kill, resume, interrupt, report."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ray.conftest import Command, Project, wait_until
+
+pytestmark = pytest.mark.ray
+SLOWLY = "arguments.pause=0.01"
+
+
+def steps(run: Path) -> int:
+    path = run / "steps.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def undisturbed(project: Project, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The report of the quiet run, made once by the command line, MLflow and all."""
+    import json
+    import subprocess
+    import sys
+
+    folder = tmp_path_factory.mktemp("quiet")
+    command = [sys.executable, "-m", "headway.cli.app", "train", str(project.job), "--name", "quiet", "--json"]
+    command += ["--set", "tracking.enabled=true", "--set", SLOWLY]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_run_is_reported_whole(undisturbed: dict[str, Any], headway: Callable[..., Command]) -> None:
+    report = undisturbed
+    assert report["state"] == "finished"
+    assert report["steps"] == len(report["losses"]) == 64
+    assert report["samples_seen"] == 2 * 1003
+    assert report["epoch"] == 2.0
+    assert report["losses"][-1] < report["losses"][0] / 2
+    assert report["metrics"]["accuracy"] > 0.9
+    assert [w["workers"] for w in report["workers"]] == [2]
+    assert [c["step"] for c in report["checkpoints"]] == [60, 64]
+    assert len(report["samples_sha256"]) == len(report["weights_sha256"]) == 64
+    folder = Path(report["path"])
+    assert headway("report", folder, "--json").report() == report
+    listed = headway("runs", "--runs", folder.parent, "--json").report()
+    assert [r["run"] for r in listed["runs"]] == ["quiet"]
+
+
+def test_a_run_is_in_mlflow(undisturbed: dict[str, Any]) -> None:
+    from mlflow import MlflowClient
+
+    tracking = undisturbed["tracking"]
+    assert tracking["waiting"] == 0
+    assert tracking["error"] == ""
+    run = MlflowClient(tracking["uri"]).get_run(tracking["run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["lanes"] == "4"
+    assert run.data.metrics["loss"] == pytest.approx(undisturbed["losses"][-1])
+    assert run.data.metrics["validation/accuracy"] == pytest.approx(undisturbed["metrics"]["accuracy"])
+    assert {d.dataset.name for d in run.inputs.dataset_inputs} == {"train", "test"}
+
+
+def test_killed_in_mid_epoch_and_resumed(
+    undisturbed: dict[str, Any], project: Project, headway: Callable[..., Command], tmp_path: Path
+) -> None:
+    seed = random.randrange(10**6)
+    when = random.Random(seed).randint(8, 50)
+    print(f"killed after step {when} (seed {seed})")
+    run = tmp_path / "runs" / "killed"
+    command = headway("train", project.job, "--name", "killed", "--set", SLOWLY)
+    wait_until(lambda: steps(run) >= when, f"step {when}")
+    command.process.kill()
+    command.process.wait()
+    resumed = headway("resume", "killed", "--json").report()
+    assert resumed["state"] == "finished"
+    assert resumed["samples_sha256"] == undisturbed["samples_sha256"]
+    assert resumed["weights_sha256"] == undisturbed["weights_sha256"]
+    assert resumed["losses"] == undisturbed["losses"]
+    assert len(resumed["workers"]) == 2
+    code, _, err = headway("resume", "killed").end()
+    assert code == 2
+    assert "has finished" in err
+
+
+def test_interrupted_by_ctrl_c_and_resumed(
+    undisturbed: dict[str, Any], project: Project, headway: Callable[..., Command], tmp_path: Path
+) -> None:
+    run = tmp_path / "runs" / "stopped"
+    command = headway("train", project.job, "--name", "stopped", "--json", "--set", SLOWLY)
+    wait_until(lambda: steps(run) >= 7, "step 7")
+    os.killpg(command.process.pid, signal.SIGINT)  # a terminal's Ctrl-C reaches the whole group
+    code, out, err = command.end()
+    assert code == 130, err
+    assert '"state":"interrupted"' in out
+    assert "headway resume stopped" in err
+    at = steps(run)
+    assert 7 <= at < 64
+    assert (run / "checkpoints" / f"step-{at:08d}").is_dir()
+    resumed = headway("resume", "stopped", "--json").report()
+    assert resumed["weights_sha256"] == undisturbed["weights_sha256"]
+    assert resumed["losses"] == undisturbed["losses"]
+
+
+def test_nothing_is_left_behind(project: Project, headway: Callable[..., Command]) -> None:
+    command = headway("train", project.job, "--set", "epochs=null", "--set", "steps=3", "--json")
+    group = command.process.pid
+    command.report()
+
+    def gone() -> bool:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    wait_until(gone, "end of every process of the command's session", 30)
