@@ -20,6 +20,10 @@ PROBE_S = 15
 class Unreachable(BadInput):
     """A public file cannot be had here and now."""
 
+    def __str__(self) -> str:
+        """Without a full stop, as it goes into other sentences."""
+        return super().__str__().removesuffix(".")
+
 
 def run(command: list[str], folder: Path, timeout_s: float = FETCH_S) -> None:
     """Run a program in a folder, with its output kept for the error.
@@ -151,4 +155,5 @@ def expect(name: str, content: bytes, digest: str) -> bytes:
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith(("E:", "ERROR:", "error:"))]
-    return (errors or lines or ["it gave no reason"])[-1].rstrip(".")
+    last = (errors or lines or ["it gave no reason"])[-1]
+    return last.removeprefix("ERROR:").removeprefix("E:").strip().rstrip(".")

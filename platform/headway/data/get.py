@@ -106,11 +106,5 @@ def _unavailable(name: str, error: fetch.Unreachable) -> BadInput:
     can = [
         other for other in KNOWN if other != name and (other == "python-source" or (packages and KNOWN[other].package))
     ]
-    reason = _open_ended(str(error))
     remedy = f"These can be had now: {', '.join(sorted(can))}. Or give a second choice with --or." if can else ""
-    return BadInput(f"{name} cannot be had here", reason, remedy)
-
-
-def _open_ended(sentence: str) -> str:
-    """The sentence without its full stop, to go inside another."""
-    return sentence.rstrip().removesuffix(".")
+    return BadInput(f"{name} cannot be had here", str(error), remedy)
