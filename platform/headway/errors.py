@@ -26,8 +26,9 @@ class HeadwayError(Exception):
         self.fact, self.reason, self.remedy = fact, reason, remedy
 
     def __str__(self) -> str:
-        head = f"{self.fact}: {self.reason}." if self.reason else f"{self.fact}."
-        return f"{head} {self.remedy}".rstrip()
+        head = f"{self.fact}: {self.reason}" if self.reason else self.fact
+        stop = "" if head.endswith((".", "?", "!")) else "."
+        return f"{head}{stop} {self.remedy}".rstrip()
 
 
 class BadInput(HeadwayError):
@@ -73,5 +74,6 @@ def nearest(word: str, known: list[str]) -> str:
     """' Did you mean X?' for the closest of the known words, else the list of them."""
     import difflib
 
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(sorted(known))}."
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.6)
+    return f"Did you mean {by_lower[close[0]]!r}?" if close else f"Known: {', '.join(sorted(known))}."

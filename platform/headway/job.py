@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from headway.core.schedules import SCHEDULES
 from headway.errors import BadInput, nearest
@@ -15,11 +15,22 @@ OPTIMIZERS = ("sgd", "adam", "adamw", "adagrad", "rmsprop")
 STRATEGIES = ("all_reduce",)
 
 Count = Annotated[int, Field(ge=1)]
+_SCIENTIFIC = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # pydantic takes true for 1, and YAML takes `yes` and `on` for true.
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError(f"is {str(value).lower()}, which is no value for it")
+        return value
 
 
 class Data(_Section):
@@ -29,7 +40,7 @@ class Data(_Section):
     """Folder of Parquet shards with a manifest.json."""
     validation: str | None = None
     """The same, for evaluation."""
-    columns: list[str] | None = None
+    columns: Annotated[list[str], Field(min_length=1)] | None = None
     """Columns to read; all when not given."""
     shuffle: bool = True
     """Walk the rows in a seeded random order, a new one each epoch."""
@@ -58,7 +69,7 @@ class Workers(_Section):
     def _bytes(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        match = re.fullmatch(r"\s*([0-9.]+)\s*([kmgt]?i?)b?\s*", value.lower())
+        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?i?)b?\s*", value.lower())
         if match is None or match[2] not in _UNITS:
             raise ValueError("write bytes as a number or with a unit, like 512MiB or 2GiB")
         return int(float(match[1]) * _UNITS[match[2]])
@@ -78,9 +89,9 @@ class Workers(_Section):
 
 
 class Optimizer(_Section):
-    """Overrides the task's optimiser by name. Other keys go to torch's constructor as they are (weight_decay, betas, ...)."""
+    """Overrides the task's optimiser by name. Other keys go to torch's constructor (weight_decay, betas, ...)."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: str
     """sgd, adam, adamw, adagrad or rmsprop."""
@@ -153,7 +164,7 @@ class Job(_Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     """Begins the names of this job's runs: letters, digits, '.', '_' and '-'."""
     task: str
-    """`file.py:Class` (relative to the job's file) or `package.module:Class`; a function is run as a loop of its own."""
+    """`file.py:Class` (relative to the job's file) or `package.module:Class`; a function is a loop of its own."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the task's constructor (or of the function)."""
     data: Data
@@ -236,7 +247,7 @@ def load(path: str | Path, settings: list[str] | None = None) -> Job:
 
     path = Path(path)
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = _plain(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"no job at {path}", "the file does not exist", "Give the path of a job.yaml.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -244,10 +255,14 @@ def load(path: str | Path, settings: list[str] | None = None) -> Job:
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f"line {where.line + 1}, column {where.column + 1}: " if where else ""
-        problem = getattr(error, "problem", None) or "not YAML"
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"
         raise BadInput(f"{path} is not YAML", f"{line}{problem}", "Mend the file at that place.") from None
+    except (ValueError, RecursionError) as error:  # a date or number that looks like one and is none
+        raise BadInput(f"{path} cannot be read as YAML", str(error), "Put that value in quotes.") from None
     if not isinstance(tree, dict):
-        raise BadInput(f"{path} holds {type(tree).__name__}, not a job", "a job is a mapping of keys to values", "")
+        found = "nothing" if tree is None else f"a {type(tree).__name__}"
+        remedy = "`headway job schema` lists all keys."
+        raise BadInput(f"{path} holds {found}, not a job", "a job is a mapping of keys to values", remedy)
     anchored = anchor(tree, path.resolve().parent)
     for setting in settings or []:
         _override(anchored, setting)
@@ -288,7 +303,47 @@ def anchor(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _absolute(path: str, folder: Path) -> str:
-    return path if "://" in path else str((folder / Path(path).expanduser()).resolve())
+    if "://" in path:
+        return path
+    try:
+        return str((folder / Path(path).expanduser()).resolve())
+    except (RuntimeError, ValueError) as error:  # ~nobody, or a NUL byte
+        raise BadInput(f"the path {path!r} cannot be used", str(error), "Write it out.") from None
+
+
+def _plain(text: str) -> Any:
+    """YAML as plain values. 1e-3 is a number, as in YAML 1.2 (1.1 reads text); a key that is given twice is refused."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    def mapping(loader: Any, node: Any) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key.value, str):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key.start_mark)
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
+            seen.add(key.value)
+        loader.flatten_mapping(node)
+        return dict(loader.construct_pairs(node, deep=True))
+
+    Loader.add_constructor("tag:yaml.org,2002:map", mapping)
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _SCIENTIFIC, None)
+    return yaml.load(text, Loader)
+
+
+def to_yaml(job: Job) -> str:
+    """The job as YAML that `load` reads back as the same job."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _SCIENTIFIC, None)  # text like 1e-3 is put in quotes
+    text: str = yaml.dump(job.model_dump(mode="json"), Dumper=Dumper, sort_keys=False)
+    return text
 
 
 def _override(tree: dict[str, Any], setting: str) -> None:
@@ -299,12 +354,12 @@ def _override(tree: dict[str, Any], setting: str) -> None:
     if not equals or not all(keys):
         raise BadInput(f"--set {setting}", "not of the form key=value", "Write it like --set workers.max=3.")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = _plain(text)
+    except (yaml.YAMLError, ValueError):
         value = text
-    at: dict[str, Any] = {}
-    for name in reversed(keys):
-        at = {name: value} if name == keys[-1] and not at else {name: at}
+    at: dict[str, Any] = {keys[-1]: value}
+    for name in reversed(keys[:-1]):
+        at = {name: at}
     merge(tree, anchor(at, Path.cwd()))
 
 

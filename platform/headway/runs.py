@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from headway.errors import BadInput, nearest
-from headway.job import Job
+from headway.job import Job, to_yaml
 
 
 @dataclass(frozen=True)
@@ -159,9 +159,7 @@ def create(runs: Path, name: str | None, job: Job) -> RunFolder:
 
 def write_job(folder: RunFolder, job: Job) -> None:
     """Keep the job as it is run."""
-    import yaml
-
-    folder.job_file.write_text(yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    folder.job_file.write_text(to_yaml(job), encoding="utf-8")
 
 
 def find(runs: Path, name: str) -> RunFolder:

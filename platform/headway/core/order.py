@@ -51,7 +51,7 @@ class Window:
 
 
 def permutation(n: int, seed: int) -> Rows:
-    """A permutation of range(n) that no release of NumPy changes: Philox's raw stream is fixed, its shuffles are not."""
+    """A permutation of range(n) that no NumPy release changes: Philox's raw stream is fixed, its shuffles are not."""
     return np.argsort(np.random.Philox(key=seed).random_raw(n), kind="stable").astype(np.int64, copy=False)
 
 
