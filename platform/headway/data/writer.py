@@ -50,7 +50,7 @@ def staging(destination: Path, force: bool = False) -> Iterator[Path]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             remedy = "Free space, or choose another disk. What was written has been removed."
             raise BadInput(f"{destination} cannot be written", "the disk is full", remedy) from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             reason = f"{error.filename or destination.parent}: {error.strerror}"
             raise BadInput(f"{destination} cannot be written", reason, "Choose another destination.") from None
         raise
