@@ -83,7 +83,7 @@ def train(
     """
     if not isinstance(job, Job):
         job = parse(job) if isinstance(job, dict) else load(job)
-    _check_tracking(job)
+    job = _tracked(job)
     folder = Path(runs_folder)
     checked = plan.check(job, space=folder)
     run = runs.create(folder, name, job)
@@ -112,7 +112,7 @@ def resume(
         BadCheckpoint: its newest sound checkpoint belongs to another job.
     """
     run = runs.find(Path(runs_folder), name)
-    job = load(run.job_file, settings)
+    job = _tracked(load(run.job_file, settings))
     with run.led():
         facts = run.read()
         checked = plan.check(job, space=run.path, source=_source(run, job))
@@ -147,11 +147,13 @@ def _source(run: runs.RunFolder, job: Job) -> code.Source:
         return code.Source(run.code, module, name, inside)
 
 
-def _check_tracking(job: Job) -> None:
-    if job.tracking.enabled and job.tracking.uri is not None:
-        from headway.tracking.store import check_uri
+def _tracked(job: Job) -> Job:
+    """The job with its tracking URI checked, and good in every working folder."""
+    if not job.tracking.enabled or job.tracking.uri is None:
+        return job
+    from headway.tracking.store import check_uri
 
-        check_uri(job.tracking.uri)
+    return job.model_copy(update={"tracking": job.tracking.model_copy(update={"uri": check_uri(job.tracking.uri)})})
 
 
 def _lead(run: runs.RunFolder, job: Job, checked: plan.Plan, address: str | None, watch: Watch | None) -> Report:
@@ -254,9 +256,9 @@ def _fit(run: runs.RunFolder, job: Job, checked: plan.Plan, recorder: Any, embed
 
 
 def _recorder(run: runs.RunFolder, job: Job, checked: plan.Plan) -> Any:
+    import ray
     from ray._raylet import RAY_NODE_ID_KEY  # type: ignore[attr-defined]
 
-    import ray
     from headway.elastic.recorder import Recorder
 
     here = ray.get_runtime_context().get_node_id()

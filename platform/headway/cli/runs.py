@@ -85,6 +85,6 @@ def _tracking(report: Report) -> str:
     if not found:
         return "-"
     text = f"MLflow run {found.get('run_id')} at {found.get('uri')}"
-    if found.get("waiting"):
-        text += f"; {found['waiting']} records wait ({found.get('error')}): headway sync {report.run}"
+    if found.get("waiting") or found.get("error"):
+        text += f"; {found.get('waiting', 0)} points wait ({found.get('error')}): headway sync {report.run}"
     return text

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from headway.checkpoint.folder import Checkpoint
     from headway.checkpoint.store import Store
     from headway.data.stream import Streams
+    from headway.elastic.group import Group
     from headway.elastic.reporter import Reporter
     from headway.job import Job
 
@@ -32,6 +33,7 @@ class Context:
         start: checkpoint to begin from, verified, or None.
         reporter: takes records to the driver's side.
         run: name of the run.
+        group: of all workers; None for a worker alone.
         at: where in the run the user's code is, in words.
     """
 
@@ -46,7 +48,13 @@ class Context:
     start: Checkpoint | None
     reporter: Reporter
     run: str
+    group: Group | None = None
     at: str = "set-up"
+
+    @property
+    def handle(self) -> Any:
+        """Torch's handle of the workers' group; None for a worker alone."""
+        return self.group.handle if self.group else None
 
     def close(self) -> None:
         self.train.close()

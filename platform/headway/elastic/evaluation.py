@@ -12,6 +12,7 @@ from torch import nn
 from headway.elastic import batches, update
 
 if TYPE_CHECKING:
+    from headway.elastic.context import Context
     from headway.elastic.session import Session
 
 
@@ -39,7 +40,7 @@ def evaluate(session: Session, metrics: Callable[[nn.Module, Any], dict[str, Any
             sums[lane] += rows * torch.tensor([float(found[name]) for name in names], dtype=torch.float64)
     session.model.train()
     if context.size > 1:
-        sums, names = _gather(sums, names, session.job.lanes, context.size)
+        sums, names = _gather(sums, names, session.job.lanes, context)
     if sums is None:
         return {}
     total = torch.zeros(len(names), dtype=torch.float64)
@@ -49,13 +50,13 @@ def evaluate(session: Session, metrics: Callable[[nn.Module, Any], dict[str, Any
 
 
 def _gather(
-    sums: torch.Tensor | None, names: list[str], lanes: int, size: int
+    sums: torch.Tensor | None, names: list[str], lanes: int, context: Context
 ) -> tuple[torch.Tensor | None, list[str]]:
-    known: list[Any] = [None] * size
-    dist.all_gather_object(known, names)
+    known: list[Any] = [None] * context.size
+    dist.all_gather_object(known, names, group=context.handle)
     names = max(known, key=len)
     if not names:
         return None, []
     whole = torch.zeros(lanes, len(names), dtype=torch.float64) if sums is None else sums
-    dist.all_reduce(whole)
+    dist.all_reduce(whole, group=context.handle)
     return whole, names

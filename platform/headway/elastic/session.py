@@ -93,10 +93,10 @@ class Session:
         if context.start is not None:
             self._restore(context.start.load(self.device))
         elif context.size > 1:
-            update.broadcast(self.model)
+            update.broadcast(self.model, context.handle)
         self.buffers = LaneBuffers(self.model)
         self.tail = Tail(job.lanes, self.buffers.size)
-        self.strategy = create(job.strategy, self.model, context.size, self.tail.size)
+        self.strategy = create(job.strategy, self.model, context.size, self.tail.size, context.handle)
         self._saved_step, self._saved_at = self.step, time.monotonic()
         context.reporter.began(self.step, context.size, self.total_steps, self.order.steps_per_epoch)
         return self

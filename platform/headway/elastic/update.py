@@ -94,10 +94,10 @@ def apply(
 
 
 @torch.no_grad()
-def broadcast(model: nn.Module) -> None:
+def broadcast(model: nn.Module, group: Any) -> None:
     """Give rank 0's parameters and buffers to all, so that a model built unseeded is still one model."""
     for tensor in (*model.parameters(), *model.buffers()):
-        dist.broadcast(tensor, 0)
+        dist.broadcast(tensor, 0, group=group)
 
 
 def weights_sha256(model: nn.Module) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from headway.job import Job
 
 ASK_S = 5.0
+COLLECTIVE_S = 600.0
 
 
 def main(config: dict[str, Any]) -> None:
@@ -28,9 +29,8 @@ def main(config: dict[str, Any]) -> None:
     Args:
         config: run folder, job, source of the task, recorder actor, digest of the job.
     """
-    import torch.distributed as dist
-
     import ray
+
     from headway.elastic import context as contexts
     from headway.elastic.reporter import DriverLost
     from headway.strategies import PeerLost
@@ -51,8 +51,8 @@ def main(config: dict[str, Any]) -> None:
     except Exception as error:  # the user's code, or an input that only a worker could find bad: it ends the run
         where = f"worker {rank}, at {context.at if context else 'set-up'}"
         ray.get(recorder.fail.remote(_failure(error, where)))
-        if dist.is_initialized():
-            dist.destroy_process_group()  # the others wait in a reduction; closed connections tell them
+        if context is not None and context.group is not None:
+            context.group.sever()  # the others wait in a reduction, and would wait for long
     finally:
         contexts.enter(None)
         if context is not None:
@@ -61,10 +61,9 @@ def main(config: dict[str, Any]) -> None:
 
 def _begin(config: dict[str, Any], rank: int) -> Context | None:
     """Join the run. None: it has been given up."""
-    import torch
-    import torch.distributed as dist
-
     import ray
+    import torch
+
     from headway.elastic.reporter import Reporter
     from headway.job import Job
 
@@ -116,11 +115,10 @@ def run(job: Job, found: Callable[..., Any]) -> None:
 
 
 def _context(config: dict[str, Any], job: Job, rank: int, size: int, reporter: Reporter) -> Context:
-    import torch.distributed as dist
-
     from headway.checkpoint.store import Store
     from headway.data.arrays import arrays
     from headway.elastic.context import Context
+    from headway.elastic.group import join
     from headway.elastic.streams import open_streams
 
     store = Store(
@@ -151,6 +149,7 @@ def _context(config: dict[str, Any], job: Job, rank: int, size: int, reporter: R
         start=chosen[0],
         reporter=reporter,
         run=Path(config["folder"]).name,
+        group=join(COLLECTIVE_S) if size > 1 else None,
     )
 
 

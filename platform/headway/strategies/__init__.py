@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -40,8 +40,11 @@ class PeerLost(RuntimeError):
     """The exchange with the other workers broke off."""
 
 
-def create(name: str, model: nn.Module, workers: int, tail: int) -> Strategy:
+def create(name: str, model: nn.Module, workers: int, tail: int, group: Any = None) -> Strategy:
     """The strategy called `name` for a model carried by so many workers, with a tail of so many elements.
+
+    Args:
+        group: torch's process group of the workers; None for the default one.
 
     Raises:
         BadInput: no such strategy.
@@ -52,4 +55,4 @@ def create(name: str, model: nn.Module, workers: int, tail: int) -> Strategy:
     known = {"all_reduce": AllReduce}
     if name not in known:
         raise BadInput(f"strategy={name!r}", "there is no such strategy", nearest(name, list(known)))
-    return known[name](model, workers, tail)
+    return known[name](model, workers, tail, group)

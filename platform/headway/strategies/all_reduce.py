@@ -46,7 +46,7 @@ class Flat:
             parameter.grad = view
 
     def gather(self) -> None:
-        """Take back gradients that the user's code replaced by tensors of their own (`zero_grad()` in the loop does it)."""
+        """Take back gradients that the user's code replaced by tensors of their own (as `zero_grad()` does)."""
         for parameter, view in zip(self.parameters, self.views, strict=True):
             if parameter.grad is not view:
                 if parameter.grad is not None:
@@ -75,10 +75,11 @@ class AllReduce:
         model: its trainable parameters get gradients that are views of flat buffers.
         workers: how many exchange; 1 exchanges nothing.
         tail: elements of the tail.
+        group: torch's process group; None for the default one.
     """
 
-    def __init__(self, model: nn.Module, workers: int, tail: int) -> None:
-        self._workers = workers
+    def __init__(self, model: nn.Module, workers: int, tail: int, group: Any = None) -> None:
+        self._workers, self._group = workers, group
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._flats = _flats(self._parameters, tail + len(self._parameters))
         place = {
@@ -150,14 +151,14 @@ class AllReduce:
         return ready
 
     def _launch(self, everything: bool = False) -> None:
-        """Send the buckets that are ready, in the one order that all workers share; the very last waits for the tail."""
+        """Send the buckets that are ready, in the order that all workers share; the very last waits for the tail."""
         flat, bucket = self._next
         while flat < len(self._flats):
             of = self._flats[flat]
             final = flat == len(self._flats) - 1 and bucket == len(of.buckets) - 1
             if not everything and (final or self._missing[flat][bucket] > 0 or self._stray(of, bucket)):
                 break
-            self._works.append(dist.all_reduce(of.slices[bucket], async_op=True))
+            self._works.append(dist.all_reduce(of.slices[bucket], group=self._group, async_op=True))
             flat, bucket = (flat, bucket + 1) if bucket + 1 < len(of.buckets) else (flat + 1, 0)
         self._next = (flat, bucket)
 

@@ -1,0 +1,19 @@
+"""All benchmarks, one after the other: `make bench`. Each can be run alone and says how in its first lines."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = ("start_up", "checkpoint", "step_time")
+
+
+def main() -> None:
+    for name in BENCHMARKS:
+        print(f"== {name}", flush=True)
+        subprocess.run([sys.executable, str(Path(__file__).parent / f"{name}.py")], check=True)
+
+
+if __name__ == "__main__":
+    main()
