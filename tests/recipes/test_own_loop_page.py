@@ -1,0 +1,16 @@
+"""docs/own-loop.md shows the difference between the plain loop and the session's as it is."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def test_the_page_shows_the_real_difference() -> None:
+    command = runpy.run_path(str(DOCS / "own_loop_diff.py"))
+    page = (DOCS / "own-loop.md").read_text(encoding="utf-8")
+    assert command["difference"]()
+    assert f"```diff\n{command['difference']()}```\n" in page, "run: python docs/own_loop_diff.py --write"
+    assert command["page"]() == page

@@ -1,0 +1,202 @@
+"""Every recipe, run in small on tables of the same schema as its real data."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import headway
+from headway import job as jobs
+from headway.core.order import permutation
+from headway.data import tensors, text
+from headway.data.sets import FLIGHT_CODES, FLIGHT_NUMBERS
+from headway.data.sizing import Sizes
+from headway.data.writer import write_dataset
+
+TRAINERS = Path(__file__).resolve().parents[2] / "trainers"
+CONTEXT = 32
+
+
+@pytest.fixture(scope="module")
+def one_ray() -> Iterator[None]:
+    """One Ray for all recipes: `headway.train` uses the Ray that its process is connected to."""
+    import os
+
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        try:
+            yield
+        finally:
+            ray.shutdown()
+            assert "RAY_ADDRESS" not in os.environ
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small datasets: images, source and flights, each with train and test."""
+    folder = tmp_path_factory.mktemp("data")
+    for part, rows in (("train", 512), ("test", 96)):
+        for name, table in (("images", images(rows)), ("source", source()), ("flights", flights(rows))):
+            write_dataset(folder / name / part, [table], name=name, source="test", sizes=Sizes(row_group_rows=32))
+    return folder
+
+
+def images(rows: int) -> pa.Table:
+    """A bright row of the picture says the label."""
+    random = np.random.default_rng(rows)
+    labels = np.arange(rows) % 10
+    pixels = random.integers(0, 60, (rows, 28, 28), dtype=np.uint8)
+    for row, label in enumerate(labels):
+        pixels[row, 2 * label + 4 : 2 * label + 6] = 200
+    return pa.table({"image": tensors.column(pixels), "label": pa.array(labels)})
+
+
+def source() -> pa.Table:
+    """Blocks of this very file."""
+    return pa.table({"tokens": tensors.column(text.blocks([Path(__file__)], CONTEXT))})
+
+
+def flights(rows: int) -> pa.Table:
+    """All columns of the real table; late in the evening, and exactly there, flights are late."""
+    random = np.random.default_rng(rows)
+    hour = random.integers(5, 23, rows)
+    known = {"month": random.integers(1, 13, rows), "day": random.integers(1, 29, rows), "hour": hour}
+    known |= {"sched_dep_time": hour * 100, "sched_arr_time": hour * 100 + 130, "distance": hour * 0 + 800}
+    numbers = {name: pa.array(known.get(name, hour * 0), pa.float32()) for name in FLIGHT_NUMBERS}
+    codes = {name: pa.array(random.integers(0, 3, rows)) for name in FLIGHT_CODES}
+    return pa.table({**numbers, **codes, "label": pa.array((hour > 16).astype(np.int64))})
+
+
+def small(recipe: str, folder: Path, runs: Path, *settings: str) -> headway.Report:
+    """Run a recipe's own job file with other data and fewer steps."""
+    job = jobs.load(
+        TRAINERS / recipe / "job.yaml",
+        [
+            f"data.train={folder / 'train'}",
+            f"data.validation={folder / 'test'}",
+            "workers.min=2",
+            "workers.max=2",
+            "tracking.enabled=false",
+            *settings,
+        ],
+    )
+    return headway.train(job, runs_folder=runs)
+
+
+def assert_sane(report: headway.Report, steps: int, rows: int, metrics: set[str]) -> None:
+    """The report of a run that went well: every field says so."""
+    assert (report.state, report.message) == ("finished", "")
+    assert report.steps == report.total_steps == len(report.losses) == steps
+    assert report.samples_seen == rows
+    assert all(math.isfinite(loss) for loss in report.losses)
+    assert set(report.metrics) == metrics
+    assert report.evaluations[-1]["step"] == steps
+    assert report.checkpoints[-1]["step"] == steps
+    assert [entry["workers"] for entry in report.workers] == [2]
+    for digest in (report.samples_sha256, report.weights_sha256):
+        assert digest is not None
+        assert len(digest) == 64
+
+
+def fall(losses: list[float], window: int = 4) -> float:
+    """The last losses' mean as a share of the first ones'."""
+    return float(np.mean(losses[-window:]) / np.mean(losses[:window]))
+
+
+@pytest.mark.ray
+def test_image_classification(one_ray: None, data: Path, tmp_path: Path) -> None:
+    report = small(
+        "image_classification", data / "images", tmp_path, "steps=30", "lane_batch=8", "evaluate_every_steps=15"
+    )
+    assert_sane(report, 30, 3 * 512 + 14 * 64 - 14 * 64 + (30 - 24) * 64, {"accuracy", "loss"})
+    assert [e["step"] for e in report.evaluations] == [15, 30]
+    assert fall(report.losses) < 0.7
+    assert report.metrics["accuracy"] > 0.5
+
+
+@pytest.mark.ray
+def test_language_model(one_ray: None, data: Path, tmp_path: Path) -> None:
+    arguments = f"arguments={{context: {CONTEXT}, width: 32, heads: 2, layers: 2, dropout: 0.1, rate: 0.01}}"
+    report = small(
+        "language_model", data / "source", tmp_path, arguments, "steps=20", "schedule.warmup_steps=4", "precision=bf16"
+    )
+    assert_sane(report, 20, 20 * 16, {"loss", "bits_per_byte"})
+    assert report.losses[0] == pytest.approx(math.log(256), rel=0.05)
+    assert fall(report.losses) < 0.8
+    assert report.metrics["bits_per_byte"] == pytest.approx(report.metrics["loss"] / math.log(2), rel=1e-5)
+
+
+@pytest.mark.ray
+def test_tabular(one_ray: None, data: Path, tmp_path: Path) -> None:
+    report = small("tabular", data / "flights", tmp_path, "epochs=4", "lane_batch=8", "schedule.warmup_steps=4")
+    assert_sane(report, 32, 4 * 512, {"log_loss", "accuracy", "brier"})
+    assert fall(report.losses) < 0.7
+    assert report.metrics["accuracy"] > 0.8
+
+
+@pytest.mark.ray
+def test_own_loop(one_ray: None, data: Path, tmp_path: Path) -> None:
+    report = small("own_loop", data / "images", tmp_path, "epochs=3", "lane_batch=8")
+    assert_sane(report, 24, 3 * 512, {"accuracy"})
+    assert len(report.evaluations) == 3
+    assert fall(report.losses) < 0.7
+
+
+def test_plain_pytorch(data: Path) -> None:
+    command = [sys.executable, TRAINERS / "plain_pytorch.py", "--data", data / "images", "--epochs", "3", "--batch=64"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    epochs = [line.split() for line in done.stdout.splitlines()]
+    assert [words[:2] for words in epochs] == [["epoch", f"{epoch}:"] for epoch in range(3)]
+    losses = [float(words[3].rstrip(",")) for words in epochs]
+    assert losses[-1] < losses[0]
+    assert float(epochs[-1][-1]) > 0.5
+
+
+def test_plain_pytorch_stands_alone() -> None:
+    assert "headway" not in [
+        line.split()[1].partition(".")[0]
+        for line in (TRAINERS / "plain_pytorch.py").read_text().splitlines()
+        if line.startswith(("import ", "from "))
+    ]
+
+
+@pytest.mark.parametrize("departed", [False, True])
+def test_tabular_reads_nothing_that_is_known_later(data: Path, departed: bool) -> None:
+    from headway.code import load, locate
+
+    task = load(locate(f"{TRAINERS / 'tabular' / 'task.py'}:FlightDelays"))(departed=departed)
+    table = flights(16)
+    later = [name for name in ("dep_time", "arr_time", "air_time", "arr_delay") if name in table.column_names]
+    assert len(later) == 4
+    random = np.random.default_rng(0)
+    with_all = task.transform(table, random, False)
+    without = task.transform(table.drop_columns(later if departed else [*later, "dep_delay"]), random, False)
+    assert with_all.keys() == without.keys()
+    assert all(np.array_equal(with_all[name], without[name]) for name in with_all)
+    assert with_all["numbers"].shape == (16, 4 if departed else 3)
+
+
+def test_tabular_knows_the_calendar(data: Path) -> None:
+    from headway.code import load, locate
+
+    load(locate(f"{TRAINERS / 'tabular' / 'task.py'}:FlightDelays"))
+    import datetime
+
+    task = sys.modules["task"] if "tabular" in str(sys.modules["task"].__file__) else sys.modules["headway_task_task"]
+    days = [datetime.date(2013, 1, 1) + datetime.timedelta(days=int(n)) for n in permutation(365, 1)]
+    month, day = (np.array([getattr(d, field) for d in days], np.float32) for field in ("month", "day"))
+    assert task.weekday(month, day).tolist() == [d.weekday() for d in days]
+    assert task.minutes(np.array([0.0, 59.0, 2359.0])).tolist() == [0, 59, 1439]
