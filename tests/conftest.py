@@ -1,9 +1,54 @@
-"""Settings that all tests share."""
+"""Settings and data that all tests share."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 from hypothesis import settings
+
+from headway.data.manifest import Manifest, Shard, schema_of, write
 
 # The same examples on every machine, and no clock: the machine may be busy with other work.
 settings.register_profile("house", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("house")
+
+MakeDataset = Callable[..., Path]
+
+
+def make_dataset(folder: Path, *shards: tuple[int, ...]) -> Path:
+    """A dataset of columns `id` (the row's number), `x` (four floats that follow from it) and `y` (0 or 1).
+
+    Args:
+        folder: to be made.
+        shards: rows of each row group, shard by shard.
+    """
+    folder.mkdir(parents=True)
+    done, first = [], 0
+    for number, groups in enumerate(shards):
+        tables = []
+        for rows in groups:
+            ids = np.arange(first, first + rows)
+            x = np.sin(ids[:, None] * np.arange(1, 5)).astype(np.float32)
+            column = pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), 4)
+            tables.append(pa.table({"id": ids, "x": column, "y": (x.sum(1) > 0).astype(np.int64)}))
+            first += rows
+        path = folder / f"shard-{number:05d}.parquet"
+        with pq.ParquetWriter(path, tables[0].schema) as file:
+            for table in tables:
+                file.write_table(table)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        done.append(Shard(path.name, sum(groups), path.stat().st_size, digest, groups))
+    size = sum(shard.bytes for shard in done)
+    write(folder, Manifest("rows", "test", first, size, schema_of(pq.read_schema(path)), tuple(done)))
+    return folder
+
+
+@pytest.fixture(name="make_dataset")
+def _make_dataset() -> MakeDataset:
+    return make_dataset

@@ -18,6 +18,7 @@ from headway.errors import BadInput, nearest
 from headway.task import Task
 
 MAX_FILES, MAX_BYTES = 2000, 20 * 2**20
+_folders: set[Path] = set()  # of tasks' files that were put on the import path of this process
 _SKIPPED = {"__pycache__", "node_modules", "site-packages", "runs", "data", "build", "dist", "venv"}
 
 
@@ -46,7 +47,7 @@ def locate(task: str) -> Source:
     """
     where, _, name = task.rpartition(":")
     if where.endswith(".py"):
-        path = Path(where).expanduser().resolve()
+        path = Path(os.path.expanduser(where)).resolve()  # noqa: PTH111  Path's own raises for ~nobody
         if not path.is_file():
             raise BadInput(f"task={task}", f"{path} does not exist", "Give file.py:Class, relative to the job's file.")
         return Source(path.parent, path.stem, name, "")
@@ -66,13 +67,10 @@ def load(source: Source) -> Callable[..., Any]:
     Raises:
         BadInput: it cannot be imported or is not there; carries the user's traceback where their code raised.
     """
-    if str(source.folder) not in sys.path:
-        sys.path.insert(0, str(source.folder))
+    _make_importable(source)
     try:
-        module = importlib.import_module(source.module)
-        if source.inside == "" and Path(module.__file__ or "").resolve().parent != source.folder:
-            module = _from_file(source)  # another module of that name was imported before
-    except Exception as error:  # whatever the user's module raises while it is imported
+        module = _module(source)
+    except (Exception, SystemExit) as error:  # whatever the user's module raises while it is imported
         bad = BadInput(
             f"the task's module {source.module} cannot be imported",
             f"{type(error).__name__}: {error}",
@@ -94,7 +92,11 @@ def load(source: Source) -> Callable[..., Any]:
 
 
 def carry(source: Source, to: Path) -> None:
-    """Copy the Python files (and small files beside them) that the task may import into the run's folder."""
+    """Copy the Python files that the task may import into the run's folder. Other files stay where they are.
+
+    Raises:
+        BadInput: there are too many of them.
+    """
     shutil.rmtree(to, ignore_errors=True)
     to.mkdir(parents=True)
     if source.inside is None:
@@ -103,7 +105,7 @@ def carry(source: Source, to: Path) -> None:
     if not root.exists():  # a module of one file
         shutil.copy2(source.folder / f"{source.inside}.py", to)
         return
-    for path in _python_files(root):
+    for path in list(_python_files(root)):  # all before the first copy: the run's folder may lie inside
         target = to / path.relative_to(source.folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, target)
@@ -116,7 +118,7 @@ def carried(source: Source, folder: Path) -> Source:
 
 def users_traceback(error: BaseException) -> str:
     """The traceback without Headway's own frames, so that the user's code is what is seen."""
-    ours = str(Path(__file__).parent)
+    ours = str(Path(__file__).parent) + os.sep
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not _hidden(f.filename, ours)]
     head = ["Traceback (most recent call last):\n", *traceback.format_list(frames)] if frames else []
     return "".join([*head, *traceback.format_exception_only(error)]).rstrip()
@@ -126,8 +128,35 @@ def _hidden(filename: str, ours: str) -> bool:
     return filename.startswith((ours, "<frozen importlib")) or f"{os.sep}importlib{os.sep}" in filename
 
 
-def _from_file(source: Source) -> Any:
+def _make_importable(source: Source) -> None:
+    """Put the task's folder first on the import path, and forget another task's modules of the same names."""
+    folder = str(source.folder)
+    if sys.path[:1] != [folder]:
+        sys.path[:] = [folder, *(entry for entry in sys.path if entry != folder)]
+    importlib.invalidate_caches()
+    if source.inside is None:
+        return
+    others = _folders - {source.folder}
+    _folders.add(source.folder)
+    for name, module in list(sys.modules.items()):
+        top = name.partition(".")[0]
+        there = (source.folder / f"{top}.py").is_file() or (source.folder / top).is_dir()
+        file = Path(getattr(module, "__file__", None) or os.sep)
+        if there and not file.is_relative_to(source.folder) and any(map(file.is_relative_to, others)):
+            del sys.modules[name]
+
+
+def _module(source: Source) -> Any:
+    if source.inside != "":
+        return importlib.import_module(source.module)
+    known = sys.modules.get(source.module)
     path = source.folder / f"{source.module}.py"
+    if source.module.isidentifier() and (known is None or getattr(known, "__file__", None) == str(path)):
+        return importlib.import_module(source.module)
+    return _from_file(source, path)  # a file called time.py or my-task.py
+
+
+def _from_file(source: Source, path: Path) -> Any:
     spec = importlib.util.spec_from_file_location(f"headway_task_{source.module}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -140,7 +169,7 @@ def _from_file(source: Source) -> Any:
 def _python_files(root: Path) -> Iterator[Path]:
     files = size = 0
     for folder, folders, names in os.walk(root):
-        folders[:] = [d for d in folders if d not in _SKIPPED and not d.startswith(".") and not _is_venv(folder, d)]
+        folders[:] = [d for d in folders if not _is_skipped(Path(folder, d))]
         for name in names:
             path = Path(folder, name)
             if path.suffix != ".py" or not path.is_file():
@@ -155,5 +184,8 @@ def _python_files(root: Path) -> Iterator[Path]:
             yield path
 
 
-def _is_venv(folder: str, name: str) -> bool:
-    return Path(folder, name, "pyvenv.cfg").exists()
+def _is_skipped(folder: Path) -> bool:
+    """Data, builds, virtual environments, and the folders of runs, which hold copies of code themselves."""
+    if folder.name in _SKIPPED or folder.name.startswith("."):
+        return True
+    return (folder / "pyvenv.cfg").exists() or (folder / "run.json").exists()

@@ -381,7 +381,7 @@ def _say(tree: dict[str, Any], error: Any) -> str:
         return f"unknown key {where!r}. {nearest(str(error['loc'][-1]), _keys_beside(error['loc']))}"
     if kind == "missing":
         return f"{where} is missing"
-    message = error["msg"].removeprefix("Value error, ")
+    message = str(error["msg"]).removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if not where:
         return message

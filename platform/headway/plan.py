@@ -7,7 +7,7 @@ import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from headway import code
 from headway.core.lanes import carried
@@ -133,11 +133,19 @@ def _measure(job: Job, found: Any) -> tuple[int | None, int | None]:
 
     if not inspect.isclass(found):
         return None, None
+    if getattr(found, "loss", None) is Task.loss:
+        raise BadInput(
+            f"task {found.__name__} has no loss", "nothing says what to train for", "Write loss(model, batch)."
+        )
     try:
         torch.manual_seed(job.seed)
-        task: Task = found(**job.arguments)
+        task = cast(Task, found(**job.arguments))
         model = task.model()
+        _check_type(found, "model", model, torch.nn.Module)
         optimizer = task.optimizer(model)
+        _check_type(found, "optimizer", optimizer, torch.optim.Optimizer)
+    except BadInput:
+        raise
     except Exception as error:  # the user's constructor, called with the user's arguments
         bad = BadInput(
             f"task {found.__name__} cannot be built with arguments {job.arguments}",
@@ -154,10 +162,25 @@ def _measure(job: Job, found: Any) -> tuple[int | None, int | None]:
         raise BadInput(f"task {found.__name__}", "its model has no trainable parameter", "Return the model to train.")
     for parameter in trainable:
         parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
+    try:
+        optimizer.step()
+    except Exception as error:  # an optimiser of the user's, or one that wants a closure
+        kind = type(optimizer).__name__
+        raise BadInput(
+            f"optimizer {kind} cannot be stepped", f"{type(error).__name__}: {error}", "Choose another optimiser."
+        ) from None
     state = [v for group in optimizer.state.values() for v in group.values() if isinstance(v, torch.Tensor)]
-    held = [*model.state_dict().values(), *state]
+    held = [*(t for t in model.state_dict().values() if isinstance(t, torch.Tensor)), *state]
     return sum(p.numel() for p in trainable), sum(t.numel() * t.element_size() for t in held)
+
+
+def _check_type(found: type, method: str, value: object, wanted: type) -> None:
+    if not isinstance(value, wanted):
+        raise BadInput(
+            f"task {found.__name__}.{method}() returned {type(value).__name__}",
+            f"a torch {wanted.__name__} is needed",
+            f"Return one from {method}().",
+        )
 
 
 def _check_space(job: Job, size: int, space: Path) -> None:

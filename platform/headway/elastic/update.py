@@ -42,7 +42,7 @@ def named_optimizer(section: jobs.Optimizer, model: nn.Module) -> Optimizer:
             (p for p in model.parameters() if p.requires_grad), lr=section.lr, **options
         )
         return made
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise BadInput(
             f"optimizer {section.name} with {options}", str(error), "See torch.optim for its options."
         ) from None

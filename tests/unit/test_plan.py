@@ -1,0 +1,197 @@
+"""What a job comes to, and what is found wrong with it before anything runs."""
+
+from __future__ import annotations
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headway import plan
+from headway.errors import BadData, BadInput
+from headway.job import Job, parse
+
+TASK = """
+import headway, torch
+
+class T(headway.Task):
+    def __init__(self, width=4, fail=""):
+        self.width, self.fail = width, fail
+        if fail == "init":
+            raise ValueError("no such width")
+    def model(self):
+        if self.fail == "model":
+            return "a model"
+        model = torch.nn.Linear(4, self.width)
+        if self.fail == "frozen":
+            model.requires_grad_(False)
+        return model
+    def optimizer(self, model):
+        if self.fail == "optimizer":
+            return None
+        if self.fail == "closure":
+            return torch.optim.LBFGS(model.parameters())
+        return super().optimizer(model)
+    def loss(self, model, batch):
+        return model(batch["x"]).mean()
+
+class NoLoss(headway.Task):
+    def model(self):
+        return torch.nn.Linear(4, 1)
+
+class NoModel(headway.Task):
+    def loss(self, model, batch):
+        return 0
+
+def loop():
+    raise RuntimeError("not to be called")
+"""
+
+
+@pytest.fixture
+def make(tmp_path: Path, make_dataset: Any) -> Any:
+    make_dataset(tmp_path / "train", (30, 20), (50,))
+    make_dataset(tmp_path / "val", (10,))
+    (tmp_path / "plan_task.py").write_text(TASK)
+
+    def job(task: str = "T", **fields: Any) -> Job:
+        tree = {
+            "name": "n",
+            "task": f"{tmp_path}/plan_task.py:{task}",
+            "data": {"train": str(tmp_path / "train"), "validation": str(tmp_path / "val")},
+            "lanes": 3,
+            "lane_batch": 8,
+            "epochs": 2,
+            "workers": {"min": 1, "max": 2},
+        }
+        return parse({**tree, **fields})
+
+    return job
+
+
+def test_the_numbers(make: Any) -> None:
+    found = plan.check(make())
+    assert (found.rows, found.steps_per_epoch, found.total_steps) == (100, 5, 10)  # lanes of 33, 33 and 34 rows
+    assert (found.global_batch, found.last_batch) == (24, 4)
+    assert found.lanes_per_worker == {1: [3], 2: [2, 1]}
+    assert found.parameters == 20
+    assert found.checkpoint_bytes == 20 * 4 * 3 + 2 * 4  # weights, AdamW's two moments, its step for both tensors
+    assert plan.check(make(epochs=None, steps=7)).total_steps == 7
+
+
+def test_it_is_shown_as_plain_values(make: Any) -> None:
+    import json
+
+    shown = plan.check(make()).shown()
+    assert json.loads(json.dumps(shown))["rows"] == 100
+
+
+def test_the_jobs_optimizer_counts(make: Any) -> None:
+    assert plan.check(make(optimizer={"name": "sgd", "lr": 0.1})).checkpoint_bytes == 20 * 4
+
+
+def test_a_loop_of_ones_own_is_not_called(make: Any) -> None:
+    found = plan.check(make("loop"))
+    assert (found.parameters, found.checkpoint_bytes) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"arguments": {"fail": "init"}}, "ValueError: no such width"),
+        ({"arguments": {"depth": 3}}, "unexpected keyword argument 'depth'"),
+        ({"arguments": {"fail": "model"}}, "T.model() returned str"),
+        ({"arguments": {"fail": "optimizer"}}, "T.optimizer() returned NoneType"),
+        ({"arguments": {"fail": "closure"}}, "optimizer LBFGS cannot be stepped"),
+        ({"arguments": {"fail": "frozen"}}, "no trainable parameter"),
+        ({"optimizer": {"name": "sgd", "lr": 0.1, "momentun": 0.9}}, "momentun"),
+        ({"optimizer": {"name": "adamw", "lr": 0.1, "betas": 0.9}}, "optimizer adamw"),
+        ({"optimizer": {"name": "adamw", "lr": 0.1, "betas": [2, 3]}}, "Invalid beta parameter"),
+        ({"optimizer": {"name": "adamw", "lr": 0.1, "weight_decay": "much"}}, "optimizer adamw"),
+        ({"optimizer": {"name": "adamw", "lr": 0.1, "fused": True, "foreach": True}}, "optimizer adamw"),
+        ({"task": "NoLoss"}, "NoLoss has no loss"),
+        ({"task": "NoModel"}, "NoModel.model() is missing"),
+    ],
+)
+def test_a_task_that_cannot_be_built(make: Any, fields: dict[str, Any], said: str) -> None:
+    fields = dict(fields)
+    with pytest.raises(BadInput) as caught:
+        plan.check(make(fields.pop("task", "T"), **fields))
+    assert said in str(caught.value)
+    assert caught.value.remedy
+
+
+def test_the_users_constructor_is_shown(make: Any) -> None:
+    with pytest.raises(BadInput) as caught:
+        plan.check(make(arguments={"fail": "init"}))
+    assert 'raise ValueError("no such width")' in caught.value.traceback
+    assert "headway/plan.py" not in caught.value.traceback
+
+
+def test_data_is_named_by_its_key(make: Any, tmp_path: Path) -> None:
+    for use in ("train", "validation"):
+        data = {"train": str(tmp_path / "train"), "validation": str(tmp_path / "val"), use: str(tmp_path / "gone")}
+        with pytest.raises(BadData, match=f"data.{use}={tmp_path}/gone"):
+            plan.check(make(data=data))
+    shard = tmp_path / "train/shard-00001.parquet"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(BadData, match=r"shard-00001\.parquet is truncated"):
+        plan.check(make())
+
+
+def test_columns_must_be_there(make: Any, tmp_path: Path) -> None:
+    data = {"train": str(tmp_path / "train"), "columns": ["x", "yy"]}
+    with pytest.raises(BadInput, match=r"'yy'.*data.train has no such column.*Did you mean 'y'"):
+        plan.check(make(data=data))
+
+
+def test_space_is_looked_at(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    plan.check(make(), tmp_path / "not/yet/there")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 700))
+    with pytest.raises(BadInput, match="0 MB free"):
+        plan.check(make(), tmp_path)
+    plan.check(make(checkpoint={"keep_last": 1}), tmp_path)
+    plan.check(make(), None)
+
+
+def test_what_is_odd_is_a_warning(make: Any) -> None:
+    assert plan.check(make(lane_batch=10)).warnings == []
+    said = " ".join(plan.check(make(lane_batch=33, checkpoint={"every_steps": None})).warnings)
+    assert "a lane with a single row" in said
+    assert "no checkpoints until the end" in said
+    assert "less than one global batch" in " ".join(plan.check(make(lane_batch=50)).warnings)
+
+
+def test_the_digest_is_of_what_decides_the_result(make: Any, tmp_path: Path, make_dataset: Any) -> None:
+    digest = plan.check(make()).digest
+    same: list[dict[str, Any]] = [
+        {"name": "other"},
+        {"epochs": 5},
+        {"workers": {"max": 3}},
+        {"checkpoint": {"every_steps": 1}},
+        {"tracking": {"enabled": False}},
+        {"data": {"train": str(tmp_path / "train")}},
+    ]
+    for fields in same:
+        assert plan.check(make(**fields)).digest == digest, fields
+    shutil.copytree(tmp_path / "train", tmp_path / "elsewhere")
+    assert plan.check(make(data={"train": str(tmp_path / "elsewhere")})).digest == digest, "data is data, wherever"
+    make_dataset(tmp_path / "more", (30, 20), (51,))
+    other: list[dict[str, Any]] = [
+        {"lanes": 4},
+        {"lane_batch": 9},
+        {"seed": 1},
+        {"precision": "bf16"},
+        {"optimizer": {"name": "sgd", "lr": 0.1}},
+        {"schedule": {"name": "cosine"}},
+        {"clip_norm": 1.0},
+        {"arguments": {"width": 5}},
+        {"data": {"train": str(tmp_path / "more")}},
+        {"data": {"train": str(tmp_path / "train"), "shuffle": False}},
+        {"data": {"train": str(tmp_path / "train"), "window": 3}},
+    ]
+    digests = [plan.check(make(**fields)).digest for fields in other]
+    assert len({digest, *digests}) == len(other) + 1
