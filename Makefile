@@ -29,7 +29,7 @@ slow: setup
 	$(PYTEST) -m slow
 
 demo: setup
-	$(BIN)/python benchmarks/demo.py
+	$(BIN)/python trainers/demo.py
 
 bench: setup
 	$(BIN)/python benchmarks/run.py

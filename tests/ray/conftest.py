@@ -19,6 +19,7 @@ import yaml
 
 os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.5"
 os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 TASK = '''

@@ -63,6 +63,7 @@ def _begin(config: dict[str, Any], rank: int) -> Context | None:
     """Join the run. None: it has been given up."""
     import ray
     import torch
+    import torch.distributed as dist
 
     from headway.elastic.reporter import Reporter
     from headway.job import Job
@@ -115,6 +116,8 @@ def run(job: Job, found: Callable[..., Any]) -> None:
 
 
 def _context(config: dict[str, Any], job: Job, rank: int, size: int, reporter: Reporter) -> Context:
+    import torch.distributed as dist
+
     from headway.checkpoint.store import Store
     from headway.data.arrays import arrays
     from headway.elastic.context import Context
