@@ -1,4 +1,4 @@
-"""Errors that Headway raises on purpose: the fact, the reason, the remedy, and the exit code that the command line gives."""
+"""Errors that Headway raises on purpose: the fact, the reason, the remedy, and the command line's exit code."""
 
 from __future__ import annotations
 

@@ -47,6 +47,8 @@ class Checkpoint:
 
     def load(self, device: Any = "cpu") -> dict[str, Any]:
         """The parts as trees of tensors and plain values."""
+        import pickle
+
         import torch
 
         loaded = {}
@@ -55,8 +57,9 @@ class Checkpoint:
                 loaded[name.removesuffix(".pt")] = torch.load(
                     self.folder / name, map_location=device, weights_only=True
                 )
-            except (OSError, RuntimeError, EOFError, ValueError) as error:
-                raise BadCheckpoint(f"{self.folder / name} cannot be loaded", str(error).splitlines()[0], "") from error
+            except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+                raise BadCheckpoint(f"{self.folder / name} cannot be loaded", reason, "") from error
         return loaded
 
     def verify(self) -> None:
@@ -72,8 +75,11 @@ class Checkpoint:
             size = path.stat().st_size
             if size != part["bytes"]:
                 raise BadCheckpoint(f"{path} has {size} bytes", f"its manifest says {part['bytes']}", "")
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            try:
+                with path.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                raise BadCheckpoint(f"{path} cannot be read", str(error), "") from error
             if digest != part["sha256"]:
                 raise BadCheckpoint(f"{path} was altered", "its digest is not the manifest's", "")
 
@@ -89,12 +95,21 @@ def read(folder: Path) -> Checkpoint:
         body, digest = tree["checkpoint"], tree["sha256"]
         if _digest(body) != digest:
             raise BadCheckpoint(f"{folder / MANIFEST} was altered", "its own digest does not match", "")
+        if body["format"] != FORMAT:
+            raise BadCheckpoint(f"{folder} has format {body['format']!r}", f"this Headway reads {FORMAT!r}", "")
         return Checkpoint(folder, body["step"], body["job"], body["bytes"], body["parts"], body["facts"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadCheckpoint(f"{folder} is no checkpoint", f"its manifest cannot be read ({error})", "") from error
 
 
-def write(root: Path, step: int, job: str, parts: dict[str, Any], facts: dict[str, Any]) -> Checkpoint:
+def write(
+    root: Path,
+    step: int,
+    job: str,
+    parts: dict[str, Any],
+    facts: dict[str, Any],
+    allowed: Callable[[], bool] = lambda: True,
+) -> Checkpoint | None:
     """Write and commit a checkpoint.
 
     Args:
@@ -103,6 +118,10 @@ def write(root: Path, step: int, job: str, parts: dict[str, Any], facts: dict[st
         job: digest of what decides the run's result.
         parts: trees of tensors and plain values by part name.
         facts: kept in the manifest.
+        allowed: asked just before the commit; False commits nothing.
+
+    Returns:
+        The checkpoint, or None if it was not allowed.
 
     Raises:
         OSError: the disk is full or gone; nothing half-written stays.
@@ -117,14 +136,42 @@ def write(root: Path, step: int, job: str, parts: dict[str, Any], facts: dict[st
         text = json.dumps({"checkpoint": body, "sha256": _digest(body)}, indent=1)
         _write_file(temporary / MANIFEST, lambda file: file.write(text.encode()))
         sync_folder(temporary)
-        if target.exists():  # a damaged one that was passed over, or the same step written by an earlier attempt
-            shutil.rmtree(target)
-        temporary.rename(target)
+        if not allowed():
+            shutil.rmtree(temporary, ignore_errors=True)
+            return None
+        _take_place(temporary, target)
         sync_folder(root)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return Checkpoint(target, step, job, size, written, facts)
+
+
+def clean(root: Path) -> None:
+    """Remove what an interrupted write left behind, and put back what it had moved aside."""
+    for path in root.glob(".replaced-*"):
+        target = root / path.name.removeprefix(".replaced-")
+        if target.exists():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.rename(target)
+    for path in root.glob(".writing-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _take_place(temporary: Path, target: Path) -> None:
+    """Rename, with what has the name already (a damaged one, or one of an earlier attempt) aside until it is done."""
+    aside = target.with_name(f".replaced-{target.name}")
+    if target.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        target.rename(aside)
+    try:
+        temporary.rename(target)
+    except OSError:
+        if aside.exists():
+            aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import threading
 import time
@@ -9,13 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from headway.checkpoint import folder
 from headway.checkpoint.folder import Checkpoint
 from headway.core.retention import Kept, surplus
-from headway.errors import BadCheckpoint
+from headway.errors import BadCheckpoint, BadInput
 
 if TYPE_CHECKING:
     from headway import job as jobs
+
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, set)
 
 Outcome = Callable[[Checkpoint | None, str | None], None]
 
@@ -58,7 +63,7 @@ class Store:
         """
         begun = time.monotonic()
         self.wait()
-        parts = {name: self._copy(tree, (name,)) for name, tree in state().items()}
+        parts = self._copy(state(), ())
         self._thread = threading.Thread(target=self._write, args=(step, parts, facts), name="checkpoint", daemon=True)
         self._thread.start()
         return time.monotonic() - begun
@@ -103,17 +108,16 @@ class Store:
         return None, passed_over
 
     def clean(self) -> None:
-        """Remove what an interrupted write left behind."""
-        for path in self.root.glob(".writing-*"):
-            shutil.rmtree(path, ignore_errors=True)
+        """Remove what an interrupted write left behind. Not while another process may be writing."""
+        folder.clean(self.root)
 
     def _write(self, step: int, parts: dict[str, Any], facts: dict[str, Any]) -> None:
         try:
-            if not self._allowed():
-                return
             self.root.mkdir(parents=True, exist_ok=True)
-            checkpoint = folder.write(self.root, step, self.job, parts, facts)
-            self._prune()
+            checkpoint = folder.write(self.root, step, self.job, parts, facts, self._allowed)
+            if checkpoint is None:
+                return
+            self._prune(step)
         except Exception as error:  # the thread's end would hide it; it is told to whoever listens instead
             self.error = f"{type(error).__name__}: {error}"
             self._outcome(None, self.error)
@@ -121,15 +125,21 @@ class Store:
             self.error = None
             self._outcome(checkpoint, None)
 
-    def _prune(self) -> None:
-        there = {c.step: c for c in self.committed()}
+    def _prune(self, newest: int) -> None:
+        # Those of later steps were damaged and passed over when the run went on from an earlier one. If they counted,
+        # the one just written could be surplus.
+        there = {c.step: c for c in self.committed() if c.step <= newest}
         name = self.policy.metric
         kept = [Kept(c.step, c.facts.get("metrics", {}).get(name)) for c in there.values()]
         for step in surplus(kept, self.policy.keep_last, self.policy.keep_best, self.policy.mode):
             shutil.rmtree(there[step].folder, ignore_errors=True)
 
-    def _copy(self, tree: Any, at: tuple[str, ...]) -> Any:
-        """A copy in host memory; memory of the copy before is used again, since touching new pages costs more."""
+    def _copy(self, tree: Any, at: tuple[Any, ...]) -> Any:
+        """A copy in host memory; memory of the copy before is used again, since touching new pages costs more.
+
+        Raises:
+            BadInput: a value that could not be loaded again without running code from the file.
+        """
         import torch
 
         if isinstance(tree, torch.Tensor):
@@ -138,7 +148,18 @@ class Store:
                 buffer = self._buffers[at] = torch.empty(tree.shape, dtype=tree.dtype)
             return buffer.copy_(tree.detach())
         if isinstance(tree, dict):
-            return {key: self._copy(value, (*at, str(key))) for key, value in tree.items()}
-        if isinstance(tree, list | tuple):
-            return type(tree)(self._copy(value, (*at, str(i))) for i, value in enumerate(tree))
-        return tree
+            copied = copy.copy(tree)  # keeps the kind, and the versions that a module's state dict carries beside it
+            for key, value in tree.items():
+                copied[key] = self._copy(value, (*at, key))
+            return copied
+        if type(tree) in (list, tuple):
+            return type(tree)([self._copy(value, (*at, i)) for i, value in enumerate(tree)])
+        if isinstance(tree, np.generic):
+            return tree.item()
+        if isinstance(tree, (*_PLAIN, torch.dtype, torch.device, torch.Size)):
+            return copy.copy(tree)
+        raise BadInput(
+            f"{'.'.join(map(str, at))} holds a {type(tree).__module__}.{type(tree).__qualname__}",
+            "a checkpoint takes tensors, numbers, text, and dicts and lists of them",
+            "Return such values from its state_dict().",
+        )
