@@ -97,12 +97,11 @@ def _open_csv(path: str | Path, schema: pa.Schema | None) -> Any:
 
 def _open_json(path: str | Path, schema: pa.Schema | None) -> Any:
     parse = json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error") if schema else None
-    with pa.input_stream(str(path)) as stream:  # unlike open_csv, open_json unpacks nothing by itself
-        return json.open_json(
-            pa.BufferReader(stream.read()) if str(path).endswith(".gz") else str(path),
-            read_options=json.ReadOptions(block_size=JSON_BLOCK_BYTES, use_threads=False),
-            parse_options=parse,
-        )
+    return json.open_json(
+        pa.input_stream(str(path)),  # unlike open_csv, open_json unpacks nothing by itself
+        read_options=json.ReadOptions(block_size=JSON_BLOCK_BYTES, use_threads=False),
+        parse_options=parse,
+    )
 
 
 def _streamed(path: str, schema: pa.Schema, opened: Callable[[str, pa.Schema], Any]) -> Iterator[pa.Table]:
