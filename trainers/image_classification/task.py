@@ -19,10 +19,10 @@ from headway.data.arrays import arrays
 
 
 class ImageClassification(headway.Task):
-    """The job's `arguments`: channels of the first convolution, dropout before the classifier, shift in pixels."""
+    """The job's `arguments`: channels of the first convolution, dropout, learning rate, shift in pixels."""
 
-    def __init__(self, channels: int = 16, dropout: float = 0.25, shift: int = 0) -> None:
-        self.channels, self.dropout, self.shift = channels, dropout, shift
+    def __init__(self, channels: int = 16, dropout: float = 0.1, rate: float = 5e-3, shift: int = 0) -> None:
+        self.channels, self.dropout, self.rate, self.shift = channels, dropout, rate, shift
 
     def model(self) -> nn.Module:
         width = self.channels
@@ -41,7 +41,7 @@ class ImageClassification(headway.Task):
         )
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
+        return torch.optim.AdamW(model.parameters(), lr=self.rate, weight_decay=0.01)
 
     def transform(self, table: pa.Table, random: np.random.Generator, training: bool) -> dict[str, np.ndarray]:
         columns = arrays(table.select(["image", "label"]))
