@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.ray.conftest import Command, Project, wait_until
 
 pytestmark = pytest.mark.ray

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ray.conftest import Project
 
 import headway
 import headway.report
 import headway.runs
 from headway.errors import BadCheckpoint, BadInput, RunFailed, UserCodeFailed
-from tests.ray.conftest import Project
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("connected")]
 
@@ -73,6 +73,7 @@ def test_a_nan_is_caught_by_name_and_step(project: Project, runs: Path) -> None:
         run(project, runs, "nan", 2, arguments={"trouble": "nan", "rank": 1})
 
 
+@pytest.mark.slow
 def test_workers_that_always_die_are_given_up(project: Project, runs: Path) -> None:
     with pytest.raises(RunFailed, match="died 3 times without a single new step"):
         run(project, runs, "hopeless", 1, arguments={"trouble": "die", "at": 1})
@@ -139,7 +140,7 @@ def test_a_wider_resume_goes_on_with_the_same_samples(alone: headway.Report, run
     assert [w["workers"] for w in report.workers] == [1, 3]
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
 def test_mixed_precision_trains(project: Project, runs: Path, precision: str) -> None:
     report = run(project, runs, precision, 2, precision=precision)
     assert report.state == "finished"
@@ -163,7 +164,7 @@ def test_a_loop_of_ones_own(project: Project, runs: Path) -> None:
     assert report.metrics["accuracy"] > 0.5
 
 
-LOOP = '''
+LOOP = """
 import torch
 from torch import nn
 
@@ -188,4 +189,4 @@ def train():
                 step.backward(loss_of(model, batch))
             if step.last_of_epoch:
                 session.evaluate(accuracy)
-'''
+"""

@@ -76,16 +76,13 @@ class Recorder:
             )
         return {"attempt": self._attempt, "give_up": self._failure is not None}
 
-    def is_current(self, attempt: int) -> bool:
-        return attempt == self._attempt
-
     def push(self, attempt: int, records: list[dict[str, Any]]) -> dict[str, Any]:
-        """Take records from rank 0 of an attempt. Returns whether the run shall stop."""
+        """Take records from rank 0 of an attempt; says whether the run shall stop, and whether that attempt counts."""
         if attempt == self._attempt:
             for record in records:
                 getattr(self, "_on_" + record["kind"])(record)
             self._steps.flush()
-        return {"stop": self._stop}
+        return {"stop": self._stop, "current": attempt == self._attempt}
 
     def fail(self, failure: dict[str, Any]) -> None:
         """The first failure counts."""

@@ -28,6 +28,7 @@ class Reporter:
         self._recorder, self._rank, self._attempt = recorder, rank, attempt
         self._records: list[dict[str, Any]] = []
         self._lock = threading.Lock()
+        self._sending = threading.Lock()
         self._wake = threading.Event()
         self._closing = False
         self._stop = False
@@ -83,16 +84,13 @@ class Reporter:
     def ended(self, step: int, weights_sha256: str) -> None:
         self._say("ended", step=step, weights_sha256=weights_sha256)
 
-    def is_current(self) -> bool:
-        """Whether this start of the worker group is still the one that counts. Asks the recorder; not for the training
-        thread."""
-        import ray
+    def settle(self) -> bool:
+        """Send all records said so far; returns whether this start of the worker group still counts.
 
-        try:
-            return bool(ray.get(self._recorder.is_current.remote(self._attempt), timeout=30))
-        except ray.exceptions.RayError:
-            self._lost = True
-            return False
+        A checkpoint is committed only after this, so that no run goes on from a step whose records were lost with the
+        worker. Not for the training thread.
+        """
+        return self._send()
 
     def close(self) -> None:
         """Send what is left."""
@@ -107,17 +105,23 @@ class Reporter:
                 self._records.append({"kind": kind, "time": time.time(), **record})
 
     def _run(self) -> None:
-        import ray
-
-        while True:
+        while not self._lost:
             last = self._closing
-            with self._lock:
-                records, self._records = self._records, []
-            try:
-                self._stop = ray.get(self._recorder.push.remote(self._attempt, records), timeout=60)["stop"]
-            except ray.exceptions.RayError:
-                self._lost = True
-                return
+            self._send()
             if last:
                 return
             self._wake.wait(FLUSH_S)
+
+    def _send(self) -> bool:
+        import ray
+
+        with self._sending:
+            with self._lock:
+                records, self._records = self._records, []
+            try:
+                answer = ray.get(self._recorder.push.remote(self._attempt, records), timeout=60)
+            except ray.exceptions.RayError:
+                self._lost = True
+                return False
+            self._stop = answer["stop"]
+            return bool(answer["current"])

@@ -273,6 +273,7 @@ class Step:
         session.strategy.before_backward(last=lane == self._mine[-1])
         with torch.autocast(session.device.type, enabled=False):
             session.scaler.scale(loss * share).backward()
+        session.strategy.after_backward()
 
     def _commit(self) -> None:
         session = self._session

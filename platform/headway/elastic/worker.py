@@ -129,7 +129,7 @@ def _context(config: dict[str, Any], job: Job, rank: int, size: int, reporter: R
         config["digest"],
         job.checkpoint,
         reporter.checkpoint_done,
-        reporter.is_current,
+        reporter.settle,
     )
     chosen: list[Any] = [None]
     if rank == 0:
