@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ class Strategy(Protocol):
     def before_backward(self, last: bool) -> None:
         """Before a lane's backward pass; `last` says that no lane of this worker follows in the step."""
 
+    def after_backward(self) -> None:
+        """After a lane's backward pass: until the next one, gradients are not the user's to change."""
+
     def finish(self, tail: torch.Tensor) -> torch.Tensor:
         """After the last lane: parameters' `grad` hold the sum over all lanes of all workers.
 
@@ -30,6 +35,7 @@ class Strategy(Protocol):
 
         Raises:
             PeerLost: a worker went away; nothing has been applied.
+            BadInput: the user's loop changed gradients between the lanes.
         """
 
     def close(self) -> None:
@@ -38,6 +44,19 @@ class Strategy(Protocol):
 
 class PeerLost(RuntimeError):
     """The exchange with the other workers broke off."""
+
+
+@contextmanager
+def exchange() -> Iterator[None]:
+    """Around calls of torch.distributed, whose errors of all kinds are RuntimeErrors.
+
+    Raises:
+        PeerLost: in their place.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise PeerLost(str(error)) from error
 
 
 def create(name: str, model: nn.Module, workers: int, tail: int, group: Any = None) -> Strategy:

@@ -13,7 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from headway.strategies import PeerLost
+from headway.errors import BadInput
+from headway.strategies import exchange
 
 BUCKET_BYTES = 25 * 2**20  # torch DDP's default
 FIRST_BUCKET_BYTES = 2**20  # small, so that the first message leaves early; also DDP's default
@@ -46,12 +47,18 @@ class Flat:
             parameter.grad = view
 
     def gather(self) -> None:
-        """Take back gradients that the user's code replaced by tensors of their own (as `zero_grad()` does)."""
+        """Every parameter's gradient is its place in the buffer, also where the user's `zero_grad()` left none."""
         for parameter, view in zip(self.parameters, self.views, strict=True):
-            if parameter.grad is not view:
-                if parameter.grad is not None:
-                    view.add_(parameter.grad)
-                parameter.grad = view
+            take_back(parameter, view)
+
+
+@torch.no_grad()
+def take_back(parameter: nn.Parameter, view: torch.Tensor) -> None:
+    """Add a gradient that became a tensor of its own (after the user's `zero_grad()`) to those of earlier lanes."""
+    if parameter.grad is not view:
+        if parameter.grad is not None:
+            view.add_(parameter.grad)
+        parameter.grad = view
 
 
 def buckets(sizes: list[int], element_bytes: int) -> list[tuple[int, int]]:
@@ -83,12 +90,13 @@ class AllReduce:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._flats = _flats(self._parameters, tail + len(self._parameters))
         place = {
-            id(p): (f, b)
+            id(flat.parameters[i]): (f, b, flat.views[i])
             for f, flat in enumerate(self._flats)
             for b, (first, last) in enumerate(flat.buckets)
-            for p in flat.parameters[first:last]
+            for i in range(first, last)
         }
         self._place = [place[id(p)] for p in self._parameters]
+        self._versions: list[int] = []
         self._used = [False] * len(self._parameters)
         self._last = False
         self._missing: list[list[int]] = []
@@ -103,13 +111,19 @@ class AllReduce:
         self._last = False
         self._next, self._works = (0, 0), []
         self._missing = [[last - first for first, last in flat.buckets] for flat in self._flats]
+        self.after_backward()
 
     def before_backward(self, last: bool) -> None:
+        self._check_unchanged()
         self._last = last
+
+    def after_backward(self) -> None:
+        self._versions = [flat.buffer._version for flat in self._flats]
 
     def finish(self, tail: torch.Tensor) -> torch.Tensor:
         used = torch.tensor(self._used, dtype=torch.float32)
         whole = torch.cat([tail.to("cpu"), used])
+        self._check_unchanged()
         for flat in self._flats:
             flat.gather()
         if self._workers > 1:
@@ -131,19 +145,19 @@ class AllReduce:
     def _exchange(self, whole: torch.Tensor) -> torch.Tensor:
         host = self._flats[-1].extra
         host.copy_(whole)
-        try:
-            self._launch(everything=True)
+        self._launch(everything=True)
+        with exchange():
             for work in self._works:
                 work.wait()
-        except RuntimeError as error:
-            raise PeerLost(str(error)) from error
         return host.to("cpu", copy=True)
 
     def _hook(self, index: int) -> Any:
-        def ready(_: torch.Tensor) -> None:
+        flat, bucket, view = self._place[index]
+
+        def ready(parameter: nn.Parameter) -> None:
             self._used[index] = True
+            take_back(parameter, view)
             if self._last and self._workers > 1:
-                flat, bucket = self._place[index]
                 self._missing[flat][bucket] -= 1
                 if self._missing[flat][bucket] == 0:
                     self._launch()
@@ -156,15 +170,21 @@ class AllReduce:
         while flat < len(self._flats):
             of = self._flats[flat]
             final = flat == len(self._flats) - 1 and bucket == len(of.buckets) - 1
-            if not everything and (final or self._missing[flat][bucket] > 0 or self._stray(of, bucket)):
+            if not everything and (final or self._missing[flat][bucket] > 0):
                 break
-            self._works.append(dist.all_reduce(of.slices[bucket], group=self._group, async_op=True))
+            with exchange():
+                self._works.append(dist.all_reduce(of.slices[bucket], group=self._group, async_op=True))
             flat, bucket = (flat, bucket + 1) if bucket + 1 < len(of.buckets) else (flat + 1, 0)
         self._next = (flat, bucket)
 
-    def _stray(self, flat: Flat, bucket: int) -> bool:
-        first, last = flat.buckets[bucket]
-        return any(flat.parameters[i].grad is not flat.views[i] for i in range(first, last))
+    def _check_unchanged(self) -> None:
+        if self._versions != [flat.buffer._version for flat in self._flats]:
+            raise BadInput(
+                "gradients were changed between the lanes of a step",
+                "lanes add up in one place, so zero_grad(set_to_none=False), clipping or a backward() of your own "
+                "there would change the other lanes' part",
+                "Leave it out: Headway zeroes gradients, and clips them if the job has clip_norm.",
+            )
 
 
 def _flats(parameters: list[nn.Parameter], extra: int) -> list[Flat]:

@@ -1,0 +1,1 @@
+"""Contract suites, shipped for whoever writes a strategy of their own."""
