@@ -3,8 +3,8 @@
     python benchmarks/step_time.py [--steps 150] [--repeats 3]
 
 The two alternate, so that a noisy machine is noisy for both. Two shapes: lanes = workers (the same kernels on both
-sides: what is left is Headway's own cost) and 8 lanes (what the recipe uses: smaller batches, more of them, against DDP's
-one batch per worker). Data: data/fashion-mnist, from `headway data get fashion-mnist`.
+sides: what is left is Headway's own cost) and 8 lanes (what the recipe uses: smaller batches, more of them, against
+DDP's one batch per worker). Data: data/fashion-mnist, from `headway data get fashion-mnist`.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def main() -> None:
     keep(
         "step_time",
         {
-            "what": f"Fashion-MNIST CNN, {WORKERS} workers, global batch {GLOBAL_BATCH}, median step over {options.steps}",
+            "what": f"Fashion-MNIST CNN, {WORKERS} workers, global batch {GLOBAL_BATCH}, median of {options.steps} steps",
             **{k: summary(v) for k, v in found.items()},
             "ratio_2_lanes": summary(pairs["headway_2_lanes_s"]),
             "ratio_8_lanes": summary(pairs["headway_8_lanes_s"]),

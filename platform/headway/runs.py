@@ -143,15 +143,16 @@ def create(runs: Path, name: str | None, job: Job) -> RunFolder:
     folder = RunFolder(runs.resolve() / chosen)
     try:
         runs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"runs cannot be kept in {runs}", str(error), "Give another folder: --runs.") from None
+    try:
         folder.path.mkdir()
     except FileExistsError:
         reason = "a run of that name is there" if folder.path.is_dir() else "a file is in the way"
         remedy = f"Choose another --name, or go on with it: headway resume {chosen}"
         raise BadInput(f"{folder.path} is taken", reason, remedy) from None
     except OSError as error:
-        raise BadInput(
-            f"runs cannot be kept in {runs}", str(error), "Give a folder you can write to: --runs."
-        ) from None
+        raise BadInput(f"runs cannot be kept in {runs}", str(error), "Give another folder: --runs.") from None
     write_job(folder, job)
     folder.write({"run": chosen, "state": "running", "created": time.time()})
     return folder

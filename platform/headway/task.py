@@ -1,4 +1,4 @@
-"""What a user writes: a `Task` is the model, the optimiser, the loss on a batch. It knows nothing of workers or strategies."""
+"""What a user writes: a `Task` is the model, the optimiser, the loss on a batch. It knows nothing of workers."""
 
 from __future__ import annotations
 

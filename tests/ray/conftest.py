@@ -1,4 +1,4 @@
-"""A small real job outside the repository, a command line in a process of its own, and one Ray for what needs no own."""
+"""A small job outside the repository, a command line in a process of its own, and one Ray for what needs no own."""
 
 from __future__ import annotations
 

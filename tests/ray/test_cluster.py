@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-
 from tests.ray.conftest import Command, Project
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -1,4 +1,4 @@
-"""What the command line answers to bad input: fact, reason, remedy on standard error, exit code 2, and nothing started."""
+"""What the command line answers to bad input: fact, reason, remedy on standard error, exit code 2, nothing started."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_what_is_no_job(run: Run, job: Path, text: str) -> None:
 
 
 def test_a_full_disk_is_seen_before_the_start(run: Run, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = namedtuple("usage", "total used free")  # noqa: PYI024
+    usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100, 100, 10))
     code, _, err = run("train", str(job))
     assert code == 2
