@@ -117,7 +117,7 @@ def main() -> None:
     keep(
         "step_time",
         {
-            "what": f"Fashion-MNIST CNN, {WORKERS} workers, global batch {GLOBAL_BATCH}, median of {options.steps} steps",
+            "what": f"Fashion-MNIST CNN, {WORKERS} workers, batch {GLOBAL_BATCH}, median of {options.steps} steps",
             **{k: summary(v) for k, v in found.items()},
             "ratio_2_lanes": summary(pairs["headway_2_lanes_s"]),
             "ratio_8_lanes": summary(pairs["headway_8_lanes_s"]),

@@ -119,8 +119,10 @@ class Lane:
     def _look_ahead(self, epoch: int, window: Window, windows: tuple[Window, ...]) -> None:
         if window.index + 1 < len(windows):
             then, coming = epoch, windows[window.index + 1]
-        else:
+        elif self._order.shuffle:
             then, coming = epoch + 1, self._order.windows(epoch + 1, self._lane)[0]
+        else:  # evaluation walks the same epoch again
+            then, coming = epoch, windows[0]
         here, next_place = (epoch, window.index), (then, coming.index)
         if next_place not in self._windows:
             self._windows = {p: f for p, f in self._windows.items() if p == here}

@@ -43,7 +43,7 @@ def tensors(arrays: dict[str, Any], rows: int, device: torch.device) -> dict[str
         )
     batch = {}
     for name, array in arrays.items():
-        tensor = array if isinstance(array, torch.Tensor) else torch.from_numpy(_writable(np.asarray(array)))
+        tensor = array if isinstance(array, torch.Tensor) else _tensor(name, np.asarray(array))
         if tensor.dim() == 0 or tensor.shape[0] != rows:
             raise BadInput(
                 f"transform returned {name!r} with shape {tuple(tensor.shape)} for {rows} rows",
@@ -52,6 +52,15 @@ def tensors(arrays: dict[str, Any], rows: int, device: torch.device) -> dict[str
             )
         batch[name] = tensor.to(device)
     return batch
+
+
+def _tensor(name: str, array: np.ndarray[Any, Any]) -> torch.Tensor:
+    try:
+        return torch.from_numpy(_writable(array))
+    except (TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        remedy = "Return arrays of numbers or booleans."
+        raise BadInput(f"transform returned {name!r} of type {array.dtype}", reason, remedy) from None
 
 
 def seed(job_seed: int, epoch: int, step: int, lane: int) -> None:

@@ -1,7 +1,8 @@
 """Buffers of the model (batch norm's running statistics) by lane, so that they do not depend on who carries which lane.
 
-Every lane of a step begins with the same buffers. Floating-point buffers then become the lanes' mean, weighted by their
-rows; counters (integers) become what the step's fullest lane made of them.
+Every lane of a step begins with the same buffers. Floating-point buffers are then moved by the mean of what the lanes
+changed, weighted by their rows: a buffer that no lane changes stays what it is to the bit. Counters (integers) become
+what the step's fullest lane made of them.
 """
 
 from __future__ import annotations
@@ -21,37 +22,41 @@ class LaneBuffers:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        kept = {name for name, _ in model.state_dict(keep_vars=True).items()}
-        buffers = [b for name, b in model.named_buffers() if name in kept]
-        self._floats = [b for b in buffers if b.is_floating_point()]
-        self._counters = [b for b in buffers if not b.is_floating_point() and not b.is_complex()]
-        self._num_floats = sum(b.numel() for b in self._floats)
-        self.size = self._num_floats + COUNTER_WORDS * sum(b.numel() for b in self._counters)
+        # By owner and name, not as tensors: a module may put a new tensor in a buffer's place.
+        self._places = _places(model)
+        floats, counters = self._now()
+        self._num_floats = sum(b.numel() for b in floats)
+        self.size = self._num_floats + COUNTER_WORDS * sum(b.numel() for b in counters)
         self._packed = torch.zeros(self.size)
-        self._before: list[torch.Tensor] = []
+        self._floats: list[torch.Tensor] = []
+        self._counters: list[torch.Tensor] = []
         self._first = True
 
+    @torch.no_grad()
     def begin(self) -> None:
         """Before the first lane of a step."""
-        self._before = [b.clone() for b in (*self._floats, *self._counters)]
+        floats, counters = self._now()
+        self._floats, self._counters = [b.clone() for b in floats], [b.clone() for b in counters]
         self._packed.zero_()
         self._first = True
 
     @torch.no_grad()
     def enter(self) -> None:
         """Before a lane: as at the step's beginning."""
-        if not self._first and self._before:
-            torch._foreach_copy_([*self._floats, *self._counters], self._before)
+        if not self._first:
+            floats, counters = self._now()
+            _copy([*floats, *counters], [*self._floats, *self._counters])
         self._first = False
 
     @torch.no_grad()
     def leave(self, weight: float, counters: bool) -> None:
         """After a lane. weight: its share of the step's rows; counters: whether it speaks for the counters."""
-        if self._floats:
-            flat = torch.cat([b.reshape(-1).float() for b in self._floats])
-            self._packed[: self._num_floats].add_(flat.to("cpu"), alpha=weight)
-        if self._counters and counters:
-            flat = torch.cat([b.reshape(-1).to("cpu", torch.int64) for b in self._counters])
+        floats, counted = self._now()
+        if floats:
+            changes = [_change(b, before).reshape(-1).float() for b, before in zip(floats, self._floats, strict=True)]
+            self._packed[: self._num_floats].add_(torch.cat(changes).to("cpu"), alpha=weight)
+        if counted and counters:
+            flat = torch.cat([b.reshape(-1).to("cpu", torch.int64) for b in counted])
             words = flat.numpy().view("<u2").astype(np.float32)
             self._packed[self._num_floats :] = torch.from_numpy(words)
 
@@ -62,13 +67,46 @@ class LaneBuffers:
     @torch.no_grad()
     def accept(self, summed: torch.Tensor) -> None:
         """Set the buffers from the sum over workers; shape [size]."""
+        floats, counters = self._now()
         at = 0
-        for buffer in self._floats:
-            buffer.copy_(summed[at : at + buffer.numel()].view_as(buffer))
+        for buffer, before in zip(floats, self._floats, strict=True):
+            change = summed[at : at + buffer.numel()].view(buffer.shape)
+            buffer.copy_(before + change.to(before.device, before.dtype))
             at += buffer.numel()
         words = summed[self._num_floats :].numpy().astype("<u2")
-        counters = torch.from_numpy(words.view("<i8").astype(np.int64))
+        numbers = torch.from_numpy(words.view("<i8").astype(np.int64))
         at = 0
-        for buffer in self._counters:
-            buffer.copy_(counters[at : at + buffer.numel()].view_as(buffer))
+        for buffer in counters:
+            buffer.copy_(numbers[at : at + buffer.numel()].view(buffer.shape))
             at += buffer.numel()
+
+    def restore(self) -> None:
+        """As at the step's beginning, for a step that is not committed."""
+        self._first = False
+        self.enter()
+
+    def _now(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        buffers = [module._buffers[name] for module, name in self._places]
+        present = [b for b in buffers if b is not None]
+        floats = [b for b in present if b.is_floating_point()]
+        return floats, [b for b in present if not b.is_floating_point() and not b.is_complex()]
+
+
+def _places(model: nn.Module) -> list[tuple[nn.Module, str]]:
+    kept = set(model.state_dict(keep_vars=True))
+    places = []
+    for full_name, _ in model.named_buffers():
+        owner, _, name = full_name.rpartition(".")
+        if full_name in kept:
+            places.append((model.get_submodule(owner), name))
+    return places
+
+
+def _change(now: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    """What was added. An infinity that stayed (a mask) is no change, though inf - inf is not a number."""
+    return torch.where(now == before, torch.zeros_like(now), now - before)
+
+
+def _copy(to: list[torch.Tensor], values: list[torch.Tensor]) -> None:
+    if to:
+        torch._foreach_copy_(to, values)

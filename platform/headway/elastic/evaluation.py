@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import nn
 
 from headway.elastic import batches, update
+from headway.strategies import exchange
 
 if TYPE_CHECKING:
     from headway.elastic.context import Context
@@ -53,10 +54,12 @@ def _gather(
     sums: torch.Tensor | None, names: list[str], lanes: int, context: Context
 ) -> tuple[torch.Tensor | None, list[str]]:
     known: list[Any] = [None] * context.size
-    dist.all_gather_object(known, names, group=context.handle)
+    with exchange():
+        dist.all_gather_object(known, names, group=context.handle)
     names = max(known, key=len)
     if not names:
         return None, []
     whole = torch.zeros(lanes, len(names), dtype=torch.float64) if sums is None else sums
-    dist.all_reduce(whole, group=context.handle)
+    with exchange():
+        dist.all_reduce(whole, group=context.handle)
     return whole, names

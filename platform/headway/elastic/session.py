@@ -66,6 +66,11 @@ class Session:
         self.metrics: dict[str, float] = {}
         self._make_schedule = schedule
         self._state: dict[str, Any] = {}
+        self._loaded_state: dict[str, Any] = {}
+        self._evaluated_step = -1
+        self._open_step: Step | None = None
+        self._applying = False
+        self._guards: list[Any] = []
         self._saved_step, self._saved_at = 0, 0.0
 
     @property
@@ -76,20 +81,25 @@ class Session:
     def register(self, name: str, state: Any) -> None:
         """Let an object of the user's travel with checkpoints: anything with `state_dict` and `load_state_dict`.
 
-        Call it before the loop; when the run is resumed, its state is loaded at once.
+        Call it before the loop; when the run is resumed, its state is loaded at once (or as the session is entered).
+
+        Raises:
+            BadInput: two objects of one name.
         """
+        if name in self._state:
+            raise BadInput(f"session.register({name!r}) was called twice", "names tell states apart", "Choose another.")
         self._state[name] = state
-        if self.context.start is not None and name in self._loaded_state:
+        if name in self._loaded_state:
             state.load_state_dict(self._loaded_state[name])
 
     def __enter__(self) -> Self:
         context, job = self.context, self.job
         self.model.to(self.device)
+        theirs = self.optimizer
         if job.optimizer is not None:
             self.optimizer = update.named_optimizer(job.optimizer, self.model)
         self.schedule = update.schedule(job.schedule, self.optimizer, self.total_steps, self._make_schedule)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=job.precision == "fp16")
-        self._loaded_state: dict[str, Any] = {}
         if context.start is not None:
             self._restore(context.start.load(self.device))
         elif context.size > 1:
@@ -98,6 +108,7 @@ class Session:
         self.tail = Tail(job.lanes, self.buffers.size)
         self.strategy = create(job.strategy, self.model, context.size, self.tail.size, context.handle)
         self._saved_step, self._saved_at = self.step, time.monotonic()
+        self._guards = [o.register_step_pre_hook(self._refuse_step) for o in {theirs, self.optimizer}]
         context.reporter.began(self.step, context.size, self.total_steps, self.order.steps_per_epoch)
         return self
 
@@ -106,14 +117,9 @@ class Session:
         while self.step < self.total_steps and not self.stopping:
             self.model.train()
             self.context.at = f"step {self.step}"
-            step = Step(self)
-            yield step
-            if not step.committed:
-                raise BadInput(
-                    f"step {step.number} was left before its lanes were done",
-                    "the loop over step.lanes() was broken off or never begun",
-                    "Let the loop over step.lanes() run to its end.",
-                )
+            self._open_step = Step(self)
+            yield self._open_step
+            self._require_commit()
             self._checkpoint_if_due()
 
     def evaluate(self, metrics: Callable[[nn.Module, Any], dict[str, Any]]) -> dict[str, float]:
@@ -127,7 +133,7 @@ class Session:
         """
         if self.context.validation is None:
             return {}
-        self.metrics = evaluate(self, metrics)
+        self.metrics, self._evaluated_step = evaluate(self, metrics), self.step
         self.record(self.metrics)
         return self.metrics
 
@@ -145,16 +151,44 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and self._saved_step != self.step:
+        try:
+            if kind is None:
+                self._end()
+        finally:
+            for guard in self._guards:
+                guard.remove()
+            self.strategy.close()
+
+    def _end(self) -> None:
+        if self._open_step is not None and self._open_step.begun:
+            self._require_commit()  # left by break or return
+        if self._saved_step != self.step:
             self.save("interrupted" if self.stopping and self.step < self.total_steps else "end of the run")
-        if kind is None:
-            self.context.reporter.ended(self.step, update.weights_sha256(self.model))
-        self.strategy.close()
+        self.context.reporter.ended(self.step, update.weights_sha256(self.model))
+
+    def _require_commit(self) -> None:
+        step, self._open_step = self._open_step, None
+        if step is not None and not step.committed:
+            raise BadInput(
+                f"step {step.number} was left before its lanes were done",
+                "the loop over step.lanes() was broken off or never begun",
+                "Let the loop over step.lanes() run to its end.",
+            )
+
+    def _refuse_step(self, *_: Any) -> None:
+        if not self._applying:
+            raise BadInput(
+                "optimizer.step() was called in the loop",
+                "Headway calls it when all lanes of the step are done",
+                "Leave it out, and zero_grad() too.",
+            )
 
     def _checkpoint_if_due(self) -> None:
         rule = self.job.checkpoint
         now = time.monotonic()
         reason = due(self.step, now, self._saved_step, self._saved_at, rule.every_steps, rule.every_s)
+        if reason is None and rule.keep_best and self._evaluated_step == self.step != self._saved_step:
+            reason = "evaluation"  # the best by a metric are only known among those that were judged
         if reason is not None:
             self.save(reason)
 
@@ -178,7 +212,7 @@ class Session:
             "reason": reason,
             "cursor": {"seed": cursor.seed, "epoch": cursor.epoch, "step": cursor.step},
             "samples_sha256": self.samples.hexdigest(),
-            "metrics": self.metrics,
+            "metrics": self.metrics if self._evaluated_step == self.step else {},
             "workers": self.context.size,
         }
 
@@ -199,9 +233,14 @@ class Session:
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(rest["scaler"])
         self._loaded_state = rest["state"]
+        for name, state in self._state.items():
+            if name in self._loaded_state:
+                state.load_state_dict(self._loaded_state[name])
         self.samples = Chain(rest["samples"])
-        self.metrics = dict(self.context.start.facts.get("metrics", {}))
         self.step = self.context.start.step
+        self.metrics = dict(self.context.start.facts.get("metrics", {}))
+        if self.metrics:
+            self._evaluated_step = self.step
 
 
 class Step:
@@ -216,7 +255,7 @@ class Step:
         self.rows = sum(self.sizes)
         self._fullest = max(range(len(self.sizes)), key=self.sizes.__getitem__)
         self.loss = float("nan")
-        self.committed = False
+        self.begun = self.committed = False
         self._lane: int | None = None
         self._mine = [lane for lane in session.lanes if self.sizes[lane]]
 
@@ -228,6 +267,9 @@ class Step:
             loop's body follows the lane; autocast is on where the job asks for mixed precision.
         """
         session = self._session
+        if self.begun:
+            raise BadInput(f"step.lanes() was called twice in step {self.number}", "a step has its lanes once", "")
+        self.begun = True
         session.strategy.begin()
         session.tail.clear()
         session.buffers.begin()
@@ -289,7 +331,9 @@ class Step:
                 "the update was not applied",
                 "Lower the learning rate, set clip_norm, or look at the rows of that step.",
             )
+        session._applying = True
         update.apply(session.optimizer, session.schedule, session.scaler, session.model, session.job.clip_norm)
+        session._applying = False
         session.buffers.accept(session.tail.buffer_values())
         session.samples.add(session.step, session.tail.digests())
         session.step += 1

@@ -13,6 +13,7 @@ from torch import nn
 
 from headway.core import schedules
 from headway.errors import BadInput
+from headway.strategies import exchange
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -90,6 +91,8 @@ def apply(
     scaler.step(optimizer)
     scaler.update()
     if scheduler is not None:
+        if scaler.is_enabled():
+            optimizer._opt_called = True  # type: ignore[attr-defined]  # an overflow in the first step is no mistake
         scheduler.step()
 
 
@@ -97,7 +100,11 @@ def apply(
 def broadcast(model: nn.Module, group: Any) -> None:
     """Give rank 0's parameters and buffers to all, so that a model built unseeded is still one model."""
     for tensor in (*model.parameters(), *model.buffers()):
-        dist.broadcast(tensor, 0, group=group)
+        whole = tensor.contiguous()  # a channels_last weight is not, and torch refuses it
+        with exchange():
+            dist.broadcast(whole, 0, group=group)
+        if whole is not tensor:
+            tensor.copy_(whole)
 
 
 def weights_sha256(model: nn.Module) -> str:

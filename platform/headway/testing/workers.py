@@ -35,7 +35,7 @@ def run(
     Raises:
         AssertionError: a worker raised (holds its traceback), or did not end in time.
     """
-    _processes.set_forkserver_preload(["headway.strategies.all_reduce"])  # import torch once, not once per worker
+    _processes.set_forkserver_preload(["headway.strategies.all_reduce", "torch._dynamo"])  # seconds, once
     pipes, processes = [], []
     for rank in range(workers):
         receive, send = _processes.Pipe(duplex=False)
