@@ -88,7 +88,7 @@ class LanguageModel(headway.Task):
         context: int = 256,
         width: int = 128,
         heads: int = 4,
-        layers: int = 4,
+        layers: int = 3,
         dropout: float = 0.0,
         rate: float = 3e-3,
         decay: float = 0.1,
