@@ -80,11 +80,6 @@ class LaneBuffers:
             buffer.copy_(numbers[at : at + buffer.numel()].view(buffer.shape))
             at += buffer.numel()
 
-    def restore(self) -> None:
-        """As at the step's beginning, for a step that is not committed."""
-        self._first = False
-        self.enter()
-
     def _now(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         buffers = [module._buffers[name] for module, name in self._places]
         present = [b for b in buffers if b is not None]
