@@ -65,7 +65,7 @@ class RowGroups:
         except (OSError, pa.ArrowException, IndexError) as error:
             raise BadData(
                 f"row group {index} of {path} cannot be read",
-                str(error).splitlines()[0],
+                (str(error) or type(error).__name__).splitlines()[0],
                 "Run `headway data check` on it.",
             ) from error
         if table.num_rows != shard.row_groups[index]:

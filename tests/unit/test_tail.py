@@ -1,0 +1,62 @@
+"""What rides on the reduction arrives as it was sent."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headway.core.digest import of_ids
+from headway.elastic.tail import Tail
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 5), st.integers(0, 2**40))
+def test_workers_tails_add_up_to_the_whole(lanes: int, workers: int, buffers: int, first: int) -> None:
+    tails = [Tail(lanes, buffers) for _ in range(workers)]
+    for lane in range(lanes):
+        tail = tails[lane % workers]
+        tail.ids(lane, np.arange(first + lane, first + lane + 3))
+        tail.loss(lane, torch.tensor(float(lane) / 7))
+    tails[0].buffers(torch.arange(buffers).float())
+    assert all(tail.values.shape == (tail.size,) for tail in tails)
+    whole = torch.stack([tail.values for tail in tails]).sum(0)
+    tails[-1].take(whole)
+    wanted = [of_ids(np.arange(first + lane, first + lane + 3)) for lane in range(lanes)]
+    assert np.array_equal(tails[-1].digests(), np.stack(wanted))
+    assert tails[-1].losses() == [torch.tensor(lane / 7).item() for lane in range(lanes)]
+    assert tails[-1].buffer_values().tolist() == list(range(buffers))
+    assert not tails[-1].stopping()
+
+
+def test_one_worker_that_wants_to_stop_is_enough() -> None:
+    tails = [Tail(2, 0) for _ in range(3)]
+    tails[1].stop(True)
+    tails[0].take(sum(tail.values for tail in tails))  # type: ignore[arg-type]
+    assert tails[0].stopping()
+
+
+def test_clearing_forgets_the_step_before() -> None:
+    tail = Tail(2, 2)
+    tail.ids(0, np.arange(3))
+    tail.loss(1, torch.tensor(2.0))
+    tail.stop(True)
+    tail.buffers(torch.ones(2))
+    tail.clear()
+    assert tail.values.count_nonzero() == 0
+
+
+def test_a_loss_that_is_no_number_spoils_only_its_place() -> None:
+    tail, other = Tail(3, 1), Tail(3, 1)
+    tail.loss(1, torch.tensor(float("nan")))
+    other.ids(2, np.arange(5))
+    tail.take(tail.values + other.values)
+    assert [loss == loss for loss in tail.losses()] == [True, False, True]
+    assert np.array_equal(tail.digests()[2], of_ids(np.arange(5)))
+
+
+def test_an_empty_lane_has_a_digest_of_zeros() -> None:
+    tail = Tail(2, 0)
+    tail.ids(0, np.arange(5))
+    tail.take(tail.values.clone())
+    assert tail.digests()[1].tolist() == [0, 0, 0, 0]
