@@ -77,10 +77,11 @@ def check(job: Job, space: Path | None = None, source: code.Source | None = None
     if space is not None and size is not None:
         _check_space(job, size, space)
     sizes = order.sizes(order.steps_per_epoch - 1)
+    total_steps = job.steps or (job.epochs or 0) * order.steps_per_epoch
     return Plan(
         rows=order.rows,
         steps_per_epoch=order.steps_per_epoch,
-        total_steps=job.steps or (job.epochs or 0) * order.steps_per_epoch,
+        total_steps=total_steps,
         global_batch=job.global_batch,
         last_batch=sum(sizes),
         lanes_per_worker={
@@ -91,7 +92,7 @@ def check(job: Job, space: Path | None = None, source: code.Source | None = None
         digest=digest(job, datasets["train"]),
         source=source,
         datasets=datasets,
-        warnings=_warnings(job, order.rows, sizes),
+        warnings=_warnings(job, order.rows, sizes, total_steps),
     )
 
 
@@ -132,6 +133,12 @@ def _measure(job: Job, found: Any) -> tuple[int | None, int | None]:
     from headway.elastic.update import named_optimizer, schedule
 
     if not inspect.isclass(found):
+        try:
+            inspect.signature(found).bind(**job.arguments)
+        except TypeError as error:
+            raise BadInput(
+                f"arguments={job.arguments}", f"{found.__name__}(): {error}", "Mend the arguments."
+            ) from None
         return None, None
     if getattr(found, "loss", None) is Task.loss:
         raise BadInput(
@@ -196,12 +203,14 @@ def _check_space(job: Job, size: int, space: Path) -> None:
         )
 
 
-def _warnings(job: Job, rows: int, last: list[int]) -> list[str]:
+def _warnings(job: Job, rows: int, last: list[int], total_steps: int) -> list[str]:
     found = []
     if rows < job.global_batch:
         found.append(f"the training set has {rows} rows, less than one global batch of {job.global_batch}")
     if 1 in last:
         found.append("the last step of an epoch has a lane with a single row, which BatchNorm1d refuses")
+    if job.schedule is not None and job.schedule.warmup_steps >= total_steps:
+        found.append(f"schedule.warmup_steps={job.schedule.warmup_steps} outlasts the run of {total_steps} steps")
     if job.checkpoint.every_steps is None and job.checkpoint.every_s is None:
         found.append("no checkpoints until the end: set checkpoint.every_steps or every_s")
     return found

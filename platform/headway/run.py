@@ -88,6 +88,7 @@ def train(
     checked = plan.check(job, space=folder)
     run = runs.create(folder, name, job)
     with run.led():
+        _tell(watch, run, checked, [f"note: {warning}" for warning in checked.warnings])
         return _lead(run, job, checked, address, watch)
 
 
@@ -126,12 +127,16 @@ def resume(
 
         start, passed_over = Store(run.checkpoints, checked.digest, job.checkpoint).newest()
         runs.write_job(run, job)
-        if watch is not None:
-            where = f"step {start.step}" if start else "the beginning: it has no sound checkpoint"
-            notes = [f"passed over a damaged checkpoint: {reason}" for reason in passed_over]
-            watch(Progress(run.name, start.step if start else 0, checked.total_steps, 0, None, 0.0, 0.0, 0, {},
-                           [*notes, f"resuming {run.name} from {where}"]))  # fmt: skip
+        where = f"step {start.step}" if start else "the beginning: it has no sound checkpoint"
+        notes = [f"passed over a damaged checkpoint: {reason}" for reason in passed_over]
+        _tell(watch, run, checked, [*notes, f"resuming {run.name} from {where}"])
         return _lead(run, job, checked, address, watch)
+
+
+def _tell(watch: Watch | None, run: runs.RunFolder, checked: plan.Plan, messages: list[str]) -> None:
+    """Messages from before the first worker starts."""
+    if watch is not None:
+        watch(Progress(run.name, 0, checked.total_steps, 0, None, 0.0, 0.0, 0, {}, messages))
 
 
 def _source(run: runs.RunFolder, job: Job) -> code.Source:
