@@ -13,13 +13,15 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from headway.errors import BadInput, nearest
 from headway.job import Job, to_yaml
+
+GLANCE_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -114,21 +116,21 @@ class RunFolder:
             BadInput: another process does.
         """
         with (self.path / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise BadInput(
-                    f"run {self.name} is running", "another process leads it", "Wait for its end, or stop that process."
-                ) from None
+            deadline = time.monotonic() + GLANCE_S
+            while not _locked(lock, fcntl.LOCK_EX):
+                if time.monotonic() > deadline:  # longer than `is_led` holds it
+                    remedy = "Wait for its end, or stop that process."
+                    raise BadInput(f"run {self.name} is running", "another process leads it", remedy)
+                time.sleep(0.01)
             yield
 
     def is_led(self) -> bool:
         """Whether a process leads the run now."""
-        try:
-            with self.led():
-                return False
-        except BadInput:
-            return True
+        path = self.path / ".lock"
+        if not path.exists():
+            return False
+        with path.open() as lock:  # only read: the run may be somebody else's
+            return not _locked(lock, fcntl.LOCK_SH)
 
 
 def create(runs: Path, name: str | None, job: Job) -> RunFolder:
@@ -178,9 +180,21 @@ def find(runs: Path, name: str) -> RunFolder:
 
 
 def every(runs: Path) -> list[RunFolder]:
-    """All runs of a folder, oldest first."""
-    found = [RunFolder(path.parent.resolve()) for path in runs.glob("*/run.json")]
-    return sorted(found, key=lambda run: run.read().get("created", 0.0))
+    """All runs of a folder, oldest first; a folder whose run.json is damaged is none."""
+    found = []
+    for path in runs.glob("*/run.json"):
+        run = RunFolder(path.parent.resolve())
+        with suppress(BadInput):
+            found.append((run.read().get("created", 0.0), run.name, run))
+    return [run for *_, run in sorted(found, key=lambda entry: entry[:2])]
+
+
+def _locked(file: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _free(runs: Path, name: str) -> str:
