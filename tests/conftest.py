@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +20,19 @@ from headway.data.manifest import Manifest, Shard, schema_of, write
 # The same examples on every machine, and no clock: the machine may be busy with other work.
 settings.register_profile("house", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("house")
+
+RAY_FOLDER = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Ray's sessions go to a folder of these tests; a short one, since it holds Unix sockets."""
+    config.stash[RAY_FOLDER] = tempfile.mkdtemp(prefix="headway-")
+    os.environ["RAY_TMPDIR"] = config.stash[RAY_FOLDER]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[RAY_FOLDER], ignore_errors=True)
+
 
 MakeDataset = Callable[..., Path]
 

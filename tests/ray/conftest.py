@@ -159,7 +159,7 @@ class Command:
 def headway(tmp_path: Path) -> Iterator[Callable[..., Command]]:
     """Start `headway ARGUMENTS` in its own session and an empty folder; what still runs at the end is killed."""
     started: list[subprocess.Popen[str]] = []
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
+    env = {k: v for k, v in os.environ.items() if k == "RAY_TMPDIR" or not k.startswith(("RAY_", "MLFLOW_"))}
 
     def start(*arguments: object) -> Command:
         command = [sys.executable, "-m", "headway.cli.app", *map(str, arguments)]

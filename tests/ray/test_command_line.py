@@ -117,6 +117,7 @@ def test_interrupted_by_ctrl_c_and_resumed(
     assert resumed["losses"] == undisturbed["losses"]
 
 
+@pytest.mark.slow
 def test_nothing_is_left_behind(project: Project, headway: Callable[..., Command]) -> None:
     command = headway("train", project.job, "--set", "epochs=null", "--set", "steps=3", "--json")
     group = command.process.pid

@@ -438,6 +438,20 @@ def test_evaluation_weighs_rows(open_session: Callable[..., Session], folder: Pa
     assert training.model.training
 
 
+def test_what_the_user_froze_stays_frozen(open_session: Callable[..., Session]) -> None:
+    net = Net()
+    training = open_session(net)
+    with training:
+        for step in training.steps():
+            if step.number == 0:
+                net.body[1].eval()
+            assert net.training
+            assert not net.body[1].training
+            for batch in step.lanes():
+                step.backward(loss(net, batch))
+            training.evaluate(lambda model, batch: {"loss": loss(model, batch)})
+
+
 def test_without_a_validation_set_there_is_nothing_to_evaluate(
     open_session: Callable[..., Session], folder: Path
 ) -> None:

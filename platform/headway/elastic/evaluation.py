@@ -23,6 +23,7 @@ def evaluate(session: Session, metrics: Callable[[nn.Module, Any], dict[str, Any
     context = session.context
     assert context.validation is not None
     order = context.validation.order
+    training = {module: module.training for module in session.model.modules()}
     session.model.eval()
     names: list[str] = []
     sums: torch.Tensor | None = None
@@ -39,7 +40,8 @@ def evaluate(session: Session, metrics: Callable[[nn.Module, Any], dict[str, Any
                 names = sorted(found)
                 sums = torch.zeros(session.job.lanes, len(names), dtype=torch.float64)
             sums[lane] += rows * torch.tensor([float(found[name]) for name in names], dtype=torch.float64)
-    session.model.train()
+    for module, mode in training.items():  # not train(): what the user froze stays frozen
+        module.training = mode
     if context.size > 1:
         sums, names = _gather(sums, names, session.job.lanes, context)
     if sums is None:

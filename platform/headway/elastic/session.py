@@ -113,9 +113,13 @@ class Session:
         return self
 
     def steps(self) -> Iterator[Step]:
-        """The steps that remain, one optimiser update each. Ends early when the run is asked to stop."""
+        """The steps that remain, one optimiser update each. Ends early when the run is asked to stop.
+
+        The model is put into training mode once, at the beginning, so that parts which the loop then sets to `eval()`
+        stay as they are.
+        """
+        self.model.train()
         while self.step < self.total_steps and not self.stopping:
-            self.model.train()
             self.context.at = f"step {self.step}"
             self._open_step = Step(self)
             yield self._open_step

@@ -222,6 +222,8 @@ class Writer:
         return recording
 
     def _save(self, offset: int) -> None:
+        with self._news:
+            self._error = ""  # before the offset: whoever waits for that reads the error next
         kept = self._progress
         before, kept.offset = kept.offset, offset
         try:
