@@ -65,9 +65,11 @@ def _begin(config: dict[str, Any], rank: int) -> Context | None:
     import torch
     import torch.distributed as dist
 
+    from headway.elastic.memory import keep_freed
     from headway.elastic.reporter import Reporter
     from headway.job import Job
 
+    keep_freed()
     size = ray.train.get_context().get_world_size()
     job = Job.model_validate(config["job"])
     torch.set_num_threads(job.workers.cpus)
