@@ -21,4 +21,5 @@ def keep_freed() -> bool:
     except (OSError, AttributeError):
         return False
     settings = ((M_MMAP_THRESHOLD, MMAP_BYTES), (M_TRIM_THRESHOLD, KEPT_BYTES), (M_TOP_PAD, PAD_BYTES))
-    return sum(mallopt(name, value) for name, value in settings) == len(settings)
+    taken: int = sum(mallopt(name, value) for name, value in settings)
+    return taken == len(settings)
