@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
 import sys
 import threading
 import time
@@ -20,6 +22,7 @@ from headway.report import Report
 from headway.report import load as load_report
 
 POLL_S = 0.2
+KNOCK_S = 10.0
 TRACKING_CLOSE_S = 60.0
 
 
@@ -89,7 +92,11 @@ def train(
     run = runs.create(folder, name, job)
     with run.led():
         _tell(watch, run, checked, [f"note: {warning}" for warning in checked.warnings])
-        return _lead(run, job, checked, address, watch)
+        try:
+            return _lead(run, job, checked, address, watch)
+        except BadInput:  # there is no cluster to run on: as if nothing had been started
+            shutil.rmtree(run.path, ignore_errors=True)
+            raise
 
 
 def resume(
@@ -313,19 +320,32 @@ def _ray(job: Job, address: str | None, run: runs.RunFolder) -> Iterator[bool]:
         cpus = max(os.cpu_count() or 1, job.workers.max * job.workers.cpus + 1)
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=256 * 2**20, **quiet)
     else:
+        _knock(str(address))
         shipped = {"working_dir": str(run.code), "py_modules": [str(Path(__file__).parent)]}
         try:
             ray.init(address=address, runtime_env=shipped, **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise BadInput(
-                f"--address {address}",
-                f"no Ray cluster answers there ({str(error).splitlines()[0]})",
-                "Check the address, or leave it out to run on this machine.",
-            ) from None
+            raise _no_cluster(str(address), error) from None
     try:
         yield embedded
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Refuse an address where nobody listens; Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit() or "://" in address:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, error) from None
+
+
+def _no_cluster(address: str, error: Exception) -> BadInput:
+    reason = f"no Ray cluster answers there ({str(error).splitlines()[0]})"
+    return BadInput(f"--address {address}", reason, "Check the address, or leave it out to run on this machine.")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,7 +43,8 @@ def test_training_on_it(cluster: Any, project: Project, headway: Callable[..., C
         assert report["workers"][0]["workers"] == 3
 
 
-def test_no_cluster_there(project: Project, headway: Callable[..., Command], free_port: int) -> None:
+def test_no_cluster_there(project: Project, headway: Callable[..., Command], free_port: int, tmp_path: Path) -> None:
     code, _, err = headway("train", project.job, "--address", f"127.0.0.1:{free_port}").end()
     assert code == 2
     assert "no Ray cluster answers there" in err
+    assert not list(tmp_path.glob("runs/*"))
