@@ -30,7 +30,7 @@ def peer(steps: int) -> float:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={WORKERS}"]
     done = subprocess.run(
         [*command, __file__, "--as-peer", "--steps", str(steps)],
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         timeout=600,
         check=True,
@@ -74,6 +74,7 @@ def be_peer(steps: int) -> None:
             times.append(time.perf_counter())
             if len(times) > steps:
                 break
+    dist.barrier()
     if dist.get_rank() == 0:
         print(json.dumps({"step_s": per_step(times)}))
     dist.destroy_process_group()
