@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+from headway.durable import sync_folder, take_place
 from headway.errors import BadCheckpoint
 
 FORMAT = "headway-checkpoint/1"
@@ -141,7 +142,7 @@ def write(
             return None
         _take_place(temporary, target)
         sync_folder(root)
-    except BaseException:
+    except BaseException:  # raised again: nothing half-written stays, whatever the cause
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return Checkpoint(target, step, job, size, written, facts)
@@ -160,27 +161,12 @@ def clean(root: Path) -> None:
 
 
 def _take_place(temporary: Path, target: Path) -> None:
-    """Rename, with what has the name already (a damaged one, or one of an earlier attempt) aside until it is done."""
+    """Rename; what has the name already is a damaged one, or one of an earlier attempt."""
     aside = target.with_name(f".replaced-{target.name}")
     if target.exists():
         shutil.rmtree(aside, ignore_errors=True)
-        target.rename(aside)
-    try:
-        temporary.rename(target)
-    except OSError:
-        if aside.exists():
-            aside.rename(target)
-        raise
+    take_place(temporary, target, aside)
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class _Tee(io.RawIOBase):

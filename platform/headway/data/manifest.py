@@ -16,6 +16,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headway.durable import sync_folder
 from headway.errors import BadData
 
 if TYPE_CHECKING:
@@ -180,16 +181,7 @@ def write(folder: str | Path, manifest: Manifest) -> None:
         temporary.rename(folder / FILE)
     finally:
         temporary.unlink(missing_ok=True)
-    sync(folder)
-
-
-def sync(folder: Path) -> None:
-    """Make a folder's entries durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(folder)
 
 
 def quick_check(folder: str | Path, manifest: Manifest) -> None:

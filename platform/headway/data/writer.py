@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headway import __version__
-from headway.data.manifest import FILE, Manifest, Shard, schema_of, sync, write
+from headway.data.manifest import FILE, Manifest, Shard, schema_of, write
 from headway.data.sizing import Sizes, gathered
 from headway.data.tensors import TensorType
+from headway.durable import sync_folder, take_place
 from headway.errors import BadData, BadInput
 
 MAX_LABELS = 10_000
@@ -84,15 +85,8 @@ def _only_datasets(folder: Path) -> bool:
 def _publish(folder: Path, destination: Path, force: bool) -> None:
     refuse_taken(destination, force)
     aside = folder.with_name(folder.name + ".old")
-    if destination.exists():
-        destination.rename(aside)
-    try:
-        folder.rename(destination)
-    except OSError:
-        if aside.exists():
-            aside.rename(destination)
-        raise
-    sync(destination.parent)
+    take_place(folder, destination, aside)
+    sync_folder(destination.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 

@@ -80,7 +80,7 @@ def _work(pipe: Any, function: Callable[..., Any], rank: int, workers: int, fold
         limit = datetime.timedelta(seconds=TIMEOUT_S)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=workers, timeout=limit)
         value = function(rank, workers, *arguments)
-    except BaseException:
+    except BaseException:  # told to the parent, which raises it
         pipe.send((True, traceback.format_exc()))
     else:
         pipe.send((False, value))
