@@ -1,0 +1,658 @@
+"""Who trains, and who carries what: the decisions of an elastic run, as a state machine.
+
+`Membership.step(event)` takes what happened and returns what is to be done, each action with its reason. It reads no
+clock and does no I/O: times come with the events. The same machine runs under Ray, under property tests and in the
+simulator.
+
+A *generation* is a numbered membership that was published. Its members arrive (they stop between two steps, or in the
+middle of one that broke), and when the last has arrived all are told to go: they build their process group, whoever is
+behind takes the state of whoever is ahead, and they train. A planned change (a worker that joins, one that is drained)
+waits until the members reach the end of a step. An urgent one (a member is gone) breaks the exchange that they are in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from headway.core.lanes import moved
+
+WARMING, READY, MEMBER, LEAVING, FINISHED = "warming", "ready", "member", "leaving", "finished"
+PLANNED = ("joined", "drained", "rebalanced")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the job says about its workers.
+
+    Args:
+        lanes: of the run.
+        min: fewest workers to train with.
+        max: most workers.
+        gather_s: how long the first generation waits for workers that are starting, once `min` are ready.
+        leave_s: how long before its deadline a drained worker leaves at the latest, replaced or not.
+        slow: "report", "rebalance" (fewer lanes) or "replace", for workers that are slower than the others.
+        divergences: after so many a worker whose replica differs is evicted.
+        blips: so often in a row may an exchange break with nobody gone.
+    """
+
+    lanes: int
+    min: int = 1
+    max: int = 1
+    gather_s: float = 3.0
+    leave_s: float = 2.0
+    slow: str = "report"
+    divergences: int = 2
+    blips: int = 5
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A published membership.
+
+    Args:
+        number: grows by at least one from each to the next.
+        members: worker ids in order of rank.
+        lanes: what each member carries.
+        urgent: a member of the one before is gone: leave the exchange at once.
+        reason: in words.
+    """
+
+    number: int
+    members: tuple[str, ...]
+    lanes: tuple[tuple[int, ...], ...]
+    urgent: bool
+    reason: str
+
+    def carries(self) -> dict[str, tuple[int, ...]]:
+        """Lanes by worker."""
+        return dict(zip(self.members, self.lanes, strict=True))
+
+
+# Events. `at` is the time in seconds on any one clock that does not go back.
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A worker that was launched has a place and starts to warm up."""
+
+    worker: str
+    node: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A worker has warmed up and could enter."""
+
+    worker: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A member of a generation has stopped and waits for the others.
+
+    Args:
+        step: steps it has committed; -1 for one that holds no state.
+        exchanges: completed exchanges of any kind, which tell apart workers of one step.
+    """
+
+    worker: str
+    generation: int
+    step: int
+    exchanges: int
+    at: float
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A member's first step in a generation is committed. pause_s: seconds since its last step before that."""
+
+    worker: str
+    generation: int
+    step: int
+    pause_s: float
+    at: float
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A member's exchange with the others broke off."""
+
+    worker: str
+    generation: int
+    at: float
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A worker is no more, or is to be held for gone.
+
+    Args:
+        cause: process_died, node_died, link_cut, stopped, hung, start_failed.
+        silent_s: seconds between its last sign of life and this event.
+    """
+
+    worker: str
+    cause: str
+    at: float
+    silent_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Drained:
+    """Notice that a worker's machine will be taken away at a deadline."""
+
+    worker: str
+    deadline: float
+    at: float
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A member takes `factor` times as long per lane as the others; 1.0 says that it no longer does."""
+
+    worker: str
+    factor: float
+    at: float
+
+
+@dataclass(frozen=True)
+class Diverged:
+    """A member's replica differed from the majority's, and was healed."""
+
+    worker: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Raised:
+    """The user's code raised on a worker."""
+
+    worker: str
+    message: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A member has done all steps."""
+
+    worker: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time passes."""
+
+    at: float
+
+
+Event = Placed | Ready | Arrived | Committed | Lost | Gone | Drained | Slow | Diverged | Raised | Finished | Tick
+
+# Actions
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Find a place for a new worker and start it, `after_s` seconds from now."""
+
+    worker: str
+    after_s: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Publish:
+    """Tell all workers of a generation."""
+
+    generation: Generation
+
+
+@dataclass(frozen=True)
+class Go:
+    """All members have arrived: build the group.
+
+    Args:
+        source: the member whose state is the newest, if anybody holds one; None: begin from the newest checkpoint.
+        positions: (steps, exchanges) of each member, in order of rank; (-1, _) for one without state.
+    """
+
+    generation: Generation
+    source: str | None
+    positions: tuple[tuple[int, int], ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Too few are left: members stop and hold their state.
+
+    Args:
+        number: takes a generation's number, so that members can tell it from older news.
+        urgent: as for a generation.
+        save: they reach the end of their step and write a checkpoint first, since all of them will be gone.
+    """
+
+    number: int
+    urgent: bool
+    save: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Dismiss:
+    """End a worker's process and free its place."""
+
+    worker: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Save:
+    """Take a checkpoint now."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """Training goes on after an incident.
+
+    Args:
+        cause: of the first event of the incident; joined and drained for planned changes.
+        pause_s: longest time between two committed steps of one member.
+    """
+
+    cause: str
+    workers: tuple[str, ...]
+    generation: int
+    step: int
+    detected_at: float
+    resumed_at: float
+    silent_s: float
+    pause_s: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class End:
+    """All is done."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Fail:
+    """The run cannot go on."""
+
+    reason: str
+    worker: str | None = None
+
+
+Action = Launch | Publish | Go | Pause | Dismiss | Save | Recovered | End | Fail
+
+
+@dataclass
+class Worker:
+    """What is known of a worker that was launched and is not gone."""
+
+    phase: str = WARMING
+    node: str | None = None
+    deadline: float | None = None
+    weight: float = 1.0
+    divergences: int = 0
+
+
+@dataclass
+class _Incident:
+    cause: str
+    workers: list[str]
+    at: float
+    silent_s: float
+
+
+@dataclass
+class Membership:
+    """The state machine. Fields are for reading."""
+
+    policy: Policy
+    workers: dict[str, Worker] = field(default_factory=dict)
+    published: Generation | None = None
+    """The newest generation; None before the first, and while training is paused."""
+    active: Generation | None = None
+    """The newest generation that was told to go, if it is not broken."""
+    committed: int = 0
+    """Steps known to be committed."""
+    ended: bool = False
+    _number: int = 0
+    _names: int = 0
+    _asked: set[str] = field(default_factory=set)
+    _arrived: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _last_carried: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    _incident: _Incident | None = None
+    _first_ready_at: float | None = None
+    _blips: int = 0
+    _deaths: int = 0
+    _failed_starts: int = 0
+    _reshape: bool = False
+
+    def begin(self) -> list[Action]:
+        """The actions before any event."""
+        return self._launch("the run begins")
+
+    def step(self, event: Event) -> list[Action]:
+        """Take an event in; returns what is to be done, in order.
+
+        Events of workers that are not known (they were evicted, and have not noticed) have no effect but `Dismiss`.
+        """
+        if self.ended:
+            return []
+        worker = getattr(event, "worker", None)
+        if worker is not None and worker not in self.workers and not isinstance(event, Placed):
+            if worker in self._asked and isinstance(event, Gone):
+                return self._on_gone(event)
+            return [] if isinstance(event, Gone) else [Dismiss(worker, "it is no longer part of the run")]
+        handlers = {
+            Placed: self._on_placed,
+            Ready: self._on_ready,
+            Arrived: self._on_arrived,
+            Committed: self._on_committed,
+            Lost: self._on_lost,
+            Gone: self._on_gone,
+            Drained: self._on_drained,
+            Slow: self._on_slow,
+            Diverged: self._on_diverged,
+            Raised: self._on_raised,
+            Finished: self._on_finished,
+            Tick: self._on_tick,
+        }
+        return handlers[type(event)](event)  # type: ignore[operator, no-any-return]
+
+    # What happens
+
+    def _on_placed(self, event: Placed) -> list[Action]:
+        if event.worker not in self._asked:
+            return [Dismiss(event.worker, "nobody asked for it any more")]
+        self._asked.discard(event.worker)
+        self.workers[event.worker] = Worker(node=event.node)
+        return []
+
+    def _on_ready(self, event: Ready) -> list[Action]:
+        worker = self.workers[event.worker]
+        if worker.phase == WARMING:
+            worker.phase = READY
+            self._failed_starts = 0
+            if self._first_ready_at is None:
+                self._first_ready_at = event.at
+        return self._consider(event.at)
+
+    def _on_arrived(self, event: Arrived) -> list[Action]:
+        generation = self.published
+        if generation is None or event.generation != generation.number or event.worker not in generation.members:
+            return []
+        self._arrived[event.worker] = (event.step, event.exchanges)
+        if len(self._arrived) < len(generation.members):
+            return []
+        positions = tuple(self._arrived[m] for m in generation.members)
+        newest = max(positions)
+        source = generation.members[positions.index(newest)] if newest[0] >= 0 else None
+        self.active = generation
+        self._arrived = {}
+        self._last_carried = generation.carries()
+        reason = "all have arrived" if source else "all have arrived, and nobody holds a state"
+        actions: list[Action] = [Go(generation, source, positions, reason)]
+        for m in [m for m, w in self.workers.items() if w.phase == LEAVING and m not in generation.members]:
+            del self.workers[m]
+            actions.append(Dismiss(m, "the others go on without it"))
+        return actions + self._consider(event.at)
+
+    def _on_committed(self, event: Committed) -> list[Action]:
+        self.committed = max(self.committed, event.step)
+        self._deaths = self._blips = 0
+        incident, active = self._incident, self.active
+        if incident is None or active is None or event.generation != active.number:
+            return []
+        if self.published is not active and self.published is not None and self.published.urgent:
+            return []  # broken again meanwhile
+        self._incident = None
+        return [
+            Recovered(
+                incident.cause,
+                tuple(incident.workers),
+                active.number,
+                event.step,
+                incident.at,
+                event.at,
+                incident.silent_s,
+                event.pause_s,
+                f"step {event.step} is committed by generation {active.number}",
+            )
+        ]
+
+    def _on_lost(self, event: Lost) -> list[Action]:
+        if self.active is None or event.generation != self.active.number:
+            return []  # it is broken already
+        if self.published is not self.active and self.published is not None and self.published.urgent:
+            return []
+        self._blips += 1
+        if self._blips > self.policy.blips:
+            return self._fail(
+                f"the workers' connections to each other broke {self._blips} times in a row with nobody gone; "
+                "they cannot reach each other"
+            )
+        self._note("connection_lost", [event.worker], event.at)
+        self.active = None
+        return self._without(event.at, True, f"{event.worker} lost the others")
+
+    def _on_gone(self, event: Gone) -> list[Action]:
+        self._asked.discard(event.worker)
+        worker = self.workers.pop(event.worker, None)
+        phase = worker.phase if worker else WARMING
+        actions: list[Action] = [Dismiss(event.worker, event.cause)]
+        self._arrived.pop(event.worker, None)
+        if phase != FINISHED:
+            self._deaths += 1
+        if phase in (WARMING, READY):
+            self._failed_starts += 1
+        elif phase in (MEMBER, LEAVING):
+            self._note(event.cause, [event.worker], event.at, event.silent_s)
+        if self._deaths >= 3 * self.policy.max:
+            return actions + self._fail(
+                f"workers died {self._deaths} times without a single new step (the last: {event.worker}, {event.cause})"
+            )
+        involved = self.published is not None and event.worker in self.published.members
+        involved = involved or (self.active is not None and event.worker in self.active.members)
+        if phase != FINISHED and involved:
+            urgent = self.active is None or event.worker in self.active.members
+            if urgent:
+                self.active = None
+            actions += self._without(event.at, urgent, f"{event.worker} is gone ({event.cause})")
+        return actions + self._consider(event.at) + self._launch(f"{event.worker} is gone ({event.cause})")
+
+    def _on_drained(self, event: Drained) -> list[Action]:
+        worker = self.workers[event.worker]
+        if worker.deadline is not None or worker.phase == FINISHED:
+            return []
+        worker.deadline = event.deadline
+        if worker.phase in (WARMING, READY):
+            self._asked.discard(event.worker)
+            del self.workers[event.worker]
+            return [Dismiss(event.worker, "its machine is being taken away"), *self._launch("a machine is taken away")]
+        worker.phase = LEAVING
+        actions = self._launch(f"{event.worker}'s machine is being taken away")
+        others = [w for w in self.workers.values() if w.phase in (MEMBER, READY)]
+        if len(others) < self.policy.min:
+            actions.append(Save(f"{event.worker} is being taken away, and {len(others)} would be left"))
+        return actions + self._consider(event.at)
+
+    def _on_slow(self, event: Slow) -> list[Action]:
+        worker = self.workers[event.worker]
+        if self.policy.slow == "rebalance":
+            weight = round(1.0 / max(event.factor, 1.0), 2)
+            if weight != worker.weight:
+                worker.weight, self._reshape = weight, True
+        elif self.policy.slow == "replace" and event.factor > 1.0 and worker.phase == MEMBER:
+            worker.phase, worker.deadline = LEAVING, float("inf")
+            return self._launch(f"{event.worker} is {event.factor:.1f} times slower") + self._consider(event.at)
+        return self._consider(event.at)
+
+    def _on_diverged(self, event: Diverged) -> list[Action]:
+        worker = self.workers[event.worker]
+        worker.divergences += 1
+        if worker.divergences < self.policy.divergences:
+            return []
+        return self._on_gone(Gone(event.worker, "diverged", event.at))
+
+    def _on_raised(self, event: Raised) -> list[Action]:
+        return self._fail(event.message, event.worker)
+
+    def _on_finished(self, event: Finished) -> list[Action]:
+        self.workers[event.worker].phase = FINISHED
+        members = self.active.members if self.active else self.published.members if self.published else ()
+        if any(m in self.workers and self.workers[m].phase != FINISHED for m in members):
+            return []
+        self.ended = True
+        return [End("every member has finished")]
+
+    def _on_tick(self, event: Tick) -> list[Action]:
+        return self._consider(event.at)
+
+    # What is to be done
+
+    def _stay(self) -> list[str]:
+        """Members that could be in the next generation, in order of rank."""
+        before = self.published.members if self.published else tuple(self._last_carried)
+        alive = [m for m in before if m in self.workers and self.workers[m].phase in (MEMBER, LEAVING, READY)]
+        alive += [m for m, w in self.workers.items() if w.phase in (MEMBER, LEAVING) and m not in alive]
+        return alive
+
+    def _wanted(self, at: float) -> list[str]:
+        """The next generation's members by the wishes of the moment: who stays, then who is ready, at most max.
+
+        Those who are being taken away go as soon as enough others are there and one of them holds the state, or when
+        their deadline is near.
+        """
+        alive = self._stay()
+        staying = [m for m in alive if self.workers[m].phase != LEAVING]
+        fresh = [m for m, w in self.workers.items() if w.phase == READY and m not in staying]
+        wanted = (staying + fresh)[: self.policy.max]
+        for m in alive:
+            worker = self.workers[m]
+            if worker.phase != LEAVING:
+                continue
+            due = at >= (worker.deadline or 0.0) - self.policy.leave_s
+            waits = worker.deadline == float("inf") and len(wanted) < self.policy.max
+            hands_over = not any(w in self._last_carried for w in wanted) and len(wanted) < self.policy.lanes
+            if not due and (len(wanted) < self.policy.min or waits or hands_over):
+                wanted.append(m)
+        order = {m: i for i, m in enumerate(alive)}
+        return sorted(wanted, key=lambda m: order.get(m, len(order)))
+
+    def _consider(self, at: float) -> list[Action]:
+        """Publish a planned change, or a first generation, if it is time."""
+        if self.ended:
+            return []
+        wanted = self._wanted(at)
+        published = self.published
+        if published is None:
+            return self._start(wanted, at)
+        if self._finishing():
+            return []
+        if self._reshape is False and set(wanted) == set(published.members):
+            return []
+        if self.active is not published:
+            return []  # the last change is not through yet; the next one waits, and gathers more
+        if len(wanted) < self.policy.min:
+            gone = [m for m in published.members if m not in wanted]
+            return self._pause(at, False, f"{', '.join(gone)} leave, and fewer than {self.policy.min} are left")
+        joined = [m for m in wanted if m not in published.members]
+        left = [m for m in published.members if m not in wanted]
+        words = [f"{', '.join(joined)} joined" if joined else "", f"{', '.join(left)} left" if left else ""]
+        reason = "; ".join(w for w in words if w) or "lanes are shared anew"
+        self._note("drained" if left else "joined" if joined else "rebalanced", left or joined, at)
+        return self._publish(wanted, at, False, reason)
+
+    def _start(self, wanted: list[str], at: float) -> list[Action]:
+        if len(wanted) < self.policy.min or not wanted:
+            return []
+        warming = any(w.phase == WARMING for w in self.workers.values())
+        gathered = at >= (self._first_ready_at or at) + self.policy.gather_s
+        held = any(self.workers[m].phase == MEMBER for m in wanted)  # members wait with their state: no more delay
+        if len(wanted) < self.policy.max and warming and not gathered and not held:
+            return []
+        return self._publish(wanted, at, True, f"{len(wanted)} workers are ready")
+
+    def _without(self, at: float, urgent: bool, reason: str) -> list[Action]:
+        """Somebody of the published or active generation is gone."""
+        if self._finishing() and not urgent:
+            return []
+        wanted = [m for m in self._wanted(at) if not self._finished(m)]
+        if len(wanted) < self.policy.min or not wanted:
+            if any(w.phase == FINISHED for w in self.workers.values()) and not wanted:
+                self.ended = True
+                return [End("every member that is left has finished")]
+            return self._pause(at, urgent, f"{reason}; {len(wanted)} left, {self.policy.min} needed")
+        return self._publish(wanted, at, urgent, reason)
+
+    def _publish(self, members: Iterable[str], at: float, urgent: bool, reason: str) -> list[Action]:
+        chosen = tuple(members)[: self.policy.lanes]
+        self._number += 1
+        weights = {m: self.workers[m].weight for m in chosen}
+        lanes = moved(self.policy.lanes, chosen, self._last_carried, weights)
+        # A planned generation that was never entered must not hide that the active one is broken.
+        urgent = urgent or self.active is None
+        self.published = Generation(self._number, chosen, lanes, urgent, reason)
+        self._arrived = {}
+        self._reshape = False
+        for m in chosen:
+            if self.workers[m].phase == READY:
+                self.workers[m].phase = MEMBER
+        self._first_ready_at = None
+        return [Publish(self.published)]
+
+    def _pause(self, at: float, urgent: bool, reason: str) -> list[Action]:
+        self._number += 1
+        carried = self._last_carried
+        self.published, self.active, self._arrived = None, None, {}
+        self._last_carried = {m: lanes for m, lanes in carried.items() if m in self.workers}
+        stays = any(w.phase in (MEMBER, READY) for w in self.workers.values())
+        if not urgent:
+            self._note("drained", [m for m, w in self.workers.items() if w.phase == LEAVING], at)
+        if self._first_ready_at is None and any(w.phase == READY for w in self.workers.values()):
+            self._first_ready_at = at
+        return [Pause(self._number, urgent, not urgent and not stays, reason)]
+
+    def _launch(self, reason: str) -> list[Action]:
+        """Ask for as many as are missing to the full number."""
+        if self._finishing():
+            return []
+        there = sum(w.phase in (WARMING, READY, MEMBER) for w in self.workers.values()) + len(self._asked)
+        delay = min(60.0, 2.0 ** (self._failed_starts - 1)) if self._failed_starts > 1 else 0.0
+        actions: list[Action] = []
+        for _ in range(self.policy.max - there):
+            name = f"w{self._names}"
+            self._names += 1
+            self._asked.add(name)
+            actions.append(Launch(name, delay, reason))
+        return actions
+
+    def _fail(self, reason: str, worker: str | None = None) -> list[Action]:
+        self.ended = True
+        return [Fail(reason, worker)]
+
+    def _finished(self, worker: str) -> bool:
+        return self.workers[worker].phase == FINISHED
+
+    def _finishing(self) -> bool:
+        return any(w.phase == FINISHED for w in self.workers.values())
+
+    def _note(self, cause: str, workers: list[str], at: float, silent_s: float = 0.0) -> None:
+        """An incident begins, or goes on; a planned change that something worse comes into takes its name."""
+        incident = self._incident
+        if incident is None or (incident.cause in PLANNED and cause not in PLANNED):
+            self._incident = _Incident(cause, workers, at, silent_s)
+        else:
+            incident.workers += [w for w in workers if w not in incident.workers]
