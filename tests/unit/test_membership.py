@@ -41,8 +41,7 @@ def enter(m: Membership, steps: dict[str, int], at: float = 2.0) -> Go:
     assert m.published is not None
     number = m.published.number
     actions = [a for w in m.published.members for a in m.step(Arrived(w, number, steps.get(w, -1), 0, at))]
-    go = next(a for a in actions if isinstance(a, Go))
-    return go
+    return next(a for a in actions if isinstance(a, Go))
 
 
 def kinds(actions: list) -> list[str]:
