@@ -1,4 +1,4 @@
-"""Every strategy keeps the contract, on real process groups of 1, 2 and 3 workers."""
+"""Every strategy keeps the contract in both modes, on real process groups of 1, 2, 3 and 5 workers."""
 
 from __future__ import annotations
 
@@ -11,60 +11,84 @@ import torch
 from torch import nn
 
 from headway.errors import BadInput
-from headway.job import STRATEGIES
-from headway.strategies import all_reduce, create
+from headway.strategies import all_reduce, create, flat
+from headway.strategies.group import Group, connect
 from headway.testing import strategy as contract
+from headway.testing.strategy import Way
 from headway.testing.workers import run
 
+WAYS: list[Way] = [("all_reduce", "order")]
+ways = pytest.mark.parametrize("way", WAYS, ids="-".join)
 
-def all_checks(rank: int, workers: int, name: str, bucket_bytes: int | None) -> None:
-    """All in one group, one after another: a group costs more than a check."""
+
+@pytest.fixture
+def alone() -> Group:
+    return connect(None, 0, 1)
+
+
+def small_buckets(bucket_bytes: int | None) -> None:
     if bucket_bytes is not None:
-        all_reduce.BUCKET_BYTES = all_reduce.FIRST_BUCKET_BYTES = bucket_bytes
-        if name == "all_reduce":
-            assert len(all_reduce.AllReduce(contract.Net(), 1, 0)._flats[-1].buckets) > 3
+        flat.BUCKET_BYTES = flat.FIRST_BUCKET_BYTES = bucket_bytes
+        assert len(flat.layouts(list(contract.Net().parameters()), 0)[-1].buckets) > 3
+
+
+def all_checks(group: Group, way: Way, bucket_bytes: int | None) -> None:
+    """All in one group, one after another: a group costs more than a check."""
+    small_buckets(bucket_bytes)
     for check in contract.CHECKS:
         try:
-            check(rank, workers, name)
+            check(group, way)
         except Exception as error:
             raise AssertionError(f"{check.__name__}: {error}") from error
 
 
+def breaking_check(group: Group, index: int, way: Way, bucket_bytes: int | None) -> None:
+    small_buckets(bucket_bytes)
+    contract.BREAKING_CHECKS[index](group, way)
+
+
 @pytest.mark.parametrize("bucket_bytes", [None, 16])
-@pytest.mark.parametrize("workers", [1, 2, 3])
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_contract(name: str, workers: int, bucket_bytes: int | None, tmp_path: Path) -> None:
-    run(all_checks, workers, tmp_path, name, bucket_bytes)
+@pytest.mark.parametrize("workers", [1, 2, 3, 5])
+@ways
+def test_contract(way: Way, workers: int, bucket_bytes: int | None, tmp_path: Path) -> None:
+    run(all_checks, workers, tmp_path, way, bucket_bytes)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_gradients_changed_between_lanes_are_refused(name: str) -> None:
-    contract.gradients_changed_between_lanes_are_refused(0, 1, name)
+@pytest.mark.parametrize("index", range(len(contract.BREAKING_CHECKS)))
+@pytest.mark.parametrize("workers", [1, 3])
+@ways
+def test_broken_off(way: Way, workers: int, index: int, tmp_path: Path) -> None:
+    run(breaking_check, workers, tmp_path, index, way, 16)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_gradients_changed_after_the_last_lane_are_refused(name: str) -> None:
+@pytest.mark.parametrize("check", contract.CHECKS_ALONE)
+@ways
+def test_meddling_with_gradients(check: Callable[..., None], way: Way, alone: Group) -> None:
+    check(alone, way)
+
+
+def test_gradients_changed_after_the_last_lane_are_refused(alone: Group) -> None:
     model = contract.Net()
-    strategy = create(name, model, 1, 1)
-    contract.do_lanes(strategy, model, 0, 1)
+    strategy = contract.made(("all_reduce", "order"), model, alone)
+    contract.do_lanes(strategy, model, contract.mine(alone))
     nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
     with pytest.raises(BadInput, match="changed between the lanes"):
-        strategy.finish(torch.zeros(1))
+        strategy.finish(torch.zeros(0))
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_a_killed_peer_is_a_lost_peer(name: str, workers: int, tmp_path: Path) -> None:
+@ways
+def test_a_killed_peer_is_a_lost_peer(way: Way, workers: int, tmp_path: Path) -> None:
     begun = time.monotonic()
-    seconds = run(contract.a_killed_peer_is_a_lost_peer, workers, tmp_path, name)
+    seconds = run(contract.a_killed_peer_is_a_lost_peer, workers, tmp_path, way, str(tmp_path))
     assert seconds[1] is None
-    assert all(s < 12.0 for i, s in enumerate(seconds) if i != 1)
+    assert all(s < 2.0 for i, s in enumerate(seconds) if i != 1)
     assert time.monotonic() - begun < 30.0
 
 
 def test_an_unknown_strategy_is_named() -> None:
     with pytest.raises(BadInput, match="Did you mean 'all_reduce'"):
-        create("allreduce", nn.Linear(1, 1), 1, 0)
+        create("allreduce", nn.Linear(1, 1), lanes=1, tail=0, changes=0)
 
 
 @pytest.mark.parametrize(
@@ -77,31 +101,42 @@ def test_an_unknown_strategy_is_named() -> None:
     ],
 )
 def test_buckets(sizes: list[int], cut: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(all_reduce, "FIRST_BUCKET_BYTES", 8)
-    monkeypatch.setattr(all_reduce, "BUCKET_BYTES", 16)
-    assert all_reduce.buckets(sizes, 4) == cut
+    monkeypatch.setattr(flat, "FIRST_BUCKET_BYTES", 8)
+    monkeypatch.setattr(flat, "BUCKET_BYTES", 16)
+    assert flat.buckets(sizes, 4) == cut
 
 
-def broken(check: Callable[..., None]) -> bool:
+def broken(check: Callable[..., None], alone: Group) -> bool:
     try:
-        check(0, 1, "all_reduce")
+        check(alone, ("all_reduce", "order"))
     except AssertionError:
         return True
     return False
 
 
-def test_the_contract_finds_a_strategy_that_breaks_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_contract_finds_a_strategy_that_breaks_it(alone: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """The suite is worth as much as what it notices."""
     monkeypatch.setattr(all_reduce, "take_back", lambda parameter, view: setattr(parameter, "grad", view))
-    assert broken(contract.zero_grad_in_the_loop_loses_nothing)
+    assert broken(contract.zero_grad_in_the_loop_loses_nothing, alone)
     monkeypatch.undo()
     finish = all_reduce.AllReduce.finish
+    Sums = tuple[torch.Tensor, torch.Tensor]  # noqa: N806
 
-    def everything_used(self: all_reduce.AllReduce, tail: torch.Tensor) -> torch.Tensor:
+    def inexact(self: all_reduce.AllReduce, tail: torch.Tensor) -> Sums:
+        summed, changes = finish(self, tail)
+        return summed + 1e-3, changes
+
+    def everything_used(self: all_reduce.AllReduce, tail: torch.Tensor) -> Sums:
         self._used = [True] * len(self._used)
         return finish(self, tail)
 
-    monkeypatch.setattr(all_reduce.AllReduce, "finish", lambda self, tail: finish(self, tail) + 1e-3)
-    assert broken(contract.the_tail_arrives_exactly)
+    def nothing_changed(self: all_reduce.AllReduce, change: torch.Tensor) -> None:
+        pass
+
+    monkeypatch.setattr(all_reduce.AllReduce, "finish", inexact)
+    assert broken(contract.the_tail_arrives_exactly, alone)
     monkeypatch.setattr(all_reduce.AllReduce, "finish", everything_used)
-    assert broken(contract.the_state_of_unused_parameters_does_not_move)
+    assert broken(contract.the_state_of_unused_parameters_does_not_move, alone)
+    monkeypatch.undo()
+    monkeypatch.setattr(all_reduce.AllReduce, "lane_done", nothing_changed)
+    assert broken(contract.gradients_are_the_sum_over_all_lanes, alone)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from headway.checkpoint.store import Store
@@ -19,6 +20,7 @@ from headway.elastic.session import Session, Step, session
 from headway.elastic.streams import open_streams
 from headway.errors import BadCheckpoint, BadInput, NonFiniteLoss
 from headway.job import Job, parse
+from headway.strategies.group import Group
 from headway.testing.workers import run
 
 LANES = 4
@@ -546,7 +548,9 @@ def test_another_model_than_the_checkpoints_is_refused(open_session: Callable[..
 # -- several workers -------------------------------------------------------------------------------------------------
 
 
-def worker(rank: int, workers: int, folder: str, checkpoints: str) -> dict[str, Any]:
+def worker(group_: Group, folder: str, checkpoints: str) -> dict[str, Any]:
+    rank, workers = group_.rank, group_.size
+    dist.init_process_group("gloo", init_method=f"file://{checkpoints}-group", rank=rank, world_size=workers)
     group = join(20.0) if workers > 1 else None
     context = alone(Path(folder), Path(checkpoints), rank, workers, group)
     model = Net()

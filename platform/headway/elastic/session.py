@@ -26,6 +26,7 @@ from headway.elastic.evaluation import evaluate
 from headway.elastic.tail import Tail
 from headway.errors import BadCheckpoint, BadInput, NonFiniteLoss
 from headway.strategies import create
+from headway.strategies.group import Group
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -106,7 +107,14 @@ class Session:
             update.broadcast(self.model, context.handle)
         self.buffers = LaneBuffers(self.model)
         self.tail = Tail(job.lanes, self.buffers.size)
-        self.strategy = create(job.strategy, self.model, context.size, self.tail.size, context.handle)
+        self.strategy = create(
+            job.strategy,
+            self.model,
+            lanes=job.lanes,
+            tail=self.tail.size,
+            changes=0,
+            group=Group(context.rank, context.size, context.handle) if context.size > 1 else None,
+        )
         self._saved_step, self._saved_at = self.step, time.monotonic()
         self._guards = [o.register_step_pre_hook(self._refuse_step) for o in {theirs, self.optimizer}]
         context.reporter.began(self.step, context.size, self.total_steps, self.order.steps_per_epoch)
@@ -274,7 +282,7 @@ class Step:
         if self.begun:
             raise BadInput(f"step.lanes() was called twice in step {self.number}", "a step has its lanes once", "")
         self.begun = True
-        session.strategy.begin()
+        session.strategy.begin(self._mine)
         session.tail.clear()
         session.buffers.begin()
         for lane in self._mine:
@@ -316,7 +324,7 @@ class Step:
         share = self.sizes[lane] / self.rows
         session.tail.loss(lane, loss.detach().float() * share)
         self._lane = None
-        session.strategy.before_backward(last=lane == self._mine[-1])
+        session.strategy.before_backward(lane, last=lane == self._mine[-1])
         with torch.autocast(session.device.type, enabled=False):
             session.scaler.scale(loss * share).backward()
         session.strategy.after_backward()
@@ -325,7 +333,7 @@ class Step:
         session = self._session
         session.tail.stop(session.context.reporter.stop_requested)
         session.tail.buffers(session.buffers.packed())
-        session.tail.take(session.strategy.finish(session.tail.values))
+        session.tail.take(session.strategy.finish(session.tail.values)[0])
         losses = session.tail.losses()
         self.loss = sum(losses)
         if self.loss - self.loss != 0:

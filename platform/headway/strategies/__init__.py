@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from headway.strategies.group import Group
+
+Reproducible = Literal["order", "bitwise"]
+
 
 class Strategy(Protocol):
     """What the session asks of a way of synchronising. One instance serves one generation of workers."""
 
-    def begin(self) -> None:
-        """Before the first lane of a step: gradients are zero from here on."""
+    def begin(self, lanes: Sequence[int]) -> None:
+        """Before the first lane of a step, also of one that is repeated: gradients are zero from here on.
 
-    def before_backward(self, last: bool) -> None:
+        Args:
+            lanes: those that this worker computes in this step, in this order (ascending); maybe none.
+        """
+
+    def before_backward(self, lane: int, last: bool) -> None:
         """Before a lane's backward pass; `last` says that no lane of this worker follows in the step."""
 
     def after_backward(self) -> None:
         """After a lane's backward pass: until the next one, gradients are not the user's to change."""
 
-    def finish(self, tail: torch.Tensor) -> torch.Tensor:
+    def lane_done(self, change: torch.Tensor) -> None:
+        """After a lane: its part of a sum over all lanes; float32, shape [changes], on the CPU. It is copied."""
+
+    def finish(self, tail: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """After the last lane: parameters' `grad` hold the sum over all lanes of all workers.
 
         Args:
-            tail: float32, shape [n], the same n on every worker; rides on the same message.
+            tail: float32, shape [tail], on the CPU; rides on the same exchange.
 
         Returns:
-            The sum of the tails over workers, shape [n]. Entries that one worker fills and the others leave at zero
-            arrive exactly.
+            The sum of the tails over workers, shape [tail], and that of the lanes' changes, shape [changes]. Entries
+            that one worker fills and the others leave at zero arrive exactly.
 
         Raises:
             PeerLost: a worker went away; nothing has been applied.
@@ -39,7 +50,7 @@ class Strategy(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of the model: hooks are removed."""
+        """Let go of the model: hooks are removed. What is still under way is broken off, and the group with it."""
 
 
 class PeerLost(RuntimeError):
@@ -48,7 +59,7 @@ class PeerLost(RuntimeError):
 
 @contextmanager
 def exchange() -> Iterator[None]:
-    """Around calls of torch.distributed, whose errors of all kinds are RuntimeErrors.
+    """Around calls of torch's process groups, whose errors of all kinds are RuntimeErrors.
 
     Raises:
         PeerLost: in their place.
@@ -59,11 +70,27 @@ def exchange() -> Iterator[None]:
         raise PeerLost(str(error)) from error
 
 
-def create(name: str, model: nn.Module, workers: int, tail: int, group: Any = None) -> Strategy:
-    """The strategy called `name` for a model carried by so many workers, with a tail of so many elements.
+def create(
+    name: str,
+    model: nn.Module,
+    *,
+    reproducible: Reproducible = "order",
+    lanes: int,
+    tail: int,
+    changes: int,
+    group: Group | None = None,
+) -> Strategy:
+    """The strategy called `name` for a model.
 
     Args:
-        group: torch's process group of the workers; None for the default one.
+        name: as in the job.
+        model: on its final device.
+        reproducible: order sums gradients in whatever order is fastest; bitwise in one that does not depend on who
+            carries which lanes.
+        lanes: of the run.
+        tail: elements of the tail.
+        changes: elements of what `lane_done` is given.
+        group: of the workers; None for a worker alone.
 
     Raises:
         BadInput: no such strategy.
@@ -71,7 +98,8 @@ def create(name: str, model: nn.Module, workers: int, tail: int, group: Any = No
     from headway.errors import BadInput, nearest
     from headway.strategies.all_reduce import AllReduce
 
-    known = {"all_reduce": AllReduce}
-    if name not in known:
-        raise BadInput(f"strategy={name!r}", "there is no such strategy", nearest(name, list(known)))
-    return known[name](model, workers, tail, group)
+    known = {("all_reduce", "order"): AllReduce}
+    if name not in {known_name for known_name, _ in known}:
+        names = sorted({known_name for known_name, _ in known})
+        raise BadInput(f"strategy={name!r}", "there is no such strategy", nearest(name, names))
+    return known[name, reproducible](model, lanes=lanes, tail=tail, changes=changes, group=group)

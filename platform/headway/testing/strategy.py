@@ -1,31 +1,36 @@
 """The contract of a strategy that sums gradients synchronously: what `headway.strategies.Strategy` promises, as checks.
 
 Each check runs in every worker of a process group (`headway.testing.workers.run`) and raises AssertionError where the
-strategy breaks the promise. `CHECKS` lists them:
+strategy breaks the promise. A way is the strategy's name and whether it is `order` or `bitwise`. `CHECKS` lists them:
 
     @pytest.mark.parametrize("check", CHECKS)
     @pytest.mark.parametrize("workers", [1, 2, 3])
     def test_contract(check, workers, tmp_path):
-        run(check, workers, tmp_path, "my_strategy")
+        run(check, workers, tmp_path, ("my_strategy", "order"))
 """
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
-from headway.core.lanes import carried
 from headway.errors import BadInput
-from headway.strategies import PeerLost, Strategy, create
+from headway.strategies import PeerLost, Reproducible, Strategy, create
+from headway.strategies.group import Group, connect
 from headway.testing.workers import die
 
-LANES = 5
-ROWS = (4, 3, 0, 2, 1)
-"""Rows of each lane: uneven, one empty, so that with 3 workers one has a single lane of a single row."""
+LANES = 7
+ROWS = (4, 3, 0, 2, 1, 3, 2)
+"""Rows of each lane: uneven, one empty, one of a single row."""
+CHANGES = 5
+
+Way = tuple[str, Reproducible]
 
 
 class Net(nn.Module):
@@ -70,24 +75,72 @@ def expected(step: int = 0) -> dict[str, torch.Tensor | None]:
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
+def change(lane: int, step: int = 0) -> torch.Tensor:
+    """What a lane changed; float32, shape [CHANGES]."""
+    return torch.randn(CHANGES, generator=torch.Generator().manual_seed(1000 + 100 * step + lane))
+
+
+def in_tree_order(step: int = 0) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Gradients and changes, summed as bitwise promises: halves of the lanes, padded to a power of two, first."""
+    found: list[dict[str, torch.Tensor] | None] = []
+    for lane in range(LANES):
+        model = Net()
+        if ROWS[lane]:
+            loss(model, lane, step).backward()
+        # A lane that did not use a parameter contributes nothing, which is to say zero.
+        sums = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in model.named_parameters()}
+        found.append({**sums, "changes": change(lane, step)} if ROWS[lane] else None)
+
+    def node(first: int, width: int) -> dict[str, torch.Tensor] | None:
+        if width == 1:
+            return found[first] if first < LANES else None
+        left, right = node(first, width // 2), node(first + width // 2, width // 2)
+        if left is None or right is None:
+            return left or right
+        return {name: left[name] + right[name] for name in left}
+
+    whole = node(0, 8)
+    assert whole is not None
+    return whole, whole.pop("changes")
+
+
+def dealt(workers: int, seed: int | None = None) -> list[list[int]]:
+    """Lanes by rank: in turn, or at random, where a worker may carry none."""
+    if seed is None:
+        return [list(range(rank, LANES, workers)) for rank in range(workers)]
+    choose = random.Random(seed)
+    carriers = [choose.randrange(workers) for _ in range(LANES)]
+    return [[lane for lane, carrier in enumerate(carriers) if carrier == rank] for rank in range(workers)]
+
+
+def mine(group: Group, seed: int | None = None) -> list[int]:
+    """This worker's lanes that have rows."""
+    return [lane for lane in dealt(group.size, seed)[group.rank] if ROWS[lane]]
+
+
+def made(way: Way, model: nn.Module, group: Group, tail: int = 0, changes: int = CHANGES) -> Strategy:
+    """The strategy under test, for the contract's lanes."""
+    name, reproducible = way
+    return create(name, model, reproducible=reproducible, lanes=LANES, tail=tail, changes=changes, group=group)
+
+
 def do_lanes(
     strategy: Strategy,
     model: nn.Module,
-    rank: int,
-    workers: int,
+    lanes: Sequence[int],
     step: int = 0,
     between: Callable[[], Any] | None = None,
 ) -> None:
     """A worker's part of a step, up to `finish`."""
-    strategy.begin()
-    mine = [lane for lane in carried(LANES, workers)[rank] if ROWS[lane]]
-    for lane in mine:
+    strategy.begin(lanes)
+    for lane in lanes:
         value = loss(model, lane, step)
         if between is not None:
             between()
-        strategy.before_backward(last=lane == mine[-1])
+        strategy.before_backward(lane, last=lane == lanes[-1])
         value.backward()
         strategy.after_backward()
+        strategy.lane_done(change(lane, step))
 
 
 def assert_sums(model: nn.Module, wanted: dict[str, torch.Tensor | None]) -> None:
@@ -101,42 +154,72 @@ def assert_sums(model: nn.Module, wanted: dict[str, torch.Tensor | None]) -> Non
             assert torch.allclose(grad, right, rtol=tolerance, atol=tolerance), f"{name}: {grad} is not {right}"
 
 
-def gradients_are_the_sum_over_all_lanes(rank: int, workers: int, name: str) -> None:
+def gradients_are_the_sum_over_all_lanes(group: Group, way: Way) -> None:
     model = Net()
-    strategy = create(name, model, workers, 2)
-    for step in range(3):
-        do_lanes(strategy, model, rank, workers, step)
-        strategy.finish(torch.zeros(2))
+    strategy = made(way, model, group, 2)
+    for step, seed in enumerate([None, 1, 2, 3]):
+        do_lanes(strategy, model, mine(group, seed), step)
+        _, changes = strategy.finish(torch.zeros(2))
         assert_sums(model, expected(step))
+        assert torch.allclose(changes, in_tree_order(step)[1], atol=1e-5)
 
 
-def zero_grad_in_the_loop_loses_nothing(rank: int, workers: int, name: str) -> None:
+def bitwise_sums_are_those_of_the_tree(group: Group, way: Way) -> None:
+    if way[1] != "bitwise":
+        return
+    model = Net()
+    strategy = made(way, model, group)
+    for step in range(8):
+        do_lanes(strategy, model, mine(group, step or None), step)
+        _, changes = strategy.finish(torch.zeros(0))
+        sums, wanted_changes = in_tree_order(step)
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                assert torch.equal(parameter.grad, sums[name]), f"step {step}: {name} is not the same to the bit"
+        assert torch.equal(changes, wanted_changes)
+
+
+def zero_grad_in_the_loop_loses_nothing(group: Group, way: Way) -> None:
     model = Net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    strategy = create(name, model, workers, 2)
+    strategy = made(way, model, group, 2)
     for step in range(2):
-        do_lanes(strategy, model, rank, workers, step, lambda: optimizer.zero_grad(set_to_none=True))
+        do_lanes(strategy, model, mine(group), step, lambda: optimizer.zero_grad(set_to_none=True))
         strategy.finish(torch.zeros(2))
         assert_sums(model, expected(step))
 
 
-def gradients_changed_between_lanes_are_refused(rank: int, workers: int, name: str) -> None:
+def gradients_changed_between_lanes_are_refused(group: Group, way: Way) -> None:
+    """Or do no harm, where the strategy keeps the sums out of reach. For a worker alone."""
     model = Net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    strategy = create(name, model, workers, 2)
+    strategy = made(way, model, group)
     try:
-        do_lanes(strategy, model, rank, workers, between=lambda: optimizer.zero_grad(set_to_none=False))
+        do_lanes(strategy, model, mine(group), between=lambda: optimizer.zero_grad(set_to_none=False))
+        strategy.finish(torch.zeros(0))
     except BadInput:
         return
-    raise AssertionError("zero_grad(set_to_none=False) erased the gradients of earlier lanes unseen")
+    assert_sums(model, expected())
 
 
-def the_state_of_unused_parameters_does_not_move(rank: int, workers: int, name: str) -> None:
+def a_backward_pass_of_the_users_own_is_refused(group: Group, way: Way) -> None:
+    """For a worker alone."""
+    model = Net()
+    strategy = made(way, model, group)
+    try:
+        do_lanes(strategy, model, mine(group), between=lambda: loss(model, 0).backward())
+        strategy.finish(torch.zeros(0))
+    except BadInput:
+        return
+    raise AssertionError("a backward() between the lanes went into the sum unseen")
+
+
+def the_state_of_unused_parameters_does_not_move(group: Group, way: Way) -> None:
     model = Net()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
-    strategy = create(name, model, workers, 0)
+    strategy = made(way, model, group)
     for step in range(2):
-        do_lanes(strategy, model, rank, workers, step)
+        do_lanes(strategy, model, mine(group), step)
         strategy.finish(torch.zeros(0))
         optimizer.step()
     assert model.never.weight not in optimizer.state
@@ -144,76 +227,121 @@ def the_state_of_unused_parameters_does_not_move(rank: int, workers: int, name: 
     assert optimizer.state[model.sometimes.weight]["step"] == 2, "used by one lane, moved on every worker"
 
 
-def the_tail_arrives_exactly(rank: int, workers: int, name: str) -> None:
+def the_tail_arrives_exactly(group: Group, way: Way) -> None:
     model = Net()
     values = torch.randn(300, generator=torch.Generator().manual_seed(1)) * 1e6
-    mine = torch.where(torch.arange(300) % workers == rank, values, torch.zeros(300))
-    strategy = create(name, model, workers, 300)
+    part = torch.where(torch.arange(300) % group.size == group.rank, values, torch.zeros(300))
+    strategy = made(way, model, group, 300)
     for step in range(2):
-        do_lanes(strategy, model, rank, workers, step)
-        assert torch.equal(strategy.finish(mine), values)
+        do_lanes(strategy, model, mine(group), step)
+        assert torch.equal(strategy.finish(part)[0], values)
         assert_sums(model, expected(step))
 
 
-def a_worker_without_lanes_takes_part(rank: int, workers: int, name: str) -> None:
+def a_worker_without_lanes_takes_part(group: Group, way: Way) -> None:
     """In the last step of an epoch a worker may carry only empty lanes."""
     model = Net()
-    strategy = create(name, model, workers, 1)
-    strategy.begin()
-    if rank == 0:
-        for lane in range(LANES):
-            if ROWS[lane]:
-                strategy.before_backward(last=lane == LANES - 1)
-                loss(model, lane).backward()
-                strategy.after_backward()
-    assert strategy.finish(torch.ones(1)).item() == workers
+    strategy = made(way, model, group, 1)
+    do_lanes(strategy, model, [lane for lane in range(LANES) if ROWS[lane]] if group.rank == 0 else [])
+    assert strategy.finish(torch.ones(1))[0].item() == group.size
     assert_sums(model, expected())
 
 
-def closing_lets_go_of_the_model(rank: int, workers: int, name: str) -> None:
+def a_step_begun_again_leaves_nothing_behind(group: Group, way: Way) -> None:
+    """The sums are right, or the peers are lost; never wrong."""
     model = Net()
-    strategy = create(name, model, workers, 1)
-    do_lanes(strategy, model, rank, workers)
+    strategy = made(way, model, group)
+    lanes = mine(group)
+    for done in range(len(lanes)):
+        strategy.begin(lanes)
+        for lane in lanes[:done]:
+            strategy.before_backward(lane, last=False)
+            loss(model, lane, step=9).backward()
+            strategy.after_backward()
+            strategy.lane_done(change(lane, 9))
+    do_lanes(strategy, model, lanes)
+    try:
+        _, changes = strategy.finish(torch.zeros(0))
+    except PeerLost:
+        assert group.size > 1, "a worker alone has no peer to lose"
+        return
+    assert_sums(model, expected())
+    assert torch.allclose(changes, in_tree_order()[1], atol=1e-5)
+
+
+def closing_lets_go_of_the_model(group: Group, way: Way) -> None:
+    model = Net()
+    strategy = made(way, model, group, 1)
+    do_lanes(strategy, model, mine(group))
     strategy.finish(torch.zeros(1))
     strategy.close()
     assert all(p.grad is None for p in model.parameters())
     loss(model, 0).backward()
-    other = create(name, Net(), workers, 1)
-    other.begin()
+    other = made(way, Net(), group, 1)
+    other.begin([])
     other.finish(torch.zeros(1))
 
 
-def a_model_without_float32_works(rank: int, workers: int, name: str) -> None:
+def a_model_without_float32_works(group: Group, way: Way) -> None:
     model = nn.Linear(2, 1).bfloat16()
-    strategy = create(name, model, workers, 3)
-    strategy.begin()
-    strategy.before_backward(last=True)
+    strategy = made(way, model, group, 3, changes=0)
+    strategy.begin([group.rank])
+    strategy.before_backward(group.rank, last=True)
     model(torch.ones(1, 2, dtype=torch.bfloat16)).sum().backward()
     strategy.after_backward()
-    assert strategy.finish(torch.ones(3)).tolist() == [workers] * 3
+    strategy.lane_done(torch.zeros(0))
+    assert strategy.finish(torch.ones(3))[0].tolist() == [group.size] * 3
     assert model.weight.grad is not None
-    assert model.weight.grad.tolist() == [[workers, workers]]
+    assert model.weight.grad.tolist() == [[group.size, group.size]]
 
 
-def a_killed_peer_is_a_lost_peer(rank: int, workers: int, name: str) -> float:
-    """Rank 1 dies in its second step. Returns the seconds after which the others knew."""
+def a_lost_peer_never_raises_in_backward(group: Group, way: Way) -> None:
+    """The connection breaks before the last lane's backward pass; only `finish` says so. Leaves the group broken."""
     model = Net()
-    strategy = create(name, model, workers, 1)
-    do_lanes(strategy, model, rank, workers)
+    strategy = made(way, model, group)
+    strategy.begin(mine(group))
+    group.sever()
+    do_lanes(strategy, model, mine(group))
+    try:
+        strategy.finish(torch.zeros(0))
+    except PeerLost:
+        return
+    assert group.size == 1, "a step was finished over broken connections"
+
+
+def a_killed_peer_is_a_lost_peer(group: Group, way: Way, folder: str) -> float:
+    """Rank 1 dies in its second step; the others repeat it without. Returns the seconds after which they knew."""
+    model = Net()
+    strategy = made(way, model, group, 1)
+    do_lanes(strategy, model, mine(group))
     strategy.finish(torch.zeros(1))
-    if rank == 1:
+    if group.rank == 1:
+        strategy.begin(mine(group))
         die()
+    do_lanes(strategy, model, mine(group), step=1)
     begun = time.monotonic()
     try:
-        do_lanes(strategy, model, rank, workers)
         strategy.finish(torch.zeros(1))
     except PeerLost:
-        return time.monotonic() - begun
-    raise AssertionError("a step was finished without the worker that is gone")
+        seconds = time.monotonic() - begun
+    else:
+        raise AssertionError("a step was finished without the worker that is gone")
+    strategy.close()
+    group.close()
+    store = dist.FileStore(f"{folder}/again", group.size - 1)  # type: ignore[attr-defined]
+    fewer = connect(store, max(group.rank - 1, 0), group.size - 1, timeout_s=10.0, connect_s=20.0)
+    strategy = made(way, model, fewer, 1)
+    for step in (1, 2):
+        do_lanes(strategy, model, mine(fewer), step)
+        assert strategy.finish(torch.ones(1))[0].item() == fewer.size
+        assert_sums(model, expected(step))
+    fewer.close()
+    return seconds
 
 
 CHECKS = [
     gradients_are_the_sum_over_all_lanes,
+    bitwise_sums_are_those_of_the_tree,
     zero_grad_in_the_loop_loses_nothing,
     the_state_of_unused_parameters_does_not_move,
     the_tail_arrives_exactly,
@@ -221,3 +349,8 @@ CHECKS = [
     closing_lets_go_of_the_model,
     a_model_without_float32_works,
 ]
+"""One after another in one group."""
+BREAKING_CHECKS = [a_step_begun_again_leaves_nothing_behind, a_lost_peer_never_raises_in_backward]
+"""Each in a group of its own."""
+CHECKS_ALONE = [gradients_changed_between_lanes_are_refused, a_backward_pass_of_the_users_own_is_refused]
+"""For a worker alone."""

@@ -1,8 +1,7 @@
-"""Functions run as the workers of a gloo process group on this machine, each in a process of its own."""
+"""Functions run as the workers of a process group on this machine, each in a process of its own."""
 
 from __future__ import annotations
 
-import datetime
 import multiprocessing
 import os
 import signal
@@ -13,6 +12,8 @@ from typing import Any
 
 TIMEOUT_S = 10.0
 """Of the group's collectives: a peer that vanished is noticed after this time at the latest."""
+CONNECT_S = 30.0
+"""For making the group: processes start at different moments on a busy machine."""
 
 _processes = multiprocessing.get_context("forkserver")
 
@@ -20,11 +21,11 @@ _processes = multiprocessing.get_context("forkserver")
 def run(
     function: Callable[..., Any], workers: int, folder: Path, *arguments: Any, deadline_s: float = 60.0
 ) -> list[Any]:
-    """Call function(rank, workers, *arguments) in each worker.
+    """Call function(group, *arguments) in each worker.
 
     Args:
-        function: importable by name.
-        workers: how many; the group is there before the function is called.
+        function: importable by name; the `headway.strategies.group.Group` it is given holds rank and size.
+        workers: how many.
         folder: empty; for the group's rendezvous.
         arguments: the same for all, picklable.
         deadline_s: when whoever still runs is killed.
@@ -74,14 +75,15 @@ def _work(pipe: Any, function: Callable[..., Any], rank: int, workers: int, fold
     import torch
     import torch.distributed as dist
 
+    from headway.strategies.group import connect
+
     torch.set_num_threads(1)
     try:
         store = dist.FileStore(str(Path(folder) / "rendezvous"), workers)  # type: ignore[attr-defined]
-        limit = datetime.timedelta(seconds=TIMEOUT_S)
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=workers, timeout=limit)
-        value = function(rank, workers, *arguments)
+        group = connect(store, rank, workers, timeout_s=TIMEOUT_S, connect_s=CONNECT_S)
+        value = function(group, *arguments)
     except BaseException:  # told to the parent, which raises it
         pipe.send((True, traceback.format_exc()))
     else:
         pipe.send((False, value))
-        dist.destroy_process_group()
+        group.close()
