@@ -63,6 +63,12 @@ class Workers(_Section):
     """GPUs per worker."""
     memory: int | None = None
     """Bytes of memory reserved per worker, as a number or like 2GiB; none reserved when not given."""
+    silence_s: Annotated[float, Field(ge=0.5)] = 2.0
+    """Seconds of silence after which a worker whose machine does not answer is given up (twice that if it answers)."""
+    hang_s: Annotated[float, Field(ge=1)] = 120.0
+    """Seconds after which a worker that keeps the others waiting without getting on is given up."""
+    slow: Literal["report", "rebalance", "replace"] = "report"
+    """What is done about a worker that is slower than the others: nothing but to say so, fewer lanes, or a new one."""
 
     @field_validator("memory", mode="before")
     @classmethod
@@ -195,6 +201,10 @@ class Job(_Section):
     """Records."""
     strategy: str = "all_reduce"
     """How lanes' gradients become an update."""
+    reproducible: Literal["order", "bitwise"] = "order"
+    """order: the same samples and updates on any number of workers, up to rounding. bitwise: the same bits."""
+    replica_check_every: Count | None = 100
+    """Steps between two comparisons of the workers' replicas; null for none."""
     evaluate_every_steps: Count | None = None
     """Steps between two evaluations; at each epoch's end when not given. Always at the end."""
 

@@ -99,6 +99,7 @@ def check(job: Job, space: Path | None = None, source: code.Source | None = None
 def digest(job: Job, train: manifests.Manifest) -> str:
     """SHA-256 of all that decides which samples are seen and which updates follow; not how long, where or how fast."""
     fields = {"arguments", "lanes", "lane_batch", "seed", "precision", "optimizer", "schedule", "clip_norm", "strategy"}
+    fields |= {"reproducible"}
     kept = job.model_dump(mode="json", include=fields)
     kept["task"] = job.task.rpartition("/")[2]
     kept["data"] = [train.digest, job.data.columns, job.data.shuffle, job.data.window]

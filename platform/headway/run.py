@@ -39,6 +39,7 @@ class Progress:
         samples_per_s: over the latest seconds.
         steps_per_s: likewise.
         workers: in the group; 0 while none has started.
+        goodput: share of worker-seconds that ended in committed steps.
         metrics: the newest evaluation.
         messages: to show, each once.
     """
@@ -51,6 +52,7 @@ class Progress:
     samples_per_s: float
     steps_per_s: float
     workers: int
+    goodput: float
     metrics: dict[str, float]
     messages: list[str]
 
@@ -143,7 +145,7 @@ def resume(
 def _tell(watch: Watch | None, run: runs.RunFolder, checked: plan.Plan, messages: list[str]) -> None:
     """Messages from before the first worker starts."""
     if watch is not None:
-        watch(Progress(run.name, 0, checked.total_steps, 0, None, 0.0, 0.0, 0, {}, messages))
+        watch(Progress(run.name, 0, checked.total_steps, 0, None, 0.0, 0.0, 0, 0.0, {}, messages))
 
 
 def _source(run: runs.RunFolder, job: Job) -> code.Source:
@@ -172,7 +174,7 @@ def _lead(run: runs.RunFolder, job: Job, checked: plan.Plan, address: str | None
     if checked.source.folder != run.code:
         code.carry(checked.source, run.code)
     stop = threading.Event()
-    with _signals(stop), _ray(job, address, run) as embedded:
+    with _signals(stop), _ray(job, address, run):
         import ray
 
         recorder = _recorder(run, job, checked)
@@ -181,7 +183,7 @@ def _lead(run: runs.RunFolder, job: Job, checked: plan.Plan, address: str | None
 
         def fit() -> None:
             try:
-                _fit(run, job, checked, recorder, embedded)
+                _fit(run, job, checked, recorder)
             except BaseException as error:  # told to the leading thread below
                 trouble.append(error)
             finally:
@@ -234,20 +236,25 @@ def _watch(
             return None
 
 
-def _fit(run: runs.RunFolder, job: Job, checked: plan.Plan, recorder: Any, embedded: bool) -> None:
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+def _fit(run: runs.RunFolder, job: Job, checked: plan.Plan, recorder: Any) -> None:
+    from ray.train import RunConfig, ScalingConfig
 
+    from headway.core.membership import Policy
+    from headway.elastic.controller import ElasticTrainer
     from headway.elastic.worker import main
 
     workers = job.workers
     resources = {"CPU": float(workers.cpus)}
     resources |= {"GPU": float(workers.gpus)} if workers.gpus else {}
     resources |= {"memory": float(workers.memory)} if workers.memory else {}
-    # An embedded Ray has one node: nothing can arrive later, so the group has its full size from the start.
-    fixed = embedded or workers.min == workers.max
-    TorchTrainer(
+    ElasticTrainer(
         main,
+        {
+            "policy": Policy(job.lanes, workers.min, workers.max, slow=workers.slow),
+            "silence_s": workers.silence_s,
+            "hang_s": workers.hang_s,
+            "recorder": recorder,
+        },
         train_loop_config={
             "folder": str(run.path),
             "job": job.model_dump(mode="json"),
@@ -255,15 +262,8 @@ def _fit(run: runs.RunFolder, job: Job, checked: plan.Plan, recorder: Any, embed
             "digest": checked.digest,
             "recorder": recorder,
         },
-        scaling_config=ScalingConfig(
-            num_workers=workers.max if fixed else (workers.min, workers.max),  # type: ignore[arg-type]
-            use_gpu=workers.gpus > 0,
-            resources_per_worker=resources,
-        ),
-        run_config=RunConfig(
-            name=run.name, storage_path=str(run.path / "ray"), failure_config=FailureConfig(max_failures=-1)
-        ),
-        torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo", timeout_s=600),
+        scaling_config=ScalingConfig(num_workers=workers.max, use_gpu=workers.gpus > 0, resources_per_worker=resources),
+        run_config=RunConfig(name=run.name, storage_path=str(run.path / "ray")),
     ).fit()
 
 
@@ -301,8 +301,8 @@ def _first_event(job: Job, checked: plan.Plan) -> dict[str, Any]:
 
 
 @contextmanager
-def _ray(job: Job, address: str | None, run: runs.RunFolder) -> Iterator[bool]:
-    """A Ray to run on; yields whether it is an embedded one. Only what was started or connected here is ended."""
+def _ray(job: Job, address: str | None, run: runs.RunFolder) -> Iterator[None]:
+    """A Ray to run on. Only what was started or connected here is ended."""
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
@@ -312,7 +312,7 @@ def _ray(job: Job, address: str | None, run: runs.RunFolder) -> Iterator[bool]:
     import ray
 
     if ray.is_initialized():
-        yield False
+        yield
         return
     embedded = address in (None, "local")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -327,7 +327,7 @@ def _ray(job: Job, address: str | None, run: runs.RunFolder) -> Iterator[bool]:
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise _no_cluster(str(address), error) from None
     try:
-        yield embedded
+        yield
     finally:
         ray.shutdown()
 

@@ -2,7 +2,8 @@
 
 runs/NAME/run.json        state and facts          runs/NAME/checkpoints/  durable state
           job.yaml        the job as it was run    runs/NAME/code/         the task's Python files
-          steps.jsonl     a line per step          runs/NAME/events.jsonl  spool of the tracking store
+          steps.jsonl     a line per step          runs/NAME/spool.jsonl   for the tracking store
+          events.jsonl    generations, recoveries  runs/NAME/members.json  who trains now
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ class RunFolder:
 
     @property
     def spool(self) -> Path:
+        return self.path / "spool.jsonl"
+
+    @property
+    def events_file(self) -> Path:
         return self.path / "events.jsonl"
 
     @property
@@ -64,6 +69,16 @@ class RunFolder:
         temporary.write_text(json.dumps(facts, indent=1), encoding="utf-8")
         temporary.replace(self.path / "run.json")
 
+    def write_members(self, members: dict[str, Any]) -> None:
+        """Replace members.json at once."""
+        temporary = self.path / f".members.json.{os.getpid()}"
+        temporary.write_text(json.dumps(members), encoding="utf-8")
+        temporary.replace(self.path / "members.json")
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """What happened to the membership, in order; a torn line ends them."""
+        yield from _lines(self.events_file)
+
     def open_steps(self, before: int | None = None) -> IO[str]:
         """steps.jsonl for appending; `before` first drops steps from that number on, and a torn last line."""
         path = self.path / "steps.jsonl"
@@ -82,15 +97,7 @@ class RunFolder:
 
     def steps(self) -> Iterator[dict[str, Any]]:
         """The committed steps that were recorded, in order; a torn line ends them."""
-        path = self.path / "steps.jsonl"
-        if not path.exists():
-            return
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                try:
-                    yield json.loads(line)
-                except ValueError:
-                    return
+        yield from _lines(self.path / "steps.jsonl")
 
     def hold_records(self, timeout_s: float = 60.0) -> IO[str]:
         """The right to write the run's records, for as long as the file that is returned stays open.
@@ -187,6 +194,17 @@ def every(runs: Path) -> list[RunFolder]:
         with suppress(BadInput):
             found.append((run.read().get("created", 0.0), run.name, run))
     return [run for *_, run in sorted(found, key=lambda entry: entry[:2])]
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                return
 
 
 def _locked(file: IO[str], kind: int) -> bool:

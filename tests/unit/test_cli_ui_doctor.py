@@ -41,7 +41,7 @@ def test_ui_on_a_taken_port_or_strange_host_is_bad_input(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_ui_shows_the_runs_and_takes_its_server_with_it(tmp_path: Path, ending: signal.Signals) -> None:
-    Spool(tmp_path / "seen" / "events.jsonl").append({"kind": "state", "state": "finished", "message": ""})
+    Spool(tmp_path / "seen" / "spool.jsonl").append({"kind": "state", "state": "finished", "message": ""})
     writer = Writer(tmp_path / "seen")
     writer.start()
     assert writer.close(60).error == ""

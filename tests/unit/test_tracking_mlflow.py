@@ -50,7 +50,7 @@ def points(spool: Spool, steps: range, **more: float) -> None:
 
 
 def begin(runs: Path, name: str, job: dict[str, Any] = JOB) -> Spool:
-    spool = Spool(runs / name / "events.jsonl")
+    spool = Spool(runs / name / "spool.jsonl")
     spool.append({"kind": "run", "job": job, "datasets": [DATASET], "environment": {"python": "3", "git": None}})
     spool.append({"kind": "state", "state": "running", "message": ""})
     return spool
@@ -140,7 +140,7 @@ def test_run_made_but_not_saved_is_found_again(runs: Path) -> None:
     first = send(runs, "orphan")
     path = runs / "orphan" / "tracking.json"
     path.write_text(path.read_text().replace(f'"{first.run_id}"', "null"))
-    points(Spool(runs / "orphan" / "events.jsonl"), range(3, 5))
+    points(Spool(runs / "orphan" / "spool.jsonl"), range(3, 5))
     assert send(runs, "orphan").run_id == first.run_id
 
 
@@ -212,7 +212,7 @@ import sys, time
 from headway.tracking.mlflow_writer import Writer
 from headway.tracking.spool import Spool
 folder, points = sys.argv[1], int(sys.argv[2])
-spool = Spool(folder + "/events.jsonl")
+spool = Spool(folder + "/spool.jsonl")
 writer = Writer(folder, experiment="tests", poll_s=0.01)
 writer.start()
 for step in range(points):
@@ -242,7 +242,7 @@ def test_killed_in_the_middle_every_point_arrives_once(runs: Path) -> None:
         finally:
             process.kill()
             process.wait()
-    written = {event["step"] for event in Spool(folder / "events.jsonl").events()}
+    written = {event["step"] for event in Spool(folder / "spool.jsonl").events()}
     summary = send(runs, "killed")
     assert sorted(steps(runs, summary.run_id)) == sorted(written)
     assert len(client(runs).search_runs(["1"], "attributes.run_name = 'killed'")) == 1

@@ -98,7 +98,7 @@ def steps(uri: str, run_id: str | None) -> list[int]:
 
 
 def test_a_server_that_comes_goes_and_comes_again_gets_everything_once(server: Server, tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "run" / "events.jsonl")
+    spool = Spool(tmp_path / "run" / "spool.jsonl")
     writer = Writer(tmp_path / "run", server.uri, poll_s=0.05)
     writer.start()
     spool.append({"kind": "run", "job": {"lanes": 8}, "datasets": [], "environment": {}})
@@ -120,7 +120,7 @@ def test_a_server_that_comes_goes_and_comes_again_gets_everything_once(server: S
 
 
 def test_closing_without_a_server_returns_in_time_and_sync_sends_the_rest(server: Server, tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "run" / "events.jsonl")
+    spool = Spool(tmp_path / "run" / "spool.jsonl")
     job = {"tracking": {"uri": server.uri, "experiment": "later"}}
     spool.append({"kind": "run", "job": job, "datasets": [], "environment": {}})
     points(spool, range(200))
@@ -143,7 +143,7 @@ def test_a_server_that_accepts_and_never_answers_holds_nobody(tmp_path: Path) ->
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen()
-        spool = Spool(tmp_path / "run" / "events.jsonl")
+        spool = Spool(tmp_path / "run" / "spool.jsonl")
         writer = Writer(tmp_path / "run", f"http://127.0.0.1:{mute.getsockname()[1]}", poll_s=0.05)
         writer.start()
         assert points(spool, range(500)) < 0.05

@@ -16,7 +16,7 @@ from headway.tracking.store import check_uri, redact
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / "run" / "events.jsonl")
+    return Spool(tmp_path / "run" / "spool.jsonl")
 
 
 def points(step: int, **values: float) -> dict[str, object]:
@@ -92,7 +92,7 @@ def test_reads_in_chunks_smaller_than_a_line(spool: Spool) -> None:
 def test_a_spool_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFailed, match="cannot be written"):
-        Spool(tmp_path / "file" / "events.jsonl").append(points(1, loss=1.0))
+        Spool(tmp_path / "file" / "spool.jsonl").append(points(1, loss=1.0))
     if Path("/dev/full").exists():
         with pytest.raises(RunFailed, match="No space left"):
             Spool("/dev/full").append(points(1, loss=1.0))

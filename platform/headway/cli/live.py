@@ -70,6 +70,7 @@ class Live:
             f"loss {loss}",
             f"{progress.samples_per_s:,.0f} samples/s",
             f"{progress.workers} worker{'s' if progress.workers != 1 else ''}",
+            f"goodput {progress.goodput:.0%}",
             _left(progress),
         ]
         return "  ".join(parts)

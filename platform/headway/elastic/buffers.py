@@ -27,7 +27,6 @@ class LaneBuffers:
         floats, counters = self._now()
         self._num_floats = sum(b.numel() for b in floats)
         self.size = self._num_floats + COUNTER_WORDS * sum(b.numel() for b in counters)
-        self._packed = torch.zeros(self.size)
         self._floats: list[torch.Tensor] = []
         self._counters: list[torch.Tensor] = []
         self._first = True
@@ -37,8 +36,14 @@ class LaneBuffers:
         """Before the first lane of a step."""
         floats, counters = self._now()
         self._floats, self._counters = [b.clone() for b in floats], [b.clone() for b in counters]
-        self._packed.zero_()
         self._first = True
+
+    @torch.no_grad()
+    def rewind(self) -> None:
+        """Back to the step's beginning: it broke, and will be done again."""
+        floats, counters = self._now()
+        if len(floats) == len(self._floats) and len(counters) == len(self._counters):
+            _copy([*floats, *counters], [*self._floats, *self._counters])
 
     @torch.no_grad()
     def enter(self) -> None:
@@ -49,24 +54,27 @@ class LaneBuffers:
         self._first = False
 
     @torch.no_grad()
-    def leave(self, weight: float, counters: bool) -> None:
-        """After a lane. weight: its share of the step's rows; counters: whether it speaks for the counters."""
+    def leave(self, weight: float, counters: bool) -> torch.Tensor:
+        """After a lane: its part of the step's buffers, to be summed over all lanes; float32, shape [size].
+
+        Args:
+            weight: the lane's share of the step's rows.
+            counters: whether it speaks for the counters.
+        """
         floats, counted = self._now()
+        part = torch.zeros(self.size)
         if floats:
             changes = [_change(b, before).reshape(-1).float() for b, before in zip(floats, self._floats, strict=True)]
-            self._packed[: self._num_floats].add_(torch.cat(changes).to("cpu"), alpha=weight)
+            part[: self._num_floats] = torch.cat(changes).to("cpu") * weight
         if counted and counters:
             flat = torch.cat([b.reshape(-1).to("cpu", torch.int64) for b in counted])
             words = flat.numpy().view("<u2").astype(np.float32)
-            self._packed[self._num_floats :] = torch.from_numpy(words)
-
-    def packed(self) -> torch.Tensor:
-        """This worker's part of the step's buffers; float32, shape [size], to be summed over workers."""
-        return self._packed
+            part[self._num_floats :] = torch.from_numpy(words)
+        return part
 
     @torch.no_grad()
     def accept(self, summed: torch.Tensor) -> None:
-        """Set the buffers from the sum over workers; shape [size]."""
+        """Set the buffers from the sum over all lanes; shape [size]."""
         floats, counters = self._now()
         at = 0
         for buffer, before in zip(floats, self._floats, strict=True):

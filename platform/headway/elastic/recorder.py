@@ -7,14 +7,15 @@ not led.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
 from pathlib import Path
 from typing import Any
 
+from headway.core import ledger
+from headway.elastic.said import words
 from headway.runs import RunFolder
-
-FRUITLESS_ATTEMPTS = 3
 
 
 class Recorder:
@@ -31,8 +32,8 @@ class Recorder:
         self._run = RunFolder(Path(folder))
         self._hold = self._run.hold_records()
         self._every_steps = every_steps
-        self._attempt = 0
-        self._fruitless = 0
+        self._generation = 0
+        self._epoch, self._next = 0, 0
         self._stop = False
         self._failure: dict[str, Any] | None = None
         self._messages: list[str] = []
@@ -42,10 +43,14 @@ class Recorder:
             "loss": None,
             "workers": 0,
             "epoch": 0,
+            "goodput": 0.0,
             "metrics": {},
         }
+        self._ledger: dict[str, Any] = {}
+        self._recoveries = 0
         self._recent: deque[tuple[float, int]] = deque(maxlen=4096)
         self._facts = self._run.read()
+        self._facts["ledger_before"] = self._facts.pop("ledger_s", {})
         self._steps = self._run.open_steps()
         self._spool = None
         self._writer = None
@@ -59,30 +64,57 @@ class Recorder:
             self._spool.append({"kind": "state", "state": "running", "message": ""})
             self._writer.start()
 
-    def begin_attempt(self) -> dict[str, Any]:
-        """A worker group starts: its number, and whether to give up because none got anywhere."""
-        self._attempt += 1
-        self._fruitless += 1
-        if self._attempt > 1:
-            self._say(f"workers were lost; attempt {self._attempt} goes on from the newest checkpoint")
-        if self._fruitless > FRUITLESS_ATTEMPTS and self._failure is None:
-            self.fail(
-                {
-                    "kind": "workers",
-                    "fact": f"the workers died {FRUITLESS_ATTEMPTS} times without a single new step",
-                    "reason": "the cause lies in the task or the machine (out of memory, a crash in native code)",
-                    "remedy": "Look for it in Ray's worker logs, or try a smaller lane_batch.",
-                }
-            )
-        return {"attempt": self._attempt, "give_up": self._failure is not None}
+    def push(self, generation: int, records: list[dict[str, Any]]) -> dict[str, Any]:
+        """Take records from the leader of a generation.
 
-    def push(self, attempt: int, records: list[dict[str, Any]]) -> dict[str, Any]:
-        """Take records from rank 0 of an attempt; says whether the run shall stop, and whether that attempt counts."""
-        if attempt == self._attempt:
+        Entries of the journal have a place (epoch, number), and each place is taken once, whoever sends it.
+
+        Returns:
+            Whether the run shall stop, whether that generation still counts, and the next place that is wanted.
+        """
+        if generation >= self._generation:
+            self._generation = generation
             for record in records:
-                getattr(self, "_on_" + record["kind"])(record)
+                if self._is_new(record):
+                    getattr(self, "_on_" + record["kind"])(record)
             self._steps.flush()
-        return {"stop": self._stop, "current": attempt == self._attempt}
+        current = generation == self._generation
+        return {"stop": self._stop, "current": current, "next": (self._epoch, self._next)}
+
+    def event(self, event: dict[str, Any]) -> None:
+        """What the coordinator tells of the membership."""
+        kind = event["kind"]
+        if kind == "members":
+            self._run.write_members({name: event[name] for name in ("generation", "time", "workers")})
+            return
+        if kind == "ledger":
+            self._ledger = event
+            self._seen.update(goodput=event["goodput"], workers=event["workers"])
+            return
+        if kind == "generation":
+            self._generation = max(self._generation, event["generation"])
+            self._seen["workers"] = event["workers"]
+            history = [w for w in self._facts.get("workers", []) if w["step"] <= max(0, event["step"])]
+            history.append({"step": max(0, event["step"]), "workers": event["workers"], "time": event["time"]})
+            self._save(workers=history)
+        if kind == "recovery":
+            self._recoveries += 1
+        with self._run.events_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
+        said = words(event)
+        if said:
+            self._say(said)
+
+    def give_up(self, reason: str) -> None:
+        """The coordinator cannot go on."""
+        self.fail(
+            {
+                "kind": "workers",
+                "fact": reason,
+                "reason": "the cause lies in the task or the machines (out of memory, a crash in native code)",
+                "remedy": "Look for it in Ray's worker logs, or try a smaller lane_batch.",
+            }
+        )
 
     def fail(self, failure: dict[str, Any]) -> None:
         """The first failure counts."""
@@ -97,14 +129,14 @@ class Recorder:
 
     def progress(self, messages_seen: int) -> dict[str, Any]:
         """How far the run is, with the messages that the caller has not seen."""
-        fresh = {"messages": self._messages[messages_seen:], "failure": self._failure, "attempt": self._attempt}
+        fresh = {"messages": self._messages[messages_seen:], "failure": self._failure}
         samples, steps = self._rates()
         return {**self._seen, **fresh, "samples_per_s": samples, "steps_per_s": steps}
 
     def finish(self, state: str, message: str, timeout_s: float) -> dict[str, Any]:
         """Close the books. Returns the tracking store's summary."""
         self._steps.close()
-        self._save(state=state, message=message, ended=time.time())
+        self._save(state=state, message=message, ended=time.time(), **self._account())
         if self._writer is None or self._spool is None:
             return {}
         self._spool.append({"kind": "state", "state": state, "message": message})
@@ -119,21 +151,41 @@ class Recorder:
         self._save(tracking=found)
         return found
 
+    def _is_new(self, record: dict[str, Any]) -> bool:
+        place = record.get("place")
+        if place is None:
+            return True
+        epoch, number = place
+        if (epoch, number) < (self._epoch, self._next):
+            return False
+        expected = self._next if epoch == self._epoch else 0
+        if number != expected:
+            self._say(f"{number - expected} records of the steps before {record.get('step')} were lost with a worker")
+        self._epoch, self._next = epoch, number + 1
+        return True
+
+    def _account(self) -> dict[str, Any]:
+        """The ledger of all starts of this run together."""
+        before = self._facts.get("ledger_before", {})
+        seconds = ledger.total([before, self._ledger.get("seconds", {})])
+        return {"ledger_s": {k: round(v, 3) for k, v in seconds.items()}, "goodput": round(ledger.goodput(seconds), 4)}
+
     def _on_began(self, record: dict[str, Any]) -> None:
         step = record["step"]
         self._steps.close()
+        lost = self._seen["step"] - step
+        if lost > 0:
+            self._say(f"all workers were lost; going on from step {step}, {lost} steps are done again")
+            self.event({"kind": "restart", "time": record["time"], "from_step": step, "lost_steps": lost})
         self._steps = self._run.open_steps(before=step)
         keep = {"total_steps": record["total_steps"], "steps_per_epoch": record["steps_per_epoch"]}
-        self._seen.update(keep, step=step, workers=record["workers"])
+        self._seen.update(keep, step=step)
         self._recent.clear()
-        history = [w for w in self._facts.get("workers", []) if w["step"] < step]
-        history.append({"step": step, "workers": record["workers"], "time": record["time"]})
         metrics = [m for m in self._facts.get("metrics", []) if m["step"] <= step]
         self._seen["metrics"] = metrics[-1]["values"] if metrics else {}
-        self._save(state="running", message="", workers=history, metrics=metrics, weights_sha256=None, **keep)
+        self._save(state="running", message="", metrics=metrics, weights_sha256=None, **keep)
 
     def _on_step(self, record: dict[str, Any]) -> None:
-        self._fruitless = 0
         self._seen.update(step=record["step"] + 1, loss=record["loss"], epoch=record["epoch"])
         self._recent.append((record["time"], record["rows"]))
         fields = ("step", "epoch", "loss", "lr", "rows", "time", "samples")
@@ -141,6 +193,7 @@ class Recorder:
         if record["step"] % self._every_steps == 0 or record["step"] + 1 == self._seen["total_steps"]:
             values = {"loss": record["loss"], "lr": record["lr"], "epoch": record["epoch"]}
             values |= {"samples_per_s": self._rates()[0], "workers": self._seen["workers"]}
+            values |= {"goodput": self._seen["goodput"]}
             self._point(record, values)
 
     def _on_metrics(self, record: dict[str, Any]) -> None:
@@ -168,6 +221,9 @@ class Recorder:
 
     def _on_note(self, record: dict[str, Any]) -> None:
         self._say(record["text"])
+
+    def _on_replicas(self, record: dict[str, Any]) -> None:
+        self._save(replicas={"step": record["step"], "digest": record["digest"]})
 
     def _on_ended(self, record: dict[str, Any]) -> None:
         self._save(steps=record["step"], weights_sha256=record["weights_sha256"])

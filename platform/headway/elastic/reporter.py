@@ -1,14 +1,20 @@
-"""A worker's way to tell the driver's side what happened, without ever waiting for it in the training thread."""
+"""A worker's way to tell the driver's side what happened, without ever waiting for it in the training thread.
+
+What every replica says alike (steps, metrics) is kept in a journal on every worker, and sent by the leader (rank 0): if
+the leader dies before it has sent something, the next one sends it. The recorder takes each entry once.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from typing import Any
 
 from headway.checkpoint.folder import Checkpoint
 
 FLUSH_S = 0.2
+JOURNAL = 20_000  # entries kept; more than a leader commits between two flushes, by far
 
 
 class DriverLost(RuntimeError):
@@ -16,17 +22,20 @@ class DriverLost(RuntimeError):
 
 
 class Reporter:
-    """Collects records and hands them to the recorder actor from a thread. Only rank 0 has anything to say but errors.
+    """See the module.
 
     Args:
         recorder: actor handle of `headway.elastic.recorder.Recorder`.
-        rank: of this worker.
-        attempt: number of this start of the worker group; the recorder ignores older ones.
     """
 
-    def __init__(self, recorder: Any, rank: int, attempt: int) -> None:
-        self._recorder, self._rank, self._attempt = recorder, rank, attempt
-        self._records: list[dict[str, Any]] = []
+    def __init__(self, recorder: Any) -> None:
+        self._recorder = recorder
+        self._generation = 0
+        self._leads = False
+        self._epoch, self._next = 0, 0
+        self._journal: deque[dict[str, Any]] = deque(maxlen=JOURNAL)
+        self._own: list[dict[str, Any]] = []
+        self._taken: tuple[int, int] | None = None
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._wake = threading.Event()
@@ -35,13 +44,14 @@ class Reporter:
         self._lost = False
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
 
-    def start(self) -> None:
-        """Begin to send."""
-        self._thread.start()
+    @property
+    def leads(self) -> bool:
+        """Whether this worker speaks for all."""
+        return self._leads
 
     @property
     def stop_requested(self) -> bool:
-        """Whether the run was asked to stop.
+        """Whether the run was asked to stop; only the leader knows.
 
         Raises:
             DriverLost: nobody is there to ask.
@@ -50,14 +60,53 @@ class Reporter:
             raise DriverLost("the driver's recorder is gone")
         return self._stop
 
-    def began(self, step: int, workers: int, total_steps: int, steps_per_epoch: int) -> None:
-        self._say("began", step=step, workers=workers, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+    def enter(self, generation: int, leads: bool) -> None:
+        """This worker is in a generation now, and speaks for all of it or not."""
+        with self._lock:
+            if leads and not self._leads:
+                self._taken = None
+            self._generation, self._leads = generation, leads
+        if leads and not self._thread.is_alive():
+            self._thread.start()
+
+    def restart(self, epoch: int) -> None:
+        """Begin the journal anew: the run goes on from a checkpoint. epoch: greater than any before, same on all."""
+        with self._lock:
+            self._epoch, self._next = epoch, 0
+            self._journal.clear()
+
+    def journal(self) -> dict[str, Any]:
+        """For a worker that joins: where the journal is, and the entries that may not have been taken yet."""
+        with self._lock:
+            since = time.time() - 10 * FLUSH_S
+            recent = [e for e in self._journal if e["time"] >= since or self._waits(e)]
+            return {"epoch": self._epoch, "next": self._next, "entries": recent}
+
+    def take(self, journal: dict[str, Any]) -> None:
+        """The journal of the worker that this one takes its state from."""
+        with self._lock:
+            mine = {tuple(e["place"]) for e in self._journal}
+            fresh = [e for e in journal["entries"] if tuple(e["place"]) not in mine]
+            if journal["epoch"] != self._epoch:
+                self._journal.clear()
+            self._journal.extend(fresh)
+            self._epoch, self._next = journal["epoch"], journal["next"]
+
+    def began(self, step: int, total_steps: int, steps_per_epoch: int) -> None:
+        self._note("began", step=step, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
 
     def step(self, step: int, epoch: int, loss: float, rate: float, rows: int, samples: str) -> None:
-        self._say("step", step=step, epoch=epoch, loss=loss, lr=rate, rows=rows, samples=samples)
+        self._note("step", step=step, epoch=epoch, loss=loss, lr=rate, rows=rows, samples=samples)
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
-        self._say("metrics", step=step, values=values)
+        self._note("metrics", step=step, values=values)
+
+    def replicas(self, step: int, digest: str) -> None:
+        """All replicas had this digest before the step."""
+        self._note("replicas", step=step, digest=digest)
+
+    def ended(self, step: int, weights_sha256: str) -> None:
+        self._note("ended", step=step, weights_sha256=weights_sha256)
 
     def checkpoint_begun(self, step: int, reason: str, blocked_s: float) -> None:
         self._say("checkpoint_begun", step=step, reason=reason, blocked_s=blocked_s)
@@ -76,16 +125,14 @@ class Reporter:
             )
 
     def printed(self, text: str) -> None:
-        self._say("printed", text=text)
+        if self._leads:
+            self._say("printed", text=text)
 
     def note(self, text: str) -> None:
         self._say("note", text=text)
 
-    def ended(self, step: int, weights_sha256: str) -> None:
-        self._say("ended", step=step, weights_sha256=weights_sha256)
-
     def settle(self) -> bool:
-        """Send all records said so far; returns whether this start of the worker group still counts.
+        """Send all that was said so far; returns whether this worker's generation still counts.
 
         A checkpoint is committed only after this, so that no run goes on from a step whose records were lost with the
         worker. Not for the training thread.
@@ -99,10 +146,19 @@ class Reporter:
         if self._thread.is_alive():
             self._thread.join(timeout=30)
 
+    def _note(self, kind: str, **entry: Any) -> None:
+        """What every replica says."""
+        with self._lock:
+            place = (self._epoch, self._next)
+            self._next += 1
+            self._journal.append({"kind": kind, "time": time.time(), "place": place, **entry})
+
     def _say(self, kind: str, **record: Any) -> None:
-        if self._rank == 0:
-            with self._lock:
-                self._records.append({"kind": kind, "time": time.time(), **record})
+        with self._lock:
+            self._own.append({"kind": kind, "time": time.time(), **record})
+
+    def _waits(self, entry: dict[str, Any]) -> bool:
+        return self._taken is None or tuple(entry["place"]) >= self._taken
 
     def _run(self) -> None:
         while not self._lost:
@@ -117,11 +173,16 @@ class Reporter:
 
         with self._sending:
             with self._lock:
-                records, self._records = self._records, []
+                generation, leads = self._generation, self._leads
+                own, self._own = self._own, []
+                entries = [e for e in self._journal if self._waits(e)] if leads else []
             try:
-                answer = ray.get(self._recorder.push.remote(self._attempt, records), timeout=60)
+                answer = ray.get(self._recorder.push.remote(generation, [*entries, *own]), timeout=60)
             except ray.exceptions.RayError:
                 self._lost = True
                 return False
-            self._stop = answer["stop"]
+            with self._lock:
+                if leads:
+                    self._taken = tuple(answer["next"])
+                    self._stop = answer["stop"]
             return bool(answer["current"])

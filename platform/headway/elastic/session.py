@@ -8,29 +8,33 @@ with headway.session(model, optimizer) as session:
 
 from __future__ import annotations
 
-import time
+import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import torch
 from torch import nn
 
 from headway.core.digest import Chain
-from headway.core.lanes import carried
 from headway.core.retention import due
-from headway.elastic import batches, update
+from headway.elastic import batches, replicas, transfer, update
 from headway.elastic.buffers import LaneBuffers
 from headway.elastic.context import Context, current
+from headway.elastic.control import Start
 from headway.elastic.evaluation import evaluate
+from headway.elastic.members import now
 from headway.elastic.tail import Tail
 from headway.errors import BadCheckpoint, BadInput, NonFiniteLoss
-from headway.strategies import create
-from headway.strategies.group import Group
+from headway.strategies import PeerLost, Strategy, create, exchange
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
+
+    from headway.checkpoint.folder import Checkpoint
 
     Schedule = Callable[[Optimizer, int], LRScheduler | None]
 
@@ -51,20 +55,24 @@ def session(model: nn.Module, optimizer: Optimizer, schedule: Schedule | None = 
 
 
 class Session:
-    """See `session`. Fields a loop may read: step, epoch, total_steps, optimizer, schedule, device."""
+    """See `session`. Fields a loop may read: step, epoch, total_steps, optimizer, schedule, device, rank, workers."""
 
     def __init__(self, context: Context, model: nn.Module, optimizer: Optimizer, schedule: Schedule | None) -> None:
         job, order = context.job, context.train.order
-        self.context, self.job, self.order = context, job, order
+        self.context, self.job, self.order, self.members = context, job, order, context.members
         self.model, self.optimizer = model, optimizer
         self.schedule: LRScheduler | None = None
+        self.strategy: Strategy | None = None
         self.device = torch.device(context.device)
         self.step = 0
+        self.exchanges = 0
+        """Exchanges completed with the others, which tell apart survivors of one step."""
         self.total_steps = job.steps or (job.epochs or 0) * order.steps_per_epoch
-        self.lanes = carried(job.lanes, context.size)[context.rank]
         self.samples = Chain()
         self.stopping = False
         self.metrics: dict[str, float] = {}
+        self.losses: list[float] = []
+        """Of the newest step, each lane's share."""
         self._make_schedule = schedule
         self._state: dict[str, Any] = {}
         self._loaded_state: dict[str, Any] = {}
@@ -73,14 +81,29 @@ class Session:
         self._applying = False
         self._guards: list[Any] = []
         self._saved_step, self._saved_at = 0, 0.0
+        self._entered = False
+        self._news = False
+        self._first = True
+        self._committed_at = now()
 
     @property
     def epoch(self) -> int:
         """Walks through the data that are complete before the next step."""
         return self.order.cursor(self.step).epoch
 
+    @property
+    def rank(self) -> int:
+        """Of this worker at present, 0 to workers - 1."""
+        return self.members.rank
+
+    @property
+    def workers(self) -> int:
+        """Workers at present."""
+        return self.members.size
+
     def register(self, name: str, state: Any) -> None:
-        """Let an object of the user's travel with checkpoints: anything with `state_dict` and `load_state_dict`.
+        """Let an object of the user's travel with checkpoints, and to workers that join: anything with `state_dict` and
+        `load_state_dict`.
 
         Call it before the loop; when the run is resumed, its state is loaded at once (or as the session is entered).
 
@@ -101,23 +124,13 @@ class Session:
             self.optimizer = update.named_optimizer(job.optimizer, self.model)
         self.schedule = update.schedule(job.schedule, self.optimizer, self.total_steps, self._make_schedule)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=job.precision == "fp16")
-        if context.start is not None:
-            self._restore(context.start.load(self.device))
-        elif context.size > 1:
-            update.broadcast(self.model, context.handle)
         self.buffers = LaneBuffers(self.model)
-        self.tail = Tail(job.lanes, self.buffers.size)
-        self.strategy = create(
-            job.strategy,
-            self.model,
-            lanes=job.lanes,
-            tail=self.tail.size,
-            changes=0,
-            group=Group(context.rank, context.size, context.handle) if context.size > 1 else None,
-        )
-        self._saved_step, self._saved_at = self.step, time.monotonic()
+        self.tail = Tail(job.lanes, min(job.lanes, job.workers.max + 1))
         self._guards = [o.register_step_pre_hook(self._refuse_step) for o in {theirs, self.optimizer}]
-        context.reporter.began(self.step, context.size, self.total_steps, self.order.steps_per_epoch)
+        context.ledger.switch("idle", now())
+        if not self.members.running:  # one that joins a running group first warms up, in its first step's lanes
+            self.members.ready()
+            self._regroup()
         return self
 
     def steps(self) -> Iterator[Step]:
@@ -145,19 +158,33 @@ class Session:
         """
         if self.context.validation is None:
             return {}
-        self.metrics, self._evaluated_step = evaluate(self, metrics), self.step
+        if not self._entered:  # a worker that joins takes part from its first step on
+            return dict(self.metrics)
+        exchanges = self.exchanges
+        while self.exchanges == exchanges:
+            try:
+                with self._account("compute"):
+                    self.metrics = evaluate(self, metrics)
+                self.exchanges += 1
+            except PeerLost as error:  # then who is ahead hands its metrics on
+                self._repair(error)
+        self._evaluated_step = self.step
         self.record(self.metrics)
         return self.metrics
 
     def record(self, values: dict[str, float]) -> None:
         """Record numbers of the user's own at this step, in the report and in MLflow. Call it on every worker."""
-        self.context.reporter.metrics(self.step, {name: float(value) for name, value in values.items()})
+        if self._entered:
+            self.context.reporter.metrics(self.step, {name: float(value) for name, value in values.items()})
 
     def save(self, reason: str) -> None:
         """Take a checkpoint of this moment; it is written in the background. Call it on every worker."""
-        self._saved_step, self._saved_at = self.step, time.monotonic()
-        if self.context.rank == 0:
-            blocked = self.context.store.save(self.step, self._snapshot, self._facts(reason))
+        if not self._entered:
+            return
+        self._saved_step, self._saved_at = self.step, now()
+        if self.members.rank == 0:
+            with self._account("checkpoint"):
+                blocked = self.context.store.save(self.step, self._snapshot, self._facts(reason))
             self.context.reporter.checkpoint_begun(self.step, reason, blocked)
 
     def __exit__(
@@ -169,14 +196,148 @@ class Session:
         finally:
             for guard in self._guards:
                 guard.remove()
-            self.strategy.close()
+            if self.strategy is not None:
+                self.strategy.close()
+            self.members.let_go()
 
     def _end(self) -> None:
         if self._open_step is not None and self._open_step.begun:
             self._require_commit()  # left by break or return
-        if self._saved_step != self.step:
-            self.save("interrupted" if self.stopping and self.step < self.total_steps else "end of the run")
+        if not self._entered:
+            self._regroup()
+        while True:
+            try:
+                if self._saved_step != self.step:
+                    self.save("interrupted" if self.stopping and self.step < self.total_steps else "end of the run")
+                if self.members.group is not None:
+                    with self._account("communication"), self._waiting(), exchange():
+                        self.members.group.barrier()
+                break
+            except PeerLost as error:
+                self._repair(error)
         self.context.reporter.ended(self.step, update.weights_sha256(self.model))
+
+    # Changing generations
+
+    def _boundary(self) -> None:
+        """Between two steps: into the next generation, if all have agreed to it, or one has broken."""
+        if self._news or self.members.broken or (self.members.size == 1 and self.members.news):
+            self._regroup()
+
+    def _repair(self, error: PeerLost) -> None:
+        """The exchange broke: find the others again."""
+        self.members.lost(error)
+        self._regroup()
+
+    def _regroup(self) -> None:
+        """Enter the next generation: meet its members, build the group, and be level with whoever is ahead.
+
+        Raises:
+            Dismissed: it does not include this worker.
+        """
+        context, members = self.context, self.members
+        before = context.ledger.switch("regroup", now())
+        if self.strategy is not None:
+            self.strategy.close()
+            self.strategy = None
+        while True:
+            members.let_go()
+            start = members.meet(
+                self.step if self._entered else -1, self.exchanges, self._pause, lambda c: self._spend(c)
+            )
+            context.ledger.switch("regroup", now())
+            led = self._entered and members.rank == 0
+            try:
+                members.join(start)
+                self._level(start)
+                break
+            except PeerLost as error:
+                members.lost(error)
+        self.strategy = create(
+            self.job.strategy,
+            self.model,
+            reproducible=self.job.reproducible,
+            lanes=self.job.lanes,
+            tail=self.tail.size,
+            changes=self.buffers.size,
+            group=members.group,
+        )
+        self._news, self._first = False, True
+        context.reporter.enter(members.generation, leads=members.rank == 0)
+        if members.rank == 0 and not led:
+            self._lead()
+        context.ledger.switch(before if before != "idle" else "compute", now())
+
+    def _level(self, start: Start) -> None:
+        """Have the newest state of all."""
+        group, positions = self.members.group, start.positions
+        if start.source is None:
+            self._begin_from_checkpoint()
+        elif group is not None and any(position != positions[start.source] for position in positions):
+            if start.rank == start.source:
+                transfer.send(group, self._whole())
+            else:
+                whole = transfer.receive(group, start.source, self.device)
+                if positions[start.rank] != positions[start.source]:
+                    self._take(whole)
+        self._entered = True
+
+    def _begin_from_checkpoint(self) -> None:
+        """From the newest sound checkpoint, or the weights that rank 0 made."""
+        context, group = self.context, self.members.group
+        chosen: Checkpoint | None = None
+        if self.members.rank == 0:
+            context.store.clean()
+            chosen, passed_over = context.store.newest()
+            for reason in passed_over:
+                context.reporter.note(f"passed over a damaged checkpoint: {reason}")
+        if group is not None:
+            with exchange():
+                chosen = group.broadcast_object(chosen, 0)
+        if chosen is not None:
+            self._restore(chosen)
+        elif group is not None:
+            update.broadcast(self.model, group)
+        self._saved_step, self._saved_at = self.step, now()
+        context.reporter.restart(self.members.generation)
+        context.reporter.began(self.step, self.total_steps, self.order.steps_per_epoch)
+
+    def _lead(self) -> None:
+        """This worker is rank 0 now: what the one before it began to write may never be committed."""
+        self.context.store.clean()
+        committed = self.context.store.committed()
+        newest = committed[-1].step if committed else 0
+        if newest < self._saved_step:
+            self._saved_step = newest
+
+    def _pause(self) -> None:
+        """All are about to be taken away: nothing may be lost with them."""
+        if self._entered and self.members.rank == 0:
+            if self._saved_step != self.step:
+                self.save("all workers are being taken away")
+            with self._account("checkpoint"):
+                self.context.store.wait()
+
+    @contextmanager
+    def _account(self, cause: str) -> Iterator[None]:
+        before = self.context.ledger.switch(cause, now())
+        try:
+            yield
+        finally:
+            self.context.ledger.switch(before, now())
+
+    def _spend(self, cause: str) -> None:
+        self.context.ledger.switch(cause, now())
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        self.members.waits(True)
+        try:
+            yield
+        finally:
+            self.members.waits(False)
+
+    # Steps
 
     def _require_commit(self) -> None:
         step, self._open_step = self._open_step, None
@@ -195,14 +356,48 @@ class Session:
                 "Leave it out, and zero_grad() too.",
             )
 
+    def _apply(self) -> None:
+        self._applying = True
+        try:
+            update.apply(self.optimizer, self.schedule, self.scaler, self.model, self.job.clip_norm)
+        finally:
+            self._applying = False
+
+    def _commit(self, step: Step) -> None:
+        """The step's update is to be applied: its sums are in the gradients and the tail."""
+        self.losses = self.tail.losses()
+        loss = sum(self.losses)
+        if loss - loss != 0:
+            bad = [lane for lane, part in enumerate(self.losses) if part - part != 0]
+            raise NonFiniteLoss(
+                f"loss={loss} at step {step.number}, from lane {', '.join(map(str, bad))}",
+                "the update was not applied",
+                "Lower the learning rate, set clip_norm, or look at the rows of that step.",
+            )
+        self._apply()
+        self.samples.add(self.step, self.tail.digests())
+        self.step += 1
+        self.exchanges += 1
+        self.stopping, self._news = self.tail.stopping(), self.tail.news()
+        at = now()
+        self.context.ledger.commit(at)
+        self.members.committed(self.step, at - self._committed_at, self._first)
+        self._first, self._committed_at = False, at
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        self.context.reporter.step(step.number, step.epoch, loss, rate, step.rows, self.samples.hexdigest())
+
     def _checkpoint_if_due(self) -> None:
         rule = self.job.checkpoint
-        now = time.monotonic()
-        reason = due(self.step, now, self._saved_step, self._saved_at, rule.every_steps, rule.every_s)
+        reason = due(self.step, now(), self._saved_step, self._saved_at, rule.every_steps, rule.every_s)
         if reason is None and rule.keep_best and self._evaluated_step == self.step != self._saved_step:
             reason = "evaluation"  # the best by a metric are only known among those that were judged
+        wanted = self.members.save_wanted
+        if reason is None and wanted is not None and self._saved_step != self.step:
+            reason = wanted
         if reason is not None:
             self.save(reason)
+
+    # State
 
     def _snapshot(self) -> dict[str, Any]:
         """Model, optimiser and the rest as a tree of tensors and plain values, not copied."""
@@ -217,6 +412,48 @@ class Session:
             },
         }
 
+    def _whole(self) -> dict[str, Any]:
+        """All that another worker needs to go on in this one's place."""
+        return {
+            "parts": self._snapshot(),
+            "step": self.step,
+            "exchanges": self.exchanges,
+            "stopping": self.stopping,
+            "metrics": self.metrics,
+            "losses": self.losses,
+            "evaluated_step": self._evaluated_step,
+            "saved_step": self._saved_step,
+            "journal": self.context.reporter.journal(),
+            "random": (torch.get_rng_state(), np.random.get_state(), random.getstate()),
+        }
+
+    def _take(self, whole: dict[str, Any]) -> None:
+        """Take another worker's state."""
+        self._load(whole["parts"])
+        self.step, self.exchanges, self.stopping = whole["step"], whole["exchanges"], whole["stopping"]
+        self.metrics, self.losses = whole["metrics"], whole["losses"]
+        self._evaluated_step, self._saved_step = whole["evaluated_step"], whole["saved_step"]
+        self._saved_at = now()
+        self.context.reporter.take(whole["journal"])
+        tensor, array, plain = whole["random"]
+        torch.set_rng_state(tensor.cpu())
+        np.random.set_state(array)
+        random.setstate(plain)
+
+    def _load(self, parts: dict[str, Any]) -> None:
+        rest = parts["session"]
+        self.model.load_state_dict(parts["model"])
+        self.optimizer.load_state_dict(parts["optimizer"])
+        if self.schedule and rest["schedule"]:
+            self.schedule.load_state_dict(rest["schedule"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(rest["scaler"])
+        self._loaded_state = rest["state"]
+        for name, state in self._state.items():
+            if name in self._loaded_state:
+                state.load_state_dict(self._loaded_state[name])
+        self.samples = Chain(rest["samples"])
+
     def _facts(self, reason: str) -> dict[str, Any]:
         cursor = self.order.cursor(self.step)
         return {
@@ -225,54 +462,49 @@ class Session:
             "cursor": {"seed": cursor.seed, "epoch": cursor.epoch, "step": cursor.step},
             "samples_sha256": self.samples.hexdigest(),
             "metrics": self.metrics if self._evaluated_step == self.step else {},
-            "workers": self.context.size,
+            "workers": self.members.size,
         }
 
-    def _restore(self, parts: dict[str, Any]) -> None:
-        assert self.context.start is not None
-        rest = parts["session"]
+    def _restore(self, checkpoint: Checkpoint) -> None:
         try:
-            self.model.load_state_dict(parts["model"])
-            self.optimizer.load_state_dict(parts["optimizer"])
-            if self.schedule and rest["schedule"]:
-                self.schedule.load_state_dict(rest["schedule"])
+            self._load(checkpoint.load(self.device))
         except (RuntimeError, ValueError, KeyError) as error:
             raise BadCheckpoint(
-                f"checkpoint {self.context.start.folder} does not fit the task's model or optimiser",
+                f"checkpoint {checkpoint.folder} does not fit the task's model or optimiser",
                 str(error).splitlines()[0],
                 "Put the task back as it was when the run began, or start a new run.",
             ) from error
-        if self.scaler.is_enabled():
-            self.scaler.load_state_dict(rest["scaler"])
-        self._loaded_state = rest["state"]
-        for name, state in self._state.items():
-            if name in self._loaded_state:
-                state.load_state_dict(self._loaded_state[name])
-        self.samples = Chain(rest["samples"])
-        self.step = self.context.start.step
-        self.metrics = dict(self.context.start.facts.get("metrics", {}))
-        if self.metrics:
-            self._evaluated_step = self.step
+        self.step = checkpoint.step
+        self.metrics = dict(checkpoint.facts.get("metrics", {}))
+        self._evaluated_step = self.step if self.metrics else -1
 
 
 class Step:
     """One optimiser update over one global batch. Fields: number, epoch, rows, last_of_epoch; loss after the lanes."""
 
     def __init__(self, session: Session) -> None:
-        cursor = session.order.cursor(session.step)
         self._session = session
+        self.loss = float("nan")
+        self.begun = self.committed = False
+        self._lane: int | None = None
+        self._aim()
+
+    def _aim(self) -> None:
+        """Be the session's next step, with the lanes that this worker carries now."""
+        session = self._session
+        cursor = session.order.cursor(session.step)
         self.number, self.epoch, self._at = session.step, cursor.epoch, cursor.step
         self.last_of_epoch = cursor.step + 1 == session.order.steps_per_epoch
         self.sizes = session.order.sizes(cursor.step)
         self.rows = sum(self.sizes)
         self._fullest = max(range(len(self.sizes)), key=self.sizes.__getitem__)
-        self.loss = float("nan")
-        self.begun = self.committed = False
-        self._lane: int | None = None
-        self._mine = [lane for lane in session.lanes if self.sizes[lane]]
+        self._mine = [lane for lane in session.members.lanes if self.sizes[lane]]
 
     def lanes(self) -> Iterator[dict[str, torch.Tensor]]:
         """The batches of the lanes that this worker carries; when the loop over them ends, the step is committed.
+
+        If a worker is lost meanwhile, nothing was applied: the loop goes on over all the lanes that this worker carries
+        then, from the first.
 
         Yields:
             The lane's rows as tensors by name on the worker's device, first dimension = rows. Randomness inside the
@@ -282,25 +514,28 @@ class Step:
         if self.begun:
             raise BadInput(f"step.lanes() was called twice in step {self.number}", "a step has its lanes once", "")
         self.begun = True
-        session.strategy.begin(self._mine)
-        session.tail.clear()
-        session.buffers.begin()
-        for lane in self._mine:
-            batch, ids = batches.training(session.context, self.epoch, self._at, lane, session.device)
-            session.tail.ids(lane, ids)
-            session.buffers.enter()
-            batches.seed(session.job.seed, self.epoch, self._at, lane)
-            self._lane = lane
-            with update.autocast(session.job.precision, session.device):
-                yield batch
-            if self._lane is not None:
-                raise BadInput(
-                    f"lane {lane} of step {self.number} gave no loss",
-                    "step.backward(loss) was not called in the loop over step.lanes()",
-                    "Call it once for each batch.",
-                )
-            session.buffers.leave(self.sizes[lane] / self.rows, counters=lane == self._fullest)
-        self._commit()
+        if session._entered:
+            session._boundary()
+        else:
+            yield from self._rehearse()
+            session.members.ready()
+            session._regroup()
+            if session.step >= session.total_steps:
+                self.committed = True  # it came after the last step
+                return
+        self._aim()
+        session.context.at = f"step {self.number}"
+        while not self.committed:
+            try:
+                yield from self._attempt()
+            except PeerLost as error:
+                session.context.ledger.abandon(now())
+                session.buffers.rewind()
+                session._repair(error)
+                if session.step > self.number:  # those ahead had committed it, and handed the outcome on
+                    self.loss, self.committed = sum(session.losses), True
+                else:
+                    self._aim()
 
     def backward(self, loss: torch.Tensor) -> None:
         """Backpropagate a lane's loss, once per batch of `lanes()`.
@@ -321,6 +556,7 @@ class Step:
                 "a loss is one number",
                 "Take its mean.",
             )
+        assert session.strategy is not None
         share = self.sizes[lane] / self.rows
         session.tail.loss(lane, loss.detach().float() * share)
         self._lane = None
@@ -329,28 +565,81 @@ class Step:
             session.scaler.scale(loss * share).backward()
         session.strategy.after_backward()
 
-    def _commit(self) -> None:
+    def _attempt(self) -> Iterator[dict[str, torch.Tensor]]:
+        """All lanes once, and the commit; without it if a replica had to be healed.
+
+        Raises:
+            PeerLost: a worker is gone; nothing has been applied.
+        """
         session = self._session
-        session.tail.stop(session.context.reporter.stop_requested)
-        session.tail.buffers(session.buffers.packed())
-        session.tail.take(session.strategy.finish(session.tail.values)[0])
-        losses = session.tail.losses()
-        self.loss = sum(losses)
-        if self.loss - self.loss != 0:
-            bad = [lane for lane, loss in enumerate(losses) if loss - loss != 0]
-            raise NonFiniteLoss(
-                f"loss={self.loss} at step {self.number}, from lane {', '.join(map(str, bad))}",
-                "the update was not applied",
-                "Lower the learning rate, set clip_norm, or look at the rows of that step.",
+        members, ledger, strategy = session.members, session.context.ledger, session.strategy
+        assert strategy is not None
+        ledger.begin_step(now())
+        strategy.begin(self._mine)
+        session.tail.clear()
+        session.buffers.begin()
+        every = session.job.replica_check_every
+        checked = every is not None and self.number % every == 0 and members.size > 1
+        if checked:
+            session.tail.replica(members.rank, replicas.words(session.model, session.optimizer))
+        for lane in self._mine:
+            if members.broken:
+                raise PeerLost("a member is gone")
+            begun = now()
+            yield from self._do(lane)
+            strategy.lane_done(session.buffers.leave(self.sizes[lane] / self.rows, counters=lane == self._fullest))
+            members.moved(now() - begun)
+        session.tail.flags(session.context.reporter.stop_requested, members.news)
+        with session._account("communication"), session._waiting():
+            summed, changes = strategy.finish(session.tail.values)
+            members.may_commit()
+        session.tail.take(summed)
+        if checked and not replicas.heal(session, self.number):
+            ledger.abandon(now())
+            return  # nothing was applied: once more, from the healed state
+        session.buffers.accept(changes)
+        session._commit(self)
+        self.loss, self.committed = sum(session.losses), True
+
+    def _do(self, lane: int) -> Iterator[dict[str, torch.Tensor]]:
+        """One lane, in the user's loop."""
+        session = self._session
+        with session._account("data"):
+            batch, ids = batches.training(session.context, self.epoch, self._at, lane, session.device)
+        session._spend("compute")
+        session.tail.ids(lane, ids)
+        session.buffers.enter()
+        batches.seed(session.job.seed, self.epoch, self._at, lane)
+        self._lane = lane
+        with update.autocast(session.job.precision, session.device):
+            yield batch
+        if self._lane is not None:
+            raise BadInput(
+                f"lane {lane} of step {self.number} gave no loss",
+                "step.backward(loss) was not called in the loop over step.lanes()",
+                "Call it once for each batch.",
             )
-        session._applying = True
-        update.apply(session.optimizer, session.schedule, session.scaler, session.model, session.job.clip_norm)
-        session._applying = False
-        session.buffers.accept(session.tail.buffer_values())
-        session.samples.add(session.step, session.tail.digests())
-        session.step += 1
-        session.stopping = session.tail.stopping()
-        self.committed = True
-        rate = float(session.optimizer.param_groups[0]["lr"])
-        digest = session.samples.hexdigest()
-        session.context.reporter.step(self.number, self.epoch, self.loss, rate, self.rows, digest)
+
+    def _rehearse(self) -> Iterator[dict[str, torch.Tensor]]:
+        """One lane and one update for nothing, before this worker joins those that train: what is built, compiled and
+        allocated at the first step is done here, where nobody waits for it."""
+        session = self._session
+        before = transfer.copied(session._snapshot())
+        session.strategy = create(
+            session.job.strategy,
+            session.model,
+            reproducible="order",
+            lanes=session.job.lanes,
+            tail=session.tail.size,
+            changes=session.buffers.size,
+            group=None,
+        )
+        self._mine = [self._fullest]
+        session.strategy.begin(self._mine)
+        session.buffers.begin()
+        yield from self._do(self._fullest)
+        session.strategy.finish(session.tail.values)
+        session._apply()
+        session.strategy.close()
+        session.strategy = None
+        session._load(before)

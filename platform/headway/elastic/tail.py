@@ -8,20 +8,24 @@ import torch
 from headway.core.digest import WORDS, of_ids
 from headway.core.order import Rows
 
+Words = np.ndarray[tuple[int, int], np.dtype[np.uint16]]
+
 
 class Tail:
-    """Layout: stop request, the lanes' losses, the digests of their sample ids, the model's buffers.
+    """Layout: stop request, news of a generation, the lanes' losses, the digests of their sample ids, the replicas'.
 
-    Every entry but the first two kinds' sums is written by exactly one worker and zero elsewhere, so sums are exact.
+    Every entry but the first two is written by exactly one worker and zero elsewhere, so sums are exact.
 
     Args:
         lanes: number of lanes.
-        buffers: elements that the model's buffers take.
+        replicas: most workers that may compare digests.
     """
 
-    def __init__(self, lanes: int, buffers: int) -> None:
-        self._lanes = lanes
-        self.size = 1 + lanes * (1 + WORDS) + buffers
+    def __init__(self, lanes: int, replicas: int) -> None:
+        self._losses = slice(2, 2 + lanes)
+        self._ids = slice(self._losses.stop, self._losses.stop + lanes * WORDS)
+        self._replicas = slice(self._ids.stop, self._ids.stop + replicas * WORDS)
+        self.size = self._replicas.stop
         self.values = torch.zeros(self.size)
         self._sum = self.values
 
@@ -29,18 +33,20 @@ class Tail:
         self.values.zero_()
 
     def ids(self, lane: int, ids: Rows) -> None:
-        at = 1 + self._lanes + lane * WORDS
+        at = self._ids.start + lane * WORDS
         self.values[at : at + WORDS] = torch.from_numpy(of_ids(ids).astype(np.float32))
 
     def loss(self, lane: int, loss: torch.Tensor) -> None:
-        self.values[1 + lane] = loss
+        self.values[self._losses.start + lane] = loss
 
-    def stop(self, wanted: bool) -> None:
-        self.values[0] = float(wanted)
+    def replica(self, rank: int, words: np.ndarray[tuple[int], np.dtype[np.uint16]]) -> None:
+        """This worker's digest of its replica; shape [WORDS]."""
+        at = self._replicas.start + rank * WORDS
+        self.values[at : at + WORDS] = torch.from_numpy(words.astype(np.float32))
 
-    def buffers(self, values: torch.Tensor) -> None:
-        if len(values):
-            self.values[1 + self._lanes * (1 + WORDS) :] = values
+    def flags(self, stop: bool, news: bool) -> None:
+        """Whether this worker knows that the run shall stop, or that another generation was published."""
+        self.values[0], self.values[1] = float(stop), float(news)
 
     def take(self, summed: torch.Tensor) -> None:
         """Take what came back from the reduction."""
@@ -49,15 +55,21 @@ class Tail:
     def stopping(self) -> bool:
         return bool(self._sum[0] > 0)
 
+    def news(self) -> bool:
+        return bool(self._sum[1] > 0)
+
     def losses(self) -> list[float]:
         """Each lane's share of the loss; their sum is the loss of the step."""
-        values: list[float] = self._sum[1 : 1 + self._lanes].tolist()
+        values: list[float] = self._sum[self._losses].tolist()
         return values
 
-    def digests(self) -> np.ndarray[tuple[int, int], np.dtype[np.uint16]]:
-        """Shape [lanes, WORDS]."""
-        words = self._sum[1 + self._lanes : 1 + self._lanes * (1 + WORDS)].numpy()
-        return words.astype(np.uint16).reshape(self._lanes, WORDS)
+    def digests(self) -> Words:
+        """Of the lanes' sample ids; shape [lanes, WORDS]."""
+        return self._words(self._ids)
 
-    def buffer_values(self) -> torch.Tensor:
-        return self._sum[1 + self._lanes * (1 + WORDS) :]
+    def replicas(self, size: int) -> Words:
+        """The digests of the first `size` workers; shape [size, WORDS]."""
+        return self._words(self._replicas)[:size]
+
+    def _words(self, where: slice) -> Words:
+        return self._sum[where].numpy().astype(np.uint16).reshape(-1, WORDS)

@@ -8,18 +8,17 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from headway.core import schedules
 from headway.errors import BadInput
-from headway.strategies import exchange
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
     from headway import job as jobs
+    from headway.strategies.group import Group
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -97,12 +96,15 @@ def apply(
 
 
 @torch.no_grad()
-def broadcast(model: nn.Module, group: Any) -> None:
-    """Give rank 0's parameters and buffers to all, so that a model built unseeded is still one model."""
+def broadcast(model: nn.Module, group: Group) -> None:
+    """Give rank 0's parameters and buffers to all, so that a model built unseeded is still one model.
+
+    Raises:
+        PeerLost: a worker went away.
+    """
     for tensor in (*model.parameters(), *model.buffers()):
-        whole = tensor.contiguous()  # a channels_last weight is not, and torch refuses it
-        with exchange():
-            dist.broadcast(whole, 0, group=group)
+        whole = tensor.detach().contiguous()  # a channels_last weight is not, and torch refuses it
+        group.broadcast(whole, 0)
         if whole is not tensor:
             tensor.copy_(whole)
 

@@ -57,7 +57,7 @@ class Writer:
     """The background writer of one run.
 
     Args:
-        run_folder: holds the spool `events.jsonl`, and `tracking.json` with how far it was sent; its name is the run's.
+        run_folder: holds the spool `spool.jsonl`, and `tracking.json` with how far it was sent; its name is the run's.
         uri: from `check_uri`; None for the sqlite store of the runs folder, which is the folder's parent.
         experiment: MLflow's; made when it is not there.
         run_name: MLflow's name of the run; the folder's name when not given.

@@ -24,7 +24,7 @@ from typing import Any
 
 from headway.errors import RunFailed
 
-FILE = "events.jsonl"
+FILE = "spool.jsonl"
 CHUNK_BYTES = 4 << 20
 
 Event = dict[str, Any]

@@ -1,0 +1,333 @@
+"""Live membership on Ray Train: its controller and worker group, resized in place.
+
+The only module that touches `ray.train.v2._internal` (Ray 2.60; tests/ray/test_seams.py fails on a release where the
+seams are others). See docs/decisions/0006-ray-train-internals.md.
+
+- Every worker has a placement group of its own; it is launched, and taken away, in a thread that may block.
+- Ray Train's control loop only polls, keeps its worker group in step with the coordinator's generation, and ends.
+- Decisions are made in the coordinator's thread; see `headway.elastic.coordinator`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import threading
+import time
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.train.backend import Backend, BackendConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.constants import get_env_vars_to_propagate
+from ray.train.v2._internal.execution.checkpoint.sync_actor import SynchronizationActor
+from ray.train.v2._internal.execution.context import DistributedContext, get_train_context
+from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.controller.controller import TrainControllerLoopIterationResult
+from ray.train.v2._internal.execution.controller.state import FinishedState, RunningState, ShuttingDownState
+from ray.train.v2._internal.execution.worker_group import WorkerGroup
+from ray.train.v2._internal.execution.worker_group.placement_group_handle import PlacementGroupHandle
+from ray.train.v2._internal.execution.worker_group.state import WorkerGroupState
+from ray.train.v2._internal.util import time_monotonic
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.util.placement_group import placement_group, remove_placement_group
+
+from headway.core.membership import Policy
+from headway.elastic import place
+from headway.elastic.control import Place
+from headway.elastic.coordinator import Coordinator
+
+logger = logging.getLogger(__name__)
+
+DRAIN_POLL_S = 0.5
+STORE_TIMEOUT = datetime.timedelta(seconds=30)
+
+
+class _Groups(PlacementGroupHandle):
+    """One placement group per worker, by the worker's id."""
+
+    def __init__(self) -> None:
+        self.by_worker: dict[str, Any] = {}
+
+    @property
+    def placement_group(self) -> Any:
+        return next(iter(self.by_worker.values()), None)
+
+    def ready(self) -> Any:
+        return ray.put(True)
+
+    def wait(self, timeout_seconds: float = 30) -> bool:
+        return True
+
+    def shutdown(self) -> None:
+        for name in list(self.by_worker):
+            self.free(name)
+
+    def free(self, worker: str) -> None:
+        group = self.by_worker.pop(worker, None)
+        if group is not None:
+            remove_placement_group(group)
+
+
+class ElasticWorkerGroup(WorkerGroup):
+    """A worker group that begins empty and whose workers come and go."""
+
+    def _start_impl(self, worker_group_state_builder: Any) -> None:
+        self._assert_inactive()
+        here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
+        barrier = SynchronizationActor.options(label_selector=here).remote(
+            timeout_s=self._collective_timeout_s, warn_interval_s=self._collective_warn_interval_s
+        )
+        self.groups = _Groups()
+        self._replica_groups, self._worker_rank_to_replica_group_rank = [], {}
+        self._worker_group_state = WorkerGroupState(time_monotonic(), self.groups, [], barrier)
+
+    def spawn(self, name: str, group: Any, where: Place) -> Any:
+        """Start a worker's process in its placement group and its train function in that; blocks."""
+        context = self._worker_group_context
+        worker = self._create_workers(1, group, context.resources_per_worker)[0]
+        self._init_train_context([worker], self._worker_group_state.sync_actor)
+        ray.get(worker.actor.execute.remote(place.enter, where))
+        ray.get(worker.actor.run_train_fn.remote(context.train_fn_ref))
+        return worker
+
+    def settle(self, workers: list[Any]) -> None:
+        """Let these be the group's workers, in order of rank; Ray Train's callbacks hear of it as of a new group."""
+        started = bool(self.get_workers())
+        if started:
+            for callback in self._callbacks:
+                callback.before_worker_group_shutdown(self)
+                callback.after_worker_group_shutdown(self._worker_group_context)
+        for worker, context in zip(workers, contexts([w.metadata.node_id for w in workers]), strict=True):
+            worker.distributed_context = context
+        state = self._worker_group_state
+        self._worker_group_state = WorkerGroupState(
+            state.start_time, state.placement_group_handle, list(workers), state.sync_actor
+        )
+        self._world_rank_to_ongoing_poll.clear()
+        self._latest_poll_status = None
+        if not workers:
+            return
+        for callback in self._callbacks:
+            callback.before_worker_group_start(self._worker_group_context)
+        for callback in self._callbacks:
+            callback.after_worker_group_start(self)
+        for callback in self._callbacks:
+            callback.after_worker_group_training_start(self)
+
+
+def contexts(nodes: list[str]) -> list[DistributedContext]:
+    """Ray Train's view of each member's place, from the members' nodes in order of rank."""
+    order = list(dict.fromkeys(nodes))
+    return [
+        DistributedContext(
+            world_rank=rank,
+            world_size=len(nodes),
+            local_rank=nodes[:rank].count(node),
+            local_world_size=nodes.count(node),
+            node_rank=order.index(node),
+        )
+        for rank, node in enumerate(nodes)
+    ]
+
+
+class ElasticController(TrainController):
+    """Runs as an actor on the driver's node. See the module.
+
+    Args:
+        policy: of membership.
+        silence_s: see `Coordinator`.
+        hang_s: likewise.
+        recorder: actor handle of `headway.elastic.recorder.Recorder`.
+    """
+
+    worker_group_cls = ElasticWorkerGroup
+
+    def __init__(self, *, policy: Policy, silence_s: float, hang_s: float, recorder: Any, **rest: Any) -> None:
+        from torch.distributed import TCPStore
+
+        self._recorder = recorder
+        self._launched: dict[str, Any] = {}
+        self._dismissed: set[str] = set()
+        self._lock = threading.Lock()
+        self._members: list[str] | None = None
+        self._settled: list[str] = []
+        self._over = threading.Event()
+        self._coordinator = Coordinator(policy, silence_s, hang_s, self)
+        self._host = ray.util.get_node_ip_address()
+        self._store = TCPStore(self._host, 0, is_master=True, wait_for_workers=False, timeout=STORE_TIMEOUT)
+        super().__init__(**rest)
+
+    # What the coordinator asks for; called in its thread
+
+    def launch(self, worker: str, after_s: float) -> None:
+        threading.Thread(target=self._launch, args=(worker, after_s), name=f"launch-{worker}", daemon=True).start()
+
+    def dismiss(self, worker: str) -> None:
+        threading.Thread(target=self._free, args=(worker,), name=f"dismiss-{worker}", daemon=True).start()
+
+    def record(self, event: dict[str, Any]) -> None:
+        self._recorder.event.remote(event)
+
+    def changed(self, members: list[str]) -> None:
+        self._members = members
+
+    def ended(self, failure: str | None) -> None:
+        if failure is not None:
+            self._recorder.give_up.remote(failure)
+        self._over.set()
+
+    # Workers' places; in threads that may block
+
+    def _launch(self, name: str, after_s: float) -> None:
+        group = None
+        try:
+            if self._over.wait(after_s):
+                return None
+            assert self._worker_group is not None
+            group = placement_group([self._worker_group.get_resources_per_worker()])
+            self._worker_group.groups.by_worker[name] = group
+            while not group.wait(1.0):
+                if self._over.is_set() or self._is_dismissed(name):
+                    self._worker_group.groups.free(name)
+                    return
+            node, address = _where(group)
+            self._coordinator.placed(name, node, address)
+            here = Place(name, self._host, self._port, self._store.port, self._coordinator.token)
+            worker = self._worker_group.spawn(name, group, here)
+            with self._lock:
+                self._launched[name] = worker
+            if self._is_dismissed(name):
+                self._free(name)
+        except Exception as error:  # a node that died while the worker was started on it, of whatever kind
+            logger.warning("worker %s could not be started: %s", name, error)
+            self._coordinator.gone(name, "start_failed")
+
+    def _is_dismissed(self, name: str) -> bool:
+        with self._lock:
+            return name in self._dismissed
+
+    def _free(self, name: str) -> None:
+        with self._lock:
+            self._dismissed.add(name)
+            worker = self._launched.pop(name, None)
+        try:
+            if worker is not None:
+                ray.kill(worker.actor)
+            if self._worker_group is not None:
+                self._worker_group.groups.free(name)
+        except (RayError, ValueError) as error:
+            logger.warning("worker %s could not be ended: %s", name, error)
+
+    def _watch_drains(self) -> None:
+        """Hand on notices of nodes that will be taken away."""
+        while not self._over.wait(DRAIN_POLL_S):
+            try:
+                draining = ray._private.state.state.get_draining_nodes()
+            except Exception as error:  # the control store may be away for a moment
+                logger.warning("draining nodes are not known: %s", error)
+                continue
+            for node, deadline_ms in draining.items():
+                left = deadline_ms / 1000 - time.time() if deadline_ms else 30.0
+                self._coordinator.drained(node, max(0.0, left))
+
+    # Ray Train's control loop
+
+    def _start_worker_group(self, num_workers: int, resources_per_worker: dict[str, float]) -> None:
+        super()._start_worker_group(num_workers, resources_per_worker)
+        self._port = self._coordinator.start(self._host)
+        threading.Thread(target=self._watch_drains, name="watch-drains", daemon=True).start()
+
+    async def _step(self) -> TrainControllerLoopIterationResult:
+        if not isinstance(self.get_state(), RunningState):
+            return await super()._step()
+        if self._over.is_set():
+            next_state: Any = ShuttingDownState(next_state=FinishedState())
+        else:
+            next_state = RunningState()
+            await self._keep_up()
+        return TrainControllerLoopIterationResult(
+            run_attempt_id=self._get_run_attempt_id(), previous_state=self.get_state(), next_state=next_state
+        )
+
+    async def _keep_up(self) -> None:
+        """Bring the worker group up to the coordinator's generation, and poll it."""
+        group = self._worker_group
+        assert group is not None
+        try:
+            members = self._members
+            if members is not None and members != self._settled:
+                with self._lock:
+                    workers = [self._launched.get(m) for m in members]
+                if all(workers):
+                    self._generate_run_attempt_id()
+                    await asyncio.to_thread(group.settle, workers)
+                    self._settled = members
+            await asyncio.sleep(self._health_check_interval_s)
+            if group.get_workers() and self._members == self._settled:
+                await asyncio.to_thread(group.poll_status, self._health_check_interval_s)
+        except (RayError, AssertionError) as error:  # a worker died under a callback's hands; its end is seen elsewhere
+            logger.info("Ray Train's view lags behind: %s", error)
+            self._settled = []
+
+    async def _shutdown(self) -> TrainControllerLoopIterationResult:
+        self._over.set()
+        for name in list(self._launched):
+            self._free(name)
+        result = await super()._shutdown()
+        self._coordinator.close()
+        return result
+
+
+class _NoBackend(Backend):
+    """Ray Train sets no process group up: ours change with each generation."""
+
+
+class _NoBackendConfig(BackendConfig):
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return _NoBackend
+
+
+class ElasticTrainer(TorchTrainer):
+    """Ray Train's TorchTrainer with live membership.
+
+    Args:
+        function: the train function.
+        controls: keyword arguments of `ElasticController` beside Ray Train's.
+        rest: arguments of DataParallelTrainer.
+    """
+
+    def __init__(self, function: Any, controls: dict[str, Any], **rest: Any) -> None:
+        DataParallelTrainer.__init__(self, function, backend_config=_NoBackendConfig(), **rest)
+        self._controls = controls
+
+    def _create_default_callbacks(self) -> list[Any]:
+        # The cleaner knows of one placement group only; ours go with the controller.
+        kept = super()._create_default_callbacks()
+        return [c for c in kept if not isinstance(c, PlacementGroupCleanerCallback)]
+
+    def _initialize_and_run_controller(self, **arguments: Any) -> Any:
+        here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
+        actor = ray.remote(num_cpus=0, label_selector=here, runtime_env={"env_vars": get_env_vars_to_propagate()})
+        controller = actor(ElasticController).remote(**arguments, **self._controls)
+        ray.get(controller.run.remote())
+        return ray.get(controller.get_result.remote())
+
+
+def show(rank: int, nodes: tuple[str, ...]) -> None:
+    """Have `ray.train.get_context()` in this worker's process tell its place among the members."""
+    get_train_context().distributed_context = contexts(list(nodes))[rank]
+
+
+def _where(group: Any) -> tuple[str, tuple[str, int] | None]:
+    """The node of a ready placement group's only bundle, and the address of its raylet."""
+    table = ray.util.placement_group_table(group)
+    node = next(iter(table["bundles_to_node_id"].values()))
+    for found in ray.nodes():
+        if found["NodeID"] == node:
+            return node, (found["NodeManagerAddress"], int(found["NodeManagerPort"]))
+    return node, None

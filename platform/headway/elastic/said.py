@@ -1,0 +1,44 @@
+"""What the membership's events are called in a line for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+CAUSES = {
+    "process_died": "its process ended",
+    "node_died": "its node is gone",
+    "link_cut": "the link to it is cut",
+    "stopped": "its process stands still",
+    "hung": "its training thread hangs",
+    "diverged": "its replica differed again and again",
+    "start_failed": "it could not be started",
+    "connection_lost": "the workers' connections broke",
+}
+
+
+def words(event: dict[str, Any]) -> str:
+    """A line for an event, or nothing."""
+    kind = event["kind"]
+    if kind == "recovery":
+        return _recovery(event)
+    if kind == "pause":
+        return f"training pauses: {event['reason']}"
+    if kind == "drain":
+        return f"{event['worker']}'s machine is taken away in {event['deadline_s']:.0f} s; its lanes move on"
+    if kind == "slow" and event["factor"] > 1.0:
+        return f"{event['worker']} takes {event['factor']:.1f} times as long per lane as the others"
+    return ""
+
+
+def _recovery(event: dict[str, Any]) -> str:
+    who = " and ".join(event["workers"])
+    pause = f"{event['pause_s']:.2f} s"
+    cause = event["cause"]
+    if cause == "joined":
+        return f"{who} joined before step {event['step']} (a pause of {pause})"
+    if cause == "drained":
+        return f"{who} left after step {event['step'] - 1} (a pause of {pause})"
+    if cause == "rebalanced":
+        return f"lanes are shared anew since step {event['step'] - 1}"
+    why = CAUSES.get(cause, cause)
+    return f"lost {who}: {why}; the others went on with step {event['step'] - 1} after {pause}, nothing was lost"
