@@ -8,6 +8,18 @@ from pydantic import BaseModel, ConfigDict
 
 from headway.runs import RunFolder
 
+RECOVERY = (
+    "cause",
+    "workers",
+    "generation",
+    "step",
+    "detected_at",
+    "resumed_at",
+    "silent_s",
+    "pause_s",
+    "lost_steps",
+)
+
 
 class Report(BaseModel):
     """A run in numbers. Printed by `headway report RUN`, as JSON with --json."""
@@ -44,6 +56,14 @@ class Report(BaseModel):
     """Seconds for which training stood still for checkpoints."""
     workers: list[dict[str, Any]]
     """Workers over time: from which step on, how many, when (Unix seconds)."""
+    goodput: float | None
+    """Share of worker-seconds that ended in committed steps."""
+    ledger_s: dict[str, float]
+    """Worker-seconds by cause: start, compute, communication, data, checkpoint, regroup, repeated, idle."""
+    recoveries: list[dict[str, Any]]
+    """Every change of membership: cause, workers, step, when detected and resumed (Unix seconds), pause_s."""
+    replicas: dict[str, Any]
+    """The newest step before which all replicas had one digest, and that digest; empty with one worker."""
     seconds: float | None
     """Wall clock from the first start to the end, pauses between resumes included."""
     tracking: dict[str, Any]
@@ -93,6 +113,10 @@ def load(run: RunFolder) -> Report:
         checkpoints=checkpoints,
         checkpoint_blocked_s=round(facts.get("checkpoint_blocked_s", 0.0), 4),
         workers=facts.get("workers", []),
+        goodput=facts.get("goodput"),
+        ledger_s=facts.get("ledger_s", {}),
+        recoveries=[{key: event[key] for key in RECOVERY} for event in run.events() if event["kind"] == "recovery"],
+        replicas=facts.get("replicas", {}),
         seconds=round(ended - facts["created"], 3) if ended else None,
         tracking=facts.get("tracking", {}),
         path=str(run.path),

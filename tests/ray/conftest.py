@@ -26,6 +26,7 @@ TASK = '''
 import os
 import signal
 
+import ray.train
 import torch
 from torch import nn
 
@@ -51,8 +52,7 @@ class Digits(headway.Task):
         self.calls += 1
         if self.pause:
             __import__("time").sleep(self.pause)
-        distributed = torch.distributed.is_initialized()
-        mine = not distributed or torch.distributed.get_rank() == self.rank
+        mine = ray.train.get_context().get_world_rank() == self.rank
         if mine and self.calls == self.at * 4:
             if self.trouble == "raise":
                 raise KeyError("no such thing")

@@ -66,6 +66,8 @@ def show(report: Report) -> None:
         ("loss", f"{report.losses[-1]:.4f}" if report.losses else "-"),
         ("validation", _metrics(report.metrics) or "-"),
         ("workers", ", ".join(f"{w['workers']} from step {w['step']}" for w in report.workers) or "-"),
+        ("changes", _changes(report) or "none"),
+        ("goodput", _goodput(report) or "-"),
         ("samples", report.samples_sha256 or "-"),
         ("weights", report.weights_sha256 or "-"),
         ("checkpoints", ", ".join(f"step {c['step']}" for c in report.checkpoints) or "none"),
@@ -78,6 +80,18 @@ def show(report: Report) -> None:
 
 def _metrics(metrics: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+def _changes(report: Report) -> str:
+    return ", ".join(f"{' '.join(r['workers'])} {r['cause']} ({r['pause_s']:.2f} s)" for r in report.recoveries)
+
+
+def _goodput(report: Report) -> str:
+    if report.goodput is None:
+        return ""
+    everything = sum(report.ledger_s.values()) or 1.0
+    causes = "  ".join(f"{cause} {seconds / everything:.1%}" for cause, seconds in report.ledger_s.items() if seconds)
+    return f"{report.goodput:.1%} of worker-seconds  ({causes})"
 
 
 def _tracking(report: Report) -> str:

@@ -47,7 +47,8 @@ class Recorder:
             "metrics": {},
         }
         self._ledger: dict[str, Any] = {}
-        self._recoveries = 0
+        self._lost_steps = 0
+        self._epoch_began = False
         self._recent: deque[tuple[float, int]] = deque(maxlen=4096)
         self._facts = self._run.read()
         self._facts["ledger_before"] = self._facts.pop("ledger_s", {})
@@ -94,11 +95,10 @@ class Recorder:
         if kind == "generation":
             self._generation = max(self._generation, event["generation"])
             self._seen["workers"] = event["workers"]
-            history = [w for w in self._facts.get("workers", []) if w["step"] <= max(0, event["step"])]
-            history.append({"step": max(0, event["step"]), "workers": event["workers"], "time": event["time"]})
-            self._save(workers=history)
+            self._workers(event["step"], event["workers"], event["time"])
         if kind == "recovery":
-            self._recoveries += 1
+            event = {**event, "lost_steps": self._lost_steps}
+            self._lost_steps = 0
         with self._run.events_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
         said = words(event)
@@ -139,6 +139,9 @@ class Recorder:
         self._save(state=state, message=message, ended=time.time(), **self._account())
         if self._writer is None or self._spool is None:
             return {}
+        account = self._account()
+        values = {f"ledger/{cause}_s": seconds for cause, seconds in account["ledger_s"].items()}
+        self._point({"step": self._seen["step"], "time": time.time()}, {**values, "goodput": account["goodput"]})
         self._spool.append({"kind": "state", "state": state, "message": message})
         summary = self._writer.close(timeout_s)
         found = {
@@ -170,15 +173,23 @@ class Recorder:
         seconds = ledger.total([before, self._ledger.get("seconds", {})])
         return {"ledger_s": {k: round(v, 3) for k, v in seconds.items()}, "goodput": round(ledger.goodput(seconds), 4)}
 
+    def _workers(self, step: int, workers: int, time: float) -> None:
+        """So many train from a step on. A generation that begins from a checkpoint knows its step only later (-1)."""
+        if step >= 0:
+            history = [w for w in self._facts.get("workers", []) if w["step"] < step]
+            self._save(workers=[*history, {"step": step, "workers": workers, "time": time}])
+
     def _on_began(self, record: dict[str, Any]) -> None:
         step = record["step"]
         self._steps.close()
         lost = self._seen["step"] - step
-        if lost > 0:
-            self._say(f"all workers were lost; going on from step {step}, {lost} steps are done again")
+        if lost > 0 and self._epoch_began:
+            self._lost_steps += lost
             self.event({"kind": "restart", "time": record["time"], "from_step": step, "lost_steps": lost})
         self._steps = self._run.open_steps(before=step)
         keep = {"total_steps": record["total_steps"], "steps_per_epoch": record["steps_per_epoch"]}
+        self._epoch_began = True
+        self._workers(step, self._seen["workers"], record["time"])
         self._seen.update(keep, step=step)
         self._recent.clear()
         metrics = [m for m in self._facts.get("metrics", []) if m["step"] <= step]

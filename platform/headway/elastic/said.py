@@ -41,4 +41,9 @@ def _recovery(event: dict[str, Any]) -> str:
     if cause == "rebalanced":
         return f"lanes are shared anew since step {event['step'] - 1}"
     why = CAUSES.get(cause, cause)
+    if event.get("lost_steps"):
+        lost = event["lost_steps"]
+        return (
+            f"lost {who}: {why}; nobody was left, and training went on from a checkpoint: {lost} steps were done again"
+        )
     return f"lost {who}: {why}; the others went on with step {event['step'] - 1} after {pause}, nothing was lost"
