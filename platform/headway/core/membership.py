@@ -331,6 +331,7 @@ class Membership:
     _names: int = 0
     _asked: set[str] = field(default_factory=set)
     _arrived: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _awaited: set[str] = field(default_factory=set)
     _last_carried: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _incident: _Incident | None = None
     _first_ready_at: float | None = None
@@ -396,12 +397,11 @@ class Membership:
 
     def _on_arrived(self, event: Arrived) -> list[Action]:
         generation = self.published
-        if generation is None or event.generation != generation.number or event.worker not in generation.carries():
+        if generation is None or event.generation != generation.number or event.worker not in self._awaited:
             return []
-        if self.active is generation:
-            return []  # told to go already
+        self._awaited.discard(event.worker)
         self._arrived[event.worker] = (event.step, event.exchanges)
-        if len(self._arrived) < len(generation.members):
+        if self._awaited:
             return []
         positions = tuple(self._arrived[m] for m in generation.members)
         newest = max(positions)
@@ -457,7 +457,6 @@ class Membership:
         worker = self.workers.pop(event.worker, None)
         phase = worker.phase if worker else WARMING
         actions: list[Action] = [Dismiss(event.worker, event.cause)]
-        self._arrived.pop(event.worker, None)
         reason = f"{event.worker} is gone ({event.cause})"
         breaks = self.active is None or event.worker in self.active.members  # else the others step on undisturbed
         if phase in (WARMING, READY):
@@ -621,12 +620,12 @@ class Membership:
     def _publish(self, members: Iterable[str], at: float, urgent: bool, reason: str) -> list[Action]:
         chosen = tuple(members)
         self._number += 1
-        weights = {m: self.workers[m].weight for m in chosen}
+        weights = {m: self.workers[m].weight for m in chosen if self.workers[m].weight != 1.0}
         lanes = moved(self.policy.lanes, chosen, self._last_carried, weights)
         # A planned generation that was never entered must not hide that the active one is broken.
         urgent = urgent or self.active is None
         self.published = Generation(self._number, chosen, lanes, urgent, reason)
-        self._arrived = {}
+        self._arrived, self._awaited = {}, set(chosen)
         self._pausing = None
         self._reshape = False
         for m in chosen:

@@ -68,7 +68,7 @@ def quiet_digest(steps: int, lanes: int) -> str:
 
 @dataclass
 class Group:
-    """The process group of a generation. rounds: who has contributed to each exchange, and the newest plan they know."""
+    """The process group of a generation. rounds: who is in each exchange, and the newest plan they know of."""
 
     go: Go
     state: tuple[int, str]
@@ -115,7 +115,7 @@ def require(holds: bool, fact: str) -> None:
 
 
 class World:
-    """A cluster in the small. `moves` says what could happen, `faults` what could go wrong; calling one makes it happen.
+    """A cluster in the small. `moves` says what could happen, `faults` what could go wrong; a call makes it happen.
 
     Args:
         policy: of the run.
