@@ -471,6 +471,8 @@ class Membership:
                     f"workers died {self._deaths} times without a single new step (the last: {reason})"
                 )
         if phase != FINISHED:
+            if breaks:
+                self.active = None
             if self._pausing is not None and event.worker in self._pausing.members:
                 actions += self._pause(event.at, True, f"{reason} before all had stopped")
             elif self.published is not None and (breaks or event.worker in self.published.members):
