@@ -30,7 +30,7 @@ def moved(
     Args:
         lanes: number of lanes.
         members: in order of rank; at least one, at most `lanes`.
-        before: what each carried so far; workers that are gone may be in it, new ones need not.
+        before: what each carried so far, ascending; workers that are gone may be in it, new ones need not.
         weights: relative speed of a member, 1.0 where not given. Equal weights give shares that differ by one at most.
 
     Returns:
@@ -41,8 +41,8 @@ def moved(
     """
     if not 1 <= len(members) <= lanes:
         raise ValueError(f"{lanes} lanes cannot be carried by {len(members)} workers")
-    quotas = _quotas(lanes, members, before, weights or {})
-    kept = {m: sorted(before.get(m, ()))[: quotas[m]] for m in members}
+    quotas = _in_proportion(lanes, members, before, weights) if weights else _even(lanes, members, before)
+    kept = {m: list(before.get(m, ())[: quotas[m]]) for m in members}
     carrier = {lane: m for m, held in kept.items() for lane in held}
     orphans = [lane for lane in range(lanes) if lane not in carrier]
     room = {m: quotas[m] - len(kept[m]) for m in members}
@@ -56,12 +56,22 @@ def moved(
             rest.append(lane)
     at = 0
     for m in members:
-        kept[m].extend(rest[at : at + room[m]])
-        at += room[m]
+        if room[m]:
+            kept[m].extend(rest[at : at + room[m]])
+            at += room[m]
     return tuple(tuple(sorted(kept[m])) for m in members)
 
 
-def _quotas(
+def _even(lanes: int, members: Sequence[str], before: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """How many lanes each carries if all are as fast: a spare lane stays where there are more."""
+    share, extra = divmod(lanes, len(members))
+    quotas = dict.fromkeys(members, share)
+    for m in sorted(members, key=lambda m: len(before.get(m, ())) <= share)[:extra] if extra else ():
+        quotas[m] += 1
+    return quotas
+
+
+def _in_proportion(
     lanes: int, members: Sequence[str], before: Mapping[str, Sequence[int]], weights: Mapping[str, float]
 ) -> dict[str, int]:
     """How many lanes each carries: at least one, in proportion to weight; a spare lane stays where there are more."""

@@ -177,7 +177,7 @@ class Raised:
 
 @dataclass(frozen=True)
 class Finished:
-    """A member has done all steps."""
+    """A member has done all steps; what it leaves behind (the last checkpoint) is safe."""
 
     worker: str
     at: float
@@ -233,7 +233,7 @@ class Pause:
     Args:
         number: takes a generation's number, so that members can tell it from older news.
         urgent: as for a generation.
-        save: they reach the end of their step and write a checkpoint first, since all of them will be gone.
+        save: they write a checkpoint once they have stopped, since all of them will be gone.
     """
 
     number: int
@@ -331,6 +331,7 @@ class Membership:
     _names: int = 0
     _asked: set[str] = field(default_factory=set)
     _arrived: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _awaited: set[str] = field(default_factory=set)
     _last_carried: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _incident: _Incident | None = None
     _first_ready_at: float | None = None
@@ -338,6 +339,9 @@ class Membership:
     _deaths: int = 0
     _failed_starts: int = 0
     _reshape: bool = False
+    _finishing: bool = False
+    _pausing: Generation | None = None
+    """Whose members a planned pause asked to stop; they may be in a last exchange."""
 
     def begin(self) -> list[Action]:
         """The actions before any event."""
@@ -352,8 +356,8 @@ class Membership:
             return []
         worker = getattr(event, "worker", None)
         if worker is not None and worker not in self.workers and not isinstance(event, Placed):
-            if worker in self._asked and isinstance(event, Gone):
-                return self._on_gone(event)
+            if worker in self._asked:  # it has no place yet, as far as is known
+                return self._on_gone(event) if isinstance(event, Gone) else []
             return [] if isinstance(event, Gone) else [Dismiss(worker, "it is no longer part of the run")]
         handlers = {
             Placed: self._on_placed,
@@ -374,6 +378,8 @@ class Membership:
     # What happens
 
     def _on_placed(self, event: Placed) -> list[Action]:
+        if event.worker in self.workers:
+            return []
         if event.worker not in self._asked:
             return [Dismiss(event.worker, "nobody asked for it any more")]
         self._asked.discard(event.worker)
@@ -391,10 +397,11 @@ class Membership:
 
     def _on_arrived(self, event: Arrived) -> list[Action]:
         generation = self.published
-        if generation is None or event.generation != generation.number or event.worker not in generation.members:
+        if generation is None or event.generation != generation.number or event.worker not in self._awaited:
             return []
+        self._awaited.discard(event.worker)
         self._arrived[event.worker] = (event.step, event.exchanges)
-        if len(self._arrived) < len(generation.members):
+        if self._awaited:
             return []
         positions = tuple(self._arrived[m] for m in generation.members)
         newest = max(positions)
@@ -415,8 +422,6 @@ class Membership:
         incident, active = self._incident, self.active
         if incident is None or active is None or event.generation != active.number:
             return []
-        if self.published is not active and self.published is not None and self.published.urgent:
-            return []  # broken again meanwhile
         self._incident = None
         return [
             Recovered(
@@ -433,10 +438,10 @@ class Membership:
         ]
 
     def _on_lost(self, event: Lost) -> list[Action]:
+        if self._pausing is not None and event.generation == self._pausing.number:
+            return self._pause(event.at, True, f"{event.worker} lost the others before all had stopped")
         if self.active is None or event.generation != self.active.number:
             return []  # it is broken already
-        if self.published is not self.active and self.published is not None and self.published.urgent:
-            return []
         self._blips += 1
         if self._blips > self.policy.blips:
             return self._fail(
@@ -452,33 +457,34 @@ class Membership:
         worker = self.workers.pop(event.worker, None)
         phase = worker.phase if worker else WARMING
         actions: list[Action] = [Dismiss(event.worker, event.cause)]
-        self._arrived.pop(event.worker, None)
-        if phase != FINISHED:
-            self._deaths += 1
+        reason = f"{event.worker} is gone ({event.cause})"
+        breaks = self.active is None or event.worker in self.active.members  # else the others step on undisturbed
         if phase in (WARMING, READY):
             self._failed_starts += 1
         elif phase in (MEMBER, LEAVING):
+            self._blips = 0
             self._note(event.cause, [event.worker], event.at, event.silent_s)
-        if self._deaths >= 3 * self.policy.max:
-            return actions + self._fail(
-                f"workers died {self._deaths} times without a single new step (the last: {event.worker}, {event.cause})"
-            )
-        involved = self.published is not None and event.worker in self.published.members
-        involved = involved or (self.active is not None and event.worker in self.active.members)
-        if phase != FINISHED and involved:
-            urgent = self.active is None or event.worker in self.active.members
-            if urgent:
+        if phase != FINISHED and breaks:
+            self._deaths += 1
+            if self._deaths >= 3 * self.policy.max:
+                return actions + self._fail(
+                    f"workers died {self._deaths} times without a single new step (the last: {reason})"
+                )
+        if phase != FINISHED:
+            if breaks:
                 self.active = None
-            actions += self._without(event.at, urgent, f"{event.worker} is gone ({event.cause})")
-        return actions + self._consider(event.at) + self._launch(f"{event.worker} is gone ({event.cause})")
+            if self._pausing is not None and event.worker in self._pausing.members:
+                actions += self._pause(event.at, True, f"{reason} before all had stopped")
+            elif self.published is not None and (breaks or event.worker in self.published.members):
+                actions += self._without(event.at, breaks, reason) if phase in (MEMBER, LEAVING) else []
+        return actions + self._consider(event.at) + self._launch(reason)
 
     def _on_drained(self, event: Drained) -> list[Action]:
         worker = self.workers[event.worker]
-        if worker.deadline is not None or worker.phase == FINISHED:
+        if worker.phase == FINISHED or (worker.deadline is not None and worker.deadline <= event.deadline):
             return []
         worker.deadline = event.deadline
         if worker.phase in (WARMING, READY):
-            self._asked.discard(event.worker)
             del self.workers[event.worker]
             return [Dismiss(event.worker, "its machine is being taken away"), *self._launch("a machine is taken away")]
         worker.phase = LEAVING
@@ -511,11 +517,13 @@ class Membership:
 
     def _on_finished(self, event: Finished) -> list[Action]:
         self.workers[event.worker].phase = FINISHED
-        members = self.active.members if self.active else self.published.members if self.published else ()
-        if any(m in self.workers and self.workers[m].phase != FINISHED for m in members):
-            return []
-        self.ended = True
-        return [End("every member has finished")]
+        self._finishing = True
+        if not any(m in self.workers and self.workers[m].phase in (MEMBER, LEAVING) for m in self._last_carried):
+            self.ended = True
+            return [End("every member has finished")]
+        if self.active is None:  # the others would wait for it to arrive
+            return self._without(event.at, True, f"{event.worker} has finished")
+        return []
 
     def _on_tick(self, event: Tick) -> list[Action]:
         return self._consider(event.at)
@@ -524,88 +532,103 @@ class Membership:
 
     def _stay(self) -> list[str]:
         """Members that could be in the next generation, in order of rank."""
-        before = self.published.members if self.published else tuple(self._last_carried)
-        alive = [m for m in before if m in self.workers and self.workers[m].phase in (MEMBER, LEAVING, READY)]
-        alive += [m for m, w in self.workers.items() if w.phase in (MEMBER, LEAVING) and m not in alive]
-        return alive
+        before = self.published.members if self.published else self._last_carried
+        could = {m for m, w in self.workers.items() if w.phase in (MEMBER, LEAVING)}
+        alive = [m for m in before if m in could]
+        first = set(alive)
+        return alive + [m for m in self.workers if m in could and m not in first]
 
-    def _wanted(self, at: float) -> list[str]:
+    def _wanted(self, at: float, urgent: bool) -> list[str]:
         """The next generation's members by the wishes of the moment: who stays, then who is ready, at most max.
 
         Those who are being taken away go as soon as enough others are there and one of them holds the state, or when
-        their deadline is near.
+        their deadline is near. But nobody goes whose exchange broke: it may have been completed there and nowhere
+        else. An urgent generation therefore has all that may hold a state, and the next one is without the leaving.
         """
         alive = self._stay()
-        staying = [m for m in alive if self.workers[m].phase != LEAVING]
-        fresh = [m for m, w in self.workers.items() if w.phase == READY and m not in staying]
-        wanted = (staying + fresh)[: self.policy.max]
-        for m in alive:
-            worker = self.workers[m]
-            if worker.phase != LEAVING:
-                continue
-            due = at >= (worker.deadline or 0.0) - self.policy.leave_s
-            waits = worker.deadline == float("inf") and len(wanted) < self.policy.max
-            hands_over = not any(w in self._last_carried for w in wanted) and len(wanted) < self.policy.lanes
-            if not due and (len(wanted) < self.policy.min or waits or hands_over):
-                wanted.append(m)
+        if self._finishing:
+            return [m for m in alive if m in self._last_carried]
+        wanted = [m for m in alive if self.workers[m].phase == MEMBER]
+        wanted += [m for m, w in self.workers.items() if w.phase == READY]
+        wanted = wanted[: self.policy.max]
+        leaving = [m for m in alive if self.workers[m].phase == LEAVING]
+        kept: list[str] = []
+        if leaving:
+            held = any(m in self._last_carried for m in wanted)
+            for m in sorted(leaving, key=lambda m: -(self.workers[m].deadline or 0.0)):
+                there = len(wanted) + len(kept)
+                waits = self.workers[m].deadline == float("inf") and there < self.policy.max
+                short = not self._due(m, at) and (there < self.policy.min or waits)
+                hands_over = there > 0 and m in self._last_carried and (urgent or not held)
+                if short or hands_over:
+                    kept.append(m)
+                    held = held or m in self._last_carried
         order = {m: i for i, m in enumerate(alive)}
-        return sorted(wanted, key=lambda m: order.get(m, len(order)))
+        return sorted(wanted[: self.policy.lanes - len(kept)] + kept, key=lambda m: order.get(m, len(order)))
+
+    def _due(self, worker: str, at: float) -> bool:
+        """Whether a worker's machine is about to be taken away."""
+        deadline = self.workers[worker].deadline
+        return deadline is not None and at >= deadline - self.policy.leave_s
+
+    def _enough(self, wanted: list[str], at: float) -> bool:
+        return sum(not self._due(m, at) for m in wanted) >= self.policy.min or (self._finishing and bool(wanted))
 
     def _consider(self, at: float) -> list[Action]:
         """Publish a planned change, or a first generation, if it is time."""
-        if self.ended:
+        if self.ended or self._finishing:
             return []
-        wanted = self._wanted(at)
         published = self.published
         if published is None:
-            return self._start(wanted, at)
-        if self._finishing():
-            return []
-        if self._reshape is False and set(wanted) == set(published.members):
-            return []
+            return self._start(at)
         if self.active is not published:
             return []  # the last change is not through yet; the next one waits, and gathers more
-        if len(wanted) < self.policy.min:
-            gone = [m for m in published.members if m not in wanted]
-            return self._pause(at, False, f"{', '.join(gone)} leave, and fewer than {self.policy.min} are left")
-        joined = [m for m in wanted if m not in published.members]
-        left = [m for m in published.members if m not in wanted]
+        wanted, members = self._wanted(at, False), set(published.members)
+        if not self._reshape and set(wanted) == members:
+            return []
+        left = [m for m in published.members if m not in set(wanted)]
+        if not self._enough(wanted, at):
+            return self._pause(at, False, f"{', '.join(left)} leave, and fewer than {self.policy.min} are left")
+        joined = [m for m in wanted if m not in members]
         words = [f"{', '.join(joined)} joined" if joined else "", f"{', '.join(left)} left" if left else ""]
         reason = "; ".join(w for w in words if w) or "lanes are shared anew"
         self._note("drained" if left else "joined" if joined else "rebalanced", left or joined, at)
         return self._publish(wanted, at, False, reason)
 
-    def _start(self, wanted: list[str], at: float) -> list[Action]:
-        if len(wanted) < self.policy.min or not wanted:
-            return []
+    def _start(self, at: float) -> list[Action]:
+        """Publish the first generation, or the first after a pause."""
+        held = any(m in self.workers for m in self._last_carried)  # members wait with their state: no more delay
+        first = at if self._first_ready_at is None else self._first_ready_at
         warming = any(w.phase == WARMING for w in self.workers.values())
-        gathered = at >= (self._first_ready_at or at) + self.policy.gather_s
-        held = any(self.workers[m].phase == MEMBER for m in wanted)  # members wait with their state: no more delay
-        if len(wanted) < self.policy.max and warming and not gathered and not held:
+        if warming and not held and at < first + self.policy.gather_s:
+            return []
+        wanted = self._wanted(at, True)
+        if not self._enough(wanted, at):
             return []
         return self._publish(wanted, at, True, f"{len(wanted)} workers are ready")
 
     def _without(self, at: float, urgent: bool, reason: str) -> list[Action]:
         """Somebody of the published or active generation is gone."""
-        if self._finishing() and not urgent:
+        if self._finishing and not urgent:
             return []
-        wanted = [m for m in self._wanted(at) if not self._finished(m)]
-        if len(wanted) < self.policy.min or not wanted:
-            if any(w.phase == FINISHED for w in self.workers.values()) and not wanted:
-                self.ended = True
-                return [End("every member that is left has finished")]
+        wanted = self._wanted(at, urgent)
+        if self._finishing and not wanted:
+            self.ended = True
+            return [End("every member that is left has finished")]
+        if not self._enough(wanted, at):
             return self._pause(at, urgent, f"{reason}; {len(wanted)} left, {self.policy.min} needed")
         return self._publish(wanted, at, urgent, reason)
 
     def _publish(self, members: Iterable[str], at: float, urgent: bool, reason: str) -> list[Action]:
-        chosen = tuple(members)[: self.policy.lanes]
+        chosen = tuple(members)
         self._number += 1
-        weights = {m: self.workers[m].weight for m in chosen}
+        weights = {m: self.workers[m].weight for m in chosen if self.workers[m].weight != 1.0}
         lanes = moved(self.policy.lanes, chosen, self._last_carried, weights)
         # A planned generation that was never entered must not hide that the active one is broken.
         urgent = urgent or self.active is None
         self.published = Generation(self._number, chosen, lanes, urgent, reason)
-        self._arrived = {}
+        self._arrived, self._awaited = {}, set(chosen)
+        self._pausing = None
         self._reshape = False
         for m in chosen:
             if self.workers[m].phase == READY:
@@ -615,22 +638,25 @@ class Membership:
 
     def _pause(self, at: float, urgent: bool, reason: str) -> list[Action]:
         self._number += 1
-        carried = self._last_carried
-        self.published, self.active, self._arrived = None, None, {}
-        self._last_carried = {m: lanes for m, lanes in carried.items() if m in self.workers}
-        stays = any(w.phase in (MEMBER, READY) for w in self.workers.values())
+        leaving = [m for m, w in self.workers.items() if w.phase == LEAVING]
+        save = bool(leaving) and not any(w.phase in (MEMBER, READY) for w in self.workers.values())
         if not urgent:
-            self._note("drained", [m for m, w in self.workers.items() if w.phase == LEAVING], at)
+            self._note("drained", leaving, at)
+            self._pausing = self.active
+        else:
+            self._pausing = None
+        self.published, self.active, self._arrived = None, None, {}
+        self._last_carried = {m: lanes for m, lanes in self._last_carried.items() if m in self.workers}
         if self._first_ready_at is None and any(w.phase == READY for w in self.workers.values()):
             self._first_ready_at = at
-        return [Pause(self._number, urgent, not urgent and not stays, reason)]
+        return [Pause(self._number, urgent, save, reason)]
 
     def _launch(self, reason: str) -> list[Action]:
         """Ask for as many as are missing to the full number."""
-        if self._finishing():
+        if self._finishing:
             return []
         there = sum(w.phase in (WARMING, READY, MEMBER) for w in self.workers.values()) + len(self._asked)
-        delay = min(60.0, 2.0 ** (self._failed_starts - 1)) if self._failed_starts > 1 else 0.0
+        delay = min(60.0, 2.0 ** min(self._failed_starts - 1, 6)) if self._failed_starts > 1 else 0.0
         actions: list[Action] = []
         for _ in range(self.policy.max - there):
             name = f"w{self._names}"
@@ -643,16 +669,10 @@ class Membership:
         self.ended = True
         return [Fail(reason, worker)]
 
-    def _finished(self, worker: str) -> bool:
-        return self.workers[worker].phase == FINISHED
-
-    def _finishing(self) -> bool:
-        return any(w.phase == FINISHED for w in self.workers.values())
-
     def _note(self, cause: str, workers: list[str], at: float, silent_s: float = 0.0) -> None:
         """An incident begins, or goes on; a planned change that something worse comes into takes its name."""
         incident = self._incident
         if incident is None or (incident.cause in PLANNED and cause not in PLANNED):
             self._incident = _Incident(cause, workers, at, silent_s)
-        else:
+        elif cause not in PLANNED or incident.cause in PLANNED:
             incident.workers += [w for w in workers if w not in incident.workers]

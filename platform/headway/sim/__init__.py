@@ -1,0 +1,1 @@
+"""Runs without machines: the decisions of `headway.core`, driven by a virtual clock or by chance."""
