@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from headway.errors import BadInput
+from headway.job import STRATEGIES
 from headway.strategies import all_reduce, create, flat
 from headway.strategies.group import Group, connect
 from headway.testing import strategy as contract
 from headway.testing.strategy import Way
 from headway.testing.workers import run
 
-WAYS: list[Way] = [("all_reduce", "order")]
+WAYS: list[Way] = [(name, mode) for name in STRATEGIES for mode in ("order", "bitwise")]  # type: ignore[misc]
 ways = pytest.mark.parametrize("way", WAYS, ids="-".join)
 
 
