@@ -166,7 +166,7 @@ def drop_unused(parameters: list[nn.Parameter], used: torch.Tensor) -> None:
 
 @dataclass(frozen=True)
 class Place:
-    """Of a parameter: its number in the model's order, its bucket as (flat buffer, bucket), its number in the layout."""
+    """Of a parameter: number in the model's order, bucket as (flat buffer, bucket), number in the layout."""
 
     parameter: nn.Parameter
     index: int
