@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,15 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
+from headway.core import reduction
 from headway.errors import BadInput
-from headway.strategies import all_reduce, create, flat
+from headway.job import STRATEGIES
+from headway.strategies import Reproducible, all_reduce, create, flat
 from headway.strategies.group import Group, connect
 from headway.testing import strategy as contract
 from headway.testing.strategy import Way
 from headway.testing.workers import run
 
-WAYS: list[Way] = [("all_reduce", "order")]
+WAYS: list[Way] = [(name, mode) for name in STRATEGIES for mode in ("order", "bitwise")]  # type: ignore[misc]
 ways = pytest.mark.parametrize("way", WAYS, ids="-".join)
 
 
@@ -106,9 +110,41 @@ def test_buckets(sizes: list[int], cut: list[tuple[int, int]], monkeypatch: pyte
     assert flat.buckets(sizes, 4) == cut
 
 
-def broken(check: Callable[..., None], alone: Group) -> bool:
+def test_every_bucket_takes_a_multiple_and_holds_its_parameters() -> None:
+    parameters = list(contract.Net().parameters())
+    for multiple in (1, 3, 5):
+        for layout in flat.layouts(parameters, 7, multiple):
+            assert all(cut % multiple == 0 for cut in layout.cuts)
+            spans = [(first, first + p.numel()) for first, p in zip(layout.starts, layout.parameters, strict=True)] + [
+                (layout.extra.start, layout.extra.stop)
+            ]
+            assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
+            assert spans[-1][1] <= layout.cuts[-1]
+
+
+@ways
+def test_a_gradient_in_two_parts_is_refused(way: Way, alone: Group) -> None:
+    """Its first part may be on its way when the second comes."""
+    model = nn.Linear(2, 2)
+    strategy = contract.made(way, model, alone)
+    strategy.begin([0])
+    x = torch.ones(1, 2, requires_grad=True)
+    value = checkpoint(model, checkpoint(model, x, use_reentrant=True), use_reentrant=True).sum()
+    strategy.before_backward(0, last=True)
+    value.backward()
+
+    def rest() -> None:
+        strategy.after_backward()
+        strategy.lane_done(torch.zeros(contract.CHANGES))
+        strategy.finish(torch.zeros(0))
+
+    with pytest.raises(BadInput, match="twice in one backward pass"):
+        rest()
+
+
+def broken(check: Callable[..., None], alone: Group, mode: Reproducible = "order") -> bool:
     try:
-        check(alone, ("all_reduce", "order"))
+        check(alone, ("all_reduce", mode))
     except AssertionError:
         return True
     return False
@@ -140,3 +176,15 @@ def test_the_contract_finds_a_strategy_that_breaks_it(alone: Group, monkeypatch:
     monkeypatch.undo()
     monkeypatch.setattr(all_reduce.AllReduce, "lane_done", nothing_changed)
     assert broken(contract.gradients_are_the_sum_over_all_lanes, alone)
+
+
+def test_the_contract_finds_another_order_of_additions(alone: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_turn(nodes: list[reduction.Node], present: list[int], lanes: int) -> reduction.Folded:
+        return reduction.Folded(tuple(min(i, 1) for i in range(len(nodes))), (reduction.Node(3, 0),))
+
+    reduction.plan.cache_clear()
+    monkeypatch.setattr(reduction, "fold", in_turn)
+    try:
+        assert broken(contract.bitwise_sums_are_those_of_the_tree, alone, "bitwise")
+    finally:
+        reduction.plan.cache_clear()

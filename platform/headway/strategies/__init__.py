@@ -97,9 +97,9 @@ def create(
     """
     from headway.errors import BadInput, nearest
     from headway.strategies.all_reduce import AllReduce
+    from headway.strategies.tree import Tree
 
-    known = {("all_reduce", "order"): AllReduce}
-    if name not in {known_name for known_name, _ in known}:
-        names = sorted({known_name for known_name, _ in known})
-        raise BadInput(f"strategy={name!r}", "there is no such strategy", nearest(name, names))
-    return known[name, reproducible](model, lanes=lanes, tail=tail, changes=changes, group=group)
+    known: dict[str, dict[Reproducible, type[AllReduce | Tree]]] = {"all_reduce": {"order": AllReduce, "bitwise": Tree}}
+    if name not in known:
+        raise BadInput(f"strategy={name!r}", "there is no such strategy", nearest(name, list(known)))
+    return known[name][reproducible](model, lanes=lanes, tail=tail, changes=changes, group=group)

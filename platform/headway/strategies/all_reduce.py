@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from headway.strategies.flat import Layout, changed_between_lanes, drop_unused, layouts
+from headway.strategies.flat import Departures, Place, came_twice, changed_between_lanes, drop_unused, layouts, places
 from headway.strategies.flight import Flight
 from headway.strategies.group import Group
 
@@ -33,32 +33,29 @@ class AllReduce:
         self._buffers = [layout.buffer() for layout in self._layouts]
         self._slices = [layout.slices(b) for layout, b in zip(self._layouts, self._buffers, strict=True)]
         self._changes = torch.zeros(changes)
-        self._group = group
-        self._flight = Flight(group) if group is not None and group.size > 1 else None
+        self._group = group if group is not None and group.size > 1 else None
+        self._flight = Flight(self._group) if self._group is not None else None
+        self._departures = Departures(self._layouts)
         self._versions: list[int] = []
         self._used = [False] * len(self._parameters)
         self._last = False
-        self._missing: list[list[int]] = []
-        self._next = (0, 0)
-        places = _places(self._layouts, self._buffers)
-        self._placed = [(p, view) for p, _, _, view in places]
-        index = {id(p): i for i, p in enumerate(self._parameters)}
-        self._hooks = [
-            p.register_post_accumulate_grad_hook(self._hook(index[id(p)], flat, bucket, view))
-            for p, flat, bucket, view in places
+        views = [layout.views(b) for layout, b in zip(self._layouts, self._buffers, strict=True)]
+        self._placed = [
+            (place, views[place.bucket[0]][place.number]) for place in places(self._parameters, self._layouts)
         ]
+        self._hooks = [p.parameter.register_post_accumulate_grad_hook(self._hook(p, view)) for p, view in self._placed]
 
     def begin(self, lanes: Sequence[int]) -> None:
         if self._flight is not None:
             self._flight.restart()
         for buffer in self._buffers:
             buffer.zero_()
-        for parameter, view in self._placed:
-            parameter.grad = view
+        for place, view in self._placed:
+            place.parameter.grad = view
         self._changes.zero_()
+        self._departures.restart()
         self._used = [False] * len(self._parameters)
-        self._last, self._next = False, (0, 0)
-        self._missing = [[last - first for first, last in layout.buckets] for layout in self._layouts]
+        self._last = False
         self.after_backward()
 
     def before_backward(self, lane: int, last: bool) -> None:
@@ -74,8 +71,10 @@ class AllReduce:
     def finish(self, tail: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         whole = torch.cat([tail, self._changes, torch.tensor(self._used, dtype=torch.float32)])
         self._check_unchanged()
-        for parameter, view in self._placed:
-            take_back(parameter, view)
+        if self._departures.surplus:
+            raise came_twice()
+        for place, view in self._placed:
+            take_back(place.parameter, view)
         if self._flight is not None:
             whole = self._exchange(self._flight, whole)
         summed, changes, used = whole.split([len(tail), len(self._changes), len(self._used)])
@@ -91,35 +90,26 @@ class AllReduce:
             parameter.grad = None
 
     def _exchange(self, flight: Flight, whole: torch.Tensor) -> torch.Tensor:
-        room = self._buffers[-1][self._layouts[-1].extra :]
+        room = self._buffers[-1][self._layouts[-1].extra]
         room.copy_(whole)
-        self._launch(flight, everything=True)
+        self._launch(everything=True)
         flight.wait()
         return room.to("cpu", copy=True)
 
-    def _hook(self, index: int, flat: int, bucket: int, view: torch.Tensor) -> Callable[[torch.Tensor], None]:
+    def _hook(self, place: Place, view: torch.Tensor) -> Callable[[torch.Tensor], None]:
         def ready(parameter: torch.Tensor) -> None:
-            self._used[index] = True
+            self._used[place.index] = True
             take_back(parameter, view)
-            if self._last and self._flight is not None:
-                self._missing[flat][bucket] -= 1
-                if self._missing[flat][bucket] == 0:
-                    self._launch(self._flight)
+            if self._last:
+                self._departures.arrived(place.bucket)
+                self._launch()
 
         return ready
 
-    def _launch(self, flight: Flight, everything: bool = False) -> None:
-        """Send the buckets that are ready, in the order that all workers share; the very last waits for the tail."""
-        assert self._group is not None
-        flat, bucket = self._next
-        while flat < len(self._slices):
-            slices = self._slices[flat]
-            final = flat == len(self._slices) - 1 and bucket == len(slices) - 1
-            if not everything and (final or self._missing[flat][bucket] > 0):
-                break
-            flight.launch(self._group.all_reduce, slices[bucket])
-            flat, bucket = (flat, bucket + 1) if bucket + 1 < len(slices) else (flat + 1, 0)
-        self._next = (flat, bucket)
+    def _launch(self, everything: bool = False) -> None:
+        if self._group is not None and self._flight is not None:
+            for flat, bucket in self._departures.leaving(everything):
+                self._flight.launch(self._group.all_reduce, self._slices[flat][bucket])
 
     def _check_unchanged(self) -> None:
         if self._versions != [buffer._version for buffer in self._buffers]:
@@ -133,13 +123,3 @@ def take_back(parameter: torch.Tensor, view: torch.Tensor) -> None:
         if parameter.grad is not None:
             view.add_(parameter.grad)
         parameter.grad = view
-
-
-def _places(layouts: list[Layout], buffers: list[torch.Tensor]) -> list[tuple[nn.Parameter, int, int, torch.Tensor]]:
-    """Of each parameter its flat buffer, bucket, and part of the buffer."""
-    found = []
-    for flat, (layout, buffer) in enumerate(zip(layouts, buffers, strict=True)):
-        views = layout.views(buffer)
-        for bucket, (first, last) in enumerate(layout.buckets):
-            found += [(layout.parameters[i], flat, bucket, views[i]) for i in range(first, last)]
-    return found

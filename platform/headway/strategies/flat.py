@@ -8,6 +8,7 @@ become ready in a backward pass. It is cut into buckets, so that the first can b
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +29,7 @@ class Layout:
         starts: first element of each parameter.
         buckets: consecutive parameters of each message, [first, last).
         cuts: first element of each bucket, and the size of the buffer.
-        extra: first element of the room behind the gradients; it belongs to the last bucket.
+        extra: the room behind the gradients; it belongs to the last bucket.
         dtype: of the elements.
         device: where they live.
     """
@@ -37,7 +38,7 @@ class Layout:
     starts: list[int]
     buckets: list[tuple[int, int]]
     cuts: list[int]
-    extra: int
+    extra: slice
     dtype: torch.dtype
     device: torch.device
 
@@ -54,21 +55,67 @@ class Layout:
         return [buffer[first:last] for first, last in itertools.pairwise(self.cuts)]
 
 
-def layouts(parameters: list[nn.Parameter], extra: int) -> list[Layout]:
-    """One per dtype; float32 comes last, parameters or not, and has room for so many more elements."""
+class Departures:
+    """Which buckets may leave, in an order that all workers share: each when its gradients are there.
+
+    The very last waits for what lies behind the gradients.
+    """
+
+    def __init__(self, layouts: list[Layout]) -> None:
+        self._all = [(flat, bucket) for flat, layout in enumerate(layouts) for bucket in range(len(layout.buckets))]
+        self._sizes = {(f, b): last - first for f, b in self._all for first, last in [layouts[f].buckets[b]]}
+        self.restart()
+
+    def restart(self) -> None:
+        """For the next step."""
+        self._missing, self._next = dict(self._sizes), 0
+
+    def arrived(self, place: tuple[int, int]) -> None:
+        """A gradient of this bucket is there: (flat buffer, bucket).
+
+        Raises nothing, since it is called inside a backward pass; see `surplus`.
+        """
+        self._missing[place] -= 1
+
+    @property
+    def surplus(self) -> bool:
+        """Whether a gradient came twice in one backward pass, so that a bucket may have left without the rest."""
+        return min(self._missing.values()) < 0
+
+    def leaving(self, everything: bool = False) -> Iterator[tuple[int, int]]:
+        """The buckets that can leave now; everything: all that are left."""
+        while self._next < len(self._all):
+            place = self._all[self._next]
+            if not everything and (self._next == len(self._all) - 1 or self._missing[place] > 0):
+                return
+            self._next += 1
+            yield place
+
+
+def layouts(parameters: list[nn.Parameter], extra: int, multiple: int = 1) -> list[Layout]:
+    """One per dtype; float32 comes last, parameters or not, and has room for so many more elements.
+
+    Every bucket takes a multiple of so many elements.
+    """
     device = parameters[0].device if parameters else torch.device("cpu")
     dtypes = dict.fromkeys(p.dtype for p in parameters if p.dtype != torch.float32)
     kinds = [(dtype, 0) for dtype in dtypes] + [(torch.float32, extra)]
-    return [_layout([p for p in parameters if p.dtype == dtype], room, dtype, device) for dtype, room in kinds]
-
-
-def _layout(parameters: list[nn.Parameter], extra: int, dtype: torch.dtype, device: torch.device) -> Layout:
-    parameters = parameters[::-1]
-    sizes = [p.numel() for p in parameters]
-    *starts, end = itertools.accumulate(sizes, initial=0)
-    cut = buckets(sizes, dtype.itemsize) or [(0, 0)]
-    cuts = [[*starts, end][first] for first, _ in cut] + [end + extra]
-    return Layout(parameters, starts, cut, cuts, end, dtype, device)
+    found = []
+    for dtype, room in kinds:
+        ours = [p for p in reversed(parameters) if p.dtype == dtype]
+        starts: list[int] = []
+        cuts, end = [0], 0
+        cut = buckets([p.numel() for p in ours], dtype.itemsize) or [(0, 0)]
+        for first, last in cut:
+            for parameter in ours[first:last]:
+                starts.append(end)
+                end += parameter.numel()
+            if last < len(ours):
+                end += -end % multiple
+                cuts.append(end)
+        cuts.append(end + room + -(end + room) % multiple)
+        found.append(Layout(ours, starts, cut, cuts, slice(end, end + room), dtype, device))
+    return found
 
 
 def buckets(sizes: list[int], element_bytes: int) -> list[tuple[int, int]]:
@@ -95,6 +142,16 @@ def changed_between_lanes() -> BadInput:
     )
 
 
+def came_twice() -> BadInput:
+    """What is raised where a parameter got its gradient in two parts."""
+    return BadInput(
+        "a parameter got its gradient twice in one backward pass",
+        "gradients are sent while the pass still runs, and one was sent before its second part came "
+        "(activation checkpointing with use_reentrant=True does that to shared parameters)",
+        "Use torch.utils.checkpoint with use_reentrant=False.",
+    )
+
+
 def drop_unused(parameters: list[nn.Parameter], used: torch.Tensor) -> None:
     """A parameter that no lane used keeps no gradient, as in a plain loop: its optimiser state must not move.
 
@@ -105,3 +162,24 @@ def drop_unused(parameters: list[nn.Parameter], used: torch.Tensor) -> None:
     for parameter, count in zip(parameters, used.tolist(), strict=True):
         if not count:
             parameter.grad = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Of a parameter: number in the model's order, bucket as (flat buffer, bucket), number in the layout."""
+
+    parameter: nn.Parameter
+    index: int
+    bucket: tuple[int, int]
+    number: int
+
+
+def places(parameters: list[nn.Parameter], layouts: list[Layout]) -> list[Place]:
+    """Where each parameter lies, in the model's order."""
+    found = {
+        id(layout.parameters[number]): ((flat, bucket), number)
+        for flat, layout in enumerate(layouts)
+        for bucket, (first, last) in enumerate(layout.buckets)
+        for number in range(first, last)
+    }
+    return [Place(p, index, *found[id(p)]) for index, p in enumerate(parameters)]

@@ -81,6 +81,7 @@ def _work(pipe: Any, function: Callable[..., Any], rank: int, workers: int, fold
     try:
         store = dist.FileStore(str(Path(folder) / "rendezvous"), workers)  # type: ignore[attr-defined]
         group = connect(store, rank, workers, timeout_s=TIMEOUT_S, connect_s=CONNECT_S)
+        group.barrier()  # whoever closes at once must not break off the others' connecting
         value = function(group, *arguments)
     except BaseException:  # told to the parent, which raises it
         pipe.send((True, traceback.format_exc()))
