@@ -20,13 +20,14 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from headway.errors import BadInput, RunFailed
+from headway.errors import BadInput, HeadwayError, RunFailed
 from headway.testing import links
 from headway.testing.node import kill_session, session_of
 
@@ -109,7 +110,8 @@ class Cluster:
         self._head: Node | None = None
         self._folder: Path | None = None
         self._timers: list[threading.Timer] = []
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        self._closed = False
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self._own = {"RAY_USAGE_STATS_ENABLED": "0", **(token if guarded else {"RAY_AUTH_MODE": "disabled"})}
         self._own |= {"GLOO_SOCKET_IFNAME": "eth0", "NCCL_SOCKET_IFNAME": "eth0"} if links else {}
@@ -156,6 +158,8 @@ class Cluster:
     def add_node(self) -> Node:
         """Start one more node, and wait until it is there."""
         with self._lock:
+            if self._closed:
+                raise BadInput("no node can be added", "the local cluster has been closed", "")
             node = self._launch(len(self.nodes))
             self.nodes.append(node)
         self._begin(node)
@@ -195,9 +199,14 @@ class Cluster:
             raise RunFailed(f"node {number} cannot be drained", answer["said"], "")
         self.after(deadline_s, lambda: self.kill_node(number))
 
-    def after(self, seconds: float, act: Any) -> None:
+    def after(self, seconds: float, act: Callable[[], Any]) -> None:
         """Do something to the cluster later, unless it has been closed by then."""
-        timer = threading.Timer(seconds, act)
+
+        def dare() -> None:
+            with suppress(HeadwayError, OSError):  # the node may be gone by now
+                act()
+
+        timer = threading.Timer(seconds, dare)
         timer.daemon = True
         self._timers.append(timer)
         timer.start()
@@ -217,6 +226,8 @@ class Cluster:
 
     def close(self) -> None:
         """End the cluster and whatever runs on it; its folder goes too."""
+        with self._lock:
+            self._closed = True
         for timer in self._timers:
             timer.cancel()
         for node in [*self.nodes, self._head]:

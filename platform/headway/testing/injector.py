@@ -37,24 +37,27 @@ class Injector:
         kill_driver: ends the process that leads the run, and returns its id; needed for `kill driver` only.
 
     `done` holds a record for each fault that was injected: the fault as text, the step after which it was due, the
-    newest step known to be committed, Unix time right before the injection, and the target.
+    newest step known to be committed, Unix time right before the injection, and the target. `refused` says why a fault
+    could not be injected, and `rolled_back` how many committed steps were seen to be taken back, at the least.
     """
 
     def __init__(
         self, run: Path, faults: Iterable[Fault], cluster: Cluster, kill_driver: Callable[[], int] | None = None
     ) -> None:
         self.done: list[dict[str, Any]] = []
+        self.rolled_back = 0
         self.refused: dict[str, str] = {}
         self._run, self._cluster, self._kill_driver = RunFolder(run), cluster, kill_driver
-        self._waiting = list(in_order(faults))
+        self._faults = in_order(faults)
+        self._waiting = list(self._faults)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="injector", daemon=True)
         self._seen: tuple[Any, int] = (None, -1)
 
     @property
-    def waiting(self) -> tuple[Fault, ...]:
+    def left(self) -> list[Fault]:
         """Faults that have not been injected."""
-        return tuple(self._waiting)
+        return [fault for fault in self._faults if str(fault) in self.refused or fault in self._waiting]
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -67,8 +70,11 @@ class Injector:
         self._thread.join()
 
     def _follow(self) -> None:
-        while self._waiting and not self._ended.wait(LOOK_S):
+        newest = -1
+        while not self._ended.wait(LOOK_S):
             committed = self.committed()
+            self.rolled_back += max(0, newest - committed)
+            newest = committed
             for fault in [fault for fault in self._waiting if fault.step <= committed]:
                 try:
                     record = self._inject(fault)
@@ -89,7 +95,7 @@ class Injector:
             if self._seen[0] != (found.st_ino, found.st_size):
                 file.seek(max(0, found.st_size - TAIL_BYTES))
                 line = file.read().rpartition(b"\n")[0].rpartition(b"\n")[2]  # the last one that is complete
-                self._seen = (found.st_ino, found.st_size), int(json.loads(line)["step"])
+                self._seen = (found.st_ino, found.st_size), int(json.loads(line)["step"]) if line else -1
         return self._seen[1]
 
     def _inject(self, fault: Fault) -> dict[str, Any]:
@@ -120,9 +126,10 @@ class Injector:
     def _on_node(self, fault: Fault) -> dict[str, Any]:
         cluster, now = self._cluster, time.time()
         if fault.verb == "add":
+            record = _record(now, node=len(cluster.nodes))
             # A machine takes seconds to come up, and other faults do not wait for it.
-            threading.Thread(target=cluster.add_node, name="add-node", daemon=True).start()
-            return _record(now, node=len(cluster.nodes))
+            threading.Thread(target=self._add, args=(record["target"],), name="add-node", daemon=True).start()
+            return record
         number = fault.which[0]
         if number >= len(cluster.nodes) or cluster.nodes[number].state != "up" or not cluster.nodes[number].node_id:
             raise NotYet
@@ -136,6 +143,11 @@ class Injector:
         if back is not None and fault.span_s is not None:
             cluster.after(fault.span_s, lambda: back(number))
         return _record(now, node=number, node_id=node_id)
+
+    def _add(self, target: dict[str, Any]) -> None:
+        with suppress(HeadwayError, OSError):  # the cluster may be closed by now
+            node = self._cluster.add_node()
+            target.update(node=node.number, node_id=node.node_id)
 
     def _workers(self, fault: Fault) -> list[dict[str, Any]]:
         """The fault's workers as members.json has them, all of them alive on the cluster."""
