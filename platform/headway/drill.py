@@ -6,13 +6,13 @@ processes of their own, as a user's would be, so that they can be killed too.
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -33,6 +33,9 @@ from headway.testing.injector import Injector
 from headway.testing.links import cut_possible, require_cut
 
 NODES = 3
+HANG_S = 10
+CHECK_STEPS = 10
+"""What a drill with a `hang` or a `flip` sets the job's limits to; it would end before the usual ones."""
 LOOK_S = 0.1
 STALL_S = 300.0
 """After so long without a step, the run is given up."""
@@ -70,13 +73,12 @@ def drill(
         BadInput: the job or the script cannot be used; nothing was started.
         RunFailed: the job fails without any fault.
     """
-    settings = [*_usual(steps), *settings]
-    lanes = load(job, settings).lanes
-    nodes = nodes or min(NODES, lanes)
     script = None if faults is None else parse(faults) if isinstance(faults, str) else in_order(faults)
+    settings = [*_usual(steps, script or ()), *settings]
+    first = load(job, settings)
+    nodes = nodes or min(NODES, first.lanes)
     if script is None:
-        total = plan.check(load(job, settings)).total_steps
-        script = random_faults(seed, total, nodes, links=cut_possible() is None)
+        script = random_faults(seed, plan.check(first).total_steps, nodes, links=cut_possible() is None)
     chosen, checked = _planned(job, settings, nodes, script)
     links = any(fault.verb == "cut" for fault in script)
     if links:
@@ -94,11 +96,13 @@ def drill(
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _usual(steps: int | None) -> list[str]:
+def _usual(steps: int | None, script: Sequence[Fault]) -> list[str]:
     """What a drill changes in a job unless it is told otherwise."""
-    found = ["tracking.enabled=false", "workers.min=1"]
-    found += ["reproducible=bitwise"] if "reproducible" in Job.model_fields else []
-    return found + ([f"steps={steps}", "epochs=null"] if steps else [])
+    found = ["tracking.enabled=false", "workers.min=1", "reproducible=bitwise"]
+    found += [f"steps={steps}", "epochs=null"] if steps else []
+    verbs = {fault.verb for fault in script}
+    found += [f"workers.hang_s={HANG_S}"] if "hang" in verbs else []
+    return found + ([f"replica_check_every={CHECK_STEPS}"] if "flip" in verbs else [])
 
 
 def _planned(job: str | Path, settings: Sequence[str], nodes: int, script: Sequence[Fault]) -> tuple[Job, plan.Plan]:
@@ -137,12 +141,7 @@ class _Run:
     report: Report
     injected: list[dict[str, Any]] = field(default_factory=list)
     missing: list[tuple[Fault, str]] = field(default_factory=list)
-    rollbacks: int = 0
-
-    def lines(self, name: str) -> list[dict[str, Any]]:
-        """The JSON lines of a file in the run's folder."""
-        path = self.folder.path / name
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    repeated: Counter[int] = field(default_factory=Counter)
 
 
 def _quiet(cluster: Cluster, folder: Path, job: Job, nodes: int, tell: Tell) -> _Run:
@@ -173,7 +172,7 @@ def _under_fire(cluster: Cluster, folder: Path, job: Job, script: Sequence[Fault
         driver.follow(look)
         look()
     missing = [(fault, injector.refused.get(str(fault), "its target was never there")) for fault in injector.left]
-    return _Run(driver.run, driver.report(), injector.done, missing, injector.rolled_back)
+    return _Run(driver.run, driver.report(), injector.done, missing, injector.repeated)
 
 
 class _Driver:
@@ -246,11 +245,9 @@ class _Driver:
 
 
 def _account(job: Job, checked: plan.Plan, quiet: _Run | None, fire: _Run, seed: int | None) -> account.Account:
-    events, steps = fire.lines("events.jsonl"), fire.lines("steps.jsonl")
-    restarts = [event for event in events if event["kind"] == "restart"]
+    events, steps = list(fire.folder.events()), list(fire.folder.steps())
     order = train_order(job, checked.datasets["train"])
-    found = account.samples(order, checked.total_steps, steps, restarts)
-    facts = fire.folder.read()
+    found = account.samples(order, checked.total_steps, steps, events, fire.repeated)
     late: list[dict[str, Any]] = [
         {"fault": str(fault), "step": fault.step, "committed": None, "time": None, "target": {}, "reason": reason}
         for fault, reason in fire.missing
@@ -261,19 +258,18 @@ def _account(job: Job, checked: plan.Plan, quiet: _Run | None, fire: _Run, seed:
     return account.Account(
         same_samples=found.same and len(set(samples.values())) == 1,
         same_weights=len(set(weights.values())) == 1 and None not in weights.values() if quiet else None,
-        # The recorder's own account, or what was seen from outside: whichever is worse.
-        steps_repeated=max(found.repeated_steps, fire.rollbacks),
-        samples_repeated=max(found.repeated, fire.rollbacks * job.global_batch if not restarts else 0),
+        steps_repeated=found.repeated_steps,
+        samples_repeated=found.repeated,
         samples_missed=found.missed,
         recoveries=account.recoveries(events, fire.injected, steps),
-        goodput=facts.get("goodput"),
-        ledger_s=facts.get("ledger_s", {}),
+        goodput=fire.report.goodput,
+        ledger_s=fire.report.ledger_s,
         faults=[*fire.injected, *late],
         seed=seed,
         state=fire.report.state,
         message=fire.report.message,
         steps=fire.report.steps,
-        bitwise=getattr(job, "reproducible", "order") == "bitwise",
+        bitwise=job.reproducible == "bitwise",
         weights_sha256=weights,
         samples_sha256=samples,
     )

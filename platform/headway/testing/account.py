@@ -86,14 +86,21 @@ class Samples:
     repeated: int
 
 
-def samples(order: Order, total_steps: int, steps: Iterable[Record], restarts: Iterable[Record] = ()) -> Samples:
+def samples(
+    order: Order,
+    total_steps: int,
+    steps: Iterable[Record],
+    events: Iterable[Record] = (),
+    seen: Mapping[int, int] | None = None,
+) -> Samples:
     """Hold a run's committed steps against the order of its samples.
 
     Args:
         order: of the job over its training set.
         total_steps: that the job asks for.
         steps: lines of steps.jsonl.
-        restarts: events of falling back to a checkpoint: `from_step`, and `lost_steps` committed and done again.
+        events: lines of events.jsonl; those of the kind `restart` tell from which step on how many were done again.
+        seen: how often each step was seen from outside to be committed again. The worse of the two accounts counts.
     """
     found = list(steps)
     times = Counter(step["step"] for step in found)
@@ -107,8 +114,10 @@ def samples(order: Order, total_steps: int, steps: Iterable[Record], restarts: I
             missed += rows(order, number)
         before = states.get(number, chain.hexdigest())
     again = Counter({step: count - 1 for step, count in times.items() if count > 1})
-    for restart in restarts:
-        again.update(range(restart["from_step"], restart["from_step"] + restart["lost_steps"]))
+    for event in events:
+        if event["kind"] == "restart":
+            again.update(range(event["from_step"], event["from_step"] + event["lost_steps"]))
+    again |= Counter(seen or {})
     repeated = sum(count * rows(order, step) for step, count in again.items())
     return Samples(missed == 0 and len(times) == total_steps, missed, again.total(), repeated)
 

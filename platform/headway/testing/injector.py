@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -14,13 +15,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from headway.errors import HeadwayError
-from headway.runs import RunFolder
 from headway.testing import inside
 from headway.testing.cluster import Cluster
 from headway.testing.faults import Fault, in_order
+from headway.testing.follower import Follower
 
 LOOK_S = 0.02
-TAIL_BYTES = 8192
 
 
 class NotYet(Exception):
@@ -38,21 +38,25 @@ class Injector:
 
     `done` holds a record for each fault that was injected: the fault as text, the step after which it was due, the
     newest step known to be committed, Unix time right before the injection, and the target. `refused` says why a fault
-    could not be injected, and `rolled_back` how many committed steps were seen to be taken back, at the least.
+    could not be injected.
     """
 
     def __init__(
         self, run: Path, faults: Iterable[Fault], cluster: Cluster, kill_driver: Callable[[], int] | None = None
     ) -> None:
         self.done: list[dict[str, Any]] = []
-        self.rolled_back = 0
         self.refused: dict[str, str] = {}
-        self._run, self._cluster, self._kill_driver = RunFolder(run), cluster, kill_driver
+        self._run, self._cluster, self._kill_driver = run, cluster, kill_driver
         self._faults = in_order(faults)
         self._waiting = list(self._faults)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="injector", daemon=True)
-        self._seen: tuple[Any, int] = (None, -1)
+        self._steps = Follower(run / "steps.jsonl")
+
+    @property
+    def repeated(self) -> Counter[int]:
+        """How often each step was seen to be committed again."""
+        return self._steps.repeated
 
     @property
     def left(self) -> list[Fault]:
@@ -68,13 +72,11 @@ class Injector:
     ) -> None:
         self._ended.set()
         self._thread.join()
+        self._steps.look()
 
     def _follow(self) -> None:
-        newest = -1
         while not self._ended.wait(LOOK_S):
-            committed = self.committed()
-            self.rolled_back += max(0, newest - committed)
-            newest = committed
+            committed = self._steps.look()
             for fault in [fault for fault in self._waiting if fault.step <= committed]:
                 try:
                     record = self._inject(fault)
@@ -87,17 +89,6 @@ class Injector:
                 self.done.append({"fault": str(fault), "step": fault.step, "committed": committed, **record})
                 self._waiting.remove(fault)
 
-    def committed(self) -> int:
-        """The newest step that is known to be committed; -1 before the first."""
-        path = self._run.path / "steps.jsonl"
-        with suppress(OSError, ValueError, IndexError), path.open("rb") as file:
-            found = os.fstat(file.fileno())
-            if self._seen[0] != (found.st_ino, found.st_size):
-                file.seek(max(0, found.st_size - TAIL_BYTES))
-                line = file.read().rpartition(b"\n")[0].rpartition(b"\n")[2]  # the last one that is complete
-                self._seen = (found.st_ino, found.st_size), int(json.loads(line)["step"]) if line else -1
-        return self._seen[1]
-
     def _inject(self, fault: Fault) -> dict[str, Any]:
         if fault.target == "driver":
             return self._on_driver()
@@ -107,7 +98,7 @@ class Injector:
         now = time.time()
         if fault.verb in ("hang", "flip", "raise"):
             for worker in workers:
-                inside.give(self._run.path, inside.Order(fault.verb, worker["id"]))
+                inside.give(self._run, inside.Order(fault.verb, worker["id"]))
             return _record(now, workers=workers)
         sent = signal.SIGKILL if fault.verb == "kill" else signal.SIGSTOP
         for worker in workers:
@@ -152,7 +143,7 @@ class Injector:
     def _workers(self, fault: Fault) -> list[dict[str, Any]]:
         """The fault's workers as members.json has them, all of them alive on the cluster."""
         try:
-            members = json.loads((self._run.path / "members.json").read_text(encoding="utf-8"))["workers"]
+            members = json.loads((self._run / "members.json").read_text(encoding="utf-8"))["workers"]
         except (OSError, ValueError):
             raise NotYet from None
         if fault.target != "all":
