@@ -1,1 +1,1 @@
-"""Contract suites, shipped for whoever writes a strategy of their own."""
+"""Contract suites for whoever writes a strategy of their own, and scripted faults for whoever runs a job."""

@@ -1,0 +1,95 @@
+"""headway drill"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headway.errors import RUN_FAILED
+
+if TYPE_CHECKING:
+    from headway.testing.account import Account
+
+_SCRIPT_HELP = 'What happens when, like "kill worker=1 step=30; add node step=60"; random faults when not given.'
+
+
+def drill(
+    job: Annotated[Path, typer.Argument(help="The job's YAML file.")],
+    faults: Annotated[str | None, typer.Option("--faults", metavar="SCRIPT", help=_SCRIPT_HELP)] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random faults.")] = 0,
+    nodes: Annotated[int | None, typer.Option("--nodes", min=1, help="Machines to begin with (3).")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Run for so many instead of the job's.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the job.")
+    ] = None,
+    quiet_run: Annotated[
+        bool, typer.Option("--quiet-run/--no-quiet-run", help="Run undisturbed too, to compare weights.")
+    ] = True,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the two runs on disk.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+) -> None:
+    """Run a job on a local cluster while machines fail, and see whether samples and weights stay the same."""
+    import json as encoder
+
+    from headway.drill import drill as start
+
+    # Ended by SIGTERM as by Ctrl-C, so that the cluster goes too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    found = start(
+        job,
+        faults=faults,
+        seed=seed,
+        nodes=nodes,
+        steps=steps,
+        settings=setting or [],
+        quiet_run=quiet_run,
+        keep=keep,
+        tell=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    if json:
+        print(encoder.dumps(found.shown()))
+    else:
+        show(found)
+    if not found.good:
+        raise typer.Exit(RUN_FAILED)
+
+
+def show(found: Account) -> None:
+    """Print an account for people, on standard output."""
+    rows = [
+        ("run", f"{found.state} after step {found.steps}" + (f" ({found.message})" if found.message else "")),
+        ("samples", _same(found.same_samples) + f", {found.samples_missed} missed, {found.samples_repeated} repeated"),
+        (
+            "weights",
+            _same(found.same_weights) + ("" if found.bitwise else " (promised only by reproducible=bitwise)"),
+        ),
+        ("steps", f"{found.steps_repeated} repeated"),
+        ("goodput", "not recorded" if found.goodput is None else f"{found.goodput:.3f}"),
+        ("ledger", "  ".join(f"{name} {seconds:.1f} s" for name, seconds in found.ledger_s.items()) or "not recorded"),
+    ]
+    rows += [("fault", _fault(fault)) for fault in found.faults]
+    rows += [("recovery", _recovery(recovery)) for recovery in found.recoveries]
+    rows += [("seed", str(found.seed))] if found.seed is not None else []
+    rows += [("folder", found.folder)] if found.folder else []
+    for name, value in rows:
+        print(f"{name:>12}  {value}")
+
+
+def _same(same: bool | None) -> str:
+    return {True: "the same", False: "NOT the same", None: "not compared"}[same]
+
+
+def _fault(fault: dict[str, object]) -> str:
+    if fault["time"] is None:
+        return f"{fault['fault']}: NOT injected, {fault['reason']}"
+    return f"{fault['fault']}: injected after step {fault['committed']}"
+
+
+def _recovery(recovery: dict[str, object]) -> str:
+    times = [f"{word} after {recovery[key]} s" for word, key in (("detected", "detected_s"), ("resumed", "resumed_s"))]
+    fault = f" ({recovery['fault']})" if recovery["fault"] else ""
+    return f"{recovery['cause']}{fault}: {', '.join(times)}"

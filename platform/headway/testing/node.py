@@ -1,0 +1,97 @@
+"""A Ray node as a program: started by `headway.testing.cluster`, in a session of its own, and gone with its starter.
+
+Not `ray start`, which brings a dashboard, an autoscaler and a client server that a drill has no use for and that take
+most of its seconds. Orders come as JSON lines on standard input, answers go to standard output. When the input ends,
+because whoever started the node ended it or is gone, everything in the session is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+
+def main() -> None:
+    orders = (json.loads(line) for line in sys.stdin)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever Ray prints is no answer
+    try:
+        node = _start(next(orders))
+        for order in chain([{}], orders):
+            print(json.dumps(_obey(node, order)), file=answers, flush=True)
+    finally:
+        kill_session(os.getpid())
+
+
+def _start(settings: dict[str, Any]) -> Any:
+    from ray._private import utils
+    from ray._private.node import Node
+    from ray._private.parameter import RayParams
+
+    # What a minimal Ray leaves out anyway: the dashboard's agent with its metrics and log pages, and the API server.
+    utils.get_dashboard_dependency_error = lambda: ImportError("left out of a drill")
+    setattr(Node, "start_api_server", _no_api_server)  # noqa: B010
+    head = settings.pop("head")
+    return Node(RayParams(**settings), head=head, shutdown_at_exit=False, spawn_reaper=False)
+
+
+def _no_api_server(node: Any, **_: Any) -> None:
+    node._webui_url = ""
+
+
+def _obey(node: Any, order: dict[str, Any]) -> dict[str, Any]:
+    if "drain" in order:
+        return _drain(node, order["drain"], order["deadline_s"])
+    if "alive" in order:
+        return {"alive": _alive(node)}
+    return {"node_id": node.node_id, "address": node.gcs_address, "logs": node.get_logs_dir_path()}
+
+
+def _drain(node: Any, node_id: str, deadline_s: float) -> dict[str, Any]:
+    from ray.core.generated.autoscaler_pb2 import DrainNodeReason  # type: ignore[attr-defined]
+
+    deadline_ms = int((time.time() + deadline_s) * 1000)
+    reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    accepted, said = node.get_gcs_client().drain_node(node_id, reason, "a drill", deadline_ms)
+    return {"accepted": accepted, "said": said}
+
+
+def _alive(node: Any) -> list[str]:
+    from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
+
+    nodes = node.get_gcs_client().get_all_node_info(timeout=10, state_filter=GcsNodeInfo.GcsNodeState.ALIVE)
+    return [node_id.hex() for node_id in nodes]
+
+
+def session_of(leader: int) -> list[int]:
+    """The live processes of a session, its leader last: Ray's workers leave the process group, never the session."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, session = path.read_text().rpartition(")")[2].split()[:4]
+        except OSError:  # it has just ended
+            continue
+        if int(session) == leader and state not in "ZX":
+            found.append(int(path.parent.name))
+    return sorted(found, key=lambda pid: pid == leader)
+
+
+def kill_session(leader: int) -> None:
+    """SIGKILL a session, the caller last where it is part of it, until nothing of it lives."""
+    while living := session_of(leader):
+        for pid in living:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        time.sleep(0.005)
+
+
+if __name__ == "__main__":
+    main()
