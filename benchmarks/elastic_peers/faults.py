@@ -64,6 +64,11 @@ def unmeasured(reason: str) -> dict[str, Any]:
     return {"repeats": None, "reason": reason}
 
 
+def load() -> float:
+    """How busy the machine is: processes that run or want to, over the last minute."""
+    return round(os.getloadavg()[0], 1)
+
+
 def once(peer: Peer, folder: Path, fault: str, chance: random.Random) -> dict[str, Any]:
     """One run and one fault, somewhere between two checkpoints."""
     nodes = 1 if fault == "join" else 2
@@ -75,7 +80,7 @@ def once(peer: Peer, folder: Path, fault: str, chance: random.Random) -> dict[st
     time.sleep(chance.uniform(0, 0.05))  # anywhere in a step
     members = {line["pid"]: line["node"] for line in lines if line["group"] == lines[-1]["group"]}
     victim = chance.choice(sorted(members))
-    load, fault_at = os.getloadavg()[0], time.time()
+    busy, fault_at = load(), time.time()
     if fault == "worker killed":
         os.kill(victim, signal.SIGKILL)
     elif fault == "stopped":
@@ -94,7 +99,7 @@ def once(peer: Peer, folder: Path, fault: str, chance: random.Random) -> dict[st
             _end(victim)
     if not records.fresh(records.commits(lines), fault_at):
         return {"failed": f"did not resume within {limit:.0f} s", "said": _said(folder)}
-    return {**records.figures(records.commits(lines), fault, fault_at), "load": round(load, 1)}
+    return {**records.figures(records.commits(lines), fault, fault_at), "load": busy}
 
 
 def python_path() -> str:

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from headway.testing.cluster import HEALTH, Cluster
-
 from elastic_peers import faults, records, workload
 from headway.errors import BadInput
 from headway.testing import links
+from headway.testing.cluster import HEALTH, Cluster
 
 COLLECTIVE_S, WORKER_SILENT_S, RESIZE_S = 5, 5, 1.0
 HEALTH_CHECKS = {
