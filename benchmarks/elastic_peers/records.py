@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,17 +91,22 @@ def figures(found: Sequence[Commit], fault: str, fault_at: float) -> dict[str, A
     workers that were there paused. `first_step_s`: to the first step of any number. `samples_missed`: of the rows that
     an undisturbed run trains on in as many steps, those that were not trained on.
     """
-    times = Counter(c.step for c in found)
-    rows = Counter(row for c in found for row in c.rows)
-    first, last = min(times), max(times)
-    wanted = range(first * GLOBAL_BATCH, (last + 1) * GLOBAL_BATCH)
+    steps: set[int] = set()
+    rows: set[int] = set()
+    again = {"steps_repeated": 0, "samples_repeated": 0}
+    for commit in sorted(found, key=lambda c: c.time):
+        if commit.time > fault_at:  # what was repeated while the peer started is not the fault's doing
+            again["steps_repeated"] += commit.step in steps
+            again["samples_repeated"] += len(commit.rows & rows)
+        steps.add(commit.step)
+        rows |= commit.rows
+    wanted = range(min(steps) * GLOBAL_BATCH, (max(steps) + 1) * GLOBAL_BATCH)
     result = {
         "resume_s": fresh(found, fault_at)[0].time - fault_at,
         "first_step_s": changed(found, fault_at)[0].time - fault_at,
-        "steps_repeated": sum(times.values()) - len(times),
-        "samples_repeated": sum(rows.values()) - len(rows),
+        **again,
         "samples_missed": sum(number not in rows for number in wanted),
-        "steps": len(times),
+        "steps": len(steps),
     }
     if fault == "join":
         result["joined_s"] = result["resume_s"]
