@@ -1,0 +1,115 @@
+"""Headway under the same faults, by its own fire drill, in the default mode (`reproducible: order`).
+
+The job and its task are written into a folder outside the repository, as a user's would be. What was repeated or missed
+comes from the drill's own account: the digests of the samples of every step, held against the order of the samples.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import yaml
+
+from elastic_peers import faults, workload
+from headway.data.writer import write_dataset
+from headway.drill import drill
+from headway.errors import HeadwayError
+from headway.testing.links import cut_possible
+
+LANES = 8
+STEPS = {"join": 600}
+OTHER_STEPS = 160
+SCRIPTS = {
+    "worker killed": "kill worker={which} step={step}",
+    "node killed": "kill node={which} step={step}",
+    "join": "add node step={step}",
+    "stopped": "stop worker={which} step={step}",
+    "link cut": "cut node={which} step={step}",
+}
+TASK = """
+import workload
+from headway import Task
+
+
+class Numbers(Task):
+    def __init__(self, parameters, seed):
+        self.parameters, self.seed, self.samples = parameters, seed, None
+
+    def model(self):
+        return workload.build(self.parameters, self.seed)
+
+    def optimizer(self, model):
+        return workload.optimizer(model)
+
+    def loss(self, model, batch):
+        self.samples = self.samples or workload.Samples(model, self.seed)
+        return self.samples.loss(model, batch["number"].tolist())
+"""
+
+
+def measure(fault: str, repeats: int, parameters: int, seed: int) -> dict[str, Any]:
+    """Seconds, steps and samples of a fault; every repeat is kept."""
+    if fault == "link cut" and cut_possible() is not None:
+        return faults.unmeasured(f"links cannot be cut here: {cut_possible()}")
+    found = []
+    for repeat in range(repeats):
+        with tempfile.TemporaryDirectory(prefix="ours-") as folder:
+            chance = random.Random(f"{fault} {seed} {repeat}")
+            steps = STEPS.get(fault, OTHER_STEPS)
+            job = write(Path(folder), parameters, seed + repeat, steps, rows=steps * workload.GLOBAL_BATCH)
+            found.append(_once(job, fault, chance))
+        print(f"    {fault} {repeat + 1}/{repeats}: {found[-1]}", flush=True)
+    settings = {"reproducible": "order", "checkpoint_every_steps": workload.CHECKPOINT_EVERY, "workers": "the defaults"}
+    return {"settings": settings, "repeats": found}
+
+
+def write(folder: Path, parameters: int, seed: int, steps: int, rows: int) -> Path:
+    """The job's file, with its task and its data beside it."""
+    shutil.copy(Path(workload.__file__), folder / "workload.py")
+    (folder / "task.py").write_text(TASK)
+    numbers = pa.table({"number": np.arange(rows)})
+    write_dataset(folder / "train", [numbers], name="numbers", source="made by a benchmark")
+    job = {
+        "name": "numbers",
+        "task": "task.py:Numbers",
+        "arguments": {"parameters": parameters, "seed": seed},
+        "data": {"train": "train"},
+        "lanes": LANES,
+        "lane_batch": workload.GLOBAL_BATCH // LANES,
+        "steps": steps,
+        "seed": seed,
+        "checkpoint": {"every_steps": workload.CHECKPOINT_EVERY},
+    }
+    (folder / "job.yaml").write_text(yaml.safe_dump(job))
+    return folder / "job.yaml"
+
+
+def _once(job: Path, fault: str, chance: random.Random) -> dict[str, Any]:
+    script = SCRIPTS[fault].format(which=chance.randrange(2), step=chance.randrange(41, 60))
+    nodes = 1 if fault == "join" else 2
+    load = faults.load()
+    try:
+        account = drill(job, faults=script, nodes=nodes, settings=["reproducible=order"], quiet_run=False)
+    except HeadwayError as error:
+        return {"failed": str(error)}
+    joined = [r for r in account.recoveries if r["cause"] == "joined"]
+    lost = [r for r in account.recoveries if r["fault"] and r["cause"] != "joined"]
+    answers = joined if fault == "join" else lost
+    if not answers or account.state != "finished":
+        return {"failed": f"{account.state}: {account.message or 'no recovery was recorded'}", **asdict(account)}
+    seconds = answers[0]["pause_s"] if fault == "join" else answers[0]["resumed_s"]
+    counted = {k: getattr(account, k) for k in ("steps_repeated", "samples_repeated", "samples_missed", "steps")}
+    return {
+        "resume_s": seconds,
+        "first_step_s": seconds,
+        "detected_s": answers[0]["detected_s"],
+        **counted,
+        "load": load,
+    }
