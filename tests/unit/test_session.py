@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from headway.elastic.group import join
 from torch import nn
 
 from headway.checkpoint.store import Store
 from headway.data.arrays import arrays
 from headway.elastic import context as contexts
 from headway.elastic.context import Context
-from headway.elastic.group import join
 from headway.elastic.session import Session, Step, session
 from headway.elastic.streams import open_streams
 from headway.errors import BadCheckpoint, BadInput, NonFiniteLoss
