@@ -86,11 +86,14 @@ class Led:
     Args:
         control: connected.
         backend: gloo or nccl.
+        address: of this node, as the other workers reach it.
         show: told (rank, nodes) when the membership changed.
     """
 
-    def __init__(self, control: Control, backend: str, show: Callable[[int, tuple[str, ...]], None]) -> None:
-        self._control, self._backend, self._show = control, backend, show
+    def __init__(
+        self, control: Control, backend: str, address: str, show: Callable[[int, tuple[str, ...]], None]
+    ) -> None:
+        self._control, self._backend, self._address, self._show = control, backend, address, show
         self.rank, self.size, self.generation = 0, 1, 0
         self.lanes: tuple[int, ...] = ()
         self.group: Group | None = None
@@ -136,6 +139,7 @@ class Led:
                 start.rank,
                 self.size,
                 backend=self._backend,
+                address=self._address,
                 timeout_s=COLLECTIVE_S,
                 connect_s=CONNECT_S,
                 given_up=lambda: self._control.superseded(number),

@@ -628,7 +628,7 @@ class Step:
         session.strategy = create(
             session.job.strategy,
             session.model,
-            reproducible="order",
+            reproducible=session.job.reproducible,
             lanes=session.job.lanes,
             tail=session.tail.size,
             changes=session.buffers.size,

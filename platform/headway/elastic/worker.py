@@ -42,8 +42,9 @@ def main(config: dict[str, Any]) -> None:
 
         job = Job.model_validate(config["job"])
         control = Control(place.current(), ledger, job.workers.silence_s)
-        control.connect({"pid": os.getpid(), "node_ip": ray.util.get_node_ip_address()})
-        context = _context(config, job, control, ledger)
+        address = ray.util.get_node_ip_address()
+        control.connect({"pid": os.getpid(), "node_ip": address})
+        context = _context(config, job, control, address, ledger)
         contexts.enter(context)
         run(context.job, code.load(config["source"]))
         _close(context, wait=True)
@@ -84,7 +85,7 @@ def run(job: Job, found: Callable[..., Any]) -> None:
     train_task(task, job)
 
 
-def _context(config: dict[str, Any], job: Job, control: Control, ledger: Ledger) -> Context:
+def _context(config: dict[str, Any], job: Job, control: Control, address: str, ledger: Ledger) -> Context:
     import torch
 
     from headway.checkpoint.store import Store
@@ -117,7 +118,7 @@ def _context(config: dict[str, Any], job: Job, control: Control, ledger: Ledger)
         store=store,
         reporter=reporter,
         run=Path(config["folder"]).name,
-        members=Led(control, "nccl" if job.workers.gpus else "gloo", show),
+        members=Led(control, "nccl" if job.workers.gpus else "gloo", address, show),
         ledger=ledger,
     )
 

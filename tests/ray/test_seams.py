@@ -1,0 +1,97 @@
+"""What `headway.elastic.controller` relies on inside Ray Train. On another Ray release this fails first, and says what moved."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+import ray
+
+
+def parameters(function: Any) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+def test_the_release_is_the_one_that_was_read() -> None:
+    assert ray.__version__.startswith("2.60."), "read headway/elastic/controller.py against this release first"
+
+
+def test_seams_of_the_controller() -> None:
+    from ray.train.v2._internal.execution.controller import TrainController
+
+    for name in (
+        "_step",
+        "_start_worker_group",
+        "_shutdown",
+        "_generate_run_attempt_id",
+        "_get_run_attempt_id",
+        "get_state",
+        "run",
+        "get_result",
+    ):
+        assert callable(getattr(TrainController, name)), name
+    assert inspect.iscoroutinefunction(TrainController._step)
+    assert inspect.iscoroutinefunction(TrainController._shutdown)
+    assert parameters(TrainController._start_worker_group) == ["self", "num_workers", "resources_per_worker"]
+    source = inspect.getsource(TrainController)
+    assert "self.worker_group_cls.create(" in source, "the worker group's class is no longer a class attribute"
+    assert "_health_check_interval_s" in source
+
+
+def test_seams_of_the_worker_group() -> None:
+    from ray.train.v2._internal.execution.worker_group import WorkerGroup
+    from ray.train.v2._internal.execution.worker_group.state import WorkerGroupState
+
+    assert parameters(WorkerGroup._start_impl) == ["self", "worker_group_state_builder"]
+    assert parameters(WorkerGroup._create_workers)[:4] == [
+        "self",
+        "num_workers",
+        "placement_group",
+        "resources_per_worker",
+    ]
+    assert parameters(WorkerGroup._init_train_context) == ["self", "workers", "sync_actor"]
+    assert parameters(WorkerGroupState) == ["start_time", "placement_group_handle", "workers", "sync_actor"]
+    source = inspect.getsource(WorkerGroup)
+    for name in ("_world_rank_to_ongoing_poll", "_latest_poll_status", "_callbacks", "_collective_timeout_s"):
+        assert name in source, name
+
+
+def test_seams_of_the_worker() -> None:
+    from ray.train.v2._internal.execution.context import DistributedContext, TrainContext
+    from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
+
+    assert set(parameters(DistributedContext)) == {
+        "world_rank",
+        "world_size",
+        "local_rank",
+        "local_world_size",
+        "node_rank",
+    }
+    assert "distributed_context" in TrainContext.__dataclass_fields__
+    assert not TrainContext.__dataclass_params__.frozen, "the context could no longer tell the truth after a resize"
+    assert parameters(RayTrainWorker.run_train_fn) == ["self", "train_fn_ref"]
+
+
+def test_seams_of_the_trainer() -> None:
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    assert PlacementGroupCleanerCallback
+    source = inspect.getsource(DataParallelTrainer._initialize_and_run_controller)
+    assert "TrainController" in source
+    assert "_create_default_callbacks" in inspect.getsource(DataParallelTrainer.fit)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        (["a"], [(0, 1, 0, 1, 0)]),
+        (["a", "b", "a"], [(0, 3, 0, 2, 0), (1, 3, 0, 1, 1), (2, 3, 1, 2, 0)]),
+    ],
+)
+def test_places_among_members(nodes: list[str], expected: list[tuple[int, ...]]) -> None:
+    from headway.elastic.controller import contexts
+
+    found = [(c.world_rank, c.world_size, c.local_rank, c.local_world_size, c.node_rank) for c in contexts(nodes)]
+    assert found == expected
