@@ -275,6 +275,8 @@ def others_sockets(group: Group, folder: str) -> None:
     stop.set()
     thread.join()
     assert found
+    other.barrier()  # whoever severs at once breaks off the other's connecting
+    group.barrier()
     other.sever()
     for connection, accepted in zip(found[::2], found[1::2], strict=True):
         connection.sendall(b"x")
