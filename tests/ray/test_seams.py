@@ -1,4 +1,4 @@
-"""What `headway.elastic.controller` relies on inside Ray Train. On another Ray release this fails first, and says what moved."""
+"""What `headway.elastic.controller` relies on inside Ray Train; on another Ray release this says first what moved."""
 
 from __future__ import annotations
 

@@ -32,6 +32,7 @@ class Context:
         run: name of the run.
         members: who else is there, and this worker's place among them.
         ledger: the account of the training thread's seconds.
+        before_step: called as before_step(model, step) when a step's lanes begin; drills do their mischief there.
         at: where in the run the user's code is, in words.
     """
 
@@ -45,6 +46,7 @@ class Context:
     run: str
     members: Members
     ledger: Ledger = field(default_factory=lambda: Ledger(0.0))
+    before_step: Callable[[Any, int], None] = lambda model, step: None
     at: str = "set-up"
 
     def close(self) -> None:

@@ -525,6 +525,7 @@ class Step:
                 return
         self._aim()
         session.context.at = f"step {self.number}"
+        session.context.before_step(session.model, self.number)
         while not self.committed:
             try:
                 yield from self._attempt()

@@ -118,9 +118,24 @@ def _context(config: dict[str, Any], job: Job, control: Control, address: str, l
         store=store,
         reporter=reporter,
         run=Path(config["folder"]).name,
+        before_step=_mischief(Path(config["folder"]), control.place.worker),
         members=Led(control, "nccl" if job.workers.gpus else "gloo", address, show),
         ledger=ledger,
     )
+
+
+def _mischief(folder: Path, worker: str) -> Callable[[Any, int], None]:
+    """What a drill orders of this worker; nothing outside of one."""
+    from headway.testing import inside
+
+    if os.environ.get(inside.VARIABLE) != "1":
+        return lambda model, step: None
+
+    def obey(model: Any, step: int) -> None:
+        for order in inside.poll(folder, worker, step):
+            inside.obey(order, model)
+
+    return obey
 
 
 def _close(context: Context, wait: bool) -> None:
