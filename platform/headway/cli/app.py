@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from headway.cli import data, doctor, jobs, runs, sync, train, ui
+from headway.cli import data, doctor, jobs, runs, simulate, sync, train, ui
 from headway.errors import BAD_INPUT, INTERRUPTED, HeadwayError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.add_typer(jobs.app, name="job")
 app.command()(ui.ui)
 app.command()(sync.sync)
 app.command()(doctor.doctor)
+app.command()(simulate.simulate)
 
 
 def main() -> None:
