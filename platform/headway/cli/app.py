@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from headway.cli import data, doctor, drill, jobs, runs, sync, train, ui
+from headway.cli import data, doctor, drill, jobs, runs, simulate, sync, train, ui
 from headway.errors import BAD_INPUT, INTERRUPTED, HeadwayError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command()(ui.ui)
 app.command()(sync.sync)
 app.command()(doctor.doctor)
 app.command()(drill.drill)
+app.command()(simulate.simulate)
 
 
 def main() -> None:

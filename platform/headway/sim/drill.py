@@ -39,12 +39,13 @@ def drill(seed: int, steps: int = 20) -> Drilled:
     most = chance.randint(2, 6)
     slow = chance.choice(["report", "rebalance", "replace"])
     world = World(Policy(chance.randint(most, 12), chance.randint(1, most // 2 + 1), most, slow=slow), steps)
-    faults, rate = 0, chance.choice([0.005, 0.02, 0.05])
+    # Few enough that the membership does not give the run up for workers that die and die.
+    faults, allowed, rate = 0, min(FAULTS_AT_MOST, 3 * most - 1), chance.choice([0.005, 0.02, 0.05])
     for _ in range(chance.choice([200, 600, 1200])):
         if world.ended is not None:
             break
         draw = chance.random()
-        wrong = list(world.faults()) if draw < rate and faults < FAULTS_AT_MOST else []
+        wrong = list(world.faults()) if draw < rate and faults < allowed else []
         if wrong:
             faults += 1
         possible: list[Callable[[], None]] = wrong or list(world.moves())

@@ -1,0 +1,100 @@
+"""headway simulate"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RESULTS = Path("benchmarks/results/elasticity.json")
+
+
+def simulate(
+    trace: Annotated[Path | None, typer.Argument(help="A recorded trace: CSV of nodes, or JSON of faults.")] = None,
+    generate: Annotated[str | None, typer.Option(help="Draw a trace instead: spot, faults or churn.")] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help="live, restart, restart-default or groups; may be repeated. All if none.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="At most so many; nodes of a generated trace.")] = None,
+    lanes: Annotated[int | None, typer.Option(min=1, help="Of the live run.")] = None,
+    hours: Annotated[float, typer.Option(min=0.01, help="Length of a generated trace.")] = 2.0,
+    notice: Annotated[float, typer.Option(min=0.0, help="Seconds of notice before a node goes.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    drills: Annotated[int, typer.Option(min=0, help="Random drills instead of a trace, one for each seed.")] = 0,
+    costs: Annotated[Path | None, typer.Option(help="JSON of costs in seconds.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw a picture to this file.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Replay machines that come and go against the membership's decisions, without machines."""
+    import json as encoder
+
+    from headway.errors import BadInput
+    from headway.sim import compare as comparing
+    from headway.sim import costs as pricing
+    from headway.sim import trace as traces
+
+    if (trace is not None) + (generate is not None) + (drills > 0) != 1:
+        raise BadInput(
+            "one of TRACE, --generate and --drills is needed",
+            remedy="For a first look: `headway simulate --generate spot --workers 64`.",
+        )
+    if drills:
+        _drill(drills, seed, json)
+        return
+    prices = pricing.load(costs) if costs else pricing.measured(RESULTS)
+    found = traces.read(trace, seed) if trace else traces.generate(generate or "", workers or 64, seed, hours)
+    result = comparing.compare(found, prices, tuple(policy or comparing.POLICIES), workers, lanes, notice)
+    if plot:
+        from headway.sim.plot import plot as draw
+
+        draw(result, plot)
+    if json:
+        print(encoder.dumps(result.as_json()))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    heads, *lines = comparing.rows(result)
+    for i, head in enumerate(heads):
+        table.add_column(head, justify="right" if i else "left")
+    for line in lines:
+        table.add_row(*line)
+    print(
+        f"{found.name}: {found.until / 3600:.1f} h, {found.losses} nodes lost, at most {result.workers} workers, "
+        f"{result.lanes} lanes"
+    )
+    Console().print(table)
+    if result.slowest_decision_s is not None:
+        print(f"slowest decision of the membership: {1000 * result.slowest_decision_s:.1f} ms of CPU time")
+
+
+def _drill(number: int, seed: int, as_json: bool) -> None:
+    """Random drills: each must end with the samples of the quiet run."""
+    import json as encoder
+
+    from headway.errors import RunFailed
+    from headway.sim.drill import drills
+
+    done, ends = drills(range(seed, seed + number))
+    same = sum(d.ended and d.same_samples for d in done)
+    odd = [d.seed for d in done if not (d.ended and d.same_samples)]
+    summary = {
+        "seeds": [seed, seed + number - 1],
+        "same_samples": same,
+        "faults": sum(d.faults for d in done),
+        "generations": sum(d.generations for d in done),
+        "ends": dict(ends),
+        "odd_seeds": odd,
+    }
+    if as_json:
+        print(encoder.dumps(summary))
+    else:
+        print(
+            f"seeds {seed} to {seed + number - 1}: {same} of {number} drills ended with the samples of the quiet run "
+            f"({summary['faults']} faults, {summary['generations']} generations)"
+        )
+    if odd:
+        raise RunFailed(f"{len(odd)} of {number} drills did not", f"seeds {', '.join(map(str, odd[:10]))}")
