@@ -32,7 +32,8 @@ class Context:
         run: name of the run.
         members: who else is there, and this worker's place among them.
         ledger: the account of the training thread's seconds.
-        before_step: called as before_step(model, step) when a step's lanes begin; drills do their mischief there.
+        trouble: called as trouble(point, model, step) where drills do their mischief: when a step's lanes begin
+            (compute), before its exchange, in regroup, before a worker joins, after a checkpoint was begun.
         at: where in the run the user's code is, in words.
     """
 
@@ -46,7 +47,7 @@ class Context:
     run: str
     members: Members
     ledger: Ledger = field(default_factory=lambda: Ledger(0.0))
-    before_step: Callable[[Any, int], None] = lambda model, step: None
+    trouble: Callable[[str, Any, int], None] = lambda point, model, step: None
     at: str = "set-up"
 
     def close(self) -> None:

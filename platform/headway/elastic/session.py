@@ -186,6 +186,7 @@ class Session:
             with self._account("checkpoint"):
                 blocked = self.context.store.save(self.step, self._snapshot, self._facts(reason))
             self.context.reporter.checkpoint_begun(self.step, reason, blocked)
+            self.context.trouble("checkpoint", self.model, self.step)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -247,6 +248,7 @@ class Session:
             )
             context.ledger.switch("regroup", now())
             led = self._entered and members.rank == 0
+            context.trouble("regroup", self.model, self.step)
             try:
                 members.join(start)
                 self._level(start)
@@ -518,6 +520,7 @@ class Step:
             session._boundary()
         else:
             yield from self._rehearse()
+            session.context.trouble("join", session.model, session.step)
             session.members.ready()
             session._regroup()
             if session.step >= session.total_steps:
@@ -525,7 +528,7 @@ class Step:
                 return
         self._aim()
         session.context.at = f"step {self.number}"
-        session.context.before_step(session.model, self.number)
+        session.context.trouble("compute", session.model, self.number)
         while not self.committed:
             try:
                 yield from self._attempt()
@@ -591,6 +594,7 @@ class Step:
             strategy.lane_done(session.buffers.leave(self.sizes[lane] / self.rows, counters=lane == self._fullest))
             members.moved(now() - begun)
         session.tail.flags(session.context.reporter.stop_requested, members.news)
+        session.context.trouble("exchange", session.model, self.number)
         with session._account("communication"), session._waiting():
             summed, changes = strategy.finish(session.tail.values)
             members.may_commit()

@@ -118,21 +118,21 @@ def _context(config: dict[str, Any], job: Job, control: Control, address: str, l
         store=store,
         reporter=reporter,
         run=Path(config["folder"]).name,
-        before_step=_mischief(Path(config["folder"]), control.place.worker),
+        trouble=_mischief(Path(config["folder"]), control.place.worker),
         members=Led(control, "nccl" if job.workers.gpus else "gloo", address, show),
         ledger=ledger,
     )
 
 
-def _mischief(folder: Path, worker: str) -> Callable[[Any, int], None]:
+def _mischief(folder: Path, worker: str) -> Callable[[str, Any, int], None]:
     """What a drill orders of this worker; nothing outside of one."""
     from headway.testing import inside
 
     if os.environ.get(inside.VARIABLE) != "1":
-        return lambda model, step: None
+        return lambda point, model, step: None
 
-    def obey(model: Any, step: int) -> None:
-        for order in inside.poll(folder, worker, step):
+    def obey(point: str, model: Any, step: int) -> None:
+        for order in inside.poll(folder, worker, step, point):
             inside.obey(order, model)
 
     return obey

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
 import time
 from dataclasses import dataclass
@@ -30,16 +31,18 @@ class Order:
     """What one worker is to do.
 
     Args:
-        verb: hang, flip or raise.
+        verb: hang, flip, raise or die.
         worker: its id.
         step: before which it is done, or any later one.
         parameter: name of the one to flip a bit of; the first when None.
         bit: which bit of its first element, 0 being the lowest.
+        point: where in the step: compute (its beginning), exchange, regroup, join or checkpoint.
     """
 
     verb: str
     worker: str
     step: int = 0
+    point: str = "compute"
     parameter: str | None = None
     bit: int = 20
 
@@ -55,14 +58,14 @@ def give(run: Path, order: Order) -> Path:
     return path
 
 
-def poll(run: Path, worker: str, step: int) -> list[Order]:
-    """The orders for a worker that are due at a step, each of them once; none unless HEADWAY_FAULTS=1."""
+def poll(run: Path, worker: str, step: int, point: str = "compute") -> list[Order]:
+    """The orders for a worker that are due at a point of a step, each of them once; none unless HEADWAY_FAULTS=1."""
     if os.environ.get(VARIABLE) != "1":
         return []
     due = []
     for path in sorted((run / FOLDER).glob(f"*-{worker}.json")):
         order = Order(**json.loads(path.read_text(encoding="utf-8")))
-        if order.worker == worker and order.step <= step:
+        if order.worker == worker and order.step <= step and order.point == point:
             path.rename(path.with_suffix(".taken"))
             due.append(order)
     return due
@@ -78,6 +81,8 @@ def obey(order: Order, model: nn.Module) -> None:
         threading.Event().wait()
     elif order.verb == "flip":
         flip(model, order.parameter, order.bit)
+    elif order.verb == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
     elif order.verb == "raise":
         raise InjectedFault(f"ordered of worker {order.worker} by a drill")
 
