@@ -3,9 +3,9 @@
     python trainers/demo.py
 
 Brings Fashion-MNIST (70,000 images), or 5,000 digits of MNIST where it cannot be reached, and trains the recipe in
-image_classification/ on it with two workers on an embedded Ray. At a third of the way one worker is killed; the other goes on
-alone, and a new one joins. Then the same job runs undisturbed on one worker. Exits with 1 if the weights differ by a single
-bit, a sample was lost, or the accuracy is not what the recipe reaches.
+image_classification/ on it with two workers on an embedded Ray. At a third of the way one worker is killed; the other
+goes on alone, and a new one joins. Then the same job runs undisturbed on one worker. Exits with 1 if the weights differ
+by a single bit, a sample was lost, or the accuracy is not what the recipe reaches.
 """
 
 from __future__ import annotations
