@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,17 @@ def main() -> None:
     orders = (json.loads(line) for line in sys.stdin)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever Ray prints is no answer
+    settings = next(orders)
+    folder = Path(settings["temp_dir"])
     try:
-        node = _start(next(orders))
+        node = _start(settings)
         for order in chain([{}], orders):
             print(json.dumps(_obey(node, order)), file=answers, flush=True)
     finally:
-        kill_session(os.getpid())
+        kill_session(os.getpid(), spare=os.getpid())
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # the last node to go takes the cluster's folder along
+            folder.parent.rmdir()
 
 
 def _start(settings: dict[str, Any]) -> Any:
@@ -70,7 +77,7 @@ def _alive(node: Any) -> list[str]:
 
 
 def session_of(leader: int) -> list[int]:
-    """The live processes of a session, its leader last: Ray's workers leave the process group, never the session."""
+    """The live processes of a session: Ray's workers leave the process group, never the session."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -79,12 +86,12 @@ def session_of(leader: int) -> list[int]:
             continue
         if int(session) == leader and state not in "ZX":
             found.append(int(path.parent.name))
-    return sorted(found, key=lambda pid: pid == leader)
+    return found
 
 
-def kill_session(leader: int) -> None:
-    """SIGKILL a session, the caller last where it is part of it, until nothing of it lives."""
-    while living := session_of(leader):
+def kill_session(leader: int, spare: int = 0) -> None:
+    """SIGKILL a session, but for one process to spare, until nothing else of it lives."""
+    while living := [pid for pid in session_of(leader) if pid != spare]:
         for pid in living:
             try:
                 os.kill(pid, signal.SIGKILL)
