@@ -186,7 +186,7 @@ class ElasticController(TrainController):
         group = None
         try:
             if self._over.wait(after_s):
-                return None
+                return
             assert self._worker_group is not None
             group = placement_group([self._worker_group.get_resources_per_worker()])
             self._worker_group.groups.by_worker[name] = group

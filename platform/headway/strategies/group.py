@@ -156,8 +156,8 @@ def connect(
     """Make a group with the other workers; all must call it, one call at a time in a process.
 
     Args:
-        store: torch's, where the workers find one another, under a prefix that no group had before. It is cloned, so that an
-            attempt that is left behind does not hold it. A worker alone needs none.
+        store: torch's, where the workers find one another, under a prefix that no group had before. It is cloned, so
+            that an attempt that is left behind does not hold it. A worker alone needs none.
         rank: this worker's place.
         size: number of workers. One worker opens no sockets.
         backend: gloo or nccl (for tensors on the current CUDA device).
