@@ -31,11 +31,12 @@ def do_lane(net: Net, lane: int) -> None:
 
 def step(net: Net, buffers: LaneBuffers, lanes: tuple[int, ...]) -> torch.Tensor:
     buffers.begin()
+    summed = torch.zeros(buffers.size)
     for lane in lanes:
         buffers.enter()
         do_lane(net, lane)
-        buffers.leave(WEIGHTS[lane], counters=lane == 0)
-    return buffers.packed().clone()
+        summed += buffers.leave(WEIGHTS[lane], counters=lane == 0)
+    return summed
 
 
 def after(*parts: tuple[int, ...], steps: int = 2) -> list[Net]:
@@ -43,9 +44,9 @@ def after(*parts: tuple[int, ...], steps: int = 2) -> list[Net]:
     nets = [Net() for _ in parts]
     buffers = [LaneBuffers(net) for net in nets]
     for _ in range(steps):
-        packed = [step(*args) for args in zip(nets, buffers, parts, strict=True)]
+        summed = [step(*args) for args in zip(nets, buffers, parts, strict=True)]
         for each in buffers:
-            each.accept(torch.stack(packed).sum(0))
+            each.accept(torch.stack(summed).sum(0))
     return nets
 
 
@@ -96,8 +97,7 @@ def test_a_model_without_buffers() -> None:
     assert buffers.size == 0
     buffers.begin()
     buffers.enter()
-    buffers.leave(1.0, counters=True)
-    buffers.accept(buffers.packed())
+    buffers.accept(buffers.leave(1.0, counters=True))
 
 
 def test_negative_counters() -> None:
@@ -106,8 +106,28 @@ def test_negative_counters() -> None:
     buffers = LaneBuffers(net)
     buffers.begin()
     buffers.enter()
-    buffers.leave(1.0, counters=True)
-    packed = buffers.packed().clone()
+    part = buffers.leave(1.0, counters=True)
     net.count.zero_()
-    buffers.accept(packed)
+    buffers.accept(part)
     assert net.count.tolist() == [-1, -(2**62), 2**62]
+
+
+def test_a_step_that_broke_leaves_no_trace() -> None:
+    """Repeated with other lanes, it ends as if it had not been begun before."""
+    broken, calm = Net(), Net()
+    for net in (broken, calm):
+        buffers = LaneBuffers(net)
+        buffers.accept(step(net, buffers, (0, 1, 2)))
+        if net is broken:
+            before = {name: buffer.clone() for name, buffer in state(net).items()}
+            step(net, buffers, (2,))
+            buffers.rewind()
+            assert all(torch.equal(buffer, before[name]) for name, buffer in state(net).items())
+        buffers.accept(step(net, buffers, (0, 1, 2)))
+    assert all(torch.equal(buffer, state(calm)[name]) for name, buffer in state(broken).items())
+
+
+def test_rewinding_before_the_first_step_changes_nothing() -> None:
+    net = Net()
+    LaneBuffers(net).rewind()
+    assert torch.equal(net.third, Net().third)

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-from headway.elastic.group import join
 from torch import nn
 
 from headway.checkpoint.store import Store
 from headway.data.arrays import arrays
 from headway.elastic import context as contexts
 from headway.elastic.context import Context
+from headway.elastic.members import Alone
 from headway.elastic.session import Session, Step, session
 from headway.elastic.streams import open_streams
 from headway.errors import BadCheckpoint, BadInput, NonFiniteLoss
@@ -33,6 +32,8 @@ class Heard:
         self.steps: list[dict[str, Any]] = []
         self.recorded: list[tuple[int, dict[str, float]]] = []
         self.saves: list[tuple[int, str]] = []
+        self.notes: list[str] = []
+        self.compared: list[tuple[int, str]] = []
         self.weights = ""
         self.stop_at: int | None = None
 
@@ -40,7 +41,19 @@ class Heard:
     def stop_requested(self) -> bool:
         return self.stop_at is not None and len(self.steps) >= self.stop_at
 
-    def began(self, step: int, workers: int, total_steps: int, steps_per_epoch: int) -> None:
+    def enter(self, generation: int, leads: bool) -> None:
+        self.leads = leads
+
+    def restart(self, epoch: int) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def replicas(self, step: int, digest: str) -> None:
+        self.compared.append((step, digest))
+
+    def began(self, step: int, total_steps: int, steps_per_epoch: int) -> None:
         self.start = step
 
     def step(self, step: int, epoch: int, loss: float, rate: float, rows: int, samples: str) -> None:
@@ -125,15 +138,16 @@ def open_session(folder: Path, tmp_path: Path) -> Iterator[Callable[..., Session
         context.close()
 
 
-def alone(folder: Path, checkpoints: Path, rank: int = 0, size: int = 1, group: Any = None, **fields: Any) -> Context:
+def alone(folder: Path, checkpoints: Path, group: Group | None = None, **fields: Any) -> Context:
+    """The context of a worker whose group, if it has one, does not change."""
     made = job(folder, **fields)
     train, validation = open_streams(made)
-    store = Store(checkpoints, "a" * 64, made.checkpoint)
-    start, _ = store.newest()
+    share = tuple(range(LANES))[group.rank :: group.size] if group else None
     return Context(
-        job=made, rank=rank, size=size, device="cpu", train=train, validation=validation,
-        transform=lambda table, random, training: arrays(table), store=store, start=start,
-        reporter=Heard(), run="r", group=group,  # type: ignore[arg-type]
+        job=made, device="cpu", train=train, validation=validation,
+        transform=lambda table, random, training: arrays(table),
+        store=Store(checkpoints, "a" * 64, made.checkpoint),
+        reporter=Heard(), run="r", members=Alone(LANES, group, share),  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -548,13 +562,11 @@ def test_another_model_than_the_checkpoints_is_refused(open_session: Callable[..
 # -- several workers -------------------------------------------------------------------------------------------------
 
 
-def worker(group_: Group, folder: str, checkpoints: str) -> dict[str, Any]:
-    rank, workers = group_.rank, group_.size
-    dist.init_process_group("gloo", init_method=f"file://{checkpoints}-group", rank=rank, world_size=workers)
-    group = join(20.0) if workers > 1 else None
-    context = alone(Path(folder), Path(checkpoints), rank, workers, group)
+def worker(group: Group, folder: str, checkpoints: str) -> dict[str, Any]:
+    # As Headway's workers do: at most as many workers as there are lanes.
+    context = alone(Path(folder), Path(checkpoints), group, workers={"max": group.size}, replica_check_every=3)
     model = Net()
-    if rank:
+    if group.rank:
         nn.init.zeros_(model.body[0].weight)  # type: ignore[arg-type]  # built unlike rank 0's: it must not matter
     training = Session(context, model, torch.optim.AdamW(model.parameters(), lr=0.01), None)
     values = []
@@ -568,7 +580,8 @@ def worker(group_: Group, folder: str, checkpoints: str) -> dict[str, Any]:
     context.close()
     heard: Any = context.reporter
     state = {name: tensor.tolist() for name, tensor in model.state_dict().items()}
-    return {"steps": heard.steps, "state": state, "weights": heard.weights, "evaluations": values}
+    found = {"steps": heard.steps, "state": state, "weights": heard.weights, "evaluations": values}
+    return {**found, "compared": heard.compared}
 
 
 def test_any_number_of_workers_sees_the_same_samples_and_reaches_the_same_weights(folder: Path, tmp_path: Path) -> None:
@@ -578,6 +591,8 @@ def test_any_number_of_workers_sees_the_same_samples_and_reaches_the_same_weight
         checkpoints = tmp_path / f"checkpoints-{workers}"
         found[workers] = run(worker, workers, tmp_path / str(workers), str(folder), str(checkpoints))
         assert len({result["weights"] for result in found[workers]}) == 1, "workers agree to the bit"
+        for result in found[workers]:
+            assert [step for step, _ in result["compared"]] == ([0, 3, 6] if workers > 1 else [])
     alone, *_ = found[1]
     for workers in (2, 3):
         for result in found[workers]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,37 +12,43 @@ from headway.core.digest import of_ids
 from headway.elastic.tail import Tail
 
 
-@given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 5), st.integers(0, 2**40))
-def test_workers_tails_add_up_to_the_whole(lanes: int, workers: int, buffers: int, first: int) -> None:
-    tails = [Tail(lanes, buffers) for _ in range(workers)]
+@given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 3), st.integers(0, 2**40))
+def test_workers_tails_add_up_to_the_whole(lanes: int, workers: int, spare: int, first: int) -> None:
+    tails = [Tail(lanes, workers + spare) for _ in range(workers)]
+    replicas = [of_ids(np.arange(first + rank, first + rank + 7)) for rank in range(workers)]
     for lane in range(lanes):
         tail = tails[lane % workers]
         tail.ids(lane, np.arange(first + lane, first + lane + 3))
         tail.loss(lane, torch.tensor(float(lane) / 7))
-    tails[0].buffers(torch.arange(buffers).float())
+    for rank, tail in enumerate(tails):
+        tail.replica(rank, replicas[rank])
     assert all(tail.values.shape == (tail.size,) for tail in tails)
     whole = torch.stack([tail.values for tail in tails]).sum(0)
     tails[-1].take(whole)
     wanted = [of_ids(np.arange(first + lane, first + lane + 3)) for lane in range(lanes)]
     assert np.array_equal(tails[-1].digests(), np.stack(wanted))
     assert tails[-1].losses() == [torch.tensor(lane / 7).item() for lane in range(lanes)]
-    assert tails[-1].buffer_values().tolist() == list(range(buffers))
+    assert np.array_equal(tails[-1].replicas(workers), np.stack(replicas))
     assert not tails[-1].stopping()
+    assert not tails[-1].news()
 
 
-def test_one_worker_that_wants_to_stop_is_enough() -> None:
-    tails = [Tail(2, 0) for _ in range(3)]
-    tails[1].stop(True)
+@pytest.mark.parametrize(("stop", "news"), [(True, False), (False, True), (True, True)])
+def test_one_worker_that_raises_a_flag_is_enough(stop: bool, news: bool) -> None:
+    """So that all stop, or enter another generation, after the same step."""
+    tails = [Tail(2, 3) for _ in range(3)]
+    tails[1].flags(stop, news)
+    tails[2].flags(False, news)
     tails[0].take(sum(tail.values for tail in tails))  # type: ignore[arg-type]
-    assert tails[0].stopping()
+    assert (tails[0].stopping(), tails[0].news()) == (stop, news)
 
 
 def test_clearing_forgets_the_step_before() -> None:
     tail = Tail(2, 2)
     tail.ids(0, np.arange(3))
     tail.loss(1, torch.tensor(2.0))
-    tail.stop(True)
-    tail.buffers(torch.ones(2))
+    tail.flags(True, True)
+    tail.replica(1, of_ids(np.arange(3)))
     tail.clear()
     assert tail.values.count_nonzero() == 0
 

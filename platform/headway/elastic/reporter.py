@@ -168,17 +168,25 @@ class Reporter:
                 return
             self._wake.wait(FLUSH_S)
 
-    def _send(self) -> bool:
+    def _push(self, generation: int, records: list[dict[str, Any]]) -> dict[str, Any]:
+        """Raises DriverLost."""
         import ray
 
+        try:
+            answer: dict[str, Any] = ray.get(self._recorder.push.remote(generation, records), timeout=60)
+        except ray.exceptions.RayError as error:
+            raise DriverLost(str(error)) from error
+        return answer
+
+    def _send(self) -> bool:
         with self._sending:
             with self._lock:
                 generation, leads = self._generation, self._leads
                 own, self._own = self._own, []
                 entries = [e for e in self._journal if self._waits(e)] if leads else []
             try:
-                answer = ray.get(self._recorder.push.remote(generation, [*entries, *own]), timeout=60)
-            except ray.exceptions.RayError:
+                answer = self._push(generation, [*entries, *own])
+            except DriverLost:
                 self._lost = True
                 return False
             with self._lock:

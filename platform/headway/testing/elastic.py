@@ -1,0 +1,419 @@
+"""A whole elastic run on this machine without Ray: the coordinator and the recorder in this process, real workers in
+processes of their own that can be killed, stopped and drained at any moment. Many runs take seconds.
+
+    with Run(folder, job, train) as run:
+        run.wait_until(lambda: run.step >= 5)
+        run.kill(run.members[0])
+        outcome = run.result()
+"""
+
+from __future__ import annotations
+
+import datetime
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Client, Connection, Listener
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from headway.core.ledger import Ledger
+from headway.core.membership import Policy
+from headway.elastic.control import Control, Dismissed, Place
+from headway.elastic.coordinator import Coordinator
+from headway.elastic.recorder import Recorder
+from headway.elastic.reporter import DriverLost, Reporter
+from headway.job import Job
+from headway.runs import RunFolder
+
+HOST = "127.0.0.1"
+POLL_S = 0.005
+PRELOADED = ["headway.testing.elastic", "headway.elastic.session", "headway.elastic.streams", "torch._dynamo"]
+
+_processes = multiprocessing.get_context("forkserver")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is left of a run.
+
+    Args:
+        failure: why it could not go on.
+        steps: lines of steps.jsonl.
+        events: what the coordinator recorded, the ledger's and the members' events too.
+        results: what each worker's function returned.
+        facts: run.json.
+        account: seconds by cause of all workers.
+    """
+
+    failure: str | None
+    steps: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    results: dict[str, Any]
+    facts: dict[str, Any]
+    account: dict[str, float]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """Events of a kind."""
+        return [event for event in self.events if event["kind"] == kind]
+
+
+@dataclass
+class _Slots:
+    free: int
+    waiting: list[str] = field(default_factory=list)
+
+
+class Run:
+    """See the module. Its attributes may be read at any time.
+
+    Args:
+        folder: empty; becomes the run's folder. Checkpoints that are there are gone on from.
+        job: with data prepared.
+        train: called as train(context, *arguments) in each worker; importable by name.
+        arguments: picklable.
+        places: workers that there is room for at first; see `places`.
+        policy: fields of `Policy` to set beside the job's.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        job: Job,
+        train: Callable[..., Any],
+        *arguments: Any,
+        places: int | None = None,
+        **policy: Any,
+    ) -> None:
+        self.folder, self.job = folder, job
+        self._train, self._arguments = train, arguments
+        workers = job.workers
+        self._policy = Policy(
+            **{"lanes": job.lanes, "min": workers.min, "max": workers.max, "slow": workers.slow, **policy}
+        )
+        self.coordinator = Coordinator(self._policy, workers.silence_s, workers.hang_s, self)
+        self.members: list[str] = []
+        self.events: list[dict[str, Any]] = []
+        self.processes: dict[str, Any] = {}
+        """Of workers that are there, by name."""
+        self.results: dict[str, Any] = {}
+        self.failure: str | None = None
+        self._slots = _Slots(workers.max if places is None else places)
+        self._step = _processes.Value("q", 0)
+        self._lock = threading.RLock()
+        self._over = threading.Event()
+        self._port = 0
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Self:
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+        _processes.set_forkserver_preload(PRELOADED)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        files = RunFolder(self.folder)
+        if not (self.folder / "run.json").exists():
+            files.write({"run": self.folder.name})
+        self._recorder = Recorder(str(self.folder), None, {}, 10)
+        self._listener = Listener(str(self.folder / "r"))
+        self._thread(self._accept)
+        self._store = TCPStore(HOST, 0, is_master=True, wait_for_workers=False, timeout=datetime.timedelta(seconds=30))
+        self._port = self.coordinator.start(HOST)
+        self._fill()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        with self._lock:
+            for process in self.processes.values():
+                process.kill()
+        self.coordinator.close()
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(timeout=10)
+        self._recorder._hold.close()
+
+    # What a test does
+
+    @property
+    def step(self) -> int:
+        """Steps that the foremost worker has committed; counts where the function calls `advance`."""
+        return int(self._step.value)
+
+    def wait_until(self, condition: Callable[[], bool], deadline_s: float = 60.0) -> None:
+        """Raises AssertionError if it does not come true, or the run ends first."""
+        deadline = time.monotonic() + deadline_s
+        while not condition():
+            assert not self._over.is_set(), f"the run ended first ({self.failure})"
+            assert time.monotonic() < deadline, f"not within {deadline_s:g} s; {self.state()}"
+            time.sleep(POLL_S)
+
+    def places(self, number: int) -> None:
+        """Have room for so many more (or fewer) workers; those that run are left alone."""
+        with self._lock:
+            self._slots.free += number
+        self._fill()
+
+    def kill(self, worker: str) -> None:
+        """As a lost machine does; its place stays free for another."""
+        self._signal(worker, signal.SIGKILL)
+
+    def stop(self, worker: str) -> None:
+        """It stands still, but its machine answers."""
+        self._signal(worker, signal.SIGSTOP)
+
+    def resume(self, worker: str) -> None:
+        self._signal(worker, signal.SIGCONT)
+
+    def drain(self, worker: str, deadline_s: float) -> None:
+        """Notice that it will be taken away, which is done at the deadline."""
+        self.coordinator.drained(node(worker), deadline_s)
+        timer = threading.Timer(deadline_s, self.kill, (worker,))
+        timer.daemon = True
+        timer.start()
+
+    def request_stop(self) -> None:
+        """As the driver does on Ctrl-C."""
+        self._recorder.request_stop()
+
+    def result(self, deadline_s: float = 60.0) -> Outcome:
+        """Wait for the end.
+
+        Raises:
+            AssertionError: it did not come in time; says where everybody was.
+        """
+        assert self._over.wait(deadline_s), f"not over within {deadline_s:g} s; {self.state()}"
+        account = self.coordinator.account()
+        failed = self._recorder.failure()
+        failure = self.failure or (f"{failed['fact']}: {failed['reason']}" if failed else None)
+        self._wait_for_results()
+        self._recorder.finish("failed" if failure else "finished", failure or "", 1.0)
+        files = RunFolder(self.folder)
+        return Outcome(failure, list(files.steps()), self.events, self.results, files.read(), account)
+
+    def state(self) -> str:
+        """For messages."""
+        machine = self.coordinator.membership
+        peers = {w: (p.step, "waits" if p.waiting else "works") for w, p in list(self.coordinator._peers.items())}
+        return (
+            f"step {self.step}, published {machine.published}, active {machine.active}, "
+            f"workers {machine.workers}, asked {machine._asked}, peers {peers}, events {self.events[-5:]}"
+        )
+
+    # What the coordinator asks for
+
+    def launch(self, worker: str, after_s: float) -> None:
+        def queue() -> None:
+            with self._lock:
+                self._slots.waiting.append(worker)
+            self._fill()
+
+        timer = threading.Timer(after_s, queue)
+        timer.daemon = True
+        timer.start()
+
+    def dismiss(self, worker: str) -> None:
+        with self._lock:
+            if worker in self._slots.waiting:
+                self._slots.waiting.remove(worker)
+            process = self.processes.get(worker)
+        if process is not None:
+            process.kill()
+
+    def record(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
+        self._recorder.event(event)
+
+    def changed(self, members: list[str]) -> None:
+        self.members = members
+
+    def ended(self, failure: str | None) -> None:
+        self.failure = failure
+        self._over.set()
+
+    # Processes
+
+    def _fill(self) -> None:
+        with self._lock:
+            while self._port and self._slots.free > 0 and self._slots.waiting and not self._over.is_set():
+                self._slots.free -= 1
+                worker = self._slots.waiting.pop(0)
+                self.coordinator.placed(worker, node(worker), None)
+                self._spawn(worker)
+
+    def _spawn(self, worker: str) -> None:
+        receive, send = _processes.Pipe(duplex=False)
+        where = Place(worker, HOST, self._port, self._store.port, self.coordinator.token)
+        tree = self.job.model_dump(mode="json")
+        arguments = (send, where, tree, str(self.folder), self._step, self._train, self._arguments)
+        process = _processes.Process(target=_work, args=arguments, daemon=True)
+        process.start()
+        send.close()
+        self.processes[worker] = process
+        self._thread(self._attend, worker, process, receive)
+
+    def _attend(self, worker: str, process: Any, pipe: Connection) -> None:
+        """Until the worker's end; then its place is free."""
+        try:
+            kind, value = pipe.recv()
+        except (EOFError, OSError):
+            kind, value = "gone", None
+        if kind == "raised":
+            self._recorder.fail({"fact": worker, "reason": value})
+        elif kind == "returned":
+            self.results[worker] = value
+        process.join()
+        pipe.close()
+        with self._lock:
+            del self.processes[worker]
+            self._slots.free += 1
+        self.coordinator.gone(worker, "process_died")  # for one that ended before it said hello
+        self._fill()
+
+    def _wait_for_results(self) -> None:
+        """The workers that finished end by themselves."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with self._lock:
+                there = [w for w in self.members if w in self.processes]
+            if not there or self.failure is not None:
+                return
+            time.sleep(POLL_S)
+
+    def _signal(self, worker: str, number: int) -> None:
+        with self._lock:
+            process = self.processes.get(worker)
+            if process is not None and process.is_alive():
+                os.kill(process.pid, number)
+
+    # The recorder, for workers
+
+    def _accept(self) -> None:
+        while not self._over.is_set():
+            try:
+                connection = self._listener.accept()
+            except (OSError, EOFError):
+                return
+            self._thread(self._answer, connection)
+
+    def _answer(self, connection: Connection) -> None:
+        with connection:
+            while True:
+                try:
+                    generation, records = connection.recv()
+                except (EOFError, OSError):
+                    return
+                with self._lock:
+                    answer = self._recorder.push(generation, records)
+                connection.send(answer)
+
+    def _thread(self, target: Callable[..., None], *arguments: Any) -> None:
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+
+def node(worker: str) -> str:
+    """The name of the only worker's machine."""
+    return f"node-of-{worker}"
+
+
+# In the worker's process
+
+_foremost: Any = None
+
+
+def advance(step: int) -> None:
+    """For the function of a worker: this many steps are committed."""
+    if _foremost is not None:
+        with _foremost:
+            _foremost.value = max(_foremost.value, step)
+
+
+class _Reporter(Reporter):
+    """Talks to the recorder over a connection instead of Ray."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(None)
+        self._address = address
+        self._connection: Connection | None = None
+
+    def _push(self, generation: int, records: list[dict[str, Any]]) -> dict[str, Any]:
+        try:
+            if self._connection is None:
+                self._connection = Client(self._address)
+            self._connection.send((generation, records))
+            answer: dict[str, Any] = self._connection.recv()
+        except (OSError, EOFError) as error:
+            raise DriverLost(str(error)) from error
+        return answer
+
+
+def _work(
+    pipe: Connection,
+    where: Place,
+    tree: dict[str, Any],
+    folder: str,
+    foremost: Any,
+    train: Callable[..., Any],
+    arguments: Any,
+) -> None:
+    global _foremost
+    import torch
+
+    from headway.checkpoint.store import Store
+    from headway.data.arrays import arrays
+    from headway.elastic import context as contexts
+    from headway.elastic.context import Context
+    from headway.elastic.members import Led
+    from headway.elastic.streams import open_streams
+
+    _foremost = foremost
+    torch.set_num_threads(1)
+    ledger = Ledger(time.monotonic())
+    job = Job.model_validate(tree)
+    torch.manual_seed(job.seed)
+    control = Control(where, ledger, job.workers.silence_s)
+    control.connect({"pid": os.getpid(), "node_ip": HOST})
+    reporter = _Reporter(str(Path(folder) / "r"))
+    store = Store(Path(folder) / "checkpoints", "a" * 64, job.checkpoint, reporter.checkpoint_done, reporter.settle)
+    training, validation = open_streams(job)
+    context = Context(
+        job=job,
+        device="cpu",
+        train=training,
+        validation=validation,
+        transform=lambda table, random, training: arrays(table),
+        store=store,
+        reporter=reporter,
+        run=Path(folder).name,
+        members=Led(control, "gloo", lambda rank, nodes: None),
+        ledger=ledger,
+    )
+    contexts.enter(context)
+
+    def close() -> None:
+        store.wait()
+        context.close()
+        reporter.close()
+
+    try:
+        value = train(context, *arguments)
+        close()
+        ledger.switch("idle", time.monotonic())
+        pipe.send(("returned", value))
+        context.members.finished()
+    except Dismissed:
+        close()
+        pipe.send(("dismissed", None))
+    except BaseException as error:  # as the platform's own worker does: the run fails
+        pipe.send(("raised", traceback.format_exc()))
+        control.tell("raised", reason=f"{type(error).__name__}: {error}")
+        time.sleep(1)

@@ -1,0 +1,235 @@
+"""Whole elastic runs without Ray: whatever happens to the workers, the run ends as if nothing had.
+
+The model's sums are exact in any order (dyadic numbers in float64), so that results can be compared to the bit though
+lanes move: an update that was missed, applied twice, or computed from other samples or other randomness shows.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from headway.checkpoint.store import Store
+from headway.core.ledger import Ledger
+from headway.data.arrays import arrays
+from headway.elastic.context import Context
+from headway.elastic.members import Alone, now
+from headway.elastic.session import Session
+from headway.elastic.streams import open_streams
+from headway.job import Job, parse
+from headway.testing.elastic import Outcome, Run, advance
+
+LANES = 4
+STEPS = 24
+
+
+class Exact(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(4, dtype=torch.float64))
+        self.register_buffer("seen", torch.zeros(4, dtype=torch.float64))
+        self.register_buffer("batches", torch.tensor(0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = (x.double() * 4).round() / 4
+        if self.training:
+            self.seen += x.mean(0) / 16
+            self.batches += 1
+            x = nn.functional.dropout(x, 0.5)
+        return (x @ self.weight).mean()
+
+
+class Counter:
+    """State of the user's own."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.count = state["count"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """64 rows: 4 full steps per epoch."""
+    from tests.conftest import make_dataset
+
+    folder = tmp_path_factory.mktemp("data")
+    make_dataset(folder / "train", (24, 16), (24,))
+    make_dataset(folder / "val", (16,))
+    return folder
+
+
+def job(data: Path, **fields: Any) -> Job:
+    workers = {"min": 1, "max": 3, "silence_s": 1.0, "hang_s": 5.0, **fields.pop("workers", {})}
+    tree = {
+        "name": "n",
+        "task": "t.py:T",
+        "data": {"train": str(data / "train"), "validation": str(data / "val")},
+        "lanes": LANES,
+        "lane_batch": 4,
+        "steps": STEPS,
+        "seed": 3,
+        "checkpoint": {"every_steps": 7},
+        "replica_check_every": 5,
+        "workers": workers,
+    }
+    return parse({**tree, **fields})
+
+
+def train(context: Context, pace_s: float = 0.0, hook: Callable[..., None] | None = None) -> dict[str, Any]:
+    """A loop with all that a user may do: evaluation, numbers and state of their own.
+
+    Args:
+        pace_s: so long a lane takes at least.
+        hook: called as hook(context, session, step, where), to do harm.
+    """
+    import time
+
+    model, counter = Exact(), Counter()
+    optimizer = torch.optim.SGD(model.parameters(), lr=2**-6, momentum=0.5)
+    session = Session(context, model, optimizer, lambda o, steps: torch.optim.lr_scheduler.StepLR(o, 8, 0.5))
+    session.register("counter", counter)
+
+    def at(where: str) -> None:
+        if hook is not None:
+            hook(context, session, session.step, where)
+
+    with session:
+        for step in session.steps():
+            at("before")
+            for batch in step.lanes():
+                time.sleep(pace_s)
+                at("lane")
+                step.backward(model(batch["x"]))
+            advance(session.step)
+            at("after")
+            counter.count += 1
+            session.record({"counted": float(counter.count)})
+            if step.last_of_epoch:
+                session.evaluate(lambda m, b: at("evaluate") or {"value": m(b["x"])})  # type: ignore[func-returns-value]
+                at("evaluated")
+    state = optimizer.state_dict()["state"][0]["momentum_buffer"]
+    return {
+        "weight": model.weight.tolist(),
+        "seen": model.seen.tolist(),  # type: ignore[operator]
+        "batches": int(model.batches),  # type: ignore[arg-type]
+        "momentum": state.tolist(),
+        "rate": optimizer.param_groups[0]["lr"],
+        "count": counter.count,
+        "step": session.step,
+    }
+
+
+class Calm:
+    """A run that nothing happens to, in this process."""
+
+    def __init__(self, data: Path, folder: Path) -> None:
+        made = job(data)
+        training, validation = open_streams(made)
+        self.steps: list[dict[str, Any]] = []
+        self.values: list[tuple[int, dict[str, float]]] = []
+        context = Context(
+            job=made, device="cpu", train=training, validation=validation,
+            transform=lambda table, random, training: arrays(table), store=Store(folder, "a" * 64, made.checkpoint),
+            reporter=self, run="calm", members=Alone(LANES), ledger=Ledger(now()),  # type: ignore[arg-type]
+        )  # fmt: skip
+        self.result = train(context)
+        context.store.wait()
+        context.close()
+
+    stop_requested = False
+
+    def step(self, step: int, epoch: int, loss: float, rate: float, rows: int, samples: str) -> None:
+        self.steps.append({"step": step, "epoch": epoch, "loss": loss, "lr": rate, "rows": rows, "samples": samples})
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        self.values.append((step, values))
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **kwargs: None
+
+
+@pytest.fixture(scope="module")
+def calm(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calm]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield Calm(data, tmp_path_factory.mktemp("calm"))
+    torch.set_num_threads(threads)
+
+
+def check(outcome: Outcome, calm: Calm) -> None:
+    """The run did what it should, whatever happened."""
+    assert outcome.failure is None, outcome.failure
+    assert [s["step"] for s in outcome.steps] == list(range(STEPS)), "each step is recorded once, in order"
+    for found, wanted in zip(outcome.steps, calm.steps, strict=True):
+        assert {name: found[name] for name in wanted} == wanted
+    values: dict[int, dict[str, float]] = {}
+    for step, value in calm.values:
+        values.setdefault(step, {}).update(value)
+    assert {m["step"]: m["values"] for m in outcome.facts["metrics"]} == values
+    assert outcome.results, "somebody reached the end"
+    for worker, result in outcome.results.items():
+        assert result == calm.result, worker
+    assert outcome.facts["weights_sha256"]
+    assert all(seconds >= -1e-6 for seconds in outcome.account.values()), outcome.account
+
+
+def test_an_undisturbed_run(tmp_path: Path, data: Path, calm: Calm) -> None:
+    with Run(tmp_path / "run", job(data), train) as run:
+        outcome = run.result()
+    check(outcome, calm)
+    assert len(outcome.results) == 3
+
+
+def test_a_member_killed_in_mid_step(tmp_path: Path, data: Path, calm: Calm) -> None:
+    with Run(tmp_path / "run", job(data), train, 0.005) as run:
+        run.wait_until(lambda: len(run.members) == 3 and run.step >= 5)
+        victim = run.members[1]
+        run.places(-1)  # nobody takes its place
+        run.kill(victim)
+        outcome = run.result()
+    check(outcome, calm)
+    (recovery,) = [e for e in outcome.of("recovery") if e["cause"] == "process_died"]
+    assert list(recovery["workers"]) == [victim]
+    assert recovery["detected_at"] <= recovery["resumed_at"]
+
+
+def scheduled(seed: int, folder: Path, data: Path) -> Outcome:
+    """A run with random harm."""
+    draw = random.Random(seed)
+    most = draw.choice([2, 3, 3])
+    fewest = draw.choice([1, 1, 2])
+    with Run(folder, job(data, workers={"min": fewest, "max": most}), train, draw.choice([0.0, 0.005, 0.02])) as run:
+        for at in sorted(draw.sample(range(STEPS), draw.randint(1, 4))):
+            harm = draw.choice(["kill", "kill", "kill", "kill two", "stop", "drain", "room"])
+            try:
+                run.wait_until(lambda at=at: run.step >= at)  # type: ignore[misc]
+            except AssertionError:
+                if run._over.is_set():
+                    break
+                raise
+            victims = draw.sample(sorted(run.processes), min(len(run.processes), 2 if harm == "kill two" else 1))
+            print(f"seed {seed}: at step {run.step} {harm} {victims} of {run.members}")
+            for victim in victims:
+                if harm.startswith("kill"):
+                    run.kill(victim)
+                elif harm == "stop":
+                    run.stop(victim)
+                elif harm == "drain":
+                    run.drain(victim, draw.choice([0.5, 3.0]))
+        return run.result()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_harm(seed: int, tmp_path: Path, data: Path, calm: Calm) -> None:
+    check(scheduled(seed, tmp_path / "run", data), calm)
