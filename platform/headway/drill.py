@@ -34,7 +34,7 @@ from headway.testing.links import cut_possible, require_cut
 
 NODES = 3
 HANG_S = 10
-CHECK_STEPS = 10
+CHECK_STEPS = 1
 """What a drill with a `hang` or a `flip` sets the job's limits to; it would end before the usual ones."""
 LOOK_S = 0.1
 STALL_S = 300.0

@@ -200,6 +200,7 @@ class ElasticController(TrainController):
             worker = self._worker_group.spawn(name, group, here)
             with self._lock:
                 self._launched[name] = worker
+            self._coordinator.spawned(name)
             if self._is_dismissed(name):
                 self._free(name)
         except Exception as error:  # a node that died while the worker was started on it, of whatever kind

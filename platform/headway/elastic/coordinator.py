@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from headway.core import ledger, membership
-from headway.core.health import Pace, Sign, verdict
+from headway.core.health import START_SILENCE_S, Pace, Sign, verdict
 from headway.core.membership import Membership, Policy
 from headway.elastic import wire
 
@@ -67,6 +67,7 @@ class _Peer:
     before_s: float = 0.0
     """Seconds between getting its place and the beginning of its own account."""
     node_died: bool = False
+    spawned: bool = False
 
 
 class Coordinator:
@@ -122,6 +123,15 @@ class Coordinator:
             peer = self._peers.setdefault(worker, _Peer())
             peer.node, peer.address, peer.placed_at, peer.heard_at, peer.moved_at = node, address, now, now, now
             self._feed(membership.Placed(worker, node, now))
+
+        self._loop.call_soon_threadsafe(take)
+
+    def spawned(self, worker: str) -> None:
+        """A worker's process has begun; from now on it must say hello before long."""
+
+        def take() -> None:
+            if worker in self._peers:
+                self._peers[worker].spawned, self._peers[worker].heard_at = True, time.monotonic()
 
         self._loop.call_soon_threadsafe(take)
 
@@ -251,10 +261,14 @@ class Coordinator:
         members = set(active.members) if active else set()
         waits = {w: p.waiting for w, p in self._peers.items() if w in members}
         for worker, peer in list(self._peers.items()):
-            if worker not in self.membership.workers or peer.writer is None:
+            if worker not in self.membership.workers:
+                continue
+            silent_s = now - peer.heard_at
+            if peer.writer is None:
+                if peer.spawned and silent_s > START_SILENCE_S:
+                    self._gone(worker, "start_failed", silent_s)
                 continue
             connection = peer.writer.get_extra_info("socket")
-            silent_s = now - peer.heard_at
             sign = Sign(
                 silent_s,
                 silent_s < self._silence_s or wire.answers(connection, self._silence_s / 2),
@@ -381,7 +395,7 @@ class Coordinator:
             "recovery",
             cause=cause,
             workers=action.workers,
-            node_id=known[0].node if known else None,
+            node_id=known[0].node if known else self._node(action.workers),
             generation=action.generation,
             step=action.step,
             detected_at=action.detected_at + offset,
@@ -390,6 +404,10 @@ class Coordinator:
             pause_s=round(action.pause_s, 4),
         )
         self._went.clear()
+
+    def _node(self, workers: tuple[str, ...]) -> str | None:
+        nodes = [self._peers[w].node for w in workers if w in self._peers]
+        return nodes[0] if nodes else None
 
     # Telling
 

@@ -32,13 +32,13 @@ class Recorder:
         self._run = RunFolder(Path(folder))
         self._hold = self._run.hold_records()
         self._every_steps = every_steps
-        self._generation = 0
+        self._leader: str | None = None
         self._epoch, self._next = 0, 0
         self._stop = False
         self._failure: dict[str, Any] | None = None
         self._messages: list[str] = []
         self._seen: dict[str, Any] = {
-            "step": 0,
+            "step": sum(1 for _ in self._run.steps()),
             "total_steps": 0,
             "loss": None,
             "workers": 0,
@@ -65,21 +65,20 @@ class Recorder:
             self._spool.append({"kind": "state", "state": "running", "message": ""})
             self._writer.start()
 
-    def push(self, generation: int, records: list[dict[str, Any]]) -> dict[str, Any]:
-        """Take records from the leader of a generation.
+    def push(self, worker: str, records: list[dict[str, Any]]) -> dict[str, Any]:
+        """Take records from a leader.
 
         Entries of the journal have a place (epoch, number), and each place is taken once, whoever sends it.
 
         Returns:
-            Whether the run shall stop, whether that generation still counts, and the next place that is wanted.
+            Whether the run shall stop, whether that worker still leads, and the next place that is wanted.
         """
-        if generation >= self._generation:
-            self._generation = generation
+        current = self._leader in (None, worker)
+        if current:
             for record in records:
                 if self._is_new(record):
                     getattr(self, "_on_" + record["kind"])(record)
             self._steps.flush()
-        current = generation == self._generation
         return {"stop": self._stop, "current": current, "next": (self._epoch, self._next)}
 
     def event(self, event: dict[str, Any]) -> None:
@@ -93,7 +92,7 @@ class Recorder:
             self._seen.update(goodput=event["goodput"], workers=event["workers"])
             return
         if kind == "generation":
-            self._generation = max(self._generation, event["generation"])
+            self._leader = event["members"][0]
             self._seen["workers"] = event["workers"]
             self._workers(event["step"], event["workers"], event["time"])
         if kind == "recovery":
@@ -183,8 +182,8 @@ class Recorder:
         step = record["step"]
         self._steps.close()
         lost = self._seen["step"] - step
-        if lost > 0 and self._epoch_began:
-            self._lost_steps += lost
+        if lost > 0:
+            self._lost_steps += lost if self._epoch_began else 0
             self.event({"kind": "restart", "time": record["time"], "from_step": step, "lost_steps": lost})
         self._steps = self._run.open_steps(before=step)
         keep = {"total_steps": record["total_steps"], "steps_per_epoch": record["steps_per_epoch"]}

@@ -62,7 +62,6 @@ def heal(session: Session, step: int) -> bool:
     assert members.group is not None
     if members.rank == source:
         transfer.send(members.group, session._whole())
-        session.context.reporter.note(f"the replica of worker {', '.join(map(str, ill))} differed and was healed")
     else:
         whole = transfer.receive(members.group, source, session.device)
         if members.rank in ill:

@@ -14,6 +14,7 @@ from typing import Any
 from headway.checkpoint.folder import Checkpoint
 
 FLUSH_S = 0.2
+SETTLE_S = 10.0
 JOURNAL = 20_000  # entries kept; more than a leader commits between two flushes, by far
 
 
@@ -26,11 +27,11 @@ class Reporter:
 
     Args:
         recorder: actor handle of `headway.elastic.recorder.Recorder`.
+        worker: id of this one.
     """
 
-    def __init__(self, recorder: Any) -> None:
-        self._recorder = recorder
-        self._generation = 0
+    def __init__(self, recorder: Any, worker: str) -> None:
+        self._recorder, self._worker = recorder, worker
         self._leads = False
         self._epoch, self._next = 0, 0
         self._journal: deque[dict[str, Any]] = deque(maxlen=JOURNAL)
@@ -60,12 +61,12 @@ class Reporter:
             raise DriverLost("the driver's recorder is gone")
         return self._stop
 
-    def enter(self, generation: int, leads: bool) -> None:
-        """This worker is in a generation now, and speaks for all of it or not."""
+    def enter(self, leads: bool) -> None:
+        """This worker is in another generation now, and speaks for all of it or not."""
         with self._lock:
             if leads and not self._leads:
                 self._taken = None
-            self._generation, self._leads = generation, leads
+            self._leads = leads
         if leads and not self._thread.is_alive():
             self._thread.start()
 
@@ -132,12 +133,17 @@ class Reporter:
         self._say("note", text=text)
 
     def settle(self) -> bool:
-        """Send all that was said so far; returns whether this worker's generation still counts.
+        """Send all that was said so far; returns whether this worker still leads, as far as the driver's side knows.
 
         A checkpoint is committed only after this, so that no run goes on from a step whose records were lost with the
-        worker. Not for the training thread.
+        worker. Not for the training thread: that a worker leads may become known a little later than it begins to.
         """
-        return self._send()
+        deadline = time.monotonic() + SETTLE_S
+        while not self._send():
+            if self._lost or not self._leads or time.monotonic() > deadline:
+                return False
+            time.sleep(FLUSH_S)
+        return True
 
     def close(self) -> None:
         """Send what is left."""
@@ -168,12 +174,12 @@ class Reporter:
                 return
             self._wake.wait(FLUSH_S)
 
-    def _push(self, generation: int, records: list[dict[str, Any]]) -> dict[str, Any]:
+    def _push(self, records: list[dict[str, Any]]) -> dict[str, Any]:
         """Raises DriverLost."""
         import ray
 
         try:
-            answer: dict[str, Any] = ray.get(self._recorder.push.remote(generation, records), timeout=60)
+            answer: dict[str, Any] = ray.get(self._recorder.push.remote(self._worker, records), timeout=60)
         except ray.exceptions.RayError as error:
             raise DriverLost(str(error)) from error
         return answer
@@ -181,15 +187,17 @@ class Reporter:
     def _send(self) -> bool:
         with self._sending:
             with self._lock:
-                generation, leads = self._generation, self._leads
+                leads = self._leads
                 own, self._own = self._own, []
                 entries = [e for e in self._journal if self._waits(e)] if leads else []
             try:
-                answer = self._push(generation, [*entries, *own])
+                answer = self._push([*entries, *own])
             except DriverLost:
                 self._lost = True
                 return False
             with self._lock:
+                if not answer["current"]:
+                    self._own = own + self._own
                 if leads:
                     self._taken = tuple(answer["next"])
                     self._stop = answer["stop"]

@@ -25,6 +25,10 @@ def words(event: dict[str, Any]) -> str:
         return f"training pauses: {event['reason']}"
     if kind == "drain":
         return f"{event['worker']}'s machine is taken away in {event['deadline_s']:.0f} s; its lanes move on"
+    if kind == "restart":
+        return f"going on from the checkpoint of step {event['from_step']}: {event['lost_steps']} steps are done again"
+    if kind == "replica":
+        return f"the replica of {event['worker']} differed before step {event['step']}, and took the majority's state"
     if kind == "slow" and event["factor"] > 1.0:
         return f"{event['worker']} takes {event['factor']:.1f} times as long per lane as the others"
     return ""
@@ -43,7 +47,5 @@ def _recovery(event: dict[str, Any]) -> str:
     why = CAUSES.get(cause, cause)
     if event.get("lost_steps"):
         lost = event["lost_steps"]
-        return (
-            f"lost {who}: {why}; nobody was left, and training went on from a checkpoint: {lost} steps were done again"
-        )
+        return f"lost {who}: {why}; nobody was left, and training went on from a checkpoint ({lost} steps back)"
     return f"lost {who}: {why}; the others went on with step {event['step'] - 1} after {pause}, nothing was lost"

@@ -265,7 +265,7 @@ class Session:
             group=members.group,
         )
         self._news, self._first = False, True
-        context.reporter.enter(members.generation, leads=members.rank == 0)
+        context.reporter.enter(leads=members.rank == 0)
         if members.rank == 0 and not led:
             self._lead()
         context.ledger.switch(before if before != "idle" else "compute", now())

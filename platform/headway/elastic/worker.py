@@ -99,7 +99,7 @@ def _context(config: dict[str, Any], job: Job, control: Control, address: str, l
 
     keep_freed()
     torch.set_num_threads(job.workers.cpus)
-    reporter = Reporter(config["recorder"])
+    reporter = Reporter(config["recorder"], control.place.worker)
     sys.stdout = _Forwarded(sys.stdout, reporter)
     store = Store(
         Path(config["folder"]) / "checkpoints",

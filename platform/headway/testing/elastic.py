@@ -340,16 +340,16 @@ def advance(step: int) -> None:
 class _Reporter(Reporter):
     """Talks to the recorder over a connection instead of Ray."""
 
-    def __init__(self, address: str) -> None:
-        super().__init__(None)
+    def __init__(self, address: str, worker: str) -> None:
+        super().__init__(None, worker)
         self._address = address
         self._connection: Connection | None = None
 
-    def _push(self, generation: int, records: list[dict[str, Any]]) -> dict[str, Any]:
+    def _push(self, records: list[dict[str, Any]]) -> dict[str, Any]:
         try:
             if self._connection is None:
                 self._connection = Client(self._address)
-            self._connection.send((generation, records))
+            self._connection.send((self._worker, records))
             answer: dict[str, Any] = self._connection.recv()
         except (OSError, EOFError) as error:
             raise DriverLost(str(error)) from error
@@ -382,7 +382,7 @@ def _work(
     torch.manual_seed(job.seed)
     control = Control(where, ledger, job.workers.silence_s)
     control.connect({"pid": os.getpid(), "node_ip": HOST})
-    reporter = _Reporter(str(Path(folder) / "r"))
+    reporter = _Reporter(str(Path(folder) / "r"), where.worker)
     store = Store(Path(folder) / "checkpoints", "a" * 64, job.checkpoint, reporter.checkpoint_done, reporter.settle)
     training, validation = open_streams(job)
     context = Context(
@@ -394,7 +394,7 @@ def _work(
         store=store,
         reporter=reporter,
         run=Path(folder).name,
-        members=Led(control, "gloo", lambda rank, nodes: None),
+        members=Led(control, "gloo", HOST, lambda rank, nodes: None),
         ledger=ledger,
     )
     contexts.enter(context)
