@@ -1,8 +1,8 @@
 """torchrun elastic: all workers restart at every change and go on from the last checkpoint (its documented pattern).
 
-Best settings: agents look at their workers ten times a second, the rendezvous waits for late-comers half a second,
-a silent agent counts as gone after two heartbeats of one second, and the store lives outside the agents, so
-that the loss of any of them can be survived.
+Best settings: agents look at their workers ten times a second, the rendezvous waits for late-comers one second, a
+silent agent counts as gone after five heartbeats of one second, and the store lives outside the agents, so that the
+loss of any of them can be survived.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -26,11 +27,11 @@ SETTINGS = {
     "monitor_interval_s": 0.1,
     "last_call_timeout_s": 1,
     "keep_alive_interval_s": 1,
-    "keep_alive_max_attempt": 2,
+    "keep_alive_max_attempt": 5,
     "shutdown_timeout_s": 2,
     "collective_timeout_s": COLLECTIVE_S,
     "checkpoint_every_steps": workload.CHECKPOINT_EVERY,
-    "store": "outside the agents",
+    "store": "outside the agents, not shared with the workers",
 }
 
 
@@ -58,7 +59,9 @@ class Torchrun:
         conf |= {"keep_alive_max_attempt": SETTINGS["keep_alive_max_attempt"]}
         command += ["--rdzv-conf", ",".join(f"{k}={v}" for k, v in conf.items())]
         command += ["-m", "elastic_peers.torchrun", *self.worker, node]
-        self.agents[node] = faults.spawn(command, self.folder)
+        # Agents that share a store keep the address of the first one, and wait for ever once rank 0 has moved.
+        with patch.dict(os.environ, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1"):
+            self.agents[node] = faults.spawn(command, self.folder)
 
     def kill_node(self, node: str) -> None:
         agent = self.agents[node]
@@ -72,8 +75,12 @@ class Torchrun:
     def close(self) -> None:
         for agent in self.agents.values():
             agent.terminate()
-        for agent in self.agents.values():
-            agent.wait(30)
+        for node, agent in self.agents.items():
+            try:
+                agent.wait(10)
+            except subprocess.TimeoutExpired:
+                self.kill_node(node)
+                agent.wait()
 
 
 def measure(fault: str, repeats: int, parameters: int, seed: int) -> dict[str, Any]:
