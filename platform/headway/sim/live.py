@@ -148,8 +148,12 @@ class Replay:
     def _ready(self, worker: str) -> None:
         if worker in self._place:
             self._tell(Ready(worker, self.now))
-            if self.machine.published is None:  # time alone changes its mind only here, and before a deadline
-                self._later(self.now + self.machine.policy.gather_s, lambda: self._tell(Tick(self.now)))
+            if self.machine.published is None:
+                self._later(self.now + self.machine.policy.gather_s, self._gathered)
+
+    def _gathered(self) -> None:
+        if self.machine.published is None:  # time alone changes its mind only here, and before a deadline
+            self._tell(Tick(self.now))
 
     def _launch(self, worker: str) -> None:
         self._wanted.append(worker)
