@@ -67,6 +67,31 @@ def test_every_history_keeps_the_invariants(policy: Policy, choices: list[tuple[
     assert isinstance(world.ended, Fail) or unharmed(world)
 
 
+@pytest.mark.parametrize("first", range(0, 2000, 250))
+def test_wild_histories_keep_the_invariants(first: int):
+    """Many more, longer and wilder than hypothesis has time for: some faults show once in a thousand histories."""
+    for seed in range(first, first + 250):
+        chance = random.Random(seed)
+        most = chance.randint(1, 5)
+        slow = chance.choice(["report", "rebalance", "replace"])
+        world = World(
+            Policy(chance.randint(most, 9), chance.randint(1, most), most, slow=slow), chance.choice([3, 6, 30])
+        )
+        rate = chance.choice([0.01, 0.02, 0.05, 0.2])
+        for _ in range(chance.choice([50, 200, 600])):
+            if world.ended is not None:
+                break
+            draw = chance.random()
+            possible = list(world.faults() if draw < rate else world.moves())
+            if possible and draw < 0.97:
+                chance.choice(possible)()
+            else:
+                world.tick(chance.choice([0.3, 1.0, 5.0]))
+        settle(world, chance)
+        given_up = isinstance(world.ended, Fail) and DEATHS in world.ended.reason
+        assert given_up or (isinstance(world.ended, End) and unharmed(world)), f"seed {seed}: {world.ended}"
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_random_drills_end_with_the_digest_of_the_quiet_run(seed: int):
     result = drill(seed)
@@ -143,6 +168,14 @@ def test_a_relief_that_was_not_levelled_does_not_lose_the_state():
     again = publish(m.step(Lost("w1", m.active.number if m.active else -1, 10.0)))
     assert set(again.generation.members) == {"w0", "w1"}
     assert go(m, {"w0": 40}).source == "w0"
+
+
+def test_a_death_breaks_the_generation_until_the_next_goes():
+    m = started(3)
+    m.step(Gone("w1", "link_cut", 5.0))
+    assert m.active is None
+    assert m.step(Lost("w0", 1, 5.1)) == []
+    assert publish(m.step(Gone("w2", "process_died", 5.2))).generation.urgent
 
 
 def test_a_death_while_a_planned_pause_waits_for_the_end_of_a_step_stops_the_others():

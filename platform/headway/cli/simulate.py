@@ -18,7 +18,7 @@ def simulate(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="At most so many; nodes of a generated trace.")] = None,
     lanes: Annotated[int | None, typer.Option(min=1, help="Of the live run.")] = None,
-    hours: Annotated[float, typer.Option(min=0.01, help="Length of a generated trace.")] = 2.0,
+    hours: Annotated[float, typer.Option(min=0.01, help="Length of a generated trace.")] = 1.0,
     notice: Annotated[float, typer.Option(min=0.0, help="Seconds of notice before a node goes.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
     drills: Annotated[int, typer.Option(min=0, help="Random drills instead of a trace, one for each seed.")] = 0,
@@ -59,7 +59,7 @@ def simulate(
     table = Table(box=box.SIMPLE_HEAD)
     heads, *lines = comparing.rows(result)
     for i, head in enumerate(heads):
-        table.add_column(head, justify="right" if i else "left")
+        table.add_column(head, justify="right" if i else "left", no_wrap=True)
     for line in lines:
         table.add_row(*line)
     print(

@@ -15,7 +15,7 @@ from headway.sim.trace import Trace
 
 POLICIES = ("live", "restart", "restart-default", "groups")
 LANES_EACH = 64
-LANES_AT_MOST = 160_000
+LANES_AT_MOST = 80_000
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def compare(
 
     Args:
         workers: at most; as many as there are ever nodes where not given.
-        lanes: of the live run; 64 for each worker where not given, fewer beyond 2,500 workers.
+        lanes: of the live run; 64 for each worker where not given, fewer beyond 1,250 workers.
         notice_s: how long before a node goes the live run is told.
 
     Raises:
@@ -69,8 +69,8 @@ def compare(
     replay = Replay(trace, costs, lanes, most, notice_s)
     run: dict[str, Callable[[], Account]] = {
         "live": replay.run,
-        "restart": lambda: peers.restart(trace, costs, most, costs.restart_s, "restart, best settings"),
-        "restart-default": lambda: peers.restart(trace, costs, most, costs.restart_default_s, "restart, as it comes"),
+        "restart": lambda: peers.restart(trace, costs, most, costs.restart_s, "restart, tuned"),
+        "restart-default": lambda: peers.restart(trace, costs, most, costs.restart_default_s, "restart, default"),
         "groups": lambda: peers.groups(trace, costs, most),
     }
     accounts = {name: run[name]() for name in POLICIES if name in policies}
@@ -86,7 +86,7 @@ def rows(comparison: Comparison) -> Iterator[tuple[str, ...]]:
     yield ("steps repeated", *(f"{a.repeated:,}" for a in accounts))
     for cause in CAUSES:
         yield (f"lost: {cause}", *(_share(a.lost_s[cause], a) for a in accounts))
-    yield ("uneven shares, in steps done", *(_share(a.uneven_s, a) for a in accounts))
+    yield ("in steps: uneven", *(_share(a.uneven_s, a) for a in accounts))
 
 
 def _share(seconds: float, account: Account) -> str:

@@ -54,7 +54,7 @@ class Replay:
     def __init__(self, trace: Trace, costs: Costs, lanes: int, most: int, notice_s: float = 0.0) -> None:
         self.trace, self.costs, self.lanes, self.most = trace, costs, lanes, most
         self.machine = Membership(Policy(lanes, 1, most))
-        self.account = Account("live membership")
+        self.account = Account("live")
         self.now = 0.0
         self.step = 0
         self.slowest_s = 0.0
@@ -66,7 +66,7 @@ class Replay:
         self._worker_on: dict[str, str] = {}
         self._up: set[str] = set()
         self._dead: set[str] = set()
-        self._holders: set[str] = set()
+        self._holders: set[str] = set()  # that live and have the state
         self._group: Generation | None = None
         self._formed_at = 0.0
         self._training = Training(self.account, costs.checkpoint_every_s)
@@ -148,8 +148,12 @@ class Replay:
     def _ready(self, worker: str) -> None:
         if worker in self._place:
             self._tell(Ready(worker, self.now))
-            if self.machine.published is None:  # time alone changes its mind only here, and before a deadline
-                self._later(self.now + self.machine.policy.gather_s, lambda: self._tell(Tick(self.now)))
+            if self.machine.published is None:
+                self._later(self.now + self.machine.policy.gather_s, self._gathered)
+
+    def _gathered(self) -> None:
+        if self.machine.published is None:  # time alone changes its mind only here, and before a deadline
+            self._tell(Tick(self.now))
 
     def _launch(self, worker: str) -> None:
         self._wanted.append(worker)
@@ -213,10 +217,11 @@ class Replay:
         if turn != self._switching:
             return
         self._stop("regroup")
+        if not self._dead.isdisjoint(generation.members):
+            return  # the others arrive and wait in vain; the news that ends it is on its way
         for m in generation.members:
-            if m not in self._dead:
-                step = self.step if m in self._holders else -1
-                self._tell(Arrived(m, generation.number, step, step, self.now))
+            step = self.step if m in self._holders else -1
+            self._tell(Arrived(m, generation.number, step, step, self.now))
 
     def _go(self, go: Go) -> None:
         if go.source is None:
@@ -243,7 +248,7 @@ class Replay:
         if self._group is not None:
             members = len(self._group.members)
         else:
-            members = sum(m in self._place for m in self._holders)
+            members = len(self._holders)
             self.account.lose(self._cause, seconds * members)
         starting = len(self._place) - members
         self.account.lose("start", seconds * starting)

@@ -69,7 +69,7 @@ def groups(trace: Trace, costs: Costs, most: int) -> Account:
 
     A group that loses a worker is out until the place is taken again, has warmed up, and has healed from the others.
     """
-    account = Account(f"fixed groups of {costs.group}")
+    account = Account(f"groups of {costs.group}")
     training = Training(account, costs.checkpoint_every_s)
     slots: list[set[str]] = [set() for _ in range(max(1, most // costs.group))]
     ready_at: list[float | None] = [None] * len(slots)
