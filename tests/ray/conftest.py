@@ -25,6 +25,7 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 TASK = '''
 import os
 import signal
+import time
 
 import ray.train
 import torch
@@ -35,10 +36,14 @@ from scale import SCALE
 
 
 class Digits(headway.Task):
-    """Conv, batch norm, dropout; `trouble` at a step on a rank, for the tests."""
+    """Conv, batch norm, dropout; `trouble` at a step on a rank, for the tests.
 
-    def __init__(self, trouble="", rank=0, at=3, pause=0.0):
+    Each lane takes `pause` seconds longer; where `brake` names a file, only for as long as that is there.
+    """
+
+    def __init__(self, trouble="", rank=0, at=3, pause=0.0, brake=""):
         self.trouble, self.rank, self.at, self.pause, self.calls = trouble, rank, at, pause, 0
+        self.brake = brake
 
     def model(self):
         return nn.Sequential(
@@ -50,8 +55,8 @@ class Digits(headway.Task):
 
     def loss(self, model, batch):
         self.calls += 1
-        if self.pause:
-            __import__("time").sleep(self.pause)
+        if self.pause and (not self.brake or os.path.exists(self.brake)):
+            time.sleep(self.pause)
         mine = ray.train.get_context().get_world_rank() == self.rank
         if mine and self.calls == self.at * 4:
             if self.trouble == "raise":

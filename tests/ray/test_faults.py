@@ -1,0 +1,348 @@
+"""What a run must survive: eighteen faults, each at its moment, on real processes of separate raylets.
+
+All runs do the same job. After each fault the samples and, to the bit, the weights are those of the quiet run.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.ray.conftest import Project, wait_until
+from tests.ray.fire import STEPS, Fire, make_whole
+
+from headway.checkpoint.folder import read
+from headway.report import Report
+from headway.testing.cluster import Cluster
+from headway.testing.faults import Faults
+from headway.testing.inside import VARIABLE
+from headway.testing.links import cut_possible
+from headway.testing.node import session_of
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+NODES = 3
+RESUME_S = 60.0
+"""From detection to the next step. How fast it is on a quiet machine, benchmarks/elasticity.py says."""
+EVERY_STEPS = 5  # the project's checkpoints
+
+Begin = Callable[..., Fire]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster(NODES, environment={VARIABLE: "1"}) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def quiet(cluster: Cluster, project: Project, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """The undisturbed run."""
+    with Fire(cluster, project, tmp_path_factory.mktemp("quiet"), brake=0.0) as fire:
+        report = fire.end()
+        assert report.state == "finished", fire.said
+        assert report.steps == STEPS
+        return report
+
+
+@pytest.fixture
+def begin(cluster: Cluster, quiet: Report, project: Project, tmp_path: Path) -> Iterator[Begin]:
+    """Start the job on a cluster that is whole; arguments as of `Fire`."""
+    make_whole(cluster, NODES)
+    started: list[Fire] = []
+
+    def start(**arguments: Any) -> Fire:
+        started.append(Fire(cluster, project, tmp_path, **arguments).__enter__())
+        return started[0]
+
+    yield start
+    for fire in started:
+        fire.__exit__(None, None, None)
+
+
+def assert_nothing_lost(fire: Fire, quiet: Report, restarted: bool = False) -> Report:
+    """The run has come to its end, and is that of the quiet run; without a restart nothing was done twice."""
+    report = fire.end()
+    assert (report.state, report.message) == ("finished", ""), fire.said[-4000:]
+    assert [step["step"] for step in fire.run.steps()] == list(range(STEPS))
+    assert report.samples_sha256 == quiet.samples_sha256
+    assert report.weights_sha256 == quiet.weights_sha256
+    if not restarted:
+        assert not fire.repeated
+        assert not fire.events("restart")
+    for recovery in report.recoveries:
+        assert recovery["resumed_at"] - recovery["detected_at"] < RESUME_S, recovery
+    return report
+
+
+def running(pid: int) -> bool:
+    """Whether a process lives; one that nobody has reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def trained_later(fire: Fire, worker: str, generation: int) -> bool:
+    """Whether a worker was a member in a generation or a later one."""
+    later = [event for event in fire.events("generation") if event["generation"] >= generation]
+    assert later
+    return any(worker in event["members"] for event in later)
+
+
+def test_1_a_worker_killed_while_it_computes(begin: Begin, quiet: Report) -> None:
+    fire = begin()
+    _, victim = fire.wait_for_members(2)
+    fire.order("die", victim["id"], "compute")
+    recovery = fire.wait_for_recovery("process_died")
+    assert recovery["workers"] == [victim["id"]]
+    assert_nothing_lost(fire, quiet)
+    assert not trained_later(fire, victim["id"], recovery["generation"])
+
+
+def test_2_a_worker_killed_while_the_others_wait_for_it_in_a_collective(begin: Begin, quiet: Report) -> None:
+    fire = begin()
+    _, victim = fire.wait_for_members(2)
+    fire.order("die", victim["id"], "exchange")
+    assert fire.wait_for_recovery("process_died")["workers"] == [victim["id"]]
+    assert_nothing_lost(fire, quiet)
+
+
+@pytest.mark.slow
+def test_3_a_worker_killed_while_the_survivors_of_another_regroup(begin: Begin, quiet: Report) -> None:
+    fire = begin(workers={"max": 3})
+    survivor, first, second = fire.wait_for_members(3)
+    fire.order("die", second["id"], "regroup")
+    fire.order("die", first["id"], "compute")
+    recovery = fire.wait_for_recovery("process_died")
+    assert sorted(recovery["workers"]) == sorted([first["id"], second["id"]])  # one incident, not two
+    assert trained_later(fire, survivor["id"], recovery["generation"])
+    assert_nothing_lost(fire, quiet)
+
+
+@pytest.mark.slow
+def test_4_workers_killed_before_they_join_and_as_they_join(begin: Begin, quiet: Report) -> None:
+    fire = begin(brake=0.5)
+    _, victim = fire.wait_for_members(2)
+    newest = max(int(member["id"][1:]) for member in fire.members())
+    before, entering, last = (f"w{newest + i}" for i in (1, 2, 3))
+    fire.order("die", before, "join")
+    fire.order("die", entering, "regroup")
+    fire.order("die", victim["id"], "compute")
+    fire.wait(lambda: last in [member["id"] for member in fire.members()], f"{last} has joined")
+    fire.wait_for_recovery("joined")
+    assert not trained_later(fire, before, 0)
+    lost = [recovery["workers"] for recovery in fire.recoveries("process_died")]
+    assert lost[0] == [victim["id"]]
+    assert not any(before in workers for workers in lost)  # nobody stopped for one that had not joined
+    assert_nothing_lost(fire, quiet)
+
+
+@pytest.mark.slow
+def test_5_the_leader_killed_in_a_checkpoint(begin: Begin, quiet: Report) -> None:
+    fire = begin()
+    leader, _ = fire.wait_for_members(2)
+    fire.order("die", leader["id"], "checkpoint")
+    assert fire.wait_for_recovery("process_died")["workers"] == [leader["id"]]
+    report = assert_nothing_lost(fire, quiet)
+    kept = sorted(path.name for path in fire.run.checkpoints.iterdir())
+    assert kept == sorted(Path(checkpoint["path"]).name for checkpoint in report.checkpoints)  # and no torn one
+    for checkpoint in report.checkpoints:
+        read(Path(checkpoint["path"])).verify()
+
+
+@pytest.mark.slow
+def test_6_a_raylet_killed(begin: Begin, quiet: Report) -> None:
+    fire = begin()
+    _, victim = fire.wait_for_members(2)
+    node = fire.node_of(victim)
+    raylets = [pid for pid in session_of(node.pid) if Path(f"/proc/{pid}/comm").read_text().strip() == "raylet"]
+    assert len(raylets) == 1
+    os.kill(raylets[0], signal.SIGKILL)
+    recovery = fire.wait_for_recovery("node_died")
+    assert (recovery["workers"], recovery["node_id"]) == ([victim["id"]], node.node_id)
+    fire.cluster.kill_node(node.number)  # what is left of it
+    assert_nothing_lost(fire, quiet)
+
+
+@pytest.mark.slow
+def test_7_the_node_of_rank_0_killed(begin: Begin, quiet: Report) -> None:
+    fire = begin()
+    leader, other = fire.wait_for_members(2)
+    node = fire.node_of(leader)
+    fire.inject(Faults().kill(node=node.number, at_step=0))
+    recovery = fire.wait_for_recovery("node_died")
+    assert (recovery["workers"], recovery["node_id"]) == ([leader["id"]], node.node_id)
+    assert fire.members()[0]["id"] == other["id"]
+    assert_nothing_lost(fire, quiet)
+
+
+@pytest.mark.slow
+def test_8_two_workers_killed_at_once(begin: Begin, quiet: Report) -> None:
+    fire = begin(workers={"max": 3})
+    first, survivor, second = fire.wait_for_members(3)
+    fire.inject(Faults().kill(workers=(0, 2), at_step=0))
+    recovery = fire.wait_for_recovery("process_died")
+    lost = {worker for event in fire.recoveries("process_died") for worker in event["workers"]}
+    assert lost == {first["id"], second["id"]}
+    assert trained_later(fire, survivor["id"], recovery["generation"])
+    assert_nothing_lost(fire, quiet)
+
+
+@pytest.fixture(scope="module")
+def linked() -> Iterator[Cluster]:
+    reason = cut_possible()
+    if reason is not None:
+        pytest.skip(f"links cannot be cut here: {reason}")
+    with Cluster(2, links=True, environment={VARIABLE: "1"}) as cluster:
+        yield cluster
+
+
+@pytest.mark.slow
+def test_9_a_link_cut_for_ever(linked: Cluster, quiet: Report, project: Project, tmp_path: Path) -> None:
+    make_whole(linked, 2)
+    with Fire(linked, project, tmp_path) as fire:
+        _, victim = fire.wait_for_members(2)
+        fire.inject(Faults().cut(node=fire.node_of(victim).number, at_step=0))
+        recovery = fire.wait_for_recovery("link_cut")
+        assert recovery["workers"] == [victim["id"]]
+        assert_nothing_lost(fire, quiet)
+        assert not trained_later(fire, victim["id"], recovery["generation"])
+
+
+@pytest.mark.slow
+def test_10_a_link_cut_and_back_the_leader_behind_it_commits_nothing(
+    linked: Cluster, quiet: Report, project: Project, tmp_path: Path
+) -> None:
+    make_whole(linked, 2)
+    with Fire(linked, project, tmp_path) as fire:
+        leader, _ = fire.wait_for_members(2)
+        node = fire.node_of(leader)
+        fire.inject(Faults().cut(node=node.number, at_step=0))
+        recovery = fire.wait_for_recovery("link_cut")
+        assert recovery["workers"] == [leader["id"]]
+        linked.restore(node.number)
+        fire.wait(lambda: not running(leader["pid"]), "the worker that came back has ended")
+        assert_nothing_lost(fire, quiet)
+        assert not trained_later(fire, leader["id"], recovery["generation"])
+
+
+@pytest.mark.slow
+def test_11_a_stopped_worker_that_goes_on_later_commits_nothing(begin: Begin, quiet: Report) -> None:
+    fire = begin()
+    leader, _ = fire.wait_for_members(2)
+    fire.inject(Faults().stop(worker=0, at_step=0, for_s=None))
+    try:
+        recovery = fire.wait_for_recovery("stopped")
+    finally:
+        if running(leader["pid"]):
+            os.kill(leader["pid"], signal.SIGCONT)
+    assert recovery["workers"] == [leader["id"]]
+    wait_until(lambda: not running(leader["pid"]), "the worker that went on has ended")
+    assert_nothing_lost(fire, quiet)
+    assert not trained_later(fire, leader["id"], recovery["generation"])
+
+
+@pytest.mark.slow
+def test_12_a_training_thread_that_hangs(begin: Begin, quiet: Report) -> None:
+    fire = begin(workers={"hang_s": 5.0})
+    _, victim = fire.wait_for_members(2)
+    fire.inject(Faults().hang(worker=1, at_step=0))
+    recovery = fire.wait_for_recovery("hung")
+    assert recovery["workers"] == [victim["id"]]
+    wait_until(lambda: not running(victim["pid"]), "its process has ended")
+    assert_nothing_lost(fire, quiet)
+
+
+def test_13_a_node_drained_hands_over_before_its_deadline(begin: Begin, quiet: Report) -> None:
+    fire = begin()
+    _, leaving = fire.wait_for_members(2)
+    node = fire.node_of(leaving)
+    [drain] = fire.inject(Faults().drain(node=node.number, at_step=0, deadline_s=20.0))
+    recovery = fire.wait_for_recovery("drained")
+    assert recovery["workers"] == [leaving["id"]]
+    assert recovery["resumed_at"] < drain["time"] + 20.0
+    assert node.state == "up"  # it was still there when nobody needed it any more
+    assert_nothing_lost(fire, quiet)
+    assert not fire.recoveries("node_died")
+
+
+@pytest.mark.slow
+def test_14_too_few_workers_wait_for_a_machine_and_go_on_from_memory(begin: Begin, quiet: Report) -> None:
+    fire = begin(workers={"min": 3, "max": 3})
+    *_, victim = fire.wait_for_members(3)
+    fire.inject(Faults().kill(node=fire.node_of(victim).number, at_step=0))
+    fire.wait(lambda: fire.events("pause"), "training pauses")
+    fire.inject(Faults().add_node(at_step=0))
+    recovery = fire.wait_for_recovery("node_died")
+    assert_nothing_lost(fire, quiet)
+    [pause] = fire.events("pause")
+    went_on = next(e["time"] for e in fire.events("generation") if e["generation"] == recovery["generation"])
+    meanwhile = [s["step"] for s in fire.run.steps() if pause["time"] + 0.1 < s["time"] < went_on]
+    assert not meanwhile  # nobody trained with fewer than min
+
+
+@pytest.mark.slow
+def test_15_all_workers_killed(begin: Begin, quiet: Report) -> None:
+    fire = begin()
+    fire.wait_for_members(2)
+    fire.wait(lambda: any(fire.run.checkpoints.glob("step-*")), "a checkpoint")
+    safe = max(int(path.name.rpartition("-")[2]) for path in fire.run.checkpoints.glob("step-*"))
+    fire.inject(Faults().kill(everyone=True, at_step=0))
+    fire.wait(lambda: fire.events("restart"), "training goes on from a checkpoint")
+    assert_nothing_lost(fire, quiet, restarted=True)
+    [restart] = fire.events("restart")
+    assert restart["from_step"] >= safe
+    assert sorted(fire.repeated) == [restart["from_step"] + i for i in range(restart["lost_steps"])]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["driver", "controller"])
+def test_16_who_leads_the_run_killed_and_the_run_resumed(begin: Begin, quiet: Report, target: str) -> None:
+    fire = begin()
+    members = fire.wait_for_members(2)
+    fire.wait(lambda: any(fire.run.checkpoints.glob("step-*")), "a checkpoint")
+    safe = max(int(path.name.rpartition("-")[2]) for path in fire.run.checkpoints.glob("step-*"))
+    if target == "driver":
+        fire.kill()
+    else:
+        os.kill(controller(fire.cluster), signal.SIGKILL)
+        fire.process.wait(60)
+    wait_until(lambda: not any(running(member["pid"]) for member in members), "nobody trains for a run without a head")
+    fire.resume()
+    assert_nothing_lost(fire, quiet, restarted=True)
+    assert all(step >= safe for step in fire.repeated)
+
+
+def controller(cluster: Cluster) -> int:
+    """Process id of the run's controller."""
+    names = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in cluster.processes()}
+    [pid] = [pid for pid, name in names.items() if "ElasticController" in name]
+    return pid
+
+
+@pytest.mark.slow
+def test_17_a_flipped_bit_is_found_and_healed(begin: Begin, quiet: Report) -> None:
+    fire = begin(workers={"max": 3}, replica_check_every=1)
+    *_, victim = fire.wait_for_members(3)
+    fire.inject(Faults().flip(worker=2, at_step=0))
+    fire.wait(lambda: fire.events("replica"), "the corrupted replica is found")
+    report = assert_nothing_lost(fire, quiet)
+    assert [event["worker"] for event in fire.events("replica")] == [victim["id"]]
+    assert report.replicas["step"] > 0
+
+
+def test_18_an_exception_on_one_worker_ends_the_run_with_its_traceback(begin: Begin) -> None:
+    fire = begin(brake=0.0, arguments={"trouble": "raise", "rank": 1})
+    report = fire.end()
+    assert fire.process.returncode != 0
+    assert report.state == "failed"
+    assert "KeyError: 'no such thing'" in report.message
+    assert "worker 1" in report.message
+    assert 'raise KeyError("no such thing")' in fire.said  # the line of the user's own file
+    assert "digits.py" in fire.said
+    assert not fire.events("recovery")
