@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("start_up", "checkpoint", "step_time", "elasticity", "churn")
+BENCHMARKS = ("start_up", "checkpoint", "step_time")
 
 
 def main() -> None:
