@@ -8,6 +8,7 @@ with headway.session(model, optimizer) as session:
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,6 +86,7 @@ class Session:
         self._news = False
         self._first = True
         self._committed_at = now()
+        self._swept = False
 
     @property
     def epoch(self) -> int:
@@ -268,7 +270,18 @@ class Session:
         context.reporter.enter(leads=members.rank == 0)
         if members.rank == 0 and not led:
             self._lead()
+        self._sweep()
         context.ledger.switch(before if before != "idle" else "compute", now())
+
+    def _sweep(self) -> None:
+        """Let go of the group before at once: an exception's traceback may hold its sockets and threads in a cycle.
+
+        What was there when the session began is left out of the search, which then takes a millisecond.
+        """
+        if not self._swept:
+            gc.freeze()
+        self._swept = True
+        gc.collect()
 
     def _level(self, start: Start) -> None:
         """Have the newest state of all."""
