@@ -47,6 +47,9 @@ class Heard:
     def restart(self, epoch: int) -> None:
         pass
 
+    def settle(self) -> bool:
+        return True
+
     def note(self, text: str) -> None:
         self.notes.append(text)
 

@@ -674,5 +674,7 @@ class Membership:
         incident = self._incident
         if incident is None or (incident.cause in PLANNED and cause not in PLANNED):
             self._incident = _Incident(cause, workers, at, silent_s)
+        elif incident.cause == "connection_lost" and cause not in (*PLANNED, "connection_lost"):
+            self._incident = _Incident(cause, workers, incident.at, silent_s)  # now it is known why
         elif cause not in PLANNED or incident.cause in PLANNED:
             incident.workers += [w for w in workers if w not in incident.workers]

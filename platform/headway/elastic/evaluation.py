@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def evaluate(session: Session, metrics: Callable[[nn.Module, Any], dict[str, Any]]) -> dict[str, float]:
+def evaluate(
+    session: Session, metrics: Callable[[nn.Module, Any], dict[str, Any]], everything: bool = False
+) -> dict[str, float]:
     """See `Session.evaluate`. Sums are kept per lane in float64 and added in the lanes' order.
+
+    Args:
+        everything: do all lanes here, and exchange nothing.
 
     Raises:
         PeerLost: a worker went away.
@@ -31,7 +36,7 @@ def evaluate(session: Session, metrics: Callable[[nn.Module, Any], dict[str, Any
     names: list[str] = []
     sums: torch.Tensor | None = None
     try:
-        for lane in members.lanes:
+        for lane in range(session.job.lanes) if everything else members.lanes:
             for step in range(order.steps_per_epoch):
                 rows = order.sizes(step)[lane]
                 if not rows:
@@ -50,12 +55,9 @@ def evaluate(session: Session, metrics: Callable[[nn.Module, Any], dict[str, Any
     finally:
         for module, mode in training.items():  # not train(): what the user froze stays frozen
             module.training = mode
-    if members.group is not None and members.size > 1:
-        members.waits(True)
-        try:
+    if members.group is not None and members.size > 1 and not everything:
+        with session._waiting():
             sums, names = _gather(sums, names, session.job.lanes, members.group)
-        finally:
-            members.waits(False)
     if sums is None:
         return {}
     total = torch.zeros(len(names), dtype=torch.float64)

@@ -104,7 +104,8 @@ class Reporter:
 
     def replicas(self, step: int, digest: str) -> None:
         """All replicas had this digest before the step."""
-        self._note("replicas", step=step, digest=digest)
+        if self._leads:  # not in the journal: a worker whose exchange breaks there never sees it
+            self._say("replicas", step=step, digest=digest)
 
     def ended(self, step: int, weights_sha256: str) -> None:
         self._note("ended", step=step, weights_sha256=weights_sha256)
@@ -136,7 +137,7 @@ class Reporter:
         """Send all that was said so far; returns whether this worker still leads, as far as the driver's side knows.
 
         A checkpoint is committed only after this, so that no run goes on from a step whose records were lost with the
-        worker. Not for the training thread: that a worker leads may become known a little later than it begins to.
+        worker. It may wait: that a worker leads may become known a little later than it begins to.
         """
         deadline = time.monotonic() + SETTLE_S
         while not self._send():

@@ -83,6 +83,12 @@ class Session:
         self._guards: list[Any] = []
         self._saved_step, self._saved_at = 0, 0.0
         self._entered = False
+        self._abreast = False
+        """Whether the user's code here is where the others' is: not so in one that joined, before its first step."""
+        self._evaluating = self._ending = False
+        self._sitters = False
+        """Whether some joined in mid-evaluation, and wait for the next step to be given the state."""
+        self._source = 0
         self._news = False
         self._first = True
         self._committed_at = now()
@@ -160,28 +166,29 @@ class Session:
         """
         if self.context.validation is None:
             return {}
-        if not self._entered:  # a worker that joins takes part from its first step on
+        if not self._abreast:  # a worker that joins takes part from its first step on
             return dict(self.metrics)
-        exchanges = self.exchanges
+        exchanges, self._evaluating = self.exchanges, True
         while self.exchanges == exchanges:
             try:
                 with self._account("compute"):
-                    self.metrics = evaluate(self, metrics)
+                    self.metrics = evaluate(self, metrics, everything=self._sitters)
                 self.exchanges += 1
             except PeerLost as error:  # then who is ahead hands its metrics on
                 self._repair(error)
+        self._evaluating = False
         self._evaluated_step = self.step
         self.record(self.metrics)
         return self.metrics
 
     def record(self, values: dict[str, float]) -> None:
         """Record numbers of the user's own at this step, in the report and in MLflow. Call it on every worker."""
-        if self._entered:
+        if self._abreast:
             self.context.reporter.metrics(self.step, {name: float(value) for name, value in values.items()})
 
     def save(self, reason: str) -> None:
         """Take a checkpoint of this moment; it is written in the background. Call it on every worker."""
-        if not self._entered:
+        if not self._abreast:
             return
         self._saved_step, self._saved_at = self.step, now()
         if self.members.rank == 0:
@@ -206,24 +213,35 @@ class Session:
     def _end(self) -> None:
         if self._open_step is not None and self._open_step.begun:
             self._require_commit()  # left by break or return
+        self._ending = True
         if not self._entered:
             self._regroup()
+        self._abreast = True
+        self.context.reporter.ended(self.step, update.weights_sha256(self.model))
         while True:
             try:
+                self._seat()
                 if self._saved_step != self.step:
                     self.save("interrupted" if self.stopping and self.step < self.total_steps else "end of the run")
+                if self.members.rank == 0:  # nobody goes before all is safe: else the leader's death could lose the end
+                    with self._account("checkpoint"), self._waiting():
+                        self.context.store.wait()
+                        self.context.reporter.settle()
                 if self.members.group is not None:
                     with self._account("communication"), self._waiting(), exchange():
                         self.members.group.barrier()
                 break
             except PeerLost as error:
                 self._repair(error)
-        self.context.reporter.ended(self.step, update.weights_sha256(self.model))
 
     # Changing generations
 
     def _boundary(self) -> None:
         """Between two steps: into the next generation, if all have agreed to it, or one has broken."""
+        try:
+            self._seat()
+        except PeerLost as error:
+            self._repair(error)
         if self._news or self.members.broken or (self.members.size == 1 and self.members.news):
             self._regroup()
 
@@ -286,16 +304,43 @@ class Session:
     def _level(self, start: Start) -> None:
         """Have the newest state of all."""
         group, positions = self.members.group, start.positions
+        self._sitters = False
         if start.source is None:
             self._begin_from_checkpoint()
+            self._abreast = True
         elif group is not None and any(position != positions[start.source] for position in positions):
             if start.rank == start.source:
-                transfer.send(group, self._whole())
+                whole = self._whole()
+                transfer.send(group, whole)
             else:
                 whole = transfer.receive(group, start.source, self.device)
+            if self._entered:
+                self._sitters = whole["evaluating"] and any(step < 0 for step, _ in positions)
                 if positions[start.rank] != positions[start.source]:
-                    self._take(whole)
+                    self._catch_up(whole)
+            else:
+                with self._waiting():
+                    while whole["evaluating"]:  # user's code has yet to act on the outcome, so this is not the state
+                        whole = transfer.receive(group, start.source, self.device)
+                self._take(whole)
+        self._source = start.source or 0
         self._entered = True
+
+    def _seat(self) -> None:
+        """The others joined while these evaluated, and have waited for them to get here.
+
+        Raises:
+            PeerLost: a member went away.
+        """
+        group = self.members.group
+        if not self._sitters or group is None:
+            return
+        with self._waiting():
+            if self.members.rank == self._source:
+                transfer.send(group, self._whole())
+            else:
+                transfer.receive(group, self._source, self.device)
+        self._sitters = False
 
     def _begin_from_checkpoint(self) -> None:
         """From the newest sound checkpoint, or the weights that rank 0 made."""
@@ -398,8 +443,13 @@ class Session:
         self.context.ledger.commit(at)
         self.members.committed(self.step, at - self._committed_at, self._first)
         self._first, self._committed_at = False, at
+        self._tell(step)
+
+    def _tell(self, step: Step) -> None:
+        """The step is committed, here or by those ahead."""
+        step.loss, step.committed = sum(self.losses), True
         rate = float(self.optimizer.param_groups[0]["lr"])
-        self.context.reporter.step(step.number, step.epoch, loss, rate, step.rows, self.samples.hexdigest())
+        self.context.reporter.step(step.number, step.epoch, step.loss, rate, step.rows, self.samples.hexdigest())
 
     def _checkpoint_if_due(self) -> None:
         rule = self.job.checkpoint
@@ -433,17 +483,27 @@ class Session:
             "parts": self._snapshot(),
             "step": self.step,
             "exchanges": self.exchanges,
-            "stopping": self.stopping,
+            "stopping": self.stopping or self._ending,
             "metrics": self.metrics,
             "losses": self.losses,
             "evaluated_step": self._evaluated_step,
             "saved_step": self._saved_step,
+            "evaluating": self._evaluating,
             "journal": self.context.reporter.journal(),
             "random": (torch.get_rng_state(), np.random.get_state(), random.getstate()),
         }
 
+    def _catch_up(self, whole: dict[str, Any]) -> None:
+        """Be level with one that completed an exchange which broke here.
+
+        What the user's code does after it is still to be done here: it has its own state and says its own things.
+        """
+        self._load(whole["parts"], registered=False)
+        self.step, self.exchanges, self.stopping = whole["step"], whole["exchanges"], whole["stopping"]
+        self.metrics, self.losses = whole["metrics"], whole["losses"]
+
     def _take(self, whole: dict[str, Any]) -> None:
-        """Take another worker's state."""
+        """Take another worker's state and place."""
         self._load(whole["parts"])
         self.step, self.exchanges, self.stopping = whole["step"], whole["exchanges"], whole["stopping"]
         self.metrics, self.losses = whole["metrics"], whole["losses"]
@@ -455,7 +515,7 @@ class Session:
         np.random.set_state(array)
         random.setstate(plain)
 
-    def _load(self, parts: dict[str, Any]) -> None:
+    def _load(self, parts: dict[str, Any], registered: bool = True) -> None:
         rest = parts["session"]
         self.model.load_state_dict(parts["model"])
         self.optimizer.load_state_dict(parts["optimizer"])
@@ -463,11 +523,13 @@ class Session:
             self.schedule.load_state_dict(rest["schedule"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(rest["scaler"])
+        self.samples = Chain(rest["samples"])
+        if not registered:
+            return
         self._loaded_state = rest["state"]
         for name, state in self._state.items():
             if name in self._loaded_state:
                 state.load_state_dict(self._loaded_state[name])
-        self.samples = Chain(rest["samples"])
 
     def _facts(self, reason: str) -> dict[str, Any]:
         cursor = self.order.cursor(self.step)
@@ -536,9 +598,10 @@ class Step:
             session.context.trouble("join", session.model, session.step)
             session.members.ready()
             session._regroup()
-            if session.step >= session.total_steps:
-                self.committed = True  # it came after the last step
-                return
+        if session.step >= session.total_steps or session.stopping:
+            self.committed = True  # it came after the last step
+            return
+        session._abreast = True
         self._aim()
         session.context.at = f"step {self.number}"
         session.context.trouble("compute", session.model, self.number)
@@ -550,7 +613,7 @@ class Step:
                 session.buffers.rewind()
                 session._repair(error)
                 if session.step > self.number:  # those ahead had committed it, and handed the outcome on
-                    self.loss, self.committed = sum(session.losses), True
+                    session._tell(self)
                 else:
                     self._aim()
 
@@ -617,7 +680,6 @@ class Step:
             return  # nothing was applied: once more, from the healed state
         session.buffers.accept(changes)
         session._commit(self)
-        self.loss, self.committed = sum(session.losses), True
 
     def _do(self, lane: int) -> Iterator[dict[str, torch.Tensor]]:
         """One lane, in the user's loop."""
