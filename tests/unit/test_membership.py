@@ -194,22 +194,31 @@ def test_workers_that_die_again_and_again_end_the_run():
     assert isinstance(actions[-1], Fail)
 
 
-def test_a_drained_worker_leaves_between_two_steps():
+def test_a_drained_worker_works_on_and_leaves_between_two_steps_in_time():
     m = started()
-    actions = m.step(Drained("w1", deadline=60.0, at=5.0))
-    assert kinds(actions) == ["Launch", "Publish"]
-    assert not actions[1].generation.urgent
-    assert actions[1].generation.members == ("w0", "w2")
+    assert kinds(m.step(Drained("w1", deadline=60.0, at=5.0))) == ["Launch"]
+    assert m.step(Tick(54.9)) == []
+    (publish,) = m.step(Tick(55.0))
+    assert not publish.generation.urgent
+    assert publish.generation.members == ("w0", "w2")
     number = m.published.number
-    m.step(Arrived("w0", number, 9, 0, 6.0))
-    go, dismiss = m.step(Arrived("w2", number, 9, 0, 6.0))
+    m.step(Arrived("w0", number, 9, 0, 56.0))
+    go, dismiss = m.step(Arrived("w2", number, 9, 0, 56.0))
     assert isinstance(go, Go)
     assert dismiss == Dismiss("w1", "the others go on without it")
 
 
-def test_a_drained_worker_that_dies_first_breaks_the_exchange():
+def test_a_drained_worker_leaves_as_soon_as_it_is_replaced():
     m = started()
     m.step(Drained("w1", deadline=60.0, at=5.0))
+    m.step(Placed("w3", "n", 6.0))
+    (publish,) = m.step(Ready("w3", 7.0))
+    assert publish.generation.members == ("w0", "w2", "w3")
+
+
+def test_a_drained_worker_that_dies_first_breaks_the_exchange():
+    m = started()
+    m.step(Drained("w1", deadline=6.0, at=5.0))
     actions = m.step(Gone("w1", "process_died", 5.5))
     assert next(a for a in actions if isinstance(a, Publish)).generation.urgent
 

@@ -147,7 +147,7 @@ def join(m: Membership, name: str, at: float) -> list:
 
 def test_a_leaver_that_may_be_a_step_ahead_is_asked_before_it_goes():
     m = started(3)
-    m.step(Drained("w0", 60.0, 5.0))
+    m.step(Drained("w0", 9.0, 5.0))
     assert set(publish(m.step(Gone("w1", "process_died", 5.1))).generation.members) == {"w0", "w2"}
     assert m.published is not None
     number = m.published.number
@@ -180,14 +180,14 @@ def test_a_death_breaks_the_generation_until_the_next_goes():
 
 def test_a_death_while_a_planned_pause_waits_for_the_end_of_a_step_stops_the_others():
     m = started(3, minimum=3)
-    m.step(Drained("w0", 10.0, 5.0))
+    m.step(Drained("w0", 13.0, 5.0))
     (first,) = (a for a in m.step(Tick(8.5)) if isinstance(a, Pause))
     assert not first.urgent
     (second,) = (a for a in m.step(Gone("w1", "link_cut", 8.6)) if isinstance(a, Pause))
     assert second.urgent
     assert second.number > first.number
     m = started(3, minimum=3)
-    m.step(Drained("w0", 10.0, 5.0))
+    m.step(Drained("w0", 13.0, 5.0))
     m.step(Tick(8.5))
     assert m.step(Lost("w2", 1, 8.6))[0].urgent  # type: ignore[union-attr]
 
@@ -241,7 +241,7 @@ def test_a_thousand_failed_starts_do_not_overflow_the_back_off():
 def test_a_notice_counts_for_a_worker_that_was_slow():
     m = started(2, slow="replace")
     m.step(Slow("w1", 3.0, 5.0))
-    assert publish(m.step(Drained("w1", 20.0, 6.0))).generation.members == ("w0",)
+    assert publish(m.step(Drained("w1", 10.0, 6.0))).generation.members == ("w0",)
 
 
 def test_a_first_worker_that_is_ready_at_time_zero_does_not_wait_for_ever():
@@ -268,7 +268,7 @@ def test_a_second_arrival_does_not_start_a_generation_twice():
 def test_a_drained_worker_is_out_before_its_deadline():
     for others in range(1, 4):
         m = started(others + 1)
-        assert "w0" not in publish(m.step(Drained("w0", 60.0, 5.0))).generation.members
+        assert "w0" not in publish(m.step(Drained("w0", 9.0, 5.0))).generation.members
         go(m, dict.fromkeys(m.workers, 9))
         assert "w0" not in m.workers
 

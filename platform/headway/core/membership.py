@@ -40,7 +40,7 @@ class Policy:
     min: int = 1
     max: int = 1
     gather_s: float = 3.0
-    leave_s: float = 2.0
+    leave_s: float = 5.0
     slow: str = "report"
     divergences: int = 2
     blips: int = 5
@@ -541,8 +541,8 @@ class Membership:
     def _wanted(self, at: float, urgent: bool) -> list[str]:
         """The next generation's members by the wishes of the moment: who stays, then who is ready, at most max.
 
-        Those who are being taken away go as soon as enough others are there and one of them holds the state, or when
-        their deadline is near. But nobody goes whose exchange broke: it may have been completed there and nowhere
+        Those who are being taken away go as soon as others have taken all their places and one of them holds the state,
+        or when their deadline is near: until then they are as good as any. But nobody goes whose exchange broke: it may have been completed there and nowhere
         else. An urgent generation therefore has all that may hold a state, and the next one is without the leaving.
         """
         alive = self._stay()
@@ -557,8 +557,7 @@ class Membership:
             held = any(m in self._last_carried for m in wanted)
             for m in sorted(leaving, key=lambda m: -(self.workers[m].deadline or 0.0)):
                 there = len(wanted) + len(kept)
-                waits = self.workers[m].deadline == float("inf") and there < self.policy.max
-                short = not self._due(m, at) and (there < self.policy.min or waits)
+                short = not self._due(m, at) and there < self.policy.max
                 hands_over = there > 0 and m in self._last_carried and (urgent or not held)
                 if short or hands_over:
                     kept.append(m)

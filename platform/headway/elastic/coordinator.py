@@ -92,6 +92,8 @@ class Coordinator:
         self._thread = threading.Thread(target=self._loop.run_forever, name="coordinator", daemon=True)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._shown: Any = None
+        self._step_s = 0.0
+        self._stepped = (0, 0.0)
         self._over = False
 
     def start(self, host: str) -> int:
@@ -148,7 +150,8 @@ class Coordinator:
                 known = self.membership.workers.get(worker)
                 if known is not None and known.deadline is None:
                     self._record("drain", worker=worker, node_id=node, deadline_s=round(deadline_s, 3))
-                    self._feed(membership.Drained(worker, now + deadline_s, now))
+                    # It leaves at the end of a step, and a step may be long.
+                    self._feed(membership.Drained(worker, now + deadline_s - 2 * self._step_s, now))
 
         self._loop.call_soon_threadsafe(take)
 
@@ -288,6 +291,9 @@ class Coordinator:
         for worker, factor in self._pace.look(lane_s).items():
             self._record("slow", worker=worker, factor=factor)
             self._feed(membership.Slow(worker, factor, now))
+        step, (before, at) = max([p.step for p in self._peers.values()], default=0), self._stepped
+        if step > before:
+            self._step_s, self._stepped = (now - at) / (step - before) if at else 0.0, (step, now)
         account = self.account()
         self._effects.record(
             {"kind": "ledger", "seconds": account, "goodput": ledger.goodput(account), "workers": self._num_members()}
