@@ -542,8 +542,9 @@ class Membership:
         """The next generation's members by the wishes of the moment: who stays, then who is ready, at most max.
 
         Those who are being taken away go as soon as others have taken all their places and one of them holds the state,
-        or when their deadline is near: until then they are as good as any. But nobody goes whose exchange broke: it may have been completed there and nowhere
-        else. An urgent generation therefore has all that may hold a state, and the next one is without the leaving.
+        or when their deadline is near: until then they are as good as any. But nobody goes whose exchange broke: it may
+        have been completed there and nowhere else. An urgent generation therefore has all that may hold a state, and
+        the next one is without the leaving.
         """
         alive = self._stay()
         if self._finishing:
