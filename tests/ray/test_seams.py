@@ -74,10 +74,12 @@ def test_seams_of_the_worker() -> None:
 
 
 def test_seams_of_the_trainer() -> None:
+    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
     from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     assert PlacementGroupCleanerCallback
+    assert DatasetsCallback
     source = inspect.getsource(DataParallelTrainer._initialize_and_run_controller)
     assert "TrainController" in source
     assert "_create_default_callbacks" in inspect.getsource(DataParallelTrainer.fit)

@@ -21,6 +21,7 @@ import ray
 from ray.exceptions import RayError
 from ray.train.backend import Backend, BackendConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.checkpoint.sync_actor import SynchronizationActor
@@ -307,9 +308,10 @@ class ElasticTrainer(TorchTrainer):
         self._controls = controls
 
     def _create_default_callbacks(self) -> list[Any]:
-        # The cleaner knows of one placement group only; ours go with the controller.
-        kept = super()._create_default_callbacks()
-        return [c for c in kept if not isinstance(c, PlacementGroupCleanerCallback)]
+        # The cleaner knows of one placement group only; ours go with the controller. The datasets' callback starts an
+        # actor per worker that joins, and has every worker import Ray Data, for datasets that there are none of.
+        left_out = (PlacementGroupCleanerCallback, DatasetsCallback)
+        return [c for c in super()._create_default_callbacks() if not isinstance(c, left_out)]
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Any:
         here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
