@@ -41,7 +41,7 @@ class Heard:
     def stop_requested(self) -> bool:
         return self.stop_at is not None and len(self.steps) >= self.stop_at
 
-    def enter(self, generation: int, leads: bool) -> None:
+    def enter(self, leads: bool) -> None:
         self.leads = leads
 
     def restart(self, epoch: int) -> None:
