@@ -9,6 +9,7 @@ processes of their own that can be killed, stopped and drained at any moment. Ma
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import multiprocessing
 import os
@@ -135,6 +136,8 @@ class Run:
             for process in self.processes.values():
                 process.kill()
         self.coordinator.close()
+        with contextlib.suppress(OSError):
+            Client(self._listener.address).close()  # wakes the thread that accepts
         self._listener.close()
         for thread in self._threads:
             thread.join(timeout=10)
