@@ -11,6 +11,7 @@ seams are others). See docs/decisions/0006-ray-train-internals.md.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime
 import logging
 import threading
@@ -95,7 +96,7 @@ class ElasticWorkerGroup(WorkerGroup):
         ray.get(worker.actor.run_train_fn.remote(context.train_fn_ref))
         return worker
 
-    def settle(self, workers: list[Any]) -> None:
+    def settle(self, workers: list[Any], attempt: str) -> None:
         """Let these be the group's workers, in order of rank; Ray Train's callbacks hear of it as of a new group."""
         started = bool(self.get_workers())
         if started:
@@ -110,6 +111,9 @@ class ElasticWorkerGroup(WorkerGroup):
         )
         self._world_rank_to_ongoing_poll.clear()
         self._latest_poll_status = None
+        self._worker_group_context = dataclasses.replace(
+            self._worker_group_context, run_attempt_id=attempt, num_workers=len(workers)
+        )
         if not workers:
             return
         for callback in self._callbacks:
@@ -265,8 +269,8 @@ class ElasticController(TrainController):
                 with self._lock:
                     workers = [self._launched.get(m) for m in members]
                 if all(workers):
-                    self._generate_run_attempt_id()
-                    await asyncio.to_thread(group.settle, workers)
+                    attempt = self._generate_run_attempt_id()
+                    await asyncio.to_thread(group.settle, workers, attempt)
                     self._settled = members
             await asyncio.sleep(self._health_check_interval_s)
             if group.get_workers() and self._members == self._settled:
