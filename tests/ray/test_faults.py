@@ -163,9 +163,11 @@ def test_6_a_raylet_killed(begin: Begin, quiet: Report) -> None:
     raylets = [pid for pid in session_of(node.pid) if Path(f"/proc/{pid}/comm").read_text().strip() == "raylet"]
     assert len(raylets) == 1
     os.kill(raylets[0], signal.SIGKILL)
-    recovery = fire.wait_for_recovery("node_died")
+    try:
+        recovery = fire.wait_for_recovery("node_died")
+    finally:
+        fire.cluster.kill_node(node.number)  # what is left of it
     assert (recovery["workers"], recovery["node_id"]) == ([victim["id"]], node.node_id)
-    fire.cluster.kill_node(node.number)  # what is left of it
     assert_nothing_lost(fire, quiet)
 
 
