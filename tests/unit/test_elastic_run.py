@@ -6,7 +6,10 @@ lanes move: an update that was missed, applied twice, or computed from other sam
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +21,13 @@ from torch import nn
 from headway.checkpoint.store import Store
 from headway.core.ledger import Ledger
 from headway.data.arrays import arrays
+from headway.elastic import session as sessions
 from headway.elastic.context import Context
 from headway.elastic.members import Alone, now
 from headway.elastic.session import Session
 from headway.elastic.streams import open_streams
 from headway.job import Job, parse
+from headway.strategies import PeerLost
 from headway.testing.elastic import Outcome, Run, advance
 
 LANES = 4
@@ -86,15 +91,16 @@ def job(data: Path, **fields: Any) -> Job:
     return parse({**tree, **fields})
 
 
-def train(context: Context, pace_s: float = 0.0, hook: Callable[..., None] | None = None) -> dict[str, Any]:
+Hook = Callable[[Context, Session, int, str], None]
+
+
+def train(context: Context, pace_s: float = 0.0, hook: Hook | None = None) -> dict[str, Any]:
     """A loop with all that a user may do: evaluation, numbers and state of their own.
 
     Args:
         pace_s: so long a lane takes at least.
         hook: called as hook(context, session, step, where), to do harm.
     """
-    import time
-
     model, counter = Exact(), Counter()
     optimizer = torch.optim.SGD(model.parameters(), lr=2**-6, momentum=0.5)
     session = Session(context, model, optimizer, lambda o, steps: torch.optim.lr_scheduler.StepLR(o, 8, 0.5))
@@ -206,6 +212,164 @@ def test_a_member_killed_in_mid_step(tmp_path: Path, data: Path, calm: Calm) -> 
     assert recovery["detected_at"] <= recovery["resumed_at"]
 
 
+def lose_after_step_9(context: Context, session: Session, step: int, where: str) -> None:
+    """The second worker's exchange of step 9 breaks when the others have what they need."""
+    if (where, step, context.reporter._worker) != ("lane", 9, "w1"):
+        return
+    strategy = session.strategy
+    assert strategy is not None
+    whole = strategy.finish
+
+    def finish(tail: torch.Tensor) -> Any:
+        whole(tail)
+        raise PeerLost("scripted")
+
+    strategy.finish = finish  # type: ignore[method-assign]
+
+
+def lose_after_evaluation(context: Context, session: Session, step: int, where: str) -> None:
+    """The second worker does not get the evaluation's outcome, which the others have."""
+    if (where, step, context.reporter._worker) != ("after", 8, "w1"):
+        return
+    real = sessions.evaluate
+
+    def evaluate(*arguments: Any, **options: Any) -> dict[str, float]:
+        sessions.evaluate = real
+        real(*arguments, **options)
+        raise PeerLost("scripted")
+
+    sessions.evaluate = evaluate  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("hook", [lose_after_step_9, lose_after_evaluation])
+def test_a_survivor_that_is_behind_levels_up(tmp_path: Path, data: Path, calm: Calm, hook: Hook) -> None:
+    """What its loop does after the step is done once, and it can lead from then on."""
+    with Run(tmp_path / "run", job(data), train, 0.005, hook, places=3) as run:
+        run.wait_until(lambda: run.step >= 14)
+        run.places(-1)
+        run.kill("w0")
+        outcome = run.result()
+    check(outcome, calm)
+    assert len([e for e in outcome.of("lost") if e["reason"] == "scripted"]) == 1
+
+
+def wait_in_evaluation(context: Context, session: Session, step: int, where: str) -> None:
+    flag = context.store.root.parent / "go-on"
+    while (where, step) == ("evaluate", 8) and not flag.exists() and not session.members.broken:
+        time.sleep(0.005)
+
+
+def test_one_joins_where_another_dies_in_mid_evaluation(tmp_path: Path, data: Path, calm: Calm) -> None:
+    """It must not begin the next step while the others still evaluate."""
+    with Run(tmp_path / "run", job(data), train, 0.0, wait_in_evaluation, places=2) as run:
+        run.wait_until(lambda: run.step >= 8)
+        run.places(1)
+        known = run.coordinator.membership.workers
+        run.wait_until(lambda: "w2" in known and known["w2"].phase != "warming")
+        run.kill("w0")
+        (run.folder / "go-on").touch()
+        outcome = run.result()
+    check(outcome, calm)
+    assert [e["members"] for e in outcome.of("generation")][1] == ("w1", "w2")
+
+
+def die_while_the_last_checkpoint_is_written(context: Context, session: Session, step: int, where: str) -> None:
+    if (where, step, context.reporter._worker) == ("after", STEPS, "w0"):
+        context.store._write = lambda *arguments: kill_me()  # type: ignore[method-assign]
+
+
+def kill_me() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_leader_dies_while_it_writes_the_last_checkpoint(tmp_path: Path, data: Path, calm: Calm) -> None:
+    with Run(tmp_path / "run", job(data), train, 0.0, die_while_the_last_checkpoint_is_written) as run:
+        outcome = run.result()
+    check(outcome, calm)
+    store = Store(tmp_path / "run/checkpoints", "a" * 64, job(data).checkpoint)
+    assert store.committed()[-1].step == STEPS
+
+
+def test_all_die_and_the_run_goes_on_from_its_checkpoint(tmp_path: Path, data: Path, calm: Calm) -> None:
+    with Run(tmp_path / "run", job(data), train, 0.02) as run:
+        run.wait_until(lambda: run.step >= 12)
+        for worker in list(run.processes):
+            run.kill(worker)
+        outcome = run.result()
+    check(outcome, calm)
+    assert len(outcome.of("generation")) > 1
+
+
+def test_a_drained_worker_leaves_before_its_deadline(tmp_path: Path, data: Path, calm: Calm) -> None:
+    with Run(tmp_path / "run", job(data), train, 0.03, places=3) as run:
+        run.wait_until(lambda: len(run.members) == 3 and run.step >= 3)
+        run.places(-1)
+        run.drain("w0", 10.0)
+        run.wait_until(lambda: "w0" not in run.processes, 9.0)
+        outcome = run.result()
+    check(outcome, calm)
+    (recovery,) = outcome.of("recovery")
+    assert (recovery["cause"], list(recovery["workers"])) == ("drained", ["w0"])
+
+
+def test_a_stopped_worker_is_given_up_and_may_not_come_back(tmp_path: Path, data: Path, calm: Calm) -> None:
+    with Run(tmp_path / "run", job(data), train, 0.01, places=3) as run:
+        run.wait_until(lambda: len(run.members) == 3 and run.step >= 3)
+        run.places(-1)
+        run.stop("w2")
+        outcome = run.result()
+        run.resume("w2")
+    check(outcome, calm)
+    (recovery,) = outcome.of("recovery")
+    assert (recovery["cause"], list(recovery["workers"])) == ("stopped", ["w2"])
+    assert recovery["silent_s"] >= 2.0
+
+
+def hang_at_step_6(context: Context, session: Session, step: int, where: str) -> None:
+    while (where, step, context.reporter._worker) == ("lane", 6, "w1"):
+        time.sleep(0.1)
+
+
+def test_a_training_thread_that_hangs_is_given_up(tmp_path: Path, data: Path, calm: Calm) -> None:
+    with Run(tmp_path / "run", job(data), train, 0.0, hang_at_step_6) as run:
+        outcome = run.result()
+    check(outcome, calm)
+    assert [(e["cause"], list(e["workers"])) for e in outcome.of("recovery") if e["cause"] != "joined"] == [
+        ("hung", ["w1"])
+    ]
+
+
+def raise_at_step_5(context: Context, session: Session, step: int, where: str) -> None:
+    if (where, step) == ("lane", 5):
+        raise ValueError("the user's mistake")
+
+
+def test_what_the_users_code_raises_ends_the_run(tmp_path: Path, data: Path) -> None:
+    with Run(tmp_path / "run", job(data), train, 0.0, raise_at_step_5) as run:
+        outcome = run.result()
+    assert "the user's mistake" in str(outcome.failure)
+    assert [s["step"] for s in outcome.steps] == list(range(len(outcome.steps)))
+
+
+def corrupt_at_step_10(context: Context, session: Session, step: int, where: str) -> None:
+    if (where, step, context.reporter._worker) == ("before", 10, "w1"):
+        with torch.no_grad():
+            session.model.weight.view(torch.int64)[2] ^= 1 << 40  # type: ignore[union-attr,operator,index]
+
+
+@pytest.mark.parametrize("workers", [3, 2])
+def test_a_flipped_bit_is_found(tmp_path: Path, data: Path, calm: Calm, workers: int) -> None:
+    """And healed from the majority, if there is one."""
+    with Run(tmp_path / "run", job(data), train, 0.0, corrupt_at_step_10, places=workers) as run:
+        outcome = run.result()
+    if workers == 2:
+        assert "none has a majority" in str(outcome.failure)
+        return
+    check(outcome, calm)
+    (event,) = outcome.of("replica")
+    assert (event["worker"], event["step"]) == ("w1", 10)
+
+
 def scheduled(seed: int, folder: Path, data: Path) -> Outcome:
     """A run with random harm."""
     draw = random.Random(seed)
@@ -220,7 +384,9 @@ def scheduled(seed: int, folder: Path, data: Path) -> Outcome:
                 if run._over.is_set():
                     break
                 raise
-            victims = draw.sample(sorted(run.processes), min(len(run.processes), 2 if harm == "kill two" else 1))
+            # One that stands still before it is a member is given a minute.
+            there = sorted(run.members if harm == "stop" else run.processes)
+            victims = draw.sample(there, min(len(there), 2 if harm == "kill two" else 1))
             print(f"seed {seed}: at step {run.step} {harm} {victims} of {run.members}")
             for victim in victims:
                 if harm.startswith("kill"):

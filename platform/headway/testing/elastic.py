@@ -35,7 +35,14 @@ from headway.runs import RunFolder
 
 HOST = "127.0.0.1"
 POLL_S = 0.005
-PRELOADED = ["headway.testing.elastic", "headway.elastic.session", "headway.elastic.streams", "torch._dynamo"]
+PRELOADED = [
+    "headway.testing.elastic",
+    "headway.elastic.session",
+    "headway.elastic.streams",
+    "headway.strategies.all_reduce",
+    "headway.strategies.tree",
+    "torch._dynamo",  # seconds, once
+]
 
 _processes = multiprocessing.get_context("forkserver")
 
@@ -110,6 +117,7 @@ class Run:
         self._lock = threading.RLock()
         self._over = threading.Event()
         self._port = 0
+        self._closed = False
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
@@ -197,7 +205,9 @@ class Run:
         failed = self._recorder.failure()
         failure = self.failure or (f"{failed['fact']}: {failed['reason']}" if failed else None)
         self._wait_for_results()
-        self._recorder.finish("failed" if failure else "finished", failure or "", 1.0)
+        with self._lock:
+            self._closed = True
+            self._recorder.finish("failed" if failure else "finished", failure or "", 1.0)
         files = RunFolder(self.folder)
         return Outcome(failure, list(files.steps()), self.events, self.results, files.read(), account)
 
@@ -314,6 +324,8 @@ class Run:
                 except (EOFError, OSError):
                     return
                 with self._lock:
+                    if self._closed:
+                        return
                     answer = self._recorder.push(generation, records)
                 connection.send(answer)
 
