@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import socket
 import threading
@@ -21,10 +22,13 @@ from headway.core.health import START_SILENCE_S, Pace, Sign, verdict
 from headway.core.membership import Membership, Policy
 from headway.elastic import wire
 
+logger = logging.getLogger(__name__)
+
 TICK_S = 0.1
 LEASE_S = 0.25
 LOOK_S = 1.0
 PROBE_S = 0.5
+STALL_S = 0.5
 GRACE_S = 30.0
 LINE_BYTES = 2**22
 
@@ -245,14 +249,20 @@ class Coordinator:
 
     async def _tick(self) -> None:
         leased = looked = 0.0
+        stalled = False
         while not self._over:
+            slept = time.monotonic()
             await asyncio.sleep(TICK_S)
             now = time.monotonic()
+            # After a stall of this process the workers' beats wait in the sockets: they must be read before anybody is
+            # judged by them.
+            stalled = now - slept > STALL_S and not stalled
             if now - leased >= LEASE_S:
                 leased = now
                 for peer in self._peers.values():
                     _write(peer, wire.encode("lease"))
-            self._examine(now)
+            if not stalled:
+                self._examine(now)
             if now - looked >= LOOK_S:
                 looked = now
                 self._look(now)
@@ -308,8 +318,13 @@ class Coordinator:
     # The decisions
 
     def _feed(self, event: membership.Event) -> None:
-        self._do(self.membership.step(event))
-        self._show()
+        try:
+            self._do(self.membership.step(event))
+            self._show()
+        except Exception as error:  # a run that nobody leads must not look alive
+            logger.exception("the coordinator failed at %s", event)
+            self._over = True
+            self._effects.ended(f"the coordinator failed at {type(event).__name__}: {error!r}")
 
     def _do(self, actions: list[membership.Action]) -> None:
         for action in actions:
