@@ -23,8 +23,9 @@ from headway.testing.cluster import Cluster, Node
 from headway.testing.faults import Fault
 from headway.testing.injector import Injector
 
+EPOCH_STEPS = 32  # 1003 rows in 4 lanes of 8
 EPOCHS = 4
-STEPS = EPOCHS * 32  # 1003 rows in 4 lanes of 8
+STEPS = EPOCHS * EPOCH_STEPS
 PAUSE_S = 0.25
 PATIENCE_S = 120.0
 
@@ -37,7 +38,8 @@ class Fire:
         project: with the job.
         folder: empty, for the run.
         workers: the job's.
-        brake: seconds by which each lane is slowed down until `release`; 0 for none.
+        brake: seconds by which each lane is slowed down until `end`; 0 for none.
+        epochs: to train for.
         arguments: of the task.
         changes: keys of the job.
     """
@@ -49,6 +51,7 @@ class Fire:
         folder: Path,
         workers: dict[str, Any] | None = None,
         brake: float = PAUSE_S,
+        epochs: int = EPOCHS,
         arguments: dict[str, Any] | None = None,
         **changes: Any,
     ) -> None:
@@ -57,7 +60,7 @@ class Fire:
         slowed = {"pause": brake, "brake": str(self._brake)} if brake else {}
         tree = project.tree(
             reproducible="bitwise",
-            epochs=EPOCHS,
+            epochs=epochs,
             workers={"min": 1, "max": 2, "silence_s": 3.0, **(workers or {})},
             arguments={**slowed, **(arguments or {})},
             **changes,
@@ -111,10 +114,6 @@ class Fire:
         assert not injector.refused
         return injector.done
 
-    def release(self) -> None:
-        """Take the brake off."""
-        self._brake.unlink()
-
     # What is known of it
 
     @property
@@ -160,6 +159,10 @@ class Fire:
 
         wait_until(met, what, timeout_s)
 
+    def follow(self, enough: Callable[[], bool]) -> None:
+        """Wait for a condition, or the run's end if that comes first."""
+        wait_until(lambda: enough() or self.process.poll() is not None, "the run's end", PATIENCE_S)
+
     def wait_for_members(self, number: int) -> list[dict[str, Any]]:
         """Wait until so many train, and have committed a step; returns them by rank."""
         self.wait(lambda: len(self.members()) == number and self.step >= 0, f"{number} workers train")
@@ -170,13 +173,8 @@ class Fire:
         self.wait(lambda: len(self.recoveries(cause)) >= number, f"recovery from {cause}")
         return self.recoveries(cause)[number - 1]
 
-    def wait_for_steps(self, number: int) -> None:
-        """Wait for so many more steps."""
-        wanted = self.step + number
-        self.wait(lambda: self.step >= wanted, f"step {wanted}")
-
     def end(self) -> Report:
-        """Let the run come to its end."""
+        """Take the brake off, and let the run come to its end."""
         self._brake.unlink(missing_ok=True)
         self.process.wait(PATIENCE_S)
         return load_report(self.run)

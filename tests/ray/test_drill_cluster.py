@@ -6,11 +6,11 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.ray.conftest import Command, Project, wait_until
+from tests.ray.conftest import wait_until
 
 from headway.errors import BadInput
 from headway.testing.cluster import Cluster
@@ -155,23 +155,3 @@ def test_where_links_cannot_be_cut_it_says_so(monkeypatch: pytest.MonkeyPatch) -
     assert cut_possible() is not None
     with pytest.raises(BadInput, match=r"cannot be cut on this machine.*leave out `cut`"):
         Cluster(1, links=True).start()
-
-
-def test_a_drill_of_a_job_elsewhere(project: Project, headway: Callable[..., Command]) -> None:
-    script = "kill worker=1 step=30; add node step=10; kill driver step=60"
-    job = ["--set", "arguments.pause=0.01", "--set", "reproducible=order", "--steps", "90", "--nodes", "2"]
-    code, out, err = headway("drill", project.job, *job, "--faults", script, "--json").end(280)
-    found = json.loads(out)
-    assert code == 0, err
-    assert found["same_samples"] is True
-    assert found["samples_missed"] == 0
-    assert [fault["fault"] for fault in found["faults"]] == [
-        "add node step=10",
-        "kill worker=1 step=30",
-        "kill driver step=60",
-    ]
-    died = next(recovery for recovery in found["recoveries"] if recovery["fault"] == "kill worker=1 step=30")
-    assert died["cause"] == "process_died"
-    assert 0 <= died["detected_s"] <= died["resumed_s"] < 60
-    assert found["steps_repeated"] <= 10  # only those since the last checkpoint before the driver was killed
-    assert not Path(found["folder"] or "/nowhere").exists()

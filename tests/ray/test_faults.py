@@ -265,12 +265,15 @@ def test_13_a_node_drained_hands_over_before_its_deadline(begin: Begin, quiet: R
     _, leaving = fire.wait_for_members(2)
     node = fire.node_of(leaving)
     [drain] = fire.inject(Faults().drain(node=node.number, at_step=0, deadline_s=20.0))
-    recovery = fire.wait_for_recovery("drained")
-    assert recovery["workers"] == [leaving["id"]]
-    assert recovery["resumed_at"] < drain["time"] + 20.0
-    assert node.state == "up"  # it was still there when nobody needed it any more
-    assert_nothing_lost(fire, quiet)
-    assert not fire.recoveries("node_died")
+    try:
+        recovery = fire.wait_for_recovery("drained")
+        assert node.state == "up"  # it was still there when nobody needed it any more
+        assert recovery["workers"] == [leaving["id"]]
+        assert recovery["resumed_at"] < drain["time"] + 20.0
+        assert_nothing_lost(fire, quiet)
+        assert not fire.recoveries("node_died")
+    finally:
+        fire.cluster.kill_node(node.number)
 
 
 @pytest.mark.slow

@@ -168,6 +168,8 @@ class Cluster:
     def kill_node(self, number: int) -> None:
         """End everything on a node at once, as a machine that is switched off."""
         node = self._node(number)
+        if node.state == "down":  # its process id may be another's by now
+            return
         node.state = "down"
         kill_session(node.pid)
         node.process.wait()
@@ -326,6 +328,8 @@ class Cluster:
 
     def _signal(self, number: int, sent: signal.Signals, state: str) -> None:
         node = self._node(number)
+        if node.state == "down":
+            return
         for pid in session_of(node.pid):
             os.kill(pid, sent)
         node.state = state
