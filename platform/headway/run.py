@@ -314,6 +314,7 @@ def _ray(job: Job, address: str | None, run: runs.RunFolder) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    _hush()
     embedded = address in (None, "local")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if embedded:
@@ -330,6 +331,13 @@ def _ray(job: Job, address: str | None, run: runs.RunFolder) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _hush() -> None:
+    """Ray prints what befalls the cluster on standard output, which belongs to the report; we tell it in our words."""
+    from ray._private import worker
+
+    worker.print_to_stdstream = lambda *_, **__: None
 
 
 def _knock(address: str) -> None:

@@ -73,6 +73,12 @@ def test_seams_of_the_worker() -> None:
     assert parameters(RayTrainWorker.run_train_fn) == ["self", "train_fn_ref"]
 
 
+def test_seam_of_rays_messages() -> None:
+    from ray._private import worker
+
+    assert "print_to_stdstream(" in inspect.getsource(worker.listen_error_messages), "they would be printed again"
+
+
 def test_seams_of_the_trainer() -> None:
     from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
     from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
