@@ -107,7 +107,9 @@ def test_costs(tmp_path: Path):
     path = tmp_path / "costs.json"
     assert costs.measured(path) == Costs()
     path.write_text('{"costs": {"detect_s": 0.02}, "other": 1}')
-    assert costs.measured(path).detect_s == costs.load(path).detect_s == 0.02
+    assert costs.load(path).detect_s == 0.02
+    path.write_text('{"faults": {"join": {"ours": {"resume_s": {"median": 0.3}}, "torchft": {"resume_s": null}}}}')
+    assert costs.measured(path) == Costs(join_s=0.3)
     for wrong in ('{"detekt_s": 1}', '{"detect_s": "2"}', "[]", "{"):
         path.write_text(wrong)
         with pytest.raises(BadInput):
