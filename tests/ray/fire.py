@@ -187,5 +187,9 @@ def make_whole(cluster: Cluster, nodes: int) -> None:
             cluster.kill_node(node.number)
     while sum(node.state == "up" for node in cluster.nodes) < nodes:
         cluster.add_node()
-    up = {node.node_id for node in cluster.nodes if node.state == "up"}
-    wait_until(lambda: cluster.alive() == up, "Ray counts the nodes that are up, and no others", PATIENCE_S)
+
+    def whole() -> bool:
+        up = {node.node_id for node in cluster.nodes if node.state == "up"}
+        return len(up) == nodes and cluster.alive() == up
+
+    wait_until(whole, "Ray counts the nodes that are up, and no others", PATIENCE_S)

@@ -330,8 +330,9 @@ def hang_at_step_6(context: Context, session: Session, step: int, where: str) ->
         time.sleep(0.1)
 
 
-def test_a_training_thread_that_hangs_is_given_up(tmp_path: Path, data: Path, calm: Calm) -> None:
-    with Run(tmp_path / "run", job(data), train, 0.0, hang_at_step_6) as run:
+@pytest.mark.parametrize("mode", ["order", "bitwise"])  # where the others then wait differs
+def test_a_training_thread_that_hangs_is_given_up(mode: str, tmp_path: Path, data: Path, calm: Calm) -> None:
+    with Run(tmp_path / "run", job(data, reproducible=mode), train, 0.0, hang_at_step_6) as run:
         outcome = run.result()
     check(outcome, calm)
     assert [(e["cause"], list(e["workers"])) for e in outcome.of("recovery") if e["cause"] != "joined"] == [

@@ -245,6 +245,7 @@ class ElasticController(TrainController):
     def _start_worker_group(self, num_workers: int, resources_per_worker: dict[str, float]) -> None:
         super()._start_worker_group(num_workers, resources_per_worker)
         self._port = self._coordinator.start(self._host)
+        self._coordinator.begin()
         threading.Thread(target=self._watch_drains, name="watch-drains", daemon=True).start()
 
     async def _step(self) -> TrainControllerLoopIterationResult:

@@ -105,6 +105,10 @@ class Coordinator:
         self._thread.start()
         return asyncio.run_coroutine_threadsafe(self._start(host), self._loop).result()
 
+    def begin(self) -> None:
+        """Ask for the first workers; not before they can be told the port."""
+        self._loop.call_soon_threadsafe(lambda: self._do(self.membership.begin()))
+
     def close(self) -> None:
         """Stop; connections are closed."""
 
@@ -164,7 +168,6 @@ class Coordinator:
     async def _start(self, host: str) -> int:
         server = await asyncio.start_server(self._serve, host, 0, limit=LINE_BYTES)
         self._spawn(self._tick())
-        self._do(self.membership.begin())
         port: int = server.sockets[0].getsockname()[1]
         return port
 

@@ -100,7 +100,8 @@ class Step:
         share = self.sizes[lane] / self.rows
         session.tail.loss(lane, loss.detach().float() * share)
         self._lane = None
-        session.strategy.before_backward(lane, last=lane == self._mine[-1])
+        with session._account("communication"), session._waiting():  # it may need word from the others
+            session.strategy.before_backward(lane, last=lane == self._mine[-1])
         with torch.autocast(session.device.type, enabled=False):
             session.scaler.scale(loss * share).backward()
         session.strategy.after_backward()

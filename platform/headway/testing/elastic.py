@@ -133,6 +133,7 @@ class Run:
         self._thread(self._accept)
         self._store = TCPStore(HOST, 0, is_master=True, wait_for_workers=False, timeout=datetime.timedelta(seconds=30))
         self._port = self.coordinator.start(HOST)
+        self.coordinator.begin()
         self._fill()
         return self
 
