@@ -88,10 +88,13 @@ class Control:
         place: where the worker belongs.
         ledger: the worker's account, told with each beat.
         silence_s: of the job; a worker alone commits nothing without word from the coordinator for so long.
+        leave: ends the process at once, with an exit status.
     """
 
-    def __init__(self, place: Place, ledger: Ledger, silence_s: float) -> None:
-        self.place, self._ledger, self._silence_s = place, ledger, silence_s
+    def __init__(
+        self, place: Place, ledger: Ledger, silence_s: float, leave: Callable[[int], object] = os._exit
+    ) -> None:
+        self.place, self._ledger, self._silence_s, self._leave = place, ledger, silence_s, leave
         self.running = False
         self.mark = 0
         """Moves with the training thread."""
@@ -124,7 +127,7 @@ class Control:
         lines = self._connection.makefile("rb")
         welcome = wire.decode(lines.readline())
         if welcome["kind"] == "dismiss":
-            os._exit(LOST_EXIT)
+            self._leave(LOST_EXIT)
         self.running = welcome["running"]
         self._connection.settimeout(None)
         for target, name in ((lambda: self._listen(lines), "control-listen"), (self._beat, "control-beat")):
@@ -243,7 +246,7 @@ class Control:
         except (OSError, ValueError):
             pass
         if not self._closing.is_set() and self._dismissed is None:
-            os._exit(LOST_EXIT)  # nobody leads this worker any more, and what it did would count for nothing
+            self._leave(LOST_EXIT)  # nobody leads this worker any more, and what it did would count for nothing
 
     def _take(self, message: dict[str, Any]) -> None:
         kind = message["kind"]
@@ -261,7 +264,7 @@ class Control:
                 self.save_wanted = message["reason"]
             elif kind == "dismiss":
                 if not message["graceful"]:
-                    os._exit(LOST_EXIT)
+                    self._leave(LOST_EXIT)
                 self._dismissed = message["reason"]
             if self.broken:
                 severed = self._group

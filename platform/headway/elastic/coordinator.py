@@ -13,7 +13,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -99,6 +99,7 @@ class Coordinator:
         self._step_s = 0.0
         self._stepped = (0, 0.0)
         self._over = False
+        self._server: asyncio.Server | None = None
 
     def start(self, host: str) -> int:
         """Begin to listen; returns the port."""
@@ -112,16 +113,11 @@ class Coordinator:
     def close(self) -> None:
         """Stop; connections are closed."""
 
-        def stop() -> None:
-            for task in self._tasks:
-                task.cancel()
-            for peer in self._peers.values():
-                if peer.writer is not None:
-                    peer.writer.transport.abort()
-            self._loop.call_later(0.05, self._loop.stop)
-
-        self._loop.call_soon_threadsafe(stop)
-        self._thread.join(timeout=5)
+        if self._thread.is_alive():
+            asyncio.run_coroutine_threadsafe(self._stop(), self._loop)
+            self._thread.join(timeout=5)
+        if not self._thread.is_alive():
+            self._loop.close()
 
     # From other threads
 
@@ -134,7 +130,7 @@ class Coordinator:
             peer.node, peer.address, peer.placed_at, peer.heard_at, peer.moved_at = node, address, now, now, now
             self._feed(membership.Placed(worker, node, now))
 
-        self._loop.call_soon_threadsafe(take)
+        self._soon(take)
 
     def spawned(self, worker: str) -> None:
         """A worker's process has begun; from now on it must say hello before long."""
@@ -143,11 +139,11 @@ class Coordinator:
             if worker in self._peers:
                 self._peers[worker].spawned, self._peers[worker].heard_at = True, time.monotonic()
 
-        self._loop.call_soon_threadsafe(take)
+        self._soon(take)
 
     def gone(self, worker: str, cause: str) -> None:
         """A worker could not be started, or Ray says that it is dead."""
-        self._loop.call_soon_threadsafe(self._gone, worker, cause)
+        self._soon(self._gone, worker, cause)
 
     def drained(self, node: str, deadline_s: float) -> None:
         """Notice that a node will be taken away in so many seconds."""
@@ -161,15 +157,32 @@ class Coordinator:
                     # It leaves at the end of a step, and a step may be long.
                     self._feed(membership.Drained(worker, now + deadline_s - 2 * self._step_s, now))
 
-        self._loop.call_soon_threadsafe(take)
+        self._soon(take)
 
     # The loop
 
     async def _start(self, host: str) -> int:
-        server = await asyncio.start_server(self._serve, host, 0, limit=LINE_BYTES)
+        self._server = server = await asyncio.start_server(self._serve, host, 0, limit=LINE_BYTES)
         self._spawn(self._tick())
         port: int = server.sockets[0].getsockname()[1]
         return port
+
+    async def _stop(self) -> None:
+        self._over = True
+        if self._server is not None:
+            self._server.close()
+        for peer in self._peers.values():
+            if peer.writer is not None:
+                peer.writer.transport.abort()
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        self._loop.call_soon(self._loop.stop)
+
+    def _soon(self, call: Callable[..., None], *arguments: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # it is closed, and nobody decides any more
+            self._loop.call_soon_threadsafe(call, *arguments)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -198,8 +211,8 @@ class Coordinator:
             writer.write(wire.encode("welcome", running=running))
             while line := await reader.readline():
                 self._take(worker, peer, wire.decode(line))
-        except (TimeoutError, OSError, ValueError, KeyError):
-            pass
+        except (TimeoutError, OSError, ValueError, KeyError, asyncio.CancelledError):
+            pass  # the last as all is closed; asyncio would print it
         finally:
             writer.transport.abort()
             if worker is not None:
@@ -274,10 +287,12 @@ class Coordinator:
     def _examine(self, now: float) -> None:
         """Whoever is silent or hangs is gone."""
         active = self.membership.active
-        members = set(active.members) if active else set()
+        known = self.membership.workers
+        entered = {w for w, k in known.items() if k.phase in (membership.MEMBER, membership.LEAVING)}
+        members = set(active.members) if active else entered  # while it is broken, they look for each other
         waits = {w: p.waiting for w, p in self._peers.items() if w in members}
         for worker, peer in list(self._peers.items()):
-            if worker not in self.membership.workers:
+            if worker not in known:
                 continue
             silent_s = now - peer.heard_at
             if peer.writer is None:
@@ -290,7 +305,7 @@ class Coordinator:
                 silent_s < self._silence_s or wire.answers(connection, self._silence_s / 2),
                 now - peer.moved_at,
                 peer.waiting,
-                worker in members,
+                worker in members or worker in entered,
             )
             others = any(waiting for other, waiting in waits.items() if other != worker)
             cause = verdict(sign, others, len(members) == 1, self._silence_s, self._hang_s)

@@ -318,16 +318,13 @@ class Run:
             self._thread(self._answer, connection)
 
     def _answer(self, connection: Connection) -> None:
-        with connection:
+        with connection, contextlib.suppress(EOFError, OSError):
             while True:
-                try:
-                    generation, records = connection.recv()
-                except (EOFError, OSError):
-                    return
+                worker, records = connection.recv()
                 with self._lock:
                     if self._closed:
                         return
-                    answer = self._recorder.push(generation, records)
+                    answer = self._recorder.push(worker, records)
                 connection.send(answer)
 
     def _thread(self, target: Callable[..., None], *arguments: Any) -> None:
