@@ -291,9 +291,11 @@ def test_a_coordinator_that_ends_takes_its_workers_along(cluster: Make) -> None:
 
 
 def test_a_drained_worker_leaves_in_good_order(cluster: Make) -> None:
-    here = cluster()
+    here = cluster(leave_s=29.5)  # nobody takes its place: it works until half a second from now
     first, second, third = here.train("w0", "w1", "w2")
     here.coordinator.drained("node-w2", 30.0)
+    wait(lambda: here.of("drain"))
+    assert not first.control.changed
     wait(lambda: first.control.changed and second.control.changed and third.control.changed)
     assert not first.control.broken, "it waits for the end of the step"
     assert not first.group.severed.is_set()
