@@ -104,7 +104,6 @@ class Cluster:
         self.over: list[str | None] = []
         self.coordinator = Coordinator(Policy(**{"lanes": 4, "max": 3, **policy}), silence_s, hang_s, self)
         self.port = self.coordinator.start(HOST)
-        self.coordinator.begin()
         self.workers: list[Worker] = []
 
     def launch(self, worker: str, after_s: float) -> None:
@@ -167,7 +166,7 @@ Make = Callable[..., Cluster]
 
 def test_workers_join_and_all_are_told_to_go(cluster: Make) -> None:
     here = cluster()
-    wait(lambda: here.launched == ["w0", "w1", "w2"])
+    assert here.launched == ["w0", "w1", "w2"]
     workers = here.train("w0", "w1", "w2")
     starts = [w.started[0] for w in workers]
     assert [s.rank for s in starts] == [0, 1, 2]
@@ -292,9 +291,11 @@ def test_a_coordinator_that_ends_takes_its_workers_along(cluster: Make) -> None:
 
 
 def test_a_drained_worker_leaves_in_good_order(cluster: Make) -> None:
-    here = cluster()
+    here = cluster(leave_s=29.5)  # nobody takes its place: it works until half a second from now
     first, second, third = here.train("w0", "w1", "w2")
-    here.coordinator.drained("node-w2", 5.2)  # with more notice it would work on
+    here.coordinator.drained("node-w2", 30.0)
+    wait(lambda: here.of("drain"))
+    assert not first.control.changed
     wait(lambda: first.control.changed and second.control.changed and third.control.changed)
     assert not first.control.broken, "it waits for the end of the step"
     assert not first.group.severed.is_set()

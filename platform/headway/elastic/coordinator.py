@@ -112,7 +112,6 @@ class Coordinator:
 
     def close(self) -> None:
         """Stop; connections are closed."""
-
         if self._thread.is_alive():
             asyncio.run_coroutine_threadsafe(self._stop(), self._loop)
             self._thread.join(timeout=5)
