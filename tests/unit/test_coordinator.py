@@ -104,6 +104,7 @@ class Cluster:
         self.over: list[str | None] = []
         self.coordinator = Coordinator(Policy(**{"lanes": 4, "max": 3, **policy}), silence_s, hang_s, self)
         self.port = self.coordinator.start(HOST)
+        self.coordinator.begin()
         self.workers: list[Worker] = []
 
     def launch(self, worker: str, after_s: float) -> None:
@@ -166,7 +167,7 @@ Make = Callable[..., Cluster]
 
 def test_workers_join_and_all_are_told_to_go(cluster: Make) -> None:
     here = cluster()
-    assert here.launched == ["w0", "w1", "w2"]
+    wait(lambda: here.launched == ["w0", "w1", "w2"])
     workers = here.train("w0", "w1", "w2")
     starts = [w.started[0] for w in workers]
     assert [s.rank for s in starts] == [0, 1, 2]
