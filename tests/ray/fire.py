@@ -161,7 +161,7 @@ class Fire:
 
     def follow(self, enough: Callable[[], bool]) -> None:
         """Wait for a condition, or the run's end if that comes first."""
-        wait_until(lambda: enough() or self.process.poll() is not None, "the run's end", PATIENCE_S)
+        wait_until(lambda: enough() or self.process.poll() is not None, "the run's end", 2 * PATIENCE_S)
 
     def wait_for_members(self, number: int) -> list[dict[str, Any]]:
         """Wait until so many train, and have committed a step; returns them by rank."""

@@ -31,6 +31,8 @@ a node's end; hang blocks the training thread; flip turns one bit of a parameter
 
 SPANS = {"stop": "for", "cut": "for", "drain": "deadline"}
 DEADLINE_S = 5.0
+LASTING_S = 5.0
+"""A node that is cut off for longer is dead to Ray, and its raylet ends when the link is back."""
 RANDOM = ("kill worker", "kill workers", "kill node", "kill all", "stop worker", "drain node", "add node", "cut node")
 """Kinds of fault that `random_faults` draws from; cuts only where links can be cut."""
 
@@ -259,9 +261,13 @@ def random_faults(
         if fault.verb == "add":
             up.append(number)
             number += 1
-        elif fault.target == "node" and (fault.verb in ("kill", "drain") or fault.span_s is None):
+        elif fault.target == "node" and _lasts(fault):
             up.remove(fault.which[0])
     return tuple(faults)
+
+
+def _lasts(fault: Fault) -> bool:
+    return fault.verb in ("kill", "drain") or fault.span_s is None or (fault.verb == "cut" and fault.span_s > LASTING_S)
 
 
 def _possible(kind: str, up: int, links: bool) -> bool:
