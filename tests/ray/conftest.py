@@ -119,6 +119,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         "seed": 3,
         "workers": {"min": 1, "max": 2},
         "checkpoint": {"every_steps": 5},
+        "reproducible": "bitwise",
         "tracking": {"enabled": False},
     }
     (folder / "job.yaml").write_text(yaml.safe_dump(job))
