@@ -115,6 +115,7 @@ class Run:
         self._slots = _Slots(workers.max if places is None else places)
         self._step = _processes.Value("q", 0)
         self._lock = threading.RLock()
+        self._recording = threading.Lock()  # the recorder is an actor elsewhere, and does one thing at a time
         self._over = threading.Event()
         self._port = 0
         self._closed = False
@@ -206,7 +207,7 @@ class Run:
         failed = self._recorder.failure()
         failure = self.failure or (f"{failed['fact']}: {failed['reason']}" if failed else None)
         self._wait_for_results()
-        with self._lock:
+        with self._recording:
             self._closed = True
             self._recorder.finish("failed" if failure else "finished", failure or "", 1.0)
         files = RunFolder(self.folder)
@@ -243,7 +244,8 @@ class Run:
 
     def record(self, event: dict[str, Any]) -> None:
         self.events.append(event)
-        self._recorder.event(event)
+        with self._recording:
+            self._recorder.event(event)
 
     def changed(self, members: list[str]) -> None:
         self.members = members
@@ -280,7 +282,8 @@ class Run:
         except (EOFError, OSError):
             kind, value = "gone", None
         if kind == "raised":
-            self._recorder.fail({"fact": worker, "reason": value})
+            with self._recording:
+                self._recorder.fail({"fact": worker, "reason": value})
         elif kind == "returned":
             self.results[worker] = value
         process.join()
@@ -321,7 +324,7 @@ class Run:
         with connection, contextlib.suppress(EOFError, OSError):
             while True:
                 worker, records = connection.recv()
-                with self._lock:
+                with self._recording:
                     if self._closed:
                         return
                     answer = self._recorder.push(worker, records)
