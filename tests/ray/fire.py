@@ -181,15 +181,16 @@ class Fire:
 
 
 def make_whole(cluster: Cluster, nodes: int) -> None:
-    """Have so many nodes up, and none in any other state, as Ray sees it too."""
-    for node in cluster.nodes:
-        if node.state in ("stopped", "cut"):
-            cluster.kill_node(node.number)
-    while sum(node.state == "up" for node in cluster.nodes) < nodes:
-        cluster.add_node()
+    """Have so many nodes up and no others, as Ray sees it too; one that was cut off for long is up, and dead to Ray."""
 
     def whole() -> bool:
-        up = {node.node_id for node in cluster.nodes if node.state == "up"}
-        return len(up) == nodes and cluster.alive() == up
+        alive = cluster.alive()
+        sound = [node for node in cluster.nodes if node.state == "up" and node.node_id in alive][:nodes]
+        for node in cluster.nodes:
+            if node not in sound:
+                cluster.kill_node(node.number)
+        while len(sound) < nodes:
+            sound.append(cluster.add_node())
+        return cluster.alive() == {node.node_id for node in sound}
 
     wait_until(whole, "Ray counts the nodes that are up, and no others", PATIENCE_S)
