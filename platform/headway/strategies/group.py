@@ -11,6 +11,7 @@ belongs to one generation and goes with it. Two things torch does not give:
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import pickle
@@ -30,6 +31,9 @@ from headway.strategies import PeerLost, exchange
 
 DESCRIPTORS = Path("/proc/self/fd")
 POLL_S = 0.005
+LINGER_S = 0.5
+"""A severed group's collectives end in milliseconds, or never."""
+_GLANCE = timedelta(milliseconds=100)
 
 Sockets = frozenset[tuple[int, str]]
 """File descriptor and inode of each socket."""
@@ -56,23 +60,21 @@ class Group:
     def __init__(self, rank: int, size: int, handle: Any, sockets: Sockets = frozenset(), device: str = "cpu") -> None:
         self.rank, self.size = rank, size
         self._handle, self._sockets, self._device = handle, sockets, device
+        self._severed_at: float | None = None
 
     def all_reduce(self, tensor: torch.Tensor) -> Work:
         """Sum in place."""
-        work: Work = self._handle.allreduce([tensor])
-        return work
+        return self._started(self._handle.allreduce([tensor]))
 
     def all_to_all(
         self, output: torch.Tensor, input: torch.Tensor, output_sizes: Sequence[int], input_sizes: Sequence[int]
     ) -> Work:
         """Flat tensors; sizes in elements, by rank."""
-        work: Work = self._handle.alltoall_base(output, input, list(output_sizes), list(input_sizes))
-        return work
+        return self._started(self._handle.alltoall_base(output, input, list(output_sizes), list(input_sizes)))
 
     def all_gather(self, output: torch.Tensor, input: torch.Tensor) -> Work:
         """Flat tensors; every worker's input has the same size."""
-        work: Work = self._handle._allgather_base(output, input)
-        return work
+        return self._started(self._handle._allgather_base(output, input))
 
     def broadcast(self, tensor: torch.Tensor, source: int) -> None:
         """Give everybody the tensor of rank `source`, in place.
@@ -83,7 +85,7 @@ class Group:
         options = dist.BroadcastOptions()
         options.rootRank, options.rootTensor = source, 0
         with exchange():
-            self._handle.broadcast([tensor], options).wait()
+            self._started(self._handle.broadcast([tensor], options)).wait()
 
     def all_gather_object(self, value: Any) -> list[Any]:
         """Every worker's value by rank; pickled, for small things.
@@ -124,10 +126,11 @@ class Group:
             PeerLost: a worker went away.
         """
         with exchange():
-            self._handle.barrier().wait()
+            self._started(self._handle.barrier()).wait()
 
     def sever(self) -> None:
         """Break every connection, from any thread: collectives fail here and at the peers. Again does nothing more."""
+        self._severed_at = self._severed_at or time.monotonic()
         if self._sockets:
             _shut_down(self._sockets)
         elif self.size > 1:
@@ -137,6 +140,18 @@ class Group:
         """Sever, and let go of torch's object. Collectives raise PeerLost from here on."""
         self.sever()
         self._handle, self._sockets = _Closed(), frozenset()
+
+    def _started(self, work: Any) -> Work:
+        return _Patient(work, self) if self._sockets else work
+
+    def _given_up(self) -> bool:
+        """Whether a collective that has not ended by now never will."""
+        return self._severed_at is not None and time.monotonic() - self._severed_at > LINGER_S
+
+    def _abandon(self, work: Any) -> None:
+        """Keep a collective that never ends, and its group, for good: torch would wait for it to let them go."""
+        for kept in (work, self._handle):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
 
     def _packed(self, value: Any) -> torch.Tensor:
         return torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8).to(self._device)
@@ -190,6 +205,28 @@ def connect(
     if backend == "nccl":
         return Group(rank, size, attempt.made, device="cuda")
     return Group(rank, size, attempt.made, _sockets() - before)
+
+
+class _Patient:
+    """A gloo collective that is waited for while its group holds.
+
+    One that is started in the moment in which the group is severed sometimes never ends, here or at the peers.
+    """
+
+    def __init__(self, work: Any, group: Group) -> None:
+        self._work, self._group = work, group
+
+    def wait(self) -> None:
+        while True:
+            try:
+                self._work.wait(_GLANCE)
+                return
+            except RuntimeError:
+                if self._work.is_completed():
+                    raise
+                if self._group._given_up():
+                    self._group._abandon(self._work)
+                    raise
 
 
 class _Attempt:

@@ -113,7 +113,7 @@ class Run:
         self.results: dict[str, Any] = {}
         self.failure: str | None = None
         self._slots = _Slots(workers.max if places is None else places)
-        self._step = _processes.Value("q", 0)
+        self._step = _processes.Value("q", 0, lock=False)  # a worker killed in it would hold a lock for ever
         self._lock = threading.RLock()
         self._recording = threading.Lock()  # the recorder is an actor elsewhere, and does one thing at a time
         self._over = threading.Event()
@@ -349,8 +349,7 @@ _foremost: Any = None
 def advance(step: int) -> None:
     """For the function of a worker: this many steps are committed."""
     if _foremost is not None:
-        with _foremost:
-            _foremost.value = max(_foremost.value, step)
+        _foremost.value = max(_foremost.value, step)
 
 
 class _Reporter(Reporter):
