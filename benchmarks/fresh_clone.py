@@ -23,7 +23,9 @@ def main() -> None:
         begun = time.monotonic()
         subprocess.run(["make", "demo"], cwd=clone, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         seconds = time.monotonic() - begun
-        run = next((clone / "runs").glob("*/run.json")).parent
+        run = min(
+            (clone / "runs").glob("*/run.json")
+        ).parent  # names end in the time: the one under fire, not the quiet one
         steps = [json.loads(line)["time"] for line in (run / "steps.jsonl").read_text().splitlines()]
         evaluations = json.loads((run / "run.json").read_text())["metrics"]
     keep(

@@ -131,10 +131,7 @@ def train(config: dict[str, Any]) -> None:
     checkpoint = get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as saved:
-            state = torch.load(Path(saved) / "state.pt")
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        step = state["step"]
+            step = workload.take(torch.load(Path(saved) / "state.pt"), model, optimizer)
     parallel = prepare_model(model)
     while True:
         rows = workload.share(step, rank, size)
@@ -149,8 +146,7 @@ def train(config: dict[str, Any]) -> None:
                 report({"step": step})
                 continue
             with tempfile.TemporaryDirectory() as fresh:
-                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-                torch.save(state, Path(fresh) / "state.pt")
+                torch.save(workload.state(model, optimizer, step), Path(fresh) / "state.pt")
                 report({"step": step}, checkpoint=Checkpoint.from_directory(fresh))
 
 

@@ -52,7 +52,7 @@ class Torchft:
         self.groups[node].kill()
 
     def cut_node(self, node: str) -> None:
-        raise NotImplementedError
+        raise NotImplementedError("see `measure`: no node of its own to cut off")
 
     def close(self) -> None:
         for process in (*self.groups.values(), self.lighthouse):

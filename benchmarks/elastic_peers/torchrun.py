@@ -70,7 +70,7 @@ class Torchrun:
         agent.kill()
 
     def cut_node(self, node: str) -> None:
-        raise NotImplementedError
+        raise NotImplementedError("see `measure`: no node of its own to cut off")
 
     def close(self) -> None:
         for agent in self.agents.values():
@@ -102,10 +102,7 @@ def train(folder: Path, parameters: int, seed: int, node: str) -> None:
     optimizer = workload.optimizer(model)
     checkpoint, step = folder / "checkpoint.pt", 0
     if checkpoint.exists():
-        state = torch.load(checkpoint)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        step = state["step"]
+        step = workload.take(torch.load(checkpoint), model, optimizer)
     parallel = torch.nn.parallel.DistributedDataParallel(model)
     while True:
         rows = workload.share(step, rank, size)
@@ -116,8 +113,7 @@ def train(folder: Path, parameters: int, seed: int, node: str) -> None:
         log.committed(name[0], size, step)
         step += 1
         if rank == 0 and step % workload.CHECKPOINT_EVERY == 0:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-            torch.save(state, folder / "checkpoint.new")
+            torch.save(workload.state(model, optimizer, step), folder / "checkpoint.new")
             (folder / "checkpoint.new").replace(checkpoint)
 
 

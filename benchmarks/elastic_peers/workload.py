@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,18 @@ class Samples:
         rows = torch.tensor(numbers) % TABLE
         time.sleep(SECONDS_PER_ROW * len(numbers))
         return nn.functional.cross_entropy(model(self.inputs[rows]), self.labels[rows])
+
+
+def state(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> dict[str, Any]:
+    """What a checkpoint holds."""
+    return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+
+
+def take(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Go on from a checkpoint; returns its step."""
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])
 
 
 def share(step: int, rank: int, size: int) -> list[int]:

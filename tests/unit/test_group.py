@@ -8,6 +8,7 @@ import socket
 import statistics
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch.distributed as dist
 
 from headway.errors import BadInput
 from headway.strategies import PeerLost
-from headway.strategies.group import DESCRIPTORS, Group, connect
+from headway.strategies.group import DESCRIPTORS, LINGER_S, Group, connect
 from headway.testing.workers import die, run
 
 
@@ -288,3 +289,31 @@ def others_sockets(group: Group, folder: str) -> None:
 
 def test_other_sockets_are_left_alone(tmp_path: Path) -> None:
     run(others_sockets, 2, tmp_path, str(tmp_path))
+
+
+class Unending:
+    """A collective as gloo sometimes leaves it behind: it neither ends nor fails."""
+
+    def wait(self, limit: timedelta) -> None:
+        time.sleep(limit.total_seconds() / 10)
+        raise RuntimeError("Wait timeout")
+
+    def is_completed(self) -> bool:
+        return False
+
+
+class Stuck:
+    """Stands for torch's process group."""
+
+    def allreduce(self, tensors: list[torch.Tensor]) -> Unending:
+        return Unending()
+
+
+def test_a_collective_that_never_ends_holds_nobody_up_once_its_group_is_severed() -> None:
+    group = Group(0, 2, Stuck(), frozenset({(-1, "socket:[0]")}))
+    work = group.all_reduce(torch.ones(1))
+    threading.Timer(0.3, group.sever).start()
+    begun = time.monotonic()
+    with pytest.raises(RuntimeError):
+        work.wait()
+    assert 0.3 + LINGER_S <= time.monotonic() - begun < 5.0, "it waits while the group holds, and no longer"

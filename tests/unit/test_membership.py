@@ -205,7 +205,7 @@ def test_a_drained_worker_works_on_and_leaves_between_two_steps_in_time():
     m.step(Arrived("w0", number, 9, 0, 56.0))
     go, dismiss = m.step(Arrived("w2", number, 9, 0, 56.0))
     assert isinstance(go, Go)
-    assert dismiss == Dismiss("w1", "the others go on without it")
+    assert dismiss == Dismiss("w1", "the others go on without it", graceful=True)
 
 
 def test_a_drained_worker_leaves_as_soon_as_it_is_replaced():

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-RESULTS = Path("benchmarks/results/elasticity.json")
-
 
 def simulate(
     trace: Annotated[Path | None, typer.Argument(help="A recorded trace: CSV of nodes, or JSON of faults.")] = None,
@@ -22,7 +20,9 @@ def simulate(
     notice: Annotated[float, typer.Option(min=0.0, help="Seconds of notice before a node goes.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
     drills: Annotated[int, typer.Option(min=0, help="Random drills instead of a trace, one for each seed.")] = 0,
-    costs: Annotated[Path | None, typer.Option(help="JSON of costs in seconds.")] = None,
+    costs: Annotated[
+        Path | None, typer.Option(help="JSON of costs in seconds, or the results of benchmarks/elasticity.py.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw a picture to this file.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -42,7 +42,7 @@ def simulate(
     if drills:
         _drill(drills, seed, json)
         return
-    prices = pricing.load(costs) if costs else pricing.measured(RESULTS)
+    prices = pricing.load(costs)
     found = traces.read(trace, seed) if trace else traces.generate(generate or "", workers or 64, seed, hours)
     result = comparing.compare(found, prices, tuple(policy or comparing.POLICIES), workers, lanes, notice)
     if plot:

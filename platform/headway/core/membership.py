@@ -244,10 +244,11 @@ class Pause:
 
 @dataclass(frozen=True)
 class Dismiss:
-    """End a worker's process and free its place."""
+    """End a worker's process and free its place; graceful: it has handed over, and may finish what it writes."""
 
     worker: str
     reason: str
+    graceful: bool = False
 
 
 @dataclass(frozen=True)
@@ -413,7 +414,7 @@ class Membership:
         actions: list[Action] = [Go(generation, source, positions, reason)]
         for m in [m for m, w in self.workers.items() if w.phase == LEAVING and m not in generation.members]:
             del self.workers[m]
-            actions.append(Dismiss(m, "the others go on without it"))
+            actions.append(Dismiss(m, "the others go on without it", graceful=True))
         return actions + self._consider(event.at)
 
     def _on_committed(self, event: Committed) -> list[Action]:

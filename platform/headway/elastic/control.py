@@ -112,7 +112,6 @@ class Control:
         self._dismissed: str | None = None
         self._leased_at = time.monotonic()
         self._closing = threading.Event()
-        self._threads: list[threading.Thread] = []
 
     def connect(self, facts: dict[str, Any]) -> None:
         """Say hello; raises OSError if nobody is there.
@@ -123,7 +122,7 @@ class Control:
         self._connection = socket.create_connection((self.place.host, self.place.port), timeout=CONNECT_S)
         self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         age_s = self._ledger.age(time.monotonic())
-        self._send("hello", worker=self.place.worker, token=self.place.token, age_s=age_s, **facts)
+        self.tell("hello", worker=self.place.worker, token=self.place.token, age_s=age_s, **facts)
         lines = self._connection.makefile("rb")
         welcome = wire.decode(lines.readline())
         if welcome["kind"] == "dismiss":
@@ -131,15 +130,15 @@ class Control:
         self.running = welcome["running"]
         self._connection.settimeout(None)
         for target, name in ((lambda: self._listen(lines), "control-listen"), (self._beat, "control-beat")):
-            thread = threading.Thread(target=target, name=name, daemon=True)
-            thread.start()
-            self._threads.append(thread)
+            threading.Thread(target=target, name=name, daemon=True).start()
 
     # For the training thread
 
     def tell(self, kind: str, **fields: Any) -> None:
-        """Send a message."""
-        self._send(kind, **fields)
+        """Send a message; raises OSError if nobody leads any more."""
+        assert self._connection is not None
+        with self._sending:
+            self._connection.sendall(wire.encode(kind, **fields))
 
     @property
     def changed(self) -> bool:
@@ -203,15 +202,14 @@ class Control:
                     on_pause()
                     continue
                 arrived = news.number
-                self._send("arrived", generation=news.number, step=step, exchanges=exchanges)
+                self.tell("arrived", generation=news.number, step=step, exchanges=exchanges)
         finally:
             self.waiting = False
             self.mark += 1
 
     def _waits(self, news: News, saved: int) -> bool:
-        if self.place.worker in news.members:
-            return False
-        return not (news.save and saved != news.number)
+        """Whether this worker has nothing to answer to the news."""
+        return self.place.worker not in news.members and not (news.save and saved != news.number)
 
     def leased(self) -> bool:
         """Whether the coordinator was heard of lately: a worker alone must not commit if it may have been given up."""
@@ -282,7 +280,7 @@ class Control:
     def _beat(self) -> None:
         while not self._closing.wait(BEAT_S):
             try:
-                self._send(
+                self.tell(
                     "beat",
                     mark=self.mark,
                     waiting=self.waiting,
@@ -292,8 +290,3 @@ class Control:
                 )
             except OSError:
                 return  # the listening thread sees the same, and acts
-
-    def _send(self, kind: str, **fields: Any) -> None:
-        assert self._connection is not None
-        with self._sending:
-            self._connection.sendall(wire.encode(kind, **fields))

@@ -89,7 +89,8 @@ class Coordinator:
         self.token = secrets.token_hex(16)
         self._silence_s, self._hang_s, self._effects = silence_s, hang_s, effects
         self._peers: dict[str, _Peer] = {}
-        self._closed: list[dict[str, float]] = []
+        self._closed: dict[str, float] = {}
+        """The account of all workers that went."""
         self._went: dict[str, _Peer] = {}
         self._pace = Pace()
         self._loop = asyncio.new_event_loop()
@@ -274,14 +275,14 @@ class Coordinator:
             stalled = now - slept > STALL_S and not stalled
             if now - leased >= LEASE_S:
                 leased = now
-                for peer in self._peers.values():
-                    _write(peer, wire.encode("lease"))
+                self._send_all("lease")
             if not stalled:
                 self._examine(now)
             if now - looked >= LOOK_S:
                 looked = now
                 self._look(now)
             self._feed(membership.Tick(now))
+            self._show()
 
     def _examine(self, now: float) -> None:
         """Whoever is silent or hangs is gone."""
@@ -330,14 +331,13 @@ class Coordinator:
         """Seconds by cause of all workers so far; they add up to the sum of the times that they held a place."""
         now = time.monotonic()
         running = [ledger.closed(_booked(p), now - p.placed_at, lost=False) for p in self._peers.values()]
-        return ledger.total([*self._closed, *running])
+        return ledger.total([self._closed, *running])
 
     # The decisions
 
     def _feed(self, event: membership.Event) -> None:
         try:
             self._do(self.membership.step(event))
-            self._show()
         except Exception as error:  # a run that nobody leads must not look alive
             logger.exception("the coordinator failed at %s", event)
             self._over = True
@@ -380,14 +380,15 @@ class Coordinator:
     def _go(self, action: membership.Go) -> None:
         generation = action.generation
         nodes = [self._peers[w].node for w in generation.members]
-        message = {
-            "number": generation.number,
-            "source": generation.members.index(action.source) if action.source else None,
-            "positions": action.positions,
-            "nodes": nodes,
-        }
+        line = wire.encode(
+            "go",
+            number=generation.number,
+            source=generation.members.index(action.source) if action.source else None,
+            positions=action.positions,
+            nodes=nodes,
+        )
         for worker in generation.members:
-            _write(self._peers[worker], wire.encode("go", **message))
+            _write(self._peers[worker], line)
         self._record(
             "generation",
             generation=generation.number,
@@ -404,12 +405,11 @@ class Coordinator:
         if peer is None:
             self._effects.dismiss(action.worker)
             return
-        drained = action.worker not in self.membership.workers and action.reason.startswith("the others go on")
-        account = ledger.closed(_booked(peer), time.monotonic() - peer.placed_at, lost=not drained)
-        self._closed.append(account)
+        account = ledger.closed(_booked(peer), time.monotonic() - peer.placed_at, lost=not action.graceful)
+        self._closed = ledger.total([self._closed, account])
         self._went[action.worker] = peer
-        _write(peer, wire.encode("dismiss", graceful=drained, reason=action.reason))
-        if drained and peer.writer is not None:
+        _write(peer, wire.encode("dismiss", graceful=action.graceful, reason=action.reason))
+        if action.graceful and peer.writer is not None:
             self._spawn(self._see_off(action.worker, peer))
             return
         if peer.writer is not None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
     from headway.checkpoint.folder import Checkpoint
+    from headway.strategies.group import Group
 
     Schedule = Callable[[Optimizer, int], LRScheduler | None]
 
@@ -264,9 +265,7 @@ class Session:
             self.strategy = None
         while True:
             members.let_go()
-            start = members.meet(
-                self.step if self._entered else -1, self.exchanges, self._pause, lambda c: self._spend(c)
-            )
+            start = members.meet(self.step if self._entered else -1, self.exchanges, self._pause, self._spend)
             context.ledger.switch("regroup", now())
             led = self._entered and members.rank == 0
             context.trouble("regroup", self.model, self.step)
@@ -276,21 +275,24 @@ class Session:
                 break
             except PeerLost as error:
                 members.lost(error)
-        self.strategy = create(
-            self.job.strategy,
-            self.model,
-            reproducible=self.job.reproducible,
-            lanes=self.job.lanes,
-            tail=self.tail.size,
-            changes=self.buffers.size,
-            group=members.group,
-        )
+        self.strategy = self._strategy_for(members.group)
         self._news, self._first = False, True
         context.reporter.enter(leads=members.rank == 0)
         if members.rank == 0 and not led:
             self._lead()
         self._sweep()
         context.ledger.switch(before if before != "idle" else "compute", now())
+
+    def _strategy_for(self, group: Group | None) -> Strategy:
+        return create(
+            self.job.strategy,
+            self.model,
+            reproducible=self.job.reproducible,
+            lanes=self.job.lanes,
+            tail=self.tail.size,
+            changes=self.buffers.size,
+            group=group,
+        )
 
     def _sweep(self) -> None:
         """Let go of the group before at once: an exception's traceback may hold its sockets and threads in a cycle.

@@ -10,7 +10,7 @@ import torch
 from headway.elastic import batches, replicas, transfer, update
 from headway.elastic.members import now
 from headway.errors import BadInput
-from headway.strategies import PeerLost, create
+from headway.strategies import PeerLost
 
 if TYPE_CHECKING:
     from headway.elastic.session import Session
@@ -166,15 +166,7 @@ class Step:
         allocated at the first step is done here, where nobody waits for it."""
         session = self._session
         before = transfer.copied(session._snapshot())
-        session.strategy = create(
-            session.job.strategy,
-            session.model,
-            reproducible=session.job.reproducible,
-            lanes=session.job.lanes,
-            tail=session.tail.size,
-            changes=session.buffers.size,
-            group=None,
-        )
+        session.strategy = session._strategy_for(None)
         self._mine = [self._fullest]
         session.strategy.begin(self._mine)
         session.buffers.begin()

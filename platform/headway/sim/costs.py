@@ -49,7 +49,9 @@ class Costs:
 
 
 def load(path: Path | None) -> Costs:
-    """The defaults, with what a file says in their place: an object of them, or one that has it under `costs`.
+    """The defaults, with what a file says in their place.
+
+    It is an object of them, one that has it under `costs`, or the results of benchmarks/elasticity.py.
 
     Raises:
         BadInput: the file cannot be read, or names a cost that there is not, or a value that is no number.
@@ -60,6 +62,8 @@ def load(path: Path | None) -> Costs:
         found: Any = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise BadInput(f"the costs {path} cannot be read", str(error), "Name a file with a JSON object.") from error
+    if isinstance(found, dict) and "faults" in found:
+        return replace(Costs(), **_measured(found["faults"]))  # type: ignore[arg-type]
     values = found.get("costs", found) if isinstance(found, dict) else found
     known = {f.name for f in fields(Costs)}
     if not isinstance(values, dict) or not set(values) <= known:
@@ -79,15 +83,8 @@ MEASURED = {
 """Which cost is the median of which fault's `resume_s`, and whose."""
 
 
-def measured(results: Path) -> Costs:
-    """The costs that benchmarks/elasticity.py has measured, where it has; otherwise the defaults."""
-    try:
-        faults = json.loads(results.read_text())["faults"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return Costs()
-    found = {}
-    for cost, (fault, peer) in MEASURED.items():
-        seconds = (faults.get(fault, {}).get(peer) or {}).get("resume_s")
-        if seconds:
-            found[cost] = float(seconds["median"])
-    return replace(Costs(), **found)  # type: ignore[arg-type]
+def _measured(faults: dict[str, Any]) -> dict[str, float]:
+    medians = {
+        cost: (faults.get(fault, {}).get(peer) or {}).get("resume_s") for cost, (fault, peer) in MEASURED.items()
+    }
+    return {cost: float(seconds["median"]) for cost, seconds in medians.items() if seconds}

@@ -11,7 +11,16 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from headway.strategies.flat import Departures, Place, came_twice, changed_between_lanes, drop_unused, layouts, places
+from headway.strategies.flat import (
+    Departures,
+    Place,
+    came_twice,
+    changed_between_lanes,
+    drop_unused,
+    layouts,
+    let_go,
+    places,
+)
 from headway.strategies.flight import Flight
 from headway.strategies.group import Group
 
@@ -82,12 +91,7 @@ class AllReduce:
         return summed, changes
 
     def close(self) -> None:
-        if self._flight is not None:
-            self._flight.drop()
-        for hook in self._hooks:
-            hook.remove()
-        for parameter in self._parameters:
-            parameter.grad = None
+        let_go(self._flight, self._hooks, self._parameters)
 
     def _exchange(self, flight: Flight, whole: torch.Tensor) -> torch.Tensor:
         room = self._buffers[-1][self._layouts[-1].extra]

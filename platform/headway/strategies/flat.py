@@ -10,11 +10,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from headway.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
+
+    from headway.strategies.flight import Flight
 
 BUCKET_BYTES = 25 * 2**20  # torch DDP's default
 FIRST_BUCKET_BYTES = 2**20  # small, so that the first message leaves early; also DDP's default
@@ -162,6 +168,16 @@ def drop_unused(parameters: list[nn.Parameter], used: torch.Tensor) -> None:
     for parameter, count in zip(parameters, used.tolist(), strict=True):
         if not count:
             parameter.grad = None
+
+
+def let_go(flight: Flight | None, hooks: list[RemovableHandle], parameters: list[nn.Parameter]) -> None:
+    """Leave the model as it was, with nothing under way."""
+    if flight is not None:
+        flight.drop()
+    for hook in hooks:
+        hook.remove()
+    for parameter in parameters:
+        parameter.grad = None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from headway.strategies.flat import (
     changed_between_lanes,
     drop_unused,
     layouts,
+    let_go,
     places,
 )
 from headway.strategies.flight import Flight
@@ -147,12 +148,7 @@ class Tree:
         return summed, result.changes.to("cpu", copy=True)
 
     def close(self) -> None:
-        if self._flight is not None:
-            self._flight.drop()
-        for hook in self._hooks:
-            hook.remove()
-        for parameter in self._parameters:
-            parameter.grad = None
+        let_go(self._flight, self._hooks, self._parameters)
 
     def _hook(self, place: Place) -> Callable[[torch.Tensor], None]:
         def ready(parameter: torch.Tensor) -> None:
