@@ -3,19 +3,22 @@
     python benchmarks/elasticity.py [--repeats 5] [--faults worker-killed,join] [--peers ours,torchft] [--parameters N]
 
 All train the same model on the same numbered samples (elastic_peers/workload.py), and are measured by turns, so that a
-noisy machine is noisy for all of them. `load` beside each repeat says how noisy it was. About an hour and a half.
+noisy machine is noisy for all of them. `load` beside each repeat says how noisy it was. About an hour and a half; a
+fault that is not measured this time keeps its figures in the results.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import statistics
+import time
 from importlib import import_module
 from typing import Any
 
 from elastic_peers.faults import FAULTS
-from measure import keep, summary
+from measure import RESULTS, keep, summary
 
 PEERS = {
     "ours": "Headway",
@@ -98,10 +101,11 @@ def main() -> None:
     peers = options.peers.split(",")
     if not set(chosen) <= set(FAULTS) or not set(peers) <= set(PEERS):
         parser.error(f"faults are {', '.join(FAULTS)} (with dashes); peers are {', '.join(PEERS)}")
-    found: dict[str, dict[str, Any]] = {}
+    results = RESULTS / f"{options.name}.json"
+    found: dict[str, dict[str, Any]] = json.loads(results.read_text())["faults"] if results.exists() else {}
     for fault in chosen:
         figures = measured(fault, peers, options.repeats, options.parameters, options.seed)
-        found[fault] = {**figures, "ratios": ratios(figures)}
+        found[fault] = {**figures, "ratios": ratios(figures), "when": time.strftime("%Y-%m-%d")}
         what = f"{options.parameters:,} parameters, 2 workers, global batch 64, {options.repeats} repeats"
         keep(options.name, {"what": what, "parameters": options.parameters, "faults": found})  # as far as it got
     print(table(found))
