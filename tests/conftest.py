@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -15,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
 
-from headway.data.manifest import Manifest, Shard, schema_of, write
+from headway.data.manifest import Manifest, schema_of, write
+from headway.data.writer import shard_of
 
 # The same examples on every machine, and no clock: the machine may be busy with other work.
 settings.register_profile("house", deadline=None, max_examples=60, derandomize=True)
@@ -58,8 +58,7 @@ def make_dataset(folder: Path, *shards: tuple[int, ...]) -> Path:
         with pq.ParquetWriter(path, tables[0].schema) as file:
             for table in tables:
                 file.write_table(table)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        done.append(Shard(path.name, sum(groups), path.stat().st_size, digest, groups))
+        done.append(shard_of(path))
     size = sum(shard.bytes for shard in done)
     write(folder, Manifest("rows", "test", first, size, schema_of(pq.read_schema(path)), tuple(done)))
     return folder

@@ -6,7 +6,16 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from headway.core.schedules import SCHEDULES
 from headway.errors import BadInput, nearest
@@ -16,7 +25,6 @@ STRATEGIES = ("all_reduce",)
 
 Count = Annotated[int, Field(ge=1)]
 _SCIENTIFIC = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
 class _Section(BaseModel):
@@ -33,13 +41,89 @@ class _Section(BaseModel):
         return value
 
 
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def _bytes(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?i?)b?\s*", value.lower())
+    if match is None or match[2] not in _UNITS:
+        raise ValueError("write bytes as a number or with a unit, like 512MiB or 2GiB")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+Bytes = Annotated[int, Field(ge=1), BeforeValidator(_bytes)]
+
+
+class Source(_Section):
+    """One part of a mixture."""
+
+    path: str
+    """Folder of Parquet shards with a manifest.json."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Its share of the rows, in relation to the other parts' weights."""
+    version: Count | None = None
+    """Version of its manifest; the newest when the run begins."""
+
+
+class Sampling(_Section):
+    """Which rows come how often. Without `by` and `bucket`, each once an epoch."""
+
+    by: str | None = None
+    """Column of classes, or with `weights: column` of the rows' weights; the label where not given."""
+    weights: Literal["uniform", "balanced", "column"] | dict[str, Annotated[float, Field(ge=0)]] = "uniform"
+    """uniform; balanced: each class comes equally often; by class; or column: `by` holds each row's weight."""
+    replacement: bool = True
+    """Draw rows with replacement."""
+    rows: Count | None = None
+    """Rows drawn for an epoch; as many as there are when not given."""
+    stratify: bool = False
+    """Give every lane the classes in the same proportions."""
+    bucket: str | None = None
+    """Column of lengths: rows of like length come in one batch."""
+    buckets: Count = 16
+    """Batches' worth of rows that are sorted by length together."""
+
+
+class Cache(_Section):
+    """Row groups of object stores, kept on the node's disk and shared by its workers."""
+
+    folder: str | None = None
+    """Where; in the system's folder for temporary files when not given."""
+    bytes: Bytes = 10 * 2**30
+    """The most that is kept."""
+
+
+class Store(_Section):
+    """How object stores are spoken to. Keys come from the environment, as the store's own tools take them."""
+
+    endpoint: str | None = None
+    """URL of an S3 service that is not Amazon's."""
+    region: str | None = None
+    """Of the bucket."""
+    anonymous: bool = False
+    """Sign nothing."""
+    retries: Annotated[int, Field(ge=0)] = 8
+    """How often a request is tried again, with growing, random pauses."""
+    timeout_s: Annotated[float, Field(gt=0)] = 20.0
+    """Seconds after which a request is given up."""
+    hedge: bool = True
+    """Ask a second time when an answer takes much longer than usual, and take the first that comes."""
+
+
 class Data(_Section):
     """Where the samples come from. Paths are relative to the job's file; `headway data prepare` makes such folders."""
 
-    train: str
-    """Folder of Parquet shards with a manifest.json."""
+    train: str | Annotated[list[Source], Field(min_length=1)]
+    """Folder of Parquet shards with a manifest.json, here or in an object store (s3://, gs://, az://); or a list of
+    several that are mixed, each with `path`, `weight` and `version`."""
     validation: str | None = None
-    """The same, for evaluation."""
+    """One folder, for evaluation."""
+    version: Count | None = None
+    """Version of the training set's manifest; the newest when the run begins, and that one when it is resumed."""
+    mixture_epoch: Literal["smallest", "largest"] | Count = "largest"
+    """When an epoch of a mixture ends: with the first or the last of its parts, or after so many rows."""
     columns: Annotated[list[str], Field(min_length=1)] | None = None
     """Columns to read; all when not given."""
     shuffle: bool = True
@@ -48,6 +132,31 @@ class Data(_Section):
     """Row groups held in memory by all lanes together; rows are permuted within each lane's share."""
     eval_batch: Count | None = None
     """Rows per batch in evaluation; the lane batch when not given."""
+    reader: Literal["direct", "ray"] = "direct"
+    """direct: each worker reads and transforms its lanes' rows. ray: Ray Data does, on any node's free CPUs."""
+    prefetch: Bytes = 256 * 2**20
+    """Bytes of rows that a worker reads ahead of the training."""
+    read_threads: Count = 2
+    """Threads per worker that read and transform ahead."""
+    check_digests: bool = True
+    """Whether row groups are compared with the manifest's digests as they are read."""
+    on_bad_data: Literal["fail", "quarantine"] = "fail"
+    """What becomes of rows that cannot be read or are not as the manifest says: the run ends, or they are set aside."""
+    quarantine_limit: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Share of the rows that may be set aside before the run ends."""
+    no_nulls: list[str] = Field(default_factory=list)
+    """Columns in which nulls and NaN are bad data."""
+    sampling: Sampling = Field(default_factory=lambda: Sampling())
+    """Which rows come how often."""
+    cache: Cache = Field(default_factory=lambda: Cache())
+    """Row groups of object stores, kept on the node's disk."""
+    store: Store = Field(default_factory=lambda: Store())
+    """How object stores are spoken to."""
+
+    @property
+    def sources(self) -> list[Source]:
+        """The parts of the training set: one, or those of the mixture."""
+        return [Source(path=self.train, version=self.version)] if isinstance(self.train, str) else self.train
 
 
 class Workers(_Section):
@@ -61,7 +170,7 @@ class Workers(_Section):
     """CPU cores, and torch threads, per worker."""
     gpus: Annotated[float, Field(ge=0)] = 0
     """GPUs per worker."""
-    memory: int | None = None
+    memory: Bytes | None = None
     """Bytes of memory reserved per worker, as a number or like 2GiB; none reserved when not given."""
     silence_s: Annotated[float, Field(ge=0.5)] = 2.0
     """Seconds of silence after which a worker whose machine does not answer is given up (twice that if it answers)."""
@@ -69,23 +178,6 @@ class Workers(_Section):
     """Seconds after which a worker that keeps the others waiting without getting on is given up."""
     slow: Literal["report", "rebalance", "replace"] = "report"
     """What is done about a worker that is slower than the others: nothing but to say so, fewer lanes, or a new one."""
-
-    @field_validator("memory", mode="before")
-    @classmethod
-    def _bytes(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?i?)b?\s*", value.lower())
-        if match is None or match[2] not in _UNITS:
-            raise ValueError("write bytes as a number or with a unit, like 512MiB or 2GiB")
-        return int(float(match[1]) * _UNITS[match[2]])
-
-    @field_validator("memory")
-    @classmethod
-    def _some(cls, value: int | None) -> int | None:
-        if value is not None and value < 1:
-            raise ValueError("must be at least 1 byte")
-        return value
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -300,9 +392,16 @@ def anchor(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
     tree = dict(tree)
     data = tree.get("data")
     if isinstance(data, dict):
-        paths = {
+        paths: dict[str, Any] = {
             k: _absolute(v, folder) for k, v in data.items() if k in ("train", "validation") and isinstance(v, str)
         }
+        if isinstance(data.get("train"), list):
+            paths["train"] = [
+                {**part, "path": _absolute(part["path"], folder)}
+                if isinstance(part, dict) and isinstance(part.get("path"), str)
+                else part
+                for part in data["train"]
+            ]
         tree["data"] = {**data, **paths}
     task = tree.get("task")
     if isinstance(task, str):

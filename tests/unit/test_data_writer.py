@@ -108,7 +108,11 @@ def test_force_replaces_a_dataset_whole(tmp_path: Path) -> None:
         write_dataset(staged, [table(20)], name="set", source="test")
     found = manifests.load(tmp_path / "set")
     manifests.verify(tmp_path / "set", found)
-    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["manifest.json", "shard-00000.parquet"]
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == [
+        "manifest-000001.json",
+        "manifest.json",
+        "shard-00000.parquet",
+    ]
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 

@@ -66,7 +66,7 @@ def test_digest_is_of_the_data_alone(dataset: Path) -> None:
 
 def test_writing_leaves_no_temporary(dataset: Path) -> None:
     manifests.write(dataset, manifests.load(dataset))
-    assert sorted(path.suffix for path in dataset.iterdir()) == [".json", *[".parquet"] * 4]
+    assert sorted(path.suffix for path in dataset.iterdir()) == [".json", ".json", *[".parquet"] * 4]
 
 
 def test_no_folder(tmp_path: Path) -> None:
@@ -96,8 +96,8 @@ def test_unreadable_manifest(tmp_path: Path) -> None:
         ("{", "is not JSON"),
         ('"\udcff', "is not JSON"),
         ("[]", "has format None"),
-        ('{"format": "headway-dataset/99"}', "this Headway reads 'headway-dataset/1'"),
-        ('{"format": "headway-dataset/1"}', "is damaged"),
+        ('{"format": "headway-dataset/99"}', "this Headway reads 'headway-dataset/2'"),
+        ('{"format": "headway-dataset/2"}', "is damaged"),
     ],
 )
 def test_not_a_manifest(tmp_path: Path, text: str, fact: str) -> None:

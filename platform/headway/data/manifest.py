@@ -1,7 +1,8 @@
-"""The manifest of a dataset: which Parquet shards it has, how many rows and row groups each, and their digests.
+"""The manifest of a dataset: which Parquet shards it has, where each row group lies, and the digests of all.
 
-A dataset is a folder of `shard-00000.parquet`, ... and one `manifest.json`, written last: a folder without it is not a
-dataset, so whatever was interrupted can never be taken for finished.
+A dataset is a folder, or a place in an object store, of `shard-00000.parquet`, ... and one `manifest.json`, written
+last: a folder without it is not a dataset, so whatever was interrupted can never be taken for finished. Shards never
+change. Appending adds shards and makes a new version of the manifest; each stays readable as `manifest-000001.json`.
 """
 
 from __future__ import annotations
@@ -21,22 +22,56 @@ from headway.errors import BadData
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 FILE = "manifest.json"
-FORMAT = "headway-dataset/1"
+FORMAT = "headway-dataset/2"
 MAKE = "Make it with `headway data get NAME` or `headway data prepare SRC DST`."
 REMAKE = "Make the dataset again with `headway data get` or `headway data prepare` and --force."
 
 
 @dataclass(frozen=True)
+class RowGroup:
+    """One row group: its rows, and the bytes of the file in which all its columns lie.
+
+    Args:
+        rows: in it.
+        offset: of the first byte.
+        bytes: from there.
+        xxh3: XXH3-128 of these bytes in hex, checked as they are read. Unlike the shard's SHA-256 it does not protect
+            from malice, but costs a tenth.
+    """
+
+    rows: int
+    offset: int
+    bytes: int
+    xxh3: str
+
+
+@dataclass(frozen=True)
 class Shard:
-    """One Parquet file: its name within the folder, rows, size in bytes, SHA-256 in hex, and rows of each row group."""
+    """One Parquet file.
+
+    Args:
+        path: its name within the folder.
+        rows: in it.
+        bytes: its size.
+        sha256: of the file, in hex.
+        row_groups: in their order.
+        footer: XXH3-128 in hex of all that follows the last row group.
+    """
 
     path: str
     rows: int
     bytes: int
     sha256: str
-    row_groups: tuple[int, ...]
+    row_groups: tuple[RowGroup, ...]
+    footer: str
+
+    @property
+    def footer_offset(self) -> int:
+        """Where the last row group ends."""
+        return self.row_groups[-1].offset + self.row_groups[-1].bytes
 
 
 @dataclass(frozen=True)
@@ -55,6 +90,8 @@ class Manifest:
         created: UTC, ISO 8601.
         headway_version: what wrote it.
         categories: by column of integer codes, the names they stand for: code i is names[i].
+        version: 1, and one more with each append.
+        made: how it was made: options of `prepare`, by version.
     """
 
     name: str
@@ -68,11 +105,13 @@ class Manifest:
     created: str = ""
     headway_version: str = ""
     categories: dict[str, list[str]] = field(default_factory=dict, hash=False)
+    version: int = 1
+    made: dict[str, Any] = field(default_factory=dict, hash=False)
 
     @cached_property
     def groups(self) -> tuple[int, ...]:
         """Rows of every row group, in order over the shards."""
-        return tuple(rows for shard in self.shards for rows in shard.row_groups)
+        return tuple(group.rows for shard in self.shards for group in shard.row_groups)
 
     def locate(self, group: int) -> tuple[Shard, int]:
         """The shard that holds row group number `group` of the dataset, and the group's number in that shard.
@@ -97,9 +136,16 @@ class Manifest:
             "schema": self.schema,
             "label": self.label,
             "categories": self.categories,
-            "shards": [(s.path, s.rows, s.bytes, s.sha256, s.row_groups) for s in self.shards],
+            "shards": [(s.path, s.rows, s.bytes, s.sha256, [g.rows for g in s.row_groups]) for s in self.shards],
         }
         return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def span(meta: pq.RowGroupMetaData) -> tuple[int, int]:
+    """The bytes of a Parquet file in which a row group's columns lie: [start, stop)."""
+    columns = [meta.column(i) for i in range(meta.num_columns)]
+    starts = [c.data_page_offset if c.dictionary_page_offset is None else c.dictionary_page_offset for c in columns]
+    return min(starts), max(s + c.total_compressed_size for s, c in zip(starts, columns, strict=True))
 
 
 def schema_of(schema: pa.Schema) -> tuple[tuple[str, str], ...]:
@@ -107,14 +153,23 @@ def schema_of(schema: pa.Schema) -> tuple[tuple[str, str], ...]:
     return tuple((column.name, str(column.type)) for column in schema)
 
 
-def load(folder: str | Path) -> Manifest:
+def name_of(version: int) -> str:
+    """The file that keeps a version of the manifest for good."""
+    return f"manifest-{version:06d}.json"
+
+
+def load(folder: str | Path, version: int | None = None) -> Manifest:
     """Read a dataset's manifest. Touches no shard: see `quick_check` and `verify`.
+
+    Args:
+        folder: of the dataset.
+        version: which; the newest when not given.
 
     Raises:
         BadData: the folder or the manifest is missing, unreadable or not ours, or the dataset has no rows.
     """
     folder = Path(folder)
-    path = folder / FILE
+    path = folder / (FILE if version is None else name_of(version))
     if not folder.exists():
         raise BadData(f"no dataset at {folder}", "the folder does not exist", MAKE)
     if not folder.is_dir():
@@ -122,6 +177,9 @@ def load(folder: str | Path) -> Manifest:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if version is not None:
+            remedy = f"`headway data stats {folder}` shows which there are."
+            raise BadData(f"{folder} has no version {version}", f"there is no {path.name}", remedy) from None
         raise BadData(f"{folder} is not a dataset", f"it has no {FILE}", MAKE) from None
     except OSError as error:
         raise BadData(f"{path} cannot be read", error.strerror or str(error), "Give a readable dataset.") from None
@@ -141,7 +199,8 @@ def _parse(tree: dict[str, Any], path: Path) -> Manifest:
     try:
         fields["schema"] = tuple((str(name), str(kind)) for name, kind in tree["schema"])
         fields["shards"] = tuple(
-            Shard(**{**shard, "row_groups": tuple(shard["row_groups"])}) for shard in tree["shards"]
+            Shard(**{**shard, "row_groups": tuple(RowGroup(**group) for group in shard["row_groups"])})
+            for shard in tree["shards"]
         )
         manifest = Manifest(**fields)
         problem = _contradiction(manifest)
@@ -156,7 +215,8 @@ def _contradiction(manifest: Manifest) -> str | None:
     for shard in manifest.shards:
         if Path(shard.path).name != shard.path:
             return f"shard {shard.path!r} is not a plain file name"
-        if sum(shard.row_groups) != shard.rows or min(shard.row_groups, default=1) < 1:
+        rows = [group.rows for group in shard.row_groups]
+        if sum(rows) != shard.rows or min(rows, default=0) < 1:
             return f"the row groups of {shard.path} do not add up to its {shard.rows} rows"
     if sum(shard.rows for shard in manifest.shards) != manifest.rows:
         return f"its shards do not add up to {manifest.rows} rows"
@@ -166,21 +226,23 @@ def _contradiction(manifest: Manifest) -> str | None:
 
 
 def write(folder: str | Path, manifest: Manifest) -> None:
-    """Write the manifest atomically: a reader sees the old one, or the new one, whole.
+    """Write the manifest atomically, as its version and as the newest; readers see the old or the new one, whole.
 
     Raises:
         OSError: as the file system says.
     """
     folder = Path(folder)
-    temporary = folder / f".{FILE}.{os.getpid()}"
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump({"format": FORMAT, **asdict(manifest)}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(folder / FILE)
-    finally:
-        temporary.unlink(missing_ok=True)
+    text = json.dumps({"format": FORMAT, **asdict(manifest)}, indent=1)
+    for name in (name_of(manifest.version), FILE):
+        temporary = folder / f".{name}.{os.getpid()}"
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(folder / name)
+        finally:
+            temporary.unlink(missing_ok=True)
     sync_folder(folder)
 
 
@@ -230,7 +292,7 @@ def _check_shard(path: Path, shard: Shard, manifest: Manifest) -> None:
         raise BadData(f"{path} cannot be read", str(error).splitlines()[0], REMAKE) from None
     if schema != manifest.schema:
         raise BadData(f"{path} has another schema", _difference(manifest.schema, schema), REMAKE)
-    if rows != shard.row_groups:
+    if rows != tuple(group.rows for group in shard.row_groups):
         reason = (
             f"it has {len(rows)} of {sum(rows)} rows in all, the manifest says {len(shard.row_groups)} of {shard.rows}"
         )

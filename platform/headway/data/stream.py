@@ -68,10 +68,10 @@ class RowGroups:
                 (str(error) or type(error).__name__).splitlines()[0],
                 "Run `headway data check` on it.",
             ) from error
-        if table.num_rows != shard.row_groups[index]:
+        if table.num_rows != shard.row_groups[index].rows:
             raise BadData(
                 f"row group {index} of {path} has {table.num_rows} rows",
-                f"its manifest says {shard.row_groups[index]}",
+                f"its manifest says {shard.row_groups[index].rows}",
                 "Prepare the dataset again.",
             )
         return table

@@ -11,14 +11,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from hashlib import file_digest
+from hashlib import sha256
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from xxhash import xxh3_128_hexdigest
 
 from headway import __version__
-from headway.data.manifest import FILE, Manifest, Shard, schema_of, write
+from headway.data.manifest import FILE, Manifest, RowGroup, Shard, schema_of, span, write
 from headway.data.sizing import Sizes, gathered
 from headway.data.tensors import TensorType
 from headway.durable import sync_folder, take_place
@@ -78,7 +79,7 @@ def refuse_taken(destination: Path, force: bool) -> None:
 def _only_datasets(folder: Path) -> bool:
     if folder.is_symlink() or not folder.is_dir():
         return False
-    ours = re.compile(rf"{re.escape(FILE)}|shard-\d+\.parquet")
+    ours = re.compile(rf"{re.escape(FILE)}|manifest-\d+\.json|shard-\d+\.parquet")
     return all(ours.fullmatch(p.name) or (p.name in ("train", "test") and _only_datasets(p)) for p in folder.iterdir())
 
 
@@ -117,17 +118,29 @@ class _Shards:
         """Finish the open shard, if any, and note what it is."""
         if self.file is None:
             return
-        path, file, groups = self._path, self.file, tuple(self.groups)
+        path, file = self._path, self.file
         self.file, self.groups = None, []
         file.close()
         with path.open("rb") as written:
             os.fsync(written.fileno())
-            digest = file_digest(written, "sha256").hexdigest()
-        self.done.append(Shard(path.name, sum(groups), path.stat().st_size, digest, groups))
+        self.done.append(shard_of(path))
 
     @property
     def _path(self) -> Path:
         return self.folder / f"shard-{len(self.done):05d}.parquet"
+
+
+def shard_of(path: Path) -> Shard:
+    """What the manifest says of a Parquet file with at least one row group; reads all of it."""
+    with pq.ParquetFile(path) as file, pa.memory_map(str(path)) as mapped:
+        meta, data = file.metadata, memoryview(mapped.read_buffer())
+        groups = []
+        for index in range(meta.num_row_groups):
+            start, stop = span(meta.row_group(index))
+            rows = meta.row_group(index).num_rows
+            groups.append(RowGroup(rows, start, stop - start, xxh3_128_hexdigest(data[start:stop])))
+        digest = sha256(data).hexdigest()
+        return Shard(path.name, meta.num_rows, len(data), digest, tuple(groups), xxh3_128_hexdigest(data[stop:]))
 
 
 @dataclass

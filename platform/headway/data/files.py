@@ -1,0 +1,60 @@
+"""Where the bytes of row groups are: what the lane streams ask of a folder of this machine, or of an object store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from headway.data.manifest import Manifest
+
+
+class Files(Protocol):
+    """The shards of one dataset. Methods may be called from many threads."""
+
+    manifest: Manifest
+
+    def path(self, group: int) -> Path:
+        """A file of this machine that has the row group's bytes and the shard's footer where the shard has them.
+
+        The rest of the file may be missing (a hole). May block while it is brought.
+
+        Args:
+            group: number in the whole dataset.
+
+        Raises:
+            BadData: naming the shard and the row group, when they cannot be had.
+        """
+
+    def release(self, group: int) -> None:
+        """The file that `path` gave is no longer read: a cache may take it away."""
+
+    def expect(self, groups: Sequence[int]) -> None:
+        """These row groups will be asked for, the soonest first. Takes the place of what was said before."""
+
+    def close(self) -> None:
+        """Nothing more will be asked for."""
+
+
+class LocalFiles:
+    """`Files` of a folder of this machine: the shards themselves.
+
+    Args:
+        folder: of the dataset.
+        manifest: of the dataset.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self._folder, self.manifest = folder, manifest
+
+    def path(self, group: int) -> Path:
+        return self._folder / self.manifest.locate(group)[0].path
+
+    def release(self, group: int) -> None:
+        return
+
+    def expect(self, groups: Sequence[int]) -> None:
+        return
+
+    def close(self) -> None:
+        return
