@@ -180,8 +180,16 @@ class Order(Cut):
 
     def lane_ids(self, epoch: int, lane: int) -> Rows:
         """Sample ids of the lane's whole walk through an epoch; shape [rows of the lane]."""
-        walks = [self.ids(w)[self.window_order(epoch, lane, w)] for w in self.windows(epoch, lane)]
-        return np.concatenate(walks) if walks else np.empty(0, np.int64)
+        return self.walk_ids(epoch, lane, 0, self.length(lane))
+
+    def walk_ids(self, epoch: int, lane: int, start: int, stop: int) -> Rows:
+        """Sample ids of rows [start, stop) of the lane's walk through an epoch; shape [stop - start]."""
+        parts = [
+            self.ids(w)[self.window_order(epoch, lane, w)[max(0, start - w.first) : stop - w.first]]
+            for w in self.windows(epoch, lane)
+            if w.first < stop and start < w.first + w.rows
+        ]
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
     def _chosen(self, epoch: int, lane: int, window: Window) -> Rows:
         """The rows taken from a window, numbered as its pieces lie, in that order; shape [window.rows]."""
