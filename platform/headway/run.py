@@ -91,6 +91,7 @@ def train(
     job = _tracked(job)
     folder = Path(runs_folder)
     checked = plan.check(job, space=folder)
+    job = plan.pinned(job, checked)
     run = runs.create(folder, name, job)
     with run.led():
         _tell(watch, run, checked, [f"note: {warning}" for warning in checked.warnings])
@@ -285,14 +286,14 @@ def _first_event(job: Job, checked: plan.Plan) -> dict[str, Any]:
     """What the tracking store is told of a run before it starts."""
     from headway.tracking.environment import environment
 
-    paths = {"train": job.data.train, "validation": job.data.validation}
+    places = plan.places(job)
     datasets = [
         {
             "context": use,
             "name": d.name,
             "digest": d.digest,
             "rows": d.rows,
-            "path": paths[use],
+            "path": places[use][0],
             "schema": dict(d.schema),
         }
         for use, d in checked.datasets.items()

@@ -150,6 +150,10 @@ class Mixture(Cut):
         return np.concatenate(blocks)[offset : offset + stop - start], before
 
 
+Walk = Order | Mixture
+"""Over one dataset, or over several."""
+
+
 @lru_cache(maxsize=256)
 def _places(mixture: Mixture, lane: int, block: int) -> Codes:
     """The source of every place of a block; shape [block]."""

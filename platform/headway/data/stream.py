@@ -152,10 +152,14 @@ class Streams:
 
     def rows(self, epoch: int, step: int, lane: int) -> tuple[pa.Table, Rows]:
         """The rows that a lane takes at a step of an epoch, and their sample ids."""
+        start = step * self.order.lane_batch
+        return self.stretch(epoch, lane, start, start + self.order.sizes(step)[lane])
+
+    def stretch(self, epoch: int, lane: int, start: int, stop: int) -> tuple[pa.Table, Rows]:
+        """Rows [start, stop) of a lane's walk through an epoch, and their sample ids."""
         if lane not in self._lanes:
             self._lanes[lane] = Lane(self.order, lane, self._groups.read, self._ahead)
-        start = step * self.order.lane_batch
-        return self._lanes[lane].rows(epoch, start, start + self.order.sizes(step)[lane])
+        return self._lanes[lane].rows(epoch, start, stop)
 
     def close(self) -> None:
         self._ahead.shutdown(wait=True, cancel_futures=True)

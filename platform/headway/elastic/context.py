@@ -11,6 +11,7 @@ from headway.errors import BadInput
 
 if TYPE_CHECKING:
     from headway.checkpoint.store import Store
+    from headway.data.mixed import MixedStreams
     from headway.data.stream import Streams
     from headway.elastic.members import Members
     from headway.elastic.reporter import Reporter
@@ -39,7 +40,7 @@ class Context:
 
     job: Job
     device: str
-    train: Streams
+    train: Streams | MixedStreams
     validation: Streams | None
     transform: Callable[..., dict[str, Any]]
     store: Store
