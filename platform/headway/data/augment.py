@@ -8,6 +8,9 @@
             batch["image"] = augment(batch["image"], random, labels=batch["label"], by_class={7: RARE, 8: RARE})
         return batch
 
+A class that alone is flipped or noisy is known by it: the network learns the noise in the class's place
+(`benchmarks/imbalance.py` shows what that costs). Give all classes some of whatever a rare one gets much of.
+
 All randomness comes from the generator that is given, which follows the lane: a batch is the same wherever it is made.
 What is drawn for a row does not depend on the other rows' classes.
 """
@@ -115,12 +118,11 @@ def _shifted(stack: Array, shifts: Array, most: int) -> Array:
 
 def _noisy(stack: Array, noise: Array, random: np.random.Generator) -> Array:
     brightest = 255.0 if stack.dtype == np.uint8 else 1.0
-    added = (
-        random.standard_normal(stack.shape, np.float32) * (noise * brightest).astype(np.float32)[:, None, None, None]
-    )
+    deviation = (noise * brightest).astype(np.float32)[:, None, None, None]
+    found: Array = stack + random.standard_normal(stack.shape, np.float32) * deviation
     if stack.dtype == np.uint8:
-        return np.clip(np.rint(stack + added), 0, 255).astype(np.uint8)
-    return (stack + added).astype(stack.dtype)
+        found = np.clip(np.rint(found), 0, 255)
+    return found.astype(stack.dtype, copy=False)
 
 
 @dataclass(frozen=True)
