@@ -21,7 +21,7 @@ import numpy as np
 
 from headway.core.keys import key
 from headway.core.sampling import Rows as Rows
-from headway.core.sampling import Sampling, bucketed, dealt
+from headway.core.sampling import Sampling, bucketed, dealt, grouped
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ class Order(Cut):
         if self.sampling.strata is None:
             return along
         lanes = dealt(self.sampling.strata[along], [self.length(lane) for lane in range(self.lanes)])
-        return along[np.argsort(lanes, kind="stable")]
+        return along[grouped(lanes)]
 
 
 @lru_cache(maxsize=8)

@@ -120,7 +120,7 @@ def dealt(classes: Codes, lengths: list[int]) -> Codes:
         lengths: rows that each lane is to hold, differing by one at most, adding up to the rows.
     """
     lanes = len(lengths)
-    by_class = np.argsort(classes, kind="stable")
+    by_class = grouped(classes)
     ends = np.cumsum(np.bincount(classes))[:, None]  # [classes, 1]
     begins = np.concatenate([[[0]], ends[:-1]])
     # Dealt like cards, class after class: card i goes to player i mod lanes, so hands and suits differ by one at most.
@@ -132,6 +132,12 @@ def dealt(classes: Codes, lengths: list[int]) -> Codes:
     found = np.empty(len(classes), np.int32)
     found[by_class] = np.repeat(np.tile(np.arange(lanes), len(cards)), held.ravel())
     return found
+
+
+def grouped(codes: np.ndarray[Any, Any]) -> Rows:
+    """The indices that sort small whole numbers, equal ones in their order; shape [codes]."""
+    # NumPy sorts numbers of 8 and 16 bits by radix, ten times as fast as wider ones.
+    return np.argsort(codes.astype(np.min_scalar_type(int(codes.max(initial=0)))), kind="stable")
 
 
 def bucketed(
