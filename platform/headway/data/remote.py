@@ -124,28 +124,28 @@ class Remote:
             self._allowance.earn()
         try:
             self._send(0, request, answers)
-            sent, failed = 1, 0
+            begins, failed = [begin], 0
             while True:
-                may_hedge = sent == 1 and late_s is not None and late_s < limit_s
+                may_hedge = len(begins) == 1 and late_s is not None and late_s < limit_s
                 until_s = late_s if may_hedge and late_s is not None else limit_s
                 try:
                     which, answer, error = answers.get(timeout=max(0.0, begin + until_s - time.monotonic()))
                 except Empty:
                     if may_hedge and self._spend():
                         self._send(1, request, answers)
-                        sent = 2
+                        begins.append(time.monotonic())
                     elif may_hedge:
                         late_s = None
                     else:
                         with self._lock:
-                            self.counts.timeouts += sent - failed
+                            self.counts.timeouts += len(begins) - failed
                         raise TimeoutError(f"no answer within {limit_s:g} s") from None
                     continue
                 if error is None:
-                    self._note(which, size, time.monotonic() - begin)
+                    self._note(which, size, time.monotonic() - begins[which])
                     return answer  # type: ignore[return-value]  # None where T is None
                 failed += 1
-                if failed == sent or self._closed.is_set():
+                if failed == len(begins) or self._closed.is_set():
                     raise error
         finally:
             with self._lock:

@@ -109,8 +109,11 @@ def open_raw(url: str, options: Options) -> ArrowStore:
         raise BadInput(f"{url} names no bucket", "", f"Write it like {parts.scheme}://bucket/path.")
     openers = {"s3": _s3, "gs": _gs, "gcs": _gs, "az": _azure, "abfs": _azure}
     opener = openers.get(parts.scheme)
-    system = opener(url, options) if opener else _fsspec(url)
-    return ArrowStore(url.rstrip("/"), system, f"{parts.netloc}{parts.path}".rstrip("/"), folders=opener is None)
+    if opener is None:
+        system, root = _fsspec(url)
+    else:
+        system, root = opener(url, options), f"{parts.netloc}{parts.path}"
+    return ArrowStore(url.rstrip("/"), system, root.rstrip("/"), folders=opener is None)
 
 
 def _s3(url: str, options: Options) -> FileSystem:
@@ -169,21 +172,21 @@ def _endpoint(endpoint: str | None) -> dict[str, str]:
     return {"endpoint_override": parts.netloc, "scheme": parts.scheme}
 
 
-def _fsspec(url: str) -> FileSystem:
+def _fsspec(url: str) -> tuple[FileSystem, str]:
     from fsspec.core import url_to_fs
     from fsspec.registry import known_implementations
     from pyarrow.fs import FSSpecHandler, PyFileSystem
 
     scheme = urlsplit(url).scheme
     try:
-        system, _ = url_to_fs(url)
+        system, root = url_to_fs(url)
     except ImportError as error:
         remedy = str(known_implementations.get(scheme, {}).get("err", error)).rstrip(".") + "."
         raise BadInput(f"{url} cannot be opened", f"what speaks {scheme}:// is not installed", remedy) from None
     except ValueError:
         known = "s3://, gs://, az://, a folder, or what fsspec knows"
         raise BadInput(f"{url} cannot be opened", f"nothing here speaks {scheme}://", f"Give {known}.") from None
-    return PyFileSystem(FSSpecHandler(system))
+    return PyFileSystem(FSSpecHandler(system)), root
 
 
 class ArrowStore:

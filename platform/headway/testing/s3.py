@@ -77,8 +77,10 @@ class S3:
 
     @faults.setter
     def faults(self, faults: Faults) -> None:
-        """Others from now on; the draws begin anew, and so do the counts."""
+        """Others from now on; the draws begin anew, and so do the counts. What hangs is let go."""
         with self._lock:
+            self._over.set()
+            self._over = threading.Event()
             self._faults, self._random = faults, random.Random(faults.seed)
             self.counts.clear()
 
@@ -141,12 +143,9 @@ class S3:
             self.counts[kind or "good"] += 1
         return kind
 
-    def pause(self, seconds: float) -> None:
-        """Wait, but not beyond the end."""
+    def pause(self, seconds: float | None) -> None:
+        """Wait, but not beyond these faults; None for as long as there are these."""
         self._over.wait(seconds)
-
-    def hang(self) -> None:
-        self._over.wait()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -192,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         kind, faults = s3.befall(self.command), s3.faults
         if kind == "hang":
-            s3.hang()
+            s3.pause(None)
         if kind in ("hang", "reset"):
             self._reset()
             return
