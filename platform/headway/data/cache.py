@@ -105,11 +105,13 @@ class CachedFiles:
         self.store, self.manifest, self.counts = store, manifest, Counts()
         self._shelf, self._ahead = shelf, min(ahead, shelf.limit // 2)
         self._patience_s = patience_s
+        footers = [(shard, shard.bytes - shard.footer_offset) for shard in manifest.shards]
+        self._sizes = [group.bytes + footer for shard, footer in footers for group in shard.row_groups]
         self._change = threading.Condition()
         self._held: dict[int, _Held] = {}
         self._flights: dict[int, Future[_Held | None]] = {}
         self._expected: list[int] = []
-        self._window: list[int] = []
+        self._window: dict[int, None] = {}
         self._tried: set[int] = set()
         self._asked: Counter[int] = Counter()
         self._taken = 0
@@ -148,7 +150,6 @@ class CachedFiles:
             held = self._held[group]
             held.uses -= 1
             self._let_go()
-            self._change.notify_all()
 
     def expect(self, groups: Sequence[int]) -> None:
         with self._change:
@@ -161,7 +162,7 @@ class CachedFiles:
                 name = f"fetch-ahead-{len(self._threads)}"
                 self._threads.append(threading.Thread(target=self._fetch_ahead, name=name, daemon=True))
                 self._threads[-1].start()
-            self._change.notify_all()
+            self._change.notify_all()  # also for what was tried in vain
 
     def close(self) -> None:
         with self._change:
@@ -185,18 +186,18 @@ class CachedFiles:
             self._shelf.taken(self._taken)
             self._tried.discard(group)
             self._look_ahead()
-            self._change.notify_all()
 
     def _look_ahead(self) -> None:
         """Which row groups are to be here: the next ones, up to the bytes allowed, and one at least."""
-        self._window, size = [], 0
+        before, self._window, size = self._window, {}, 0
         for group in self._expected:
             if group in self._window:
                 continue
-            size += self._size(group)
+            size += self._sizes[group]
             if self._window and size > self._ahead:
-                return
-            self._window.append(group)
+                break
+            self._window[group] = None
+        self._change.notify(sum(group not in before for group in self._window))
 
     def _let_go(self) -> None:
         """Free what nobody uses and is not about to be used."""
@@ -253,29 +254,28 @@ class CachedFiles:
                 del self._flights[group]
                 if held is not None:
                     self._held[group] = held
-                self._change.notify_all()
             if error is None:
                 flight.set_result(held)
             else:
                 flight.set_exception(error)
 
     def _obtain(self, group: int, wanted: bool) -> _Held | None:
-        shard, index = self.manifest.locate(group)
-        kept = self._shelf.kept(group, self._size(group))
-        held = self._take(kept, shard, index)
+        kept = self._shelf.kept(group, self._sizes[group])
+        held = self._take(kept, group)
         if held is None:
             with self._shelf.sole(group, self._patience_s, kept):
-                held = self._take(kept, shard, index) or self._fetch(group, wanted)
+                held = self._take(kept, group) or self._fetch(group, wanted)
         return held
 
-    def _take(self, path: Path, shard: Shard, index: int) -> _Held | None:
+    def _take(self, path: Path, group: int) -> _Held | None:
         """The row group as it is kept, if it is and has its digest; else it is removed."""
         descriptor = share(path)
         if descriptor is None:
             return None
+        shard, index = self.manifest.locate(group)
         if not _whole(descriptor, shard, shard.row_groups[index]):
             os.close(descriptor)
-            self._shelf.give_back(path, self._bytes(shard, index))
+            self._shelf.give_back(path, self._sizes[group])
             self._add(damaged=1)
             return None
         os.utime(descriptor)
@@ -284,7 +284,7 @@ class CachedFiles:
 
     def _fetch(self, group: int, wanted: bool) -> _Held | None:
         shard, index = self.manifest.locate(group)
-        size = self._size(group)
+        size = self._sizes[group]
         part = self._shelf.make_room(group, size, self._next_use(group))
         if part is None and not wanted:
             return None
@@ -358,14 +358,6 @@ class CachedFiles:
             raise BadData(f"{what} cannot be had", str(error).rstrip("."), "") from None
         reason = f"its XXH3-128 is {xxh3_128_hexdigest(content)[:12]}..., the manifest says {digest[:12]}..."
         raise BadData(f"{what} has been altered", reason, "Run `headway data check` on it, and copy it there again.")
-
-    def _size(self, group: int) -> int:
-        shard, index = self.manifest.locate(group)
-        return self._bytes(shard, index)
-
-    def _bytes(self, shard: Shard, index: int) -> int:
-        """Of the disk that a row group takes with the footer."""
-        return shard.row_groups[index].bytes + shard.bytes - shard.footer_offset
 
     def _add(self, **counts: int) -> None:
         with self._change:
