@@ -19,7 +19,7 @@ from headway.data import manifest as manifests
 from headway.data.cache import CachedFiles, open_files
 from headway.data.files import Files, LocalFiles
 from headway.data.shelf import Shelf
-from headway.errors import BadData, BadInput
+from headway.errors import BadData, BadInput, RunFailed
 from headway.job import Cache, Data, Store
 from headway.testing.s3 import S3, Faults
 
@@ -245,11 +245,13 @@ def test_the_right_rows_under_every_fault(cached: Open, s3: S3) -> None:
     assert files.counts.hits == GROUPS
 
 
-def test_a_store_that_fails_says_what_could_not_be_had(cached: Open, s3: S3) -> None:
+def test_a_store_out_of_reach_is_no_bad_data(cached: Open, s3: S3) -> None:
     files = cached(retries=1)
     s3.faults = Faults(busy=1.0)
     files.expect([0])
-    with pytest.raises(BadData, match=r"row group 0 of s3://bucket/set/shard-00000.parquet cannot be had.*2 requests"):
+    with pytest.raises(
+        RunFailed, match=r"row group 0 of s3://bucket/set/shard-00000.parquet cannot be had.*2 requests"
+    ):
         files.path(0)
 
 

@@ -91,11 +91,36 @@ def test_every_kind_of_place_gives_the_same(store: Store, tmp_path: Path) -> Non
     assert store.list() == ["a.bin", "d.bin", "new/c.bin", "train/b.bin"]
 
 
-def test_fewer_bytes_than_asked_for_are_an_error(store: Store) -> None:
-    if isinstance(store, Remote):
-        store._policy = Policy(retries=1, **QUICK)
-    with pytest.raises(BadData, match=r"train/b\.bin.*5 bytes .*, not 6"):
+def test_a_file_that_is_too_short_is_bad_data_at_once(store: Store) -> None:
+    with pytest.raises(BadData, match=r"train/b\.bin is truncated: it has 5 bytes, 6 are needed"):
         store.read("train/b.bin", 0, 6)
+    if isinstance(store, Remote):
+        assert store.counts.retries == 0
+
+
+def test_a_body_that_ends_early_without_an_error_is_asked_for_again() -> None:
+    class System:
+        opened = 0
+
+        def open_input_file(self, path: str) -> object:
+            self.opened += 1
+            return Answers(CONTENT[:1000], short=self.opened == 1)
+
+    class Answers:
+        def __init__(self, content: bytes, short: bool) -> None:
+            self._content, self._short = content, short
+
+        def read_at(self, length: int, offset: int) -> bytes:
+            return self._content[offset : offset + (length // 2 if self._short else length)]
+
+        def size(self) -> int:
+            return len(self._content)
+
+    system = System()
+    raw = ArrowStore("s3://bucket/set", system, "bucket/set", folders=False)  # type: ignore[arg-type]
+    with closing(Remote(raw, Policy(**QUICK))) as store:
+        assert store.read("a.bin", 10, 100) == CONTENT[10:110]
+    assert (system.opened, store.counts.retries) == (2, 1)
 
 
 FAULTS = {

@@ -23,9 +23,10 @@ from xxhash import xxh3_128_hexdigest
 from headway.core.eviction import UNANNOUNCED
 from headway.data.files import Files, LocalFiles
 from headway.data.manifest import Manifest, RowGroup, Shard
+from headway.data.remote import OutOfReach
 from headway.data.shelf import Shelf, share, usual_folder
 from headway.data.store import Store, is_url, local_folder, open_store
-from headway.errors import BadData, BadInput
+from headway.errors import BadData, BadInput, HeadwayError, RunFailed
 
 if TYPE_CHECKING:
     from headway.job import Data
@@ -97,8 +98,6 @@ class CachedFiles:
         patience_s: that a row group which another worker brings is waited for.
     """
 
-    checked = True
-
     def __init__(
         self, store: Store, manifest: Manifest, shelf: Shelf, ahead: int = 256 << 20, patience_s: float = 40.0
     ) -> None:
@@ -117,7 +116,7 @@ class CachedFiles:
         self._taken = 0
         self._footers: OrderedDict[str, bytes] = OrderedDict()
         self._threads: list[threading.Thread] = []
-        self._closed = False
+        self._full = self._closed = False
 
     def start(self) -> None:
         """Take part in the shared folder.
@@ -156,6 +155,7 @@ class CachedFiles:
             self._expected, self._taken = list(groups), 0
             self._shelf.announce(groups)
             self._tried.clear()
+            self._full = False
             self._look_ahead()
             self._let_go()
             while self._expected and len(self._threads) < AHEAD_THREADS:
@@ -219,10 +219,12 @@ class CachedFiles:
                 if self._closed or group is None:
                     return
                 self._tried.add(group)
-            with suppress(BadInput):  # whoever asks for it will be told
+            with suppress(HeadwayError):  # whoever asks for it will be told
                 self._bring(group, wanted=False)
 
     def _missing(self) -> int | None:
+        if self._full:
+            return None
         busy = (self._held, self._flights, self._tried)
         return next((group for group in self._window if not any(group in places for places in busy)), None)
 
@@ -230,7 +232,7 @@ class CachedFiles:
         """Have the row group held, by this thread or by another that is at it already.
 
         Raises:
-            BadData: it cannot be had. Where it is not `wanted` now, there may be no room for it, which is no error.
+            BadData, RunFailed: it cannot be had. That there is no room for what is not `wanted` now is no error.
         """
         with self._change:
             flight = self._flights.get(group)
@@ -240,7 +242,7 @@ class CachedFiles:
         if flight is None:
             return
         if not mine:
-            with suppress(BadInput):
+            with suppress(HeadwayError):  # then this thread tries itself
                 flight.result()
             return
         held, error = None, None
@@ -287,6 +289,7 @@ class CachedFiles:
         size = self._sizes[group]
         part = self._shelf.make_room(group, size, self._next_use(group))
         if part is None and not wanted:
+            self._full = True  # and so it is for all that is needed later
             return None
         path = part or self._shelf.unkept(group, size)
         try:
@@ -354,8 +357,8 @@ class CachedFiles:
         except FileNotFoundError:
             url = f"{self.store.url}/{shard.path}"
             raise BadData(f"{url} is missing", "the manifest lists it", "Copy the dataset there again.") from None
-        except BadData as error:
-            raise BadData(f"{what} cannot be had", str(error).rstrip("."), "") from None
+        except OutOfReach as error:  # no fault of the data, which must not be set aside for it
+            raise RunFailed(f"{what} cannot be had", f"{error.fact}: {error.reason}", error.remedy) from None
         reason = f"its XXH3-128 is {xxh3_128_hexdigest(content)[:12]}..., the manifest says {digest[:12]}..."
         raise BadData(f"{what} has been altered", reason, "Run `headway data check` on it, and copy it there again.")
 

@@ -23,6 +23,10 @@ BODY = 8 << 20
 _SECRET = re.compile(r"(?i)\b(sig|signature|x-amz-[a-z-]+|token|secret|key)=[^\s&'\"]+")
 
 
+class OutOfReach(BadData):
+    """A store does not answer, or only with errors: nothing is known of the data there."""
+
+
 @dataclass
 class Counts:
     """What was asked of a store since it was opened.
@@ -112,7 +116,7 @@ class Remote:
                 self._closed.wait(self._policy.pause_s(tries - 1, draw))
         took = f"{tries} {'request' if tries == 1 else 'requests'} in {time.monotonic() - begin:.1f} s"
         remedy = "Check that the store can be reached, or raise data.store.retries or data.store.timeout_s."
-        raise BadData(f"{url} cannot be {verb}", f"{took}, the last one: {_said(error)}", remedy) from None
+        raise OutOfReach(f"{url} cannot be {verb}", f"{took}, the last one: {_said(error)}", remedy) from None
 
     def _try(self, request: Callable[[], T], size: int, hedge: bool) -> T:
         """One answer within the time-out, by the first or, where that is late, by a second request."""

@@ -205,14 +205,15 @@ class ArrowStore:
         self._lock = Lock()
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        url = f"{self.url}/{name}"
         if length is None:
             with self._system.open_input_file(self._path(name)) as file:
-                return _exactly(file, offset, max(0, file.size() - offset))
+                return _exactly(file, url, offset, max(0, file.size() - offset))
         with self._lock:
             file = self._open.get(name)
         file = file or self._system.open_input_file(self._path(name))
         try:
-            content = _exactly(file, offset, length)
+            content = _exactly(file, url, offset, length)
         except BaseException:
             with self._lock:  # it is opened anew
                 self._open.pop(name, None)
@@ -263,12 +264,19 @@ class ArrowStore:
         return f"{self._root}/{name}"
 
 
-def _exactly(file: NativeFile, offset: int, length: int) -> bytes:
-    """So many bytes; fewer are an error, for a body may end early without one."""
+def _exactly(file: NativeFile, url: str, offset: int, length: int) -> bytes:
+    """So many bytes. Fewer are the store's error, to be tried again, for a body may end early without one."""
     content: bytes = file.read_at(length, offset)
-    if len(content) != length:
-        raise OSError(f"{len(content)} bytes came, not {length}")
-    return content
+    if len(content) == length:
+        return content
+    if file.size() < offset + length:
+        raise _truncated(url, file.size(), offset + length)
+    raise OSError(f"{len(content)} bytes came, not {length}")
+
+
+def _truncated(place: str, size: int, needed: int) -> BadData:
+    reason = f"it has {size} bytes, {needed} are needed"
+    return BadData(f"{place} is truncated", reason, "Run `headway data check` on it.")
 
 
 class Folder:
@@ -288,8 +296,7 @@ class Folder:
             reason = error.strerror or str(error)
             raise BadData(f"{self._folder / name} cannot be read", reason, "Give a readable dataset.") from None
         if length is not None and len(content) != length:
-            reason = f"{len(content)} bytes are there, not {length}"
-            raise BadData(f"{self._folder / name} is truncated", reason, "Run `headway data check` on it.")
+            raise _truncated(str(self._folder / name), self.size(name), offset + length)
         return content
 
     def size(self, name: str) -> int:
