@@ -23,7 +23,8 @@ class Files(Protocol):
             group: number in the whole dataset.
 
         Raises:
-            BadData: naming the shard and the row group, when they cannot be had.
+            BadData: naming the shard and the row group, when they are missing or not as the manifest says.
+            RunFailed: the object store does not answer, which says nothing of the data.
         """
 
     def release(self, group: int) -> None:
