@@ -397,7 +397,7 @@ def parse(tree: dict[str, Any], source: str = "job") -> Job:
 
 
 def anchor(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The tree with its relative paths (data folders, a task's file) made absolute from `folder`."""
+    """The tree with its relative paths (data folders, the cache's, a task's file) made absolute from `folder`."""
     tree = dict(tree)
     data = tree.get("data")
     if isinstance(data, dict):
@@ -411,6 +411,9 @@ def anchor(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
                 else part
                 for part in data["train"]
             ]
+        cache = data.get("cache")
+        if isinstance(cache, dict) and isinstance(cache.get("folder"), str):
+            paths["cache"] = {**cache, "folder": _absolute(cache["folder"], folder)}
         tree["data"] = {**data, **paths}
     task = tree.get("task")
     if isinstance(task, str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -18,7 +19,7 @@ import pytest
 from headway.data import manifest as manifests
 from headway.data.cache import CachedFiles, open_files
 from headway.data.files import Files, LocalFiles
-from headway.data.shelf import Shelf
+from headway.data.shelf import Shelf, usual_folder
 from headway.errors import BadData, BadInput, RunFailed
 from headway.job import Cache, Data, Store
 from headway.testing.s3 import S3, Faults
@@ -263,6 +264,42 @@ def test_a_folder_that_cannot_be_used_is_named(url: str, s3: S3, tmp_path: Path)
         open_files(url, manifests.load(url, options=options), data)
 
 
+def test_a_full_disk_is_said(cached: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    files = cached()
+    monkeypatch.setattr("headway.data.cache._written", full)
+    with pytest.raises(
+        BadInput, match=r"data\.cache\.folder=.* cannot be written: the disk is full.*data\.cache\.bytes"
+    ):
+        files.path(0)
+    assert files._shelf.held() == 0
+
+
+def test_closing_does_not_wait_for_what_another_worker_brings(cached: Open, s3: S3) -> None:
+    other, files = cached(), cached()
+    with other._shelf.sole(0, 1.0, lambda: False):
+        files.expect([0])
+        wait_until(lambda: bool(files._flights))
+        begin = time.monotonic()
+        files.close()
+        assert time.monotonic() - begin < files._patience_s / 2
+
+
+def test_the_usual_folder_is_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = usual_folder()
+    assert folder.parent == tmp_path
+    folder.mkdir()
+    assert usual_folder() == folder
+    other = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: other)
+    taken = folder.rename(tmp_path / f"headway-cache-{other}")
+    with pytest.raises(BadInput, match=f"{taken} cannot be used: it belongs to another user"):
+        usual_folder()
+
+
 def test_a_folder_of_this_machine_needs_no_cache(dataset: Path) -> None:
     files = open_files(dataset, manifests.load(dataset), Data(train=str(dataset)))
     assert isinstance(files, LocalFiles)
@@ -351,7 +388,7 @@ def test_a_reader_that_is_stopped_does_not_stop_the_others(cached: Open, s3: S3)
     stopped, files = cached(), cached()
     files._patience_s = 0.3
     kept_at = stopped._shelf.kept(0, size(files, 0))
-    with stopped._shelf.sole(0, 1.0, kept_at):  # it holds the lock and does not go on
+    with stopped._shelf.sole(0, 1.0, kept_at.exists):  # it holds the lock and does not go on
         assert rows(files, 0) == expected(files.manifest, 0)
 
 

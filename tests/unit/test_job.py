@@ -179,10 +179,12 @@ def test_paths_in_the_file_are_relative_to_the_file(tmp_path: Path, monkeypatch:
     folder.mkdir()
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    text = "name: n\ntask: ../code/t.py:T\ndata: {train: d/train, validation: /abs/val}\nepochs: 1\n"
+    data = "{train: d/train, validation: /abs/val, cache: {folder: kept}}"
+    text = f"name: n\ntask: ../code/t.py:T\ndata: {data}\nepochs: 1\n"
     job = load(written(folder, text), ["data.validation=here"])
     assert job.task == f"{tmp_path}/code/t.py:T"
     assert job.data.train == str(folder / "d/train")
+    assert job.data.cache.folder == str(folder / "kept")
     assert job.data.validation == str(elsewhere / "here"), "an override is relative to where the user stands"
     assert load(folder / "job.yaml", ["task=mine.py:T"]).task == f"{elsewhere}/mine.py:T"
     assert load(folder / "job.yaml", ["task=pkg.mod:T"]).task == "pkg.mod:T", "a module is no path"

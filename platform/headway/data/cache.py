@@ -263,10 +263,13 @@ class CachedFiles:
 
     def _obtain(self, group: int, wanted: bool) -> _Held | None:
         kept = self._shelf.kept(group, self._sizes[group])
-        held = self._take(kept, group)
-        if held is None:
-            with self._shelf.sole(group, self._patience_s, kept):
-                held = self._take(kept, group) or self._fetch(group, wanted)
+        try:
+            held = self._take(kept, group)
+            if held is None:
+                with self._shelf.sole(group, self._patience_s, lambda: self._closed or kept.exists()):
+                    held = self._take(kept, group) or self._fetch(group, wanted)
+        except OSError as error:
+            raise self._unwritable(error) from None
         return held
 
     def _take(self, path: Path, group: int) -> _Held | None:
@@ -301,13 +304,11 @@ class CachedFiles:
             if part is not None:
                 path = self._shelf.kept(group, size)
                 part.rename(path)
-        except BaseException as error:
+        except BaseException:
             if part is not None:
                 self._shelf.give_back(part, size)
             else:
                 path.unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                raise self._unwritable(error) from None
             raise
         self._add(fetched=1, bytes=size, unkept=int(part is None))
         return _Held(path, descriptor, once=part is None)
@@ -335,16 +336,11 @@ class CachedFiles:
         return footer
 
     def _kept_footer(self, shard: Shard) -> bytes:
-        path = self._shelf.place / "footers" / shard.path
-        with suppress(FileNotFoundError):
-            footer = path.read_bytes()
-            if xxh3_128_hexdigest(footer) == shard.footer:
-                return footer
-        what = f"the footer of {self.store.url}/{shard.path}"
-        footer = self._read(what, shard, shard.footer_offset, shard.bytes - shard.footer_offset, shard.footer)
-        new = path.with_name(f".{path.name}.{self._shelf.member}.{threading.get_ident()}")
-        new.write_bytes(footer)
-        new.rename(path)
+        footer = self._shelf.footer(shard.path)
+        if footer is None or xxh3_128_hexdigest(footer) != shard.footer:
+            what = f"the footer of {self.store.url}/{shard.path}"
+            footer = self._read(what, shard, shard.footer_offset, shard.bytes - shard.footer_offset, shard.footer)
+            self._shelf.keep_footer(shard.path, footer)
         return footer
 
     def _read(self, what: str, shard: Shard, offset: int, length: int, digest: str) -> bytes:

@@ -21,10 +21,11 @@ import re
 import struct
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -41,8 +42,15 @@ _HEAD = struct.Struct("<32sq")  # of ID.next: the dataset, and how many of the l
 
 
 def usual_folder() -> Path:
-    """Where row groups are kept when the job does not say: one folder per user of the machine."""
-    return Path(tempfile.gettempdir()) / f"headway-cache-{os.getuid()}"
+    """Where row groups are kept when the job does not say: one folder per user of the machine.
+
+    Raises:
+        BadInput: somebody else has made it, who could change what is in it.
+    """
+    folder = Path(tempfile.gettempdir()) / f"headway-cache-{os.getuid()}"
+    if os.path.lexists(folder) and folder.lstat().st_uid != os.getuid():
+        raise BadInput(f"{folder} cannot be used", "it belongs to another user", "Give data.cache.folder.")
+    return folder
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,7 @@ class Shelf:
         self.member = ""
         self._members = folder / "members"
         self._life = self._next = -1
+        self._writing = Lock()
 
     def join(self) -> None:
         """Make the folders where they are not there, sweep what the dead have left, and become a member.
@@ -124,21 +133,34 @@ class Shelf:
         return self.place / f"{group:08d}-{size}.{self.member}.once"
 
     @contextmanager
-    def sole(self, group: int, patience_s: float, until: Path) -> Iterator[None]:
+    def sole(self, group: int, patience_s: float, enough: Callable[[], bool]) -> Iterator[None]:
         """Be the only one on this node who brings the row group.
 
-        After `patience_s`, or once `until` exists, not any more: whoever brings it may be stopped, and to bring it
+        After `patience_s`, or once there is `enough`, not any more: whoever brings it may be stopped, and to bring it
         twice is better than to wait for ever.
         """
         descriptor = os.open(self.place / "locks" / str(group % LOCKS), os.O_CREAT | os.O_RDWR, 0o600)
         try:
             deadline, pause_s = time.monotonic() + patience_s, 0.001
-            while not _try_lock(descriptor, fcntl.LOCK_EX) and not until.exists() and time.monotonic() < deadline:
+            while not _try_lock(descriptor, fcntl.LOCK_EX) and not enough() and time.monotonic() < deadline:
                 time.sleep(pause_s)
                 pause_s = min(0.02, 2 * pause_s)
             yield
         finally:
             os.close(descriptor)
+
+    def footer(self, shard: str) -> bytes | None:
+        """A shard's footer, if it is kept."""
+        with suppress(FileNotFoundError):
+            return (self.place / "footers" / shard).read_bytes()
+        return None
+
+    def keep_footer(self, shard: str, content: bytes) -> None:
+        """Keep a shard's footer, for good: footers are small, and not in the account."""
+        part = self.place / f"{0:08d}-0.{self.member}.part"
+        with self._writing:
+            part.write_bytes(content)
+            part.rename(self.place / "footers" / shard)
 
     def make_room(self, group: int, size: int, next_use: float) -> Path | None:
         """Take so many bytes for a row group that is needed at `next_use`, removing what is needed later.
