@@ -61,18 +61,16 @@ class Plan:
         """The plan as plain values, for people and JSON."""
         counts = ("rows", "rows_per_epoch", "steps_per_epoch", "total_steps", "global_batch", "last_batch")
         rest = ("parameters", "checkpoint_bytes", "lanes_per_worker", "warnings")
-        return {
-            **{name: getattr(self, name) for name in counts + rest},
-            "datasets": {use: {"rows": d.rows, "version": d.version} for use, d in self.datasets.items()},
-            "shares": self._shares,
-        }
+        datasets = {use: {"rows": d.rows, "version": d.version} for use, d in self.datasets.items()}
+        return {**{name: getattr(self, name) for name in counts + rest}, "datasets": datasets, "shares": self.shares}
 
     @property
-    def _shares(self) -> list[float] | None:
-        """The parts that a mixture's datasets have in it."""
+    def shares(self) -> dict[str, float]:
+        """Of the rows, by part of a mixture; none of a single dataset."""
         if not isinstance(self.order, Mixture):
-            return None
-        return [round(share / sum(self.order.shares), 6) for share in self.order.shares]
+            return {}
+        places = self.order.shares
+        return {use: place / sum(places) for use, place in zip(self.datasets, places, strict=False)}
 
 
 def check(job: Job, space: Path | None = None, source: code.Source | None = None) -> Plan:

@@ -162,6 +162,15 @@ def test_the_plan(run: Run, job: Path) -> None:
     assert "lanes 2, 1, 1" in out
 
 
+def test_the_plan_of_a_mixture(run: Run, job: Path) -> None:
+    setting = "data.train=[{path: train, weight: 3}, {path: train}]"
+    code, out, _ = run("job", "check", str(job), "--set", setting)
+    assert code == 0
+    assert "train[0]  100 rows, version 1, 75.0% of the rows" in out
+    _, out, _ = run("job", "check", str(job), "--set", setting, "--json")
+    assert json.loads(out)["shares"] == {"train[0]": 0.75, "train[1]": 0.25}
+
+
 def test_the_schema_knows_every_key(run: Run) -> None:
     _, out, _ = run("job", "schema")
     schema = json.loads(out)

@@ -139,7 +139,7 @@ def test_a_mixture_is_planned_and_pinned(make: Any, tmp_path: Path) -> None:
     job = make(data={"train": parts, "mixture_epoch": 240})
     found = plan.check(job)
     assert (found.rows, found.rows_per_epoch, found.steps_per_epoch) == (110, 240, 10)
-    assert found.shown()["shares"] == [0.75, 0.25]
+    assert found.shown()["shares"] == {"train[0]": 0.75, "train[1]": 0.25}
     assert found.shown()["datasets"]["train[1]"] == {"rows": 10, "version": 1}
     assert [source.version for source in plan.pinned(job, found).data.sources] == [1, 1]
     other = plan.check(make(data={"train": [{**parts[0], "weight": 2.0}, parts[1]], "mixture_epoch": 240}))

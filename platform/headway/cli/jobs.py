@@ -40,9 +40,13 @@ def check(
         return
     lanes = found.pop("lanes_per_worker")
     warnings = found.pop("warnings")
+    datasets, shares = found.pop("datasets"), found.pop("shares")
     print(f"{file}: good")
     for name, value in found.items():
         print(f"{name.replace('_', ' '):>18}  {'unknown' if value is None else format(value, ',')}")
+    for use, dataset in datasets.items():
+        share = f", {shares[use]:.1%} of the rows" if use in shares else ""
+        print(f"{use:>18}  {dataset['rows']:,} rows, version {dataset['version']}{share}")
     for workers, carried in lanes.items():
         print(f"{f'{workers} workers' if workers > 1 else '1 worker':>18}  lanes {', '.join(map(str, carried))}")
     for warning in warnings:

@@ -227,12 +227,12 @@ class Order(Cut):
         return along[grouped(lanes)]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _first_ids(groups: tuple[int, ...]) -> Rows:
     return np.concatenate([[0], np.cumsum(groups, dtype=np.int64)])
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _line(order: Order, epoch: int) -> tuple[Rows, Rows]:
     """Row groups in the epoch's order, shape [groups], and where each begins in the line, shape [groups + 1]."""
     count = len(order.groups)
@@ -246,7 +246,7 @@ def _group_of(groups: tuple[int, ...], ids: Rows) -> Rows:
     return np.searchsorted(_first_ids(groups), ids, side="right") - 1
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=512)
 def _windows(order: Order, epoch: int, lane: int) -> tuple[Window, ...]:
     scattered = order.sampling is not None and order.sampling.scattered
     pieces = _scattered_pieces(order, epoch, lane) if scattered else _whole_pieces(order, epoch, lane)
