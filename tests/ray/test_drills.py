@@ -6,6 +6,7 @@ And a drill by the command line, of a job that lives outside this repository.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,8 @@ from headway.testing.links import cut_possible
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 
-SEEDS = range(10)
+SEEDS = range(int(os.environ.get("HEADWAY_DRILLS", "10")))
+"""About a minute each; `HEADWAY_DRILLS=100 pytest tests/ray/test_drills.py` for a night."""
 NODES, EPOCHS = 2, 2
 STEPS = EPOCHS * EPOCH_STEPS
 LINKS = cut_possible() is None

@@ -275,3 +275,17 @@ def test_a_death_while_others_have_finished():
 def test_the_only_worker_saves_on_notice():
     m = started(2, minimum=2)
     assert any(isinstance(a, Save) for a in m.step(Drained("w0", 60.0, 5.0)))
+
+
+def test_who_joins_while_another_leaves_is_not_called_drained():
+    m = started()
+    m.step(Drained("w1", deadline=10.0, at=6.0))
+    m.step(Arrived("w0", m.published.number, 9, 0, 7.0))
+    m.step(Arrived("w2", m.published.number, 9, 0, 7.0))
+    m.step(Placed("w3", "n", 7.1))
+    (publish,) = m.step(Ready("w3", 7.2))
+    assert publish.generation.members == ("w0", "w2", "w3")
+    for worker, step in (("w0", 9), ("w2", 9), ("w3", -1)):
+        m.step(Arrived(worker, publish.generation.number, step, 0, 8.0))
+    (recovered,) = m.step(Committed("w0", publish.generation.number, 10, 0.1, 9.0))
+    assert (recovered.cause, recovered.workers) == ("drained", ("w1",))

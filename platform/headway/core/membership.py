@@ -677,5 +677,5 @@ class Membership:
             self._incident = _Incident(cause, workers, at, silent_s)
         elif incident.cause == "connection_lost" and cause not in (*PLANNED, "connection_lost"):
             self._incident = _Incident(cause, workers, incident.at, silent_s)  # now it is known why
-        elif cause not in PLANNED or incident.cause in PLANNED:
+        elif cause not in PLANNED or cause == incident.cause:
             incident.workers += [w for w in workers if w not in incident.workers]

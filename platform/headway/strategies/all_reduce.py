@@ -57,10 +57,8 @@ class AllReduce:
     def begin(self, lanes: Sequence[int]) -> None:
         if self._flight is not None:
             self._flight.restart()
-        for buffer in self._buffers:
-            buffer.zero_()
-        for place, view in self._placed:
-            place.parameter.grad = view
+        for parameter in self._parameters:
+            parameter.grad = None  # the first gradient of a step is copied to its place: half the traffic of adding it
         self._changes.zero_()
         self._departures.restart()
         self._used = [False] * len(self._parameters)
@@ -83,7 +81,10 @@ class AllReduce:
         if self._departures.surplus:
             raise came_twice()
         for place, view in self._placed:
-            take_back(place.parameter, view)
+            if self._used[place.index]:
+                take_back(place.parameter, view)
+            else:
+                place.parameter.grad = view.zero_()
         if self._flight is not None:
             whole = self._exchange(self._flight, whole)
         summed, changes, used = whole.split([len(tail), len(self._changes), len(self._used)])
@@ -102,8 +103,11 @@ class AllReduce:
 
     def _hook(self, place: Place, view: torch.Tensor) -> Callable[[torch.Tensor], None]:
         def ready(parameter: torch.Tensor) -> None:
-            self._used[place.index] = True
-            take_back(parameter, view)
+            if self._used[place.index]:
+                take_back(parameter, view)
+            else:
+                self._used[place.index] = True
+                take(parameter, view)
             if self._last:
                 self._departures.arrived(place.bucket)
                 self._launch()
@@ -118,6 +122,14 @@ class AllReduce:
     def _check_unchanged(self) -> None:
         if self._versions != [buffer._version for buffer in self._buffers]:
             raise changed_between_lanes()
+
+
+@torch.no_grad()
+def take(parameter: torch.Tensor, view: torch.Tensor) -> None:
+    """Have a parameter's first gradient of a step in its place."""
+    assert parameter.grad is not None
+    view.copy_(parameter.grad)
+    parameter.grad = view
 
 
 @torch.no_grad()
