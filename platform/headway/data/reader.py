@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from headway.core.keys import key
-from headway.core.order import Order, Rows
+from headway.core.mixture import Walk
+from headway.core.order import Rows
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +45,7 @@ class Reader(Protocol):
     One contract for all of them: tests/contract/test_reader.py.
     """
 
-    order: Order
+    order: Walk
 
     def use(self, transform: Transform | None) -> None:
         """Turn rows into arrays in this way; None: every column, by name, as it is. Before the first batch."""

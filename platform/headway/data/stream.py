@@ -5,21 +5,21 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from heapq import merge
 from itertools import count, islice
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from headway.core.order import Order, Rows, Window
+from headway.core.mixture import Mixture, Span, Walk
+from headway.core.order import Rows, Window
 from headway.data.ahead import Once, Threads
 from headway.data.arrays import Array
 from headway.data.gather import gathered_table, places
 from headway.data.groups import Groups, Mask
 from headway.data.reader import Batch, Transform, generator
-from headway.data.walk import Place, Slice, Walk
+from headway.data.windows import Place, Slice, Windows
 
 PREFETCH = 256 * 2**20
 EXPECTED = 64  # windows that a cache is told of beforehand
@@ -32,37 +32,13 @@ _Coming = tuple[int, int, int, Place, Window]
 """About which step of the run needs a window, its source, lane and place."""
 
 
-class Span(Protocol):
-    """Rows [start, stop) of a lane's walk through an epoch of one source."""
-
-    @property
-    def source(self) -> int: ...
-    @property
-    def epoch(self) -> int: ...
-    @property
-    def start(self) -> int: ...
-    @property
-    def stop(self) -> int: ...
-
-
-@runtime_checkable
-class Mixed(Protocol):
-    """The walk over several sources: `headway.core.mixture.Mixture`."""
-
-    orders: tuple[Order, ...]
-    first_ids: tuple[int, ...]
-    shares: tuple[int, ...]
-
-    def spans(self, epoch: int, lane: int, start: int, stop: int) -> tuple[tuple[Any, ...], Rows]: ...
-
-
 class DirectReader:
     """See `headway.data.reader.Reader`.
 
     Args:
         sources: read the row groups of each dataset: one, or those of the mixture.
         order: of the rows: of the one dataset, or of the mixture.
-        seed: of the transform's randomness; the order's when not given.
+        seed: the job's, of the transform's randomness.
         training: False walks the first epoch again and again, for evaluation.
         threads: that read and transform ahead.
         prefetch: bytes that are read ahead; at least the next batch is.
@@ -73,19 +49,19 @@ class DirectReader:
     def __init__(
         self,
         sources: Sequence[Groups],
-        order: Order | Mixed,
+        order: Walk,
         *,
-        seed: int | None = None,
+        seed: int,
         training: bool = True,
         threads: int = 2,
         prefetch: int = PREFETCH,
         steps: int | None = None,
         pin: bool = False,
     ) -> None:
-        orders = order.orders if isinstance(order, Mixed) else (order,)
-        self.order: Any = order
-        self._walks = [Walk(groups, own, prefetch) for groups, own in zip(sources, orders, strict=True)]
-        self._seed = self.order.seed if seed is None else seed
+        orders = order.orders if isinstance(order, Mixture) else (order,)
+        self.order = order
+        self._sources = [Windows(groups, own, prefetch) for groups, own in zip(sources, orders, strict=True)]
+        self._seed = seed
         self._training, self._steps, self._pin = training, steps, pin
         self._prefetch, self._num_threads = prefetch, threads
         self._transform: Transform | None = None
@@ -93,7 +69,7 @@ class DirectReader:
         self._lock = threading.Lock()
         self._planning = threading.Lock()
         self._lanes: tuple[int, ...] = ()
-        self._positions: list[dict[int, int]] = [{} for _ in self._walks]
+        self._positions: list[dict[int, int]] = [{} for _ in self._sources]
         self._asked: dict[int, int] = {}
         self._touched: dict[int, list[tuple[int, Place]]] = {}
         self._now = 0
@@ -106,20 +82,20 @@ class DirectReader:
     def use(self, transform: Transform | None) -> None:
         """See `Reader.use`. The transform is called in several threads, for several batches at once."""
         self._transform = transform
-        for walk in self._walks:
-            walk.as_arrays = transform is None
+        for windows in self._sources:
+            windows.as_arrays = transform is None
 
     def carry(self, lanes: Sequence[int], step: int) -> None:
         """See `Reader.carry`."""
         lanes = tuple(sorted(lanes))
         epoch, at = divmod(step, self.order.steps_per_epoch) if self._training else (0, step)
         with self._planning:
-            positions: list[dict[int, int]] = [{} for _ in self._walks]
+            positions: list[dict[int, int]] = [{} for _ in self._sources]
             for lane in lanes:
                 for source, position in self._starts(epoch, at, lane):
                     positions[source][lane] = position
-            for walk, own in zip(self._walks, positions, strict=True):
-                walk.keep(own)
+            for windows, own in zip(self._sources, positions, strict=True):
+                windows.keep(own)
             with self._lock:
                 self._lanes, self._now, self._positions = lanes, step, positions
                 self._asked = dict.fromkeys(lanes, step - 1)
@@ -146,13 +122,13 @@ class DirectReader:
 
     def close(self) -> None:
         """See `Reader.close`."""
-        for walk in self._walks:
-            walk.groups.give_up()
+        for windows in self._sources:
+            windows.groups.give_up()
         self._threads.close()
         self._batches.clear()
-        for walk in self._walks:
-            walk.keep({})
-            walk.groups.files.close()
+        for windows in self._sources:
+            windows.keep({})
+            windows.groups.files.close()
 
     # A batch
 
@@ -164,8 +140,8 @@ class DirectReader:
         ids: list[Rows] = []
         kept: list[Mask] = []
         for span in spans:
-            for part in self._walks[span.source].slices(lane, span.epoch, span.start, span.stop, alone):
-                shift = self.order.first_ids[span.source] if isinstance(self.order, Mixed) else 0
+            for part in self._sources[span.source].slices(lane, span.epoch, span.start, span.stop, alone):
+                shift = self.order.first_ids[span.source] if isinstance(self.order, Mixture) else 0
                 ids.append(part.opened.ids[part.start : part.stop] + shift)
                 kept.append(np.ones(part.stop - part.start, np.bool_) if part.kept is None else part.kept)
                 if part.stop > part.start:
@@ -192,9 +168,9 @@ class DirectReader:
         start, size = step * self.order.lane_batch, self.order.sizes(step)[lane]
         if not size:
             raise ValueError(f"lane {lane} has no rows at step {step} of an epoch")
-        if isinstance(self.order, Mixed):
+        if isinstance(self.order, Mixture):
             return self.order.spans(epoch, lane, start, start + size)
-        return (_Stretch(0, epoch, start, start + size),), None
+        return (Span(0, epoch, start, start + size),), None
 
     def _number(self, key: Key) -> int:
         """The batch's step of the run."""
@@ -205,8 +181,8 @@ class DirectReader:
     def _starts(self, epoch: int, step: int, lane: int) -> Iterator[tuple[int, int]]:
         """Where the walk of each source is before a step: (source, rows from the run's beginning)."""
         start = step * self.order.lane_batch
-        if not isinstance(self.order, Mixed):
-            length = self._walks[0].length(lane)
+        if not isinstance(self.order, Mixture):
+            length = self._sources[0].length(lane)
             yield 0, epoch * length + min(start, length)
             return
         spans, _ = self.order.spans(epoch, lane, start, start + LOOK)
@@ -214,14 +190,14 @@ class DirectReader:
         for span in spans:
             if span.source not in seen:
                 seen.add(span.source)
-                yield span.source, span.epoch * self._walks[span.source].length(lane) + span.start
+                yield span.source, span.epoch * self._sources[span.source].length(lane) + span.start
 
     def _coming(self, source: int, lane: int, position: int, step: int) -> Iterator[_Coming]:
         """The windows that a lane will need of a source, and about when."""
         per_step: float = self.order.lane_batch
-        if isinstance(self.order, Mixed):
+        if isinstance(self.order, Mixture):
             per_step *= self.order.shares[source] / sum(self.order.shares)
-        for place, window, rows in self._walks[source].coming(lane, position, again=self._training):
+        for place, window, rows in self._sources[source].coming(lane, position, again=self._training):
             need = step + int(rows / per_step)
             if self._steps is not None and need >= self._steps:
                 return
@@ -241,21 +217,21 @@ class DirectReader:
         """Let go of the windows that the lane has left behind; returns whether it has come into another one."""
         lane, touched, ends = key[2], [], {}
         for span in self._spans(key)[0]:
-            walk = self._walks[span.source]
-            touched += [(span.source, place) for place in walk.places(lane, span.epoch, span.start, span.stop)]
-            first = span.epoch * walk.length(lane)
+            windows = self._sources[span.source]
+            touched += [(span.source, place) for place in windows.places(lane, span.epoch, span.start, span.stop)]
+            first = span.epoch * windows.length(lane)
             ends[span.source] = first + span.stop
         if self._touched.get(lane) == touched:
             return False
         self._touched[lane] = touched
         for source, end in ends.items():
-            walk = self._walks[source]
+            windows = self._sources[source]
             needed = {place for at, place in touched if at == source}
             with self._lock:
                 carried = lane in self._positions[source]
                 if carried:
                     self._positions[source][lane] = end
-            walk.passed(lane, end if carried else None, needed)
+            windows.passed(lane, end if carried else None, needed)
         return True
 
     def _plan(self) -> None:
@@ -276,15 +252,15 @@ class DirectReader:
         if not self._peeked:
             return False
         need, source, lane, place, window = self._peeked[0]
-        walk = self._walks[source]
+        windows = self._sources[source]
         with self._lock:
             positions, now = [dict(own) for own in self._positions], self._now
-        if not walk.lies_behind(place, window, positions[source].get(lane, 0)) and not walk.holds(place):
-            ahead = sum(w.ahead(own) for w, own in zip(self._walks, positions, strict=True))
-            if need > now and ahead and ahead + walk.guess(window) > self._window_bytes:
+        if not windows.lies_behind(place, window, positions[source].get(lane, 0)) and not windows.holds(place):
+            ahead = sum(w.ahead(own) for w, own in zip(self._sources, positions, strict=True))
+            if need > now and ahead and ahead + windows.guess(window) > self._window_bytes:
                 return False
-            held = walk.hold(place, window)
-            self._threads.submit((need, 0, lane), lambda: walk.holds(place) and held.opened.get())
+            held = windows.hold(place, window)
+            self._threads.submit((need, 0, lane), lambda: windows.holds(place) and held.opened.get())
         self._peeked.popleft()
         return True
 
@@ -303,11 +279,15 @@ class DirectReader:
             if self._number(key) <= self._asked.get(key[2], -1) or key in self._batches:
                 return True
             batch = self._batches[key] = Once(lambda: self._make(key))
-        self._threads.submit((self._number(key), 1, key[2]), lambda: key in self._batches and self._weigh(batch.get()))
+        self._threads.submit((self._number(key), 1, key[2]), lambda: key in self._batches and self._weigh(batch))
         return True
 
-    def _weigh(self, batch: Batch) -> None:
-        self._batch_bytes = sum(getattr(array, "nbytes", 0) for array in batch.arrays.values())
+    def _weigh(self, batch: Once[Batch]) -> bool:
+        """Make a batch, and note how big batches are."""
+        arrays = batch.get().arrays
+        if isinstance(arrays, dict):  # or the user's transform is about to be told
+            self._batch_bytes = sum(getattr(array, "nbytes", 0) for array in arrays.values())
+        return True
 
     @property
     def _window_bytes(self) -> int:
@@ -316,17 +296,9 @@ class DirectReader:
     def _tell(self) -> None:
         """Tell the files which row groups come next."""
         self._peeked.extend(islice(self._windows, max(0, EXPECTED - len(self._peeked))))
-        for source, walk in enumerate(self._walks):
+        for source, windows in enumerate(self._sources):
             coming = [piece.group for _, own, _, _, window in self._peeked if own == source for piece in window.pieces]
-            walk.groups.files.expect([*walk.waiting(), *coming])
-
-
-@dataclass(frozen=True)
-class _Stretch:
-    source: int
-    epoch: int
-    start: int
-    stop: int
+            windows.groups.files.expect([*windows.waiting(), *coming])
 
 
 def _joined_arrays(slices: list[Slice], order: Rows | None) -> dict[str, Array]:

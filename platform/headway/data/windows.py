@@ -80,7 +80,7 @@ class Slice:
     kept: Mask | None
 
 
-class Walk:
+class Windows:
     """See the module. From any thread.
 
     Args:
@@ -101,8 +101,7 @@ class Walk:
 
     def length(self, lane: int) -> int:
         """Rows of a lane's walk through an epoch."""
-        start, stop = self.order.bounds(lane)
-        return stop - start
+        return self.order.length(lane)
 
     def slices(self, lane: int, epoch: int, start: int, stop: int, alone: bool) -> list[Slice]:
         """Rows [start, stop) of a lane's walk through an epoch, window by window.
