@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from heapq import merge
 from itertools import count, islice
 from typing import Any
@@ -12,14 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from headway.core.mixture import Mixture, Span, Walk
+from headway.core.mixture import Mixture, Walk
 from headway.core.order import Rows, Window
 from headway.data.ahead import Once, Threads
 from headway.data.arrays import Array
 from headway.data.gather import gathered_table, places
-from headway.data.groups import Groups, Mask
+from headway.data.groups import Groups
 from headway.data.reader import Batch, Transform, generator
-from headway.data.windows import Place, Slice, Windows
+from headway.data.windows import Place, Reach, Slice, Windows
 
 PREFETCH = 256 * 2**20
 EXPECTED = 64  # windows that a cache is told of beforehand
@@ -30,6 +31,23 @@ Key = tuple[int, int, int]
 
 _Coming = tuple[int, int, int, Place, Window]
 """About which step of the run needs a window, its source, lane and place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of a batch that come from one source.
+
+    Args:
+        source: which.
+        first_id: what is added to its sample ids.
+        end: the lane's rows of the source from the run's beginning up to the last of these.
+        reaches: where they lie.
+    """
+
+    source: int
+    first_id: int
+    end: int
+    reaches: Sequence[Reach]
 
 
 class DirectReader:
@@ -115,8 +133,9 @@ class DirectReader:
             ready = self._batches.pop(key, None)
             self._now = number
             self._asked[lane] = number
-        batch = self._make(key) if ready is None else ready.get()
-        if self._turned(key) or ready is not None:
+        parts, where = self._parts(key)
+        batch = self._make(key, parts, where) if ready is None else ready.get()
+        if self._turned(lane, parts) or ready is not None:
             self._threads.submit((number,), self._plan)
         return batch
 
@@ -132,45 +151,52 @@ class DirectReader:
 
     # A batch
 
-    def _make(self, key: Key) -> Batch:
-        epoch, step, lane = key
-        spans, where = self._spans(key)
+    def _make(self, key: Key, parts: Sequence[Part], where: Rows | None) -> Batch:
         alone = self._transform is None and not self._pin
         slices: list[Slice] = []
         ids: list[Rows] = []
-        kept: list[Mask] = []
-        for span in spans:
-            for part in self._sources[span.source].slices(lane, span.epoch, span.start, span.stop, alone):
-                shift = self.order.first_ids[span.source] if isinstance(self.order, Mixture) else 0
-                ids.append(part.opened.ids[part.start : part.stop] + shift)
-                kept.append(np.ones(part.stop - part.start, np.bool_) if part.kept is None else part.kept)
-                if part.stop > part.start:
-                    slices.append(part)
+        for part in parts:
+            for piece in self._sources[part.source].slices(part.reaches, alone):
+                slices.append(piece)
+                ids.append(piece.ids + part.first_id if part.first_id else piece.ids)
         found = ids[0] if len(ids) == 1 else np.concatenate(ids)
-        order = None if where is None else np.argsort(where[np.concatenate(kept)], kind="stable")
-        if order is not None:
+        order = None
+        if where is not None:
+            kept = [np.ones(len(piece.ids), np.bool_) if piece.kept is None else piece.kept for piece in slices]
+            order = np.argsort(where[np.concatenate(kept)], kind="stable")
             found = found[order]
+        slices = [piece for piece in slices if len(piece.ids)]
         if not slices:
             return Batch({}, found)
         if self._transform is None:
             arrays: dict[str, Any] = _joined_arrays(slices, order)
         else:
-            table = _joined_table(slices, order)
-            random = generator(self._seed, epoch, step, lane, self._training)
-            arrays = self._transform(table, random, self._training)
-        if self._pin:
-            arrays = _pinned(arrays)
-        return Batch(arrays, found)
+            random = generator(self._seed, *key, self._training)
+            arrays = self._transform(_joined_table(slices, order), random, self._training)
+        return Batch(_pinned(arrays) if self._pin else arrays, found)
 
-    def _spans(self, key: Key) -> tuple[tuple[Span, ...], Rows | None]:
-        """The stretches of the sources' walks that a batch is made of, and the place of each of their rows in it."""
+    def _parts(self, key: Key) -> tuple[Sequence[Part], Rows | None]:
+        """The stretches of the sources' walks that a batch is made of, and the place of each of their rows in it.
+
+        Raises:
+            ValueError: there are none.
+        """
         epoch, step, lane = key
-        start, size = step * self.order.lane_batch, self.order.sizes(step)[lane]
-        if not size:
+        start = step * self.order.lane_batch
+        stop = min(start + self.order.lane_batch, self.order.length(lane))
+        if not 0 <= start < stop:
             raise ValueError(f"lane {lane} has no rows at step {step} of an epoch")
-        if isinstance(self.order, Mixture):
-            return self.order.spans(epoch, lane, start, start + size)
-        return (Span(0, epoch, start, start + size),), None
+        if not isinstance(self.order, Mixture):
+            end = epoch * self.order.length(lane) + stop
+            return (Part(0, 0, end, self._sources[0].reaches(lane, epoch, start, stop)),), None
+        parts = []
+        spans, where = self.order.spans(epoch, lane, start, stop)
+        for span in spans:
+            windows = self._sources[span.source]
+            end = span.epoch * windows.length(lane) + span.stop
+            reaches = windows.reaches(lane, span.epoch, span.start, span.stop)
+            parts.append(Part(span.source, self.order.first_ids[span.source], end, reaches))
+        return parts, where
 
     def _number(self, key: Key) -> int:
         """The batch's step of the run."""
@@ -213,25 +239,19 @@ class DirectReader:
                 if sizes[lane]:
                     yield epoch, at, lane
 
-    def _turned(self, key: Key) -> bool:
+    def _turned(self, lane: int, parts: Sequence[Part]) -> bool:
         """Let go of the windows that the lane has left behind; returns whether it has come into another one."""
-        lane, touched, ends = key[2], [], {}
-        for span in self._spans(key)[0]:
-            windows = self._sources[span.source]
-            touched += [(span.source, place) for place in windows.places(lane, span.epoch, span.start, span.stop)]
-            first = span.epoch * windows.length(lane)
-            ends[span.source] = first + span.stop
+        touched = [(part.source, reach.place) for part in parts for reach in part.reaches]
         if self._touched.get(lane) == touched:
             return False
         self._touched[lane] = touched
-        for source, end in ends.items():
-            windows = self._sources[source]
-            needed = {place for at, place in touched if at == source}
+        for source in {part.source for part in parts}:
             with self._lock:
                 carried = lane in self._positions[source]
-                if carried:
+                end = max(part.end for part in parts if part.source == source) if carried else None
+                if end is not None:
                     self._positions[source][lane] = end
-            windows.passed(lane, end if carried else None, needed)
+            self._sources[source].passed(lane, end, {place for at, place in touched if at == source})
         return True
 
     def _plan(self) -> None:
@@ -278,7 +298,7 @@ class DirectReader:
                 return False
             if self._number(key) <= self._asked.get(key[2], -1) or key in self._batches:
                 return True
-            batch = self._batches[key] = Once(lambda: self._make(key))
+            batch = self._batches[key] = Once(lambda: self._make(key, *self._parts(key)))
         self._threads.submit((self._number(key), 1, key[2]), lambda: key in self._batches and self._weigh(batch))
         return True
 
@@ -302,15 +322,15 @@ class DirectReader:
 
 
 def _joined_arrays(slices: list[Slice], order: Rows | None) -> dict[str, Array]:
-    pieces = [{n: a[part.start : part.stop] for n, a in part.opened.content.items()} for part in slices]  # type: ignore[union-attr]
-    if len(pieces) == 1 and order is None:
-        return pieces[0]
+    if len(slices) == 1 and order is None:
+        return slices[0].arrays()
+    pieces = [piece.arrays() for piece in slices]
     joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
     return joined if order is None else {name: array[order] for name, array in joined.items()}
 
 
 def _joined_table(slices: list[Slice], order: Rows | None) -> pa.Table:
-    tables = [part.opened.content.slice(part.start, part.stop - part.start) for part in slices]  # type: ignore[union-attr]
+    tables = [piece.table() for piece in slices]
     if order is not None:
         return gathered_table(tables, places([table.num_rows for table in tables], order))
     return tables[0] if len(tables) == 1 else pa.concat_tables(tables)

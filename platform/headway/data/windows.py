@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -70,14 +71,41 @@ class Held:
         return self.guess if opened is None else opened.bytes
 
 
-@dataclass(frozen=True)
-class Slice:
-    """Rows [start, stop) of what is left of a window, and which of the rows asked for they are (None: all)."""
+class Reach(NamedTuple):
+    """Rows [low, high) that are taken from a window."""
+
+    place: Place
+    window: Window
+    low: int
+    high: int
+
+
+class Slice(NamedTuple):
+    """Rows [start, stop) of what is left of a window.
+
+    Args:
+        opened: the window.
+        start, stop: as above.
+        ids: of these rows.
+        kept: which of the rows asked for they are; None for all.
+    """
 
     opened: Opened
     start: int
     stop: int
+    ids: Rows
     kept: Mask | None
+
+    def arrays(self) -> dict[str, Array]:
+        """The rows by name; views."""
+        start, stop, content = self.start, self.stop, self.opened.content
+        assert isinstance(content, dict)
+        return {name: array[start:stop] for name, array in content.items()}
+
+    def table(self) -> pa.Table:
+        """The rows, without a copy."""
+        assert isinstance(self.opened.content, pa.Table)
+        return self.opened.content.slice(self.start, self.stop - self.start)
 
 
 class Windows:
@@ -97,33 +125,43 @@ class Windows:
         self._shared = Shared(groups, share_bytes)
         self._uses: dict[int, Counter[int]] = {}
         self._from: dict[int, int] = {}
+        self._lists: dict[tuple[int, int], tuple[Sequence[Window], list[int]]] = {}
         self._stored = self._decoded = 0.0
 
     def length(self, lane: int) -> int:
         """Rows of a lane's walk through an epoch."""
         return self.order.length(lane)
 
-    def slices(self, lane: int, epoch: int, start: int, stop: int, alone: bool) -> list[Slice]:
-        """Rows [start, stop) of a lane's walk through an epoch, window by window.
+    def reaches(self, lane: int, epoch: int, start: int, stop: int) -> list[Reach]:
+        """Where rows [start, stop) of a lane's walk through an epoch lie, window by window."""
+        windows, firsts = self._windows_of(lane, epoch)
+        found = []
+        at = bisect_right(firsts, start) - 1
+        while at < len(windows) and firsts[at] < stop:
+            window, first = windows[at], firsts[at]
+            found.append(Reach((lane, epoch, at), window, max(start - first, 0), min(stop - first, window.rows)))
+            at += 1
+        return found
+
+    def slices(self, reaches: Sequence[Reach], alone: bool) -> Iterator[Slice]:
+        """The rows themselves.
 
         Args:
-            alone: the memory will be given away: rows that were given away before are read anew.
+            reaches: where they are.
+            alone: their memory will be given away: rows that were given away before are read anew.
         """
-        windows = self.order.windows(epoch, lane)
-        found = []
-        for place in self.places(lane, epoch, start, stop):
-            window = windows[place[2]]
-            low, high = max(start - window.first, 0), min(stop - window.first, window.rows)
-            held = self.hold(place, window)
-            if alone and low in held.given:
-                held = self.hold(place, window, anew=True)
+        for place, window, low, high in reaches:
+            held = self._held.get(place) or self.hold(place, window)
             if alone:
+                if low in held.given:
+                    held = self.hold(place, window, anew=True)
                 held.given.add(low)
             opened = held.opened.get()
-            kept = None if opened.kept is None else opened.kept[low:high]
-            first, last = (low, high) if opened.before is None else (opened.before[low], opened.before[high])
-            found.append(Slice(opened, int(first), int(last), kept))
-        return found
+            if opened.kept is None or opened.before is None:
+                yield Slice(opened, low, high, opened.ids[low:high], None)
+            else:
+                start, stop = int(opened.before[low]), int(opened.before[high])
+                yield Slice(opened, start, stop, opened.ids[start:stop], opened.kept[low:high])
 
     def hold(self, place: Place, window: Window, anew: bool = False) -> Held:
         """The window, to be opened by whoever needs it first."""
@@ -156,19 +194,12 @@ class Windows:
             return
         epoch, row = divmod(position, length)
         while True:
-            windows = self.order.windows(epoch, lane)
-            for window in windows[max(bisect_right(windows, row, key=lambda window: window.first) - 1, 0) :]:
+            windows, firsts = self._windows_of(lane, epoch)
+            for window in windows[max(bisect_right(firsts, row) - 1, 0) :]:
                 yield (lane, epoch, window.index), window, max(0, epoch * length + window.first - position)
             if not again:
                 return
             epoch, row = epoch + 1, 0
-
-    def places(self, lane: int, epoch: int, start: int, stop: int) -> list[Place]:
-        """The windows in which rows [start, stop) of a lane's walk through an epoch lie."""
-        windows = self.order.windows(epoch, lane)
-        at = bisect_right(windows, start, key=lambda window: window.first) - 1
-        last = bisect_left(windows, stop, at, key=lambda window: window.first)
-        return [(lane, epoch, index) for index in range(at, last)]
 
     def passed(self, lane: int, position: int | None, needed: set[Place]) -> None:
         """A lane has come so far, and needs these windows now. No position: it needs no others later either."""
@@ -208,6 +239,17 @@ class Windows:
     def guess(self, window: Window) -> int:
         """At a window's bytes in memory."""
         return int(self._bytes_stored(window) * (self._decoded / self._stored if self._stored else FIRST_GUESS))
+
+    def _windows_of(self, lane: int, epoch: int) -> tuple[Sequence[Window], list[int]]:
+        """A lane's windows, and where they begin; the order's own look-up is too slow for every batch."""
+        found = self._lists.get((lane, epoch))
+        if found is None:
+            windows = self.order.windows(epoch, lane)
+            found = windows, [window.first for window in windows]
+            for place in [p for p in list(self._lists) if p[0] == lane and abs(p[1] - epoch) > 1]:
+                self._lists.pop(place, None)
+            self._lists[lane, epoch] = found
+        return found
 
     def _bytes_stored(self, window: Window) -> float:
         manifest, stored = self.groups.files.manifest, 0.0
@@ -263,7 +305,7 @@ class Windows:
         counts: Counter[int] = Counter()
         for lane, position in lanes.items():
             first = epoch * self.length(lane)
-            for window in self.order.windows(epoch, lane):
+            for window in self._windows_of(lane, epoch)[0]:
                 there = held.get((lane, epoch, window.index))
                 if first + window.first + window.rows > position and (there is None or there.opened.value is None):
                     counts.update(piece.group for piece in window.pieces)
