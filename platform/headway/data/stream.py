@@ -23,6 +23,7 @@ from headway.data.reader import Batch, Transform, generator
 from headway.data.windows import Place, Reach, Slice, Windows
 
 PREFETCH = 256 * 2**20
+MOST_WINDOWS = 64  # that are read ahead, however small they are: a tiny dataset is not read for a hundred epochs
 EXPECTED = 64  # windows that a cache is told of beforehand
 LOOK = 2 * 4096  # places of a mixture in which every source has at least one
 
@@ -276,8 +277,9 @@ class DirectReader:
         with self._lock:
             positions, now = [dict(own) for own in self._positions], self._now
         if not windows.lies_behind(place, window, positions[source].get(lane, 0)) and not windows.holds(place):
-            ahead = sum(w.ahead(own) for w, own in zip(self._sources, positions, strict=True))
-            if need > now and ahead and ahead + windows.guess(window) > self._window_bytes:
+            sizes = [size for w, own in zip(self._sources, positions, strict=True) for size in w.ahead(own)]
+            full = len(sizes) >= max(MOST_WINDOWS, 2 * len(self._lanes))
+            if need > now and sizes and (full or sum(sizes) + windows.guess(window) > self._window_bytes):
                 return False
             held = windows.hold(place, window)
             self._threads.submit((need, 0, lane), lambda: windows.holds(place) and held.opened.get())

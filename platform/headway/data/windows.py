@@ -225,10 +225,10 @@ class Windows:
             if not lanes:
                 self._shared.clear()
 
-    def ahead(self, positions: Mapping[int, int]) -> int:
-        """Bytes of the windows that begin at or after the lanes' positions."""
+    def ahead(self, positions: Mapping[int, int]) -> list[int]:
+        """Bytes of each window that begins at or after its lane's position."""
         with self._lock:
-            return sum(held.bytes for place, held in self._held.items() if held.first >= positions.get(place[0], 0))
+            return [held.bytes for place, held in self._held.items() if held.first >= positions.get(place[0], 0)]
 
     def waiting(self) -> list[int]:
         """Row groups of the windows that are not open yet."""
