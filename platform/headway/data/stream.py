@@ -220,12 +220,14 @@ class DirectReader:
                 yield span.source, span.epoch * self._sources[span.source].length(lane) + span.start
 
     def _coming(self, source: int, lane: int, position: int, step: int) -> Iterator[_Coming]:
-        """The windows that a lane will need of a source, and about when."""
-        per_step: float = self.order.lane_batch
-        if isinstance(self.order, Mixture):
-            per_step *= self.order.shares[source] / sum(self.order.shares)
+        """The windows that a lane will need of a source, and when; of a mixture, about when."""
+        per_epoch, length = self.order.steps_per_epoch, self.order.length(lane)
         for place, window, rows in self._sources[source].coming(lane, position, again=self._training):
-            need = step + int(rows / per_step)
+            if isinstance(self.order, Mixture):
+                share = self.order.shares[source] / sum(self.order.shares)
+                need = step + int(rows / share * per_epoch / length)
+            else:
+                need = max(step, place[1] * per_epoch + window.first // self.order.lane_batch)
             if self._steps is not None and need >= self._steps:
                 return
             yield need, source, lane, place, window
