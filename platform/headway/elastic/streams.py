@@ -1,4 +1,4 @@
-"""The job's datasets as walks, and as lane streams."""
+"""The job's datasets as walks, and what reads them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from headway.core.keys import key
 from headway.core.mixture import Mixture, Walk
 from headway.core.order import Order
 from headway.data.files import Files, LocalFiles
+from headway.data.groups import PATIENCE_S, Groups
 from headway.data.manifest import Manifest, load
-from headway.data.mixed import MixedStreams
-from headway.data.stream import Streams
+from headway.data.quarantine import Quarantine, report_nothing
+from headway.data.reader import OnQuarantine, Reader
+from headway.data.stream import DirectReader
 from headway.data.weights import check_classes, sampling
 from headway.errors import BadInput
 from headway.job import Job
@@ -61,18 +63,47 @@ def validation_order(job: Job, manifest: Manifest) -> Order:
     return Order(manifest.groups, job.seed, job.lanes, batch, job.data.window, shuffle=False)
 
 
-def open_streams(job: Job) -> tuple[Streams | MixedStreams, Streams | None]:
-    """Streams over the job's training set and, if it has one, validation set."""
+def open_readers(
+    job: Job, report: OnQuarantine | None = None, device: str = "cpu", patience_s: float = PATIENCE_S
+) -> tuple[Reader, Reader | None]:
+    """Readers of the job's training set and, if it has one, validation set.
+
+    Args:
+        job: to be followed.
+        report: is told of what is set aside.
+        device: of the training.
+        patience_s: for how long reading is tried again while it fails.
+
+    Raises:
+        BadInput, BadData: as `train_order`, and for what cannot be opened.
+    """
     data = job.data
-    manifests = [load(Path(source.path), source.version) for source in data.sources]
-    folders = [Path(source.path) for source in data.sources]
-    sources = [LocalFiles(folder, manifest) for folder, manifest in zip(folders, manifests, strict=True)]
-    walk = train_order(job, sources)
-    orders = walk.orders if isinstance(walk, Mixture) else (walk,)
-    parts = [Streams(*part, data.columns) for part in zip(folders, manifests, orders, strict=True)]
-    train = MixedStreams(walk, parts) if isinstance(walk, Mixture) else parts[0]
+
+    def groups(use: str, path: str, version: int | None) -> Groups:
+        files = LocalFiles(Path(path), load(Path(path), version))
+        quarantine = None
+        if data.on_bad_data == "quarantine":
+            quarantine = Quarantine(use, files.manifest.rows, data.quarantine_limit, report or report_nothing)
+        return Groups(files, data.columns, data.no_nulls, data.check_digests, quarantine, patience_s)
+
+    def reader(groups: Sequence[Groups], order: Walk, steps: int | None) -> Reader:
+        return DirectReader(
+            groups,
+            order,
+            seed=job.seed,
+            training=steps is not None,
+            threads=data.read_threads,
+            prefetch=data.prefetch,
+            steps=steps,
+            pin=device != "cpu",
+        )
+
+    single = isinstance(data.train, str)
+    uses = ["data.train"] if single else [f"data.train[{number}]" for number in range(len(data.sources))]
+    sources = [groups(use, part.path, part.version) for use, part in zip(uses, data.sources, strict=True)]
+    order = train_order(job, [part.files for part in sources])
+    train = reader(sources, order, job.steps or (job.epochs or 0) * order.steps_per_epoch)
     if data.validation is None:
         return train, None
-    folder = Path(data.validation)
-    manifest = load(folder, data.validation_version)
-    return train, Streams(folder, manifest, validation_order(job, manifest), data.columns)
+    held_out = groups("data.validation", data.validation, data.validation_version)
+    return train, reader([held_out], validation_order(job, held_out.files.manifest), None)

@@ -1,0 +1,215 @@
+"""What every reader keeps, whichever way it reads: the order's rows, once each, through resizes, replays and resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.conftest import make_dataset
+
+from headway.core.lanes import carried
+from headway.core.mixture import Mixture, Walk
+from headway.core.order import Order
+from headway.core.sampling import Sampling
+from headway.data import manifest as manifests
+from headway.data.files import LocalFiles
+from headway.data.groups import Groups
+from headway.data.reader import Reader
+from headway.data.stream import DirectReader
+
+LAYOUTS = [((1,),), ((7, 3),), ((20, 7, 40), (33, 20), (25, 25, 30)), ((5,) * 30, (9,) * 11), ((64,), (64,), (1, 64))]
+
+
+def direct(folders: Sequence[Path], order: Walk, **options: Any) -> Reader:
+    sources = [Groups(LocalFiles(folder, manifests.load(folder))) for folder in folders]
+    return DirectReader(sources, order, **{"seed": 5, "prefetch": 10_000, **options})
+
+
+KINDS: dict[str, Callable[..., Reader]] = {"direct": direct}
+
+
+@pytest.fixture(params=list(KINDS))
+def open_reader(request: pytest.FixtureRequest) -> Callable[..., Reader]:
+    """Opens a reader of each kind over folders, along an order."""
+    return KINDS[request.param]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = tmp_path_factory.mktemp("sets")
+    return [make_dataset(root / str(number), *layout) for number, layout in enumerate(LAYOUTS)]
+
+
+def groups_of(folder: Path) -> tuple[int, ...]:
+    return manifests.load(folder).groups
+
+
+def wanted(order: Walk, epoch: int, step: int, lane: int) -> list[int]:
+    begin = step * order.lane_batch
+    return order.lane_ids(epoch, lane)[begin : begin + order.lane_batch].tolist()  # type: ignore[no-any-return]
+
+
+def read(reader: Reader, number: int, lanes: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+    """The lanes' sample ids at a step of the run; each batch is compared with the rows of these ids."""
+    epoch, step = divmod(number, reader.order.steps_per_epoch)
+    for lane in lanes:
+        if reader.order.sizes(step)[lane]:
+            batch = reader.batch(epoch, step, lane)
+            ids = batch.ids.tolist()
+            assert ids == wanted(reader.order, epoch, step, lane)
+            if isinstance(reader.order, Order):
+                assert batch.arrays["id"].tolist() == ids, "the rows are the ids' rows"
+            x = np.sin(np.asarray(batch.arrays["id"])[:, None] * np.arange(1, 5))
+            assert np.allclose(batch.arrays["x"], x, atol=1e-6)
+            yield lane, ids
+
+
+histories = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 4), st.booleans()), min_size=1, max_size=4)
+
+
+@pytest.mark.parametrize("examples", [40, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_every_row_once_in_one_order_for_all_histories_of_workers(
+    kind: str, examples: int, folders: list[Path]
+) -> None:
+    """Cases of rows, lanes, batch, window, budget and history, each from a random step of the run on."""
+
+    @settings(max_examples=examples, suppress_health_check=[HealthCheck.too_slow])
+    @given(
+        folder=st.sampled_from(folders),
+        lanes=st.integers(1, 6),
+        lane_batch=st.sampled_from([1, 4, 9, 33, 100]),
+        window=st.sampled_from([1, 4, 16]),
+        start=st.integers(0, 40),
+        prefetch=st.sampled_from([1, 3000, 20_000]),
+        history=histories,
+    )
+    def case(folder: Path, lanes: int, lane_batch: int, window: int, start: int, prefetch: int, history: Any) -> None:
+        order = Order(groups_of(folder), 3, lanes, lane_batch, window)
+        workers = [KINDS[kind]([folder], order, prefetch=prefetch) for _ in range(min(lanes, 4))]
+        number, taken = start, dict[int, list[int]]()
+        for steps, size, breaks in history:  # (steps of the generation, workers, whether its last step is done again)
+            shares = carried(lanes, min(size, lanes))
+            for worker, share in zip(workers, [*shares, *[range(0)] * len(workers)], strict=False):
+                worker.carry(share, number)
+            for again in range(steps + breaks):
+                ids = [i for w, share in zip(workers, shares, strict=False) for _, i in read(w, number, share)]
+                taken[number] = [i for lane in ids for i in lane]
+                number += 0 if breaks and again == steps - 1 else 1
+        for worker in workers:
+            worker.close()
+        for epoch in range(start // order.steps_per_epoch, number // order.steps_per_epoch + 1):
+            steps_of = range(epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch)
+            if all(step in taken for step in steps_of):
+                assert sorted(i for step in steps_of for i in taken[step]) == list(range(order.rows))
+
+    case()
+
+
+@pytest.mark.parametrize("sampling", [None, Sampling(rows=300), Sampling(strata=np.arange(200) % 3)])
+def test_whole_epochs(open_reader: Any, folders: list[Path], sampling: Sampling | None) -> None:
+    order = Order(groups_of(folders[2]), 1, 3, 9, 6, sampling=sampling)
+    with closing(open_reader([folders[2]], order)) as reader:
+        reader.carry(range(3), 0)
+        for number in range(3 * order.steps_per_epoch):
+            assert list(read(reader, number, range(3)))
+
+
+def test_a_mixture(open_reader: Any, folders: list[Path]) -> None:
+    orders = tuple(Order(groups_of(folder), seed, 2, 16, 4) for seed, folder in enumerate(folders[2:4]))
+    mixture = Mixture(orders, (3.0, 1.0), 7)
+    with closing(open_reader(folders[2:4], mixture)) as reader:
+        reader.carry([0, 1], 0)
+        for number in range(mixture.steps_per_epoch + 3):
+            assert list(read(reader, number, [0, 1]))
+        assert list(read(reader, 2, [1])), "an earlier step again"
+
+
+def test_any_step_can_be_asked_for_at_once(open_reader: Any, folders: list[Path]) -> None:
+    """A resumed run, or a lane that moved, begins in the middle; nobody said that it would."""
+    order = Order(groups_of(folders[2]), 1, 3, 9, 6)
+    with closing(open_reader([folders[2]], order)) as reader:
+        for epoch, step, lane in [(5, 3, 2), (0, 6, 0), (5, 3, 2), (2, 0, 1), (5, 2, 2)]:
+            assert list(read(reader, epoch * order.steps_per_epoch + step, [lane]))
+        with pytest.raises(ValueError, match="lane 0 has no rows"):
+            reader.batch(0, 99, 0)
+
+
+def test_batches_are_the_askers_own(open_reader: Any, folders: list[Path]) -> None:
+    """What the loop does to a batch in place is not seen by a step that is done again, or by the next epoch."""
+    order = Order(groups_of(folders[2]), 1, 2, 8, 4, shuffle=False)
+    with closing(open_reader([folders[2]], order, training=False)) as reader:
+        for _ in range(3):
+            batch = reader.batch(0, 2, 1)
+            torch.as_tensor(batch.arrays["id"]).mul_(0)  # a read-only array would warn, and warnings are errors
+            assert batch.arrays["id"].tolist() == [0] * 8
+            assert reader.batch(0, 2, 1).arrays["id"].tolist() == wanted(order, 0, 2, 1)
+
+
+def noisy(table: pa.Table, random: np.random.Generator, training: bool) -> dict[str, Any]:
+    return {"id": table["id"].to_numpy(), "noise": random.random(len(table)), "training": np.full(len(table), training)}
+
+
+def test_the_transforms_randomness_follows_the_lane(open_reader: Any, folders: list[Path]) -> None:
+    order = Order(groups_of(folders[2]), 1, 3, 9, 6)
+    seen: list[dict[tuple[int, int], Any]] = []
+    for lanes, start in (([0, 1, 2], 0), ([1], 4), ([2, 1], 2)):
+        with closing(open_reader([folders[2]], order)) as reader:
+            reader.use(noisy)
+            reader.carry(lanes, start)
+            seen.append({})
+            for number in range(start, 7):
+                epoch, step = divmod(number, order.steps_per_epoch)
+                for lane in lanes:
+                    batch = reader.batch(epoch, step, lane)
+                    assert batch.arrays["id"].tolist() == batch.ids.tolist()
+                    assert batch.arrays["training"].all()
+                    seen[-1][number, lane] = batch.arrays["noise"].tolist()
+    whole = seen[0]
+    assert all(whole[place] == noise for part in seen[1:] for place, noise in part.items())
+    assert len({str(noise) for noise in whole.values()}) == len(whole)
+
+
+def test_an_error_of_the_transform_surfaces_where_its_batch_is_asked_for(open_reader: Any, folders: list[Path]) -> None:
+    order = Order(groups_of(folders[2]), 1, 1, 9, 6)
+    bad = wanted(order, 0, 3, 0)[4]
+
+    def picky(table: pa.Table, random: np.random.Generator, training: bool) -> dict[str, Any]:
+        if bad in table["id"].to_pylist():
+            raise ZeroDivisionError("the user's")
+        return {"id": table["id"].to_numpy()}
+
+    with closing(open_reader([folders[2]], order)) as reader:
+        reader.use(picky)
+        reader.carry([0], 0)
+        for step in range(3):
+            assert reader.batch(0, step, 0).arrays["id"].tolist() == wanted(order, 0, step, 0)
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError, match="the user's") as caught:
+                reader.batch(0, 3, 0)
+            assert any(entry.name == "picky" for entry in caught.traceback)
+        assert reader.batch(0, 4, 0).arrays["id"].tolist() == wanted(order, 0, 4, 0)
+
+
+def test_evaluation_walks_the_same_rows_again(open_reader: Any, folders: list[Path]) -> None:
+    order = Order(groups_of(folders[2]), 1, 3, 10, 4, shuffle=False)
+    with closing(open_reader([folders[2]], order, training=False)) as reader:
+        reader.use(noisy)
+        found = []
+        for _ in range(2):
+            reader.carry(range(3), 0)
+            places = [(step, lane) for step in range(order.steps_per_epoch) for lane in range(3)]
+            batches = [reader.batch(0, step, lane) for step, lane in places if order.sizes(step)[lane]]
+            reader.carry((), 0)
+            assert not any(batch.arrays["training"].any() for batch in batches)
+            found.append([batch.arrays["noise"].tolist() for batch in batches])
+            assert sorted(i for batch in batches for i in batch.ids) == list(range(200))
+        assert found[0] == found[1]
