@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -14,10 +15,10 @@ from headway import code
 from headway.core.lanes import carried
 from headway.core.mixture import Mixture, Walk
 from headway.data import manifest as manifests
-from headway.data.files import LocalFiles
+from headway.data.cache import open_files
 from headway.elastic.streams import train_order
 from headway.errors import BadInput
-from headway.job import Job
+from headway.job import Job, Store
 from headway.task import Task
 
 
@@ -84,10 +85,14 @@ def check(job: Job, space: Path | None = None, source: code.Source | None = None
     Raises:
         BadInput: naming the field.
     """
-    datasets = {use: _dataset(use, *place) for use, place in places(job).items()}
+    datasets = {use: _dataset(use, *place, job.data.store) for use, place in places(job).items()}
     _check_columns(job, datasets)
     training = [use for use in datasets if use != "validation"]
-    order = train_order(job, [LocalFiles(Path(places(job)[use][0]), datasets[use]) for use in training])
+    with ExitStack() as opened:
+        files = [open_files(places(job)[use][0], datasets[use], job.data) for use in training]
+        for one in files:
+            opened.callback(one.close)
+        order = train_order(job, files)
     source = source or code.locate(job.task)
     parameters, size = _measure(job, code.load(source))
     if space is not None and size is not None:
@@ -152,10 +157,10 @@ def digest(job: Job, train: Sequence[manifests.Manifest]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def _dataset(use: str, path: str, version: int | None) -> manifests.Manifest:
+def _dataset(use: str, path: str, version: int | None, options: Store) -> manifests.Manifest:
     try:
-        found = manifests.load(Path(path), version)
-        manifests.quick_check(Path(path), found)
+        found = manifests.load(path, version, options)
+        manifests.quick_check(path, found, options)
     except BadInput as error:
         raise type(error)(f"data.{use}={path}: {error.fact}", error.reason, error.remedy) from None
     return found

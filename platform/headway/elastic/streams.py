@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from headway.core.keys import key
 from headway.core.mixture import Mixture, Walk
 from headway.core.order import Order
-from headway.data.files import Files, LocalFiles
+from headway.data.cache import open_files
+from headway.data.files import Files
 from headway.data.groups import PATIENCE_S, Groups
 from headway.data.manifest import Manifest, load
 from headway.data.quarantine import Quarantine, report_nothing
@@ -80,7 +80,7 @@ def open_readers(
     data = job.data
 
     def groups(use: str, path: str, version: int | None) -> Groups:
-        files = LocalFiles(Path(path), load(Path(path), version))
+        files = open_files(path, load(path, version, data.store), data)
         quarantine = None
         if data.on_bad_data == "quarantine":
             quarantine = Quarantine(use, files.manifest.rows, data.quarantine_limit, report or report_nothing)
