@@ -1,0 +1,202 @@
+"""The reader that lets Ray Data read and transform, on whatever CPUs of the cluster are free.
+
+A Ray Data job per aim (the lanes that are carried, from a step on) gives the lanes' batches in order, through the object
+store. It takes seconds to start, and after each change of membership it must start anew. Nobody waits for that: what it
+does not have yet, the worker reads itself, with the same code and so to the same bytes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import pickle
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from headway.core.order import Order
+from headway.data.reader import Batch, Reader
+
+logger = logging.getLogger(__name__)
+
+LEAD_STEPS = 16
+"""A new job begins so far ahead: what comes before is needed sooner than it could start."""
+HORIZON = 512
+"""Pieces of work that one job is given."""
+PIECE_STEPS = 16
+FLOW_S = 0.5
+"""A job that has given nothing for so long is not waited for."""
+
+Place = tuple[int, int, int]
+"""(epoch, step of the epoch, lane)."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive steps of one lane, read by one task."""
+
+    epoch: int
+    lane: int
+    first: int
+    stop: int
+
+
+def pieces(order: Order, lanes: Sequence[int], step: int, last: int) -> Iterator[Piece]:
+    """The work from step `step` of the run up to `last`, in the order in which it is needed, as tasks should do it."""
+    while step < last:
+        cursor = order.cursor(step)
+        stop = min(
+            cursor.step - cursor.step % PIECE_STEPS + PIECE_STEPS, order.steps_per_epoch, cursor.step + last - step
+        )
+        for lane in lanes:
+            if order.sizes(cursor.step)[lane]:
+                yield Piece(cursor.epoch, lane, cursor.step, stop)
+        step += stop - cursor.step
+
+
+class RayReader:
+    """See the module, and `headway.data.reader.Reader`.
+
+    Args:
+        direct: reads what Ray Data has not brought.
+        make: makes such a reader on another node; pickled.
+        last: steps of the run.
+        budget: bytes of batches that may wait here.
+    """
+
+    def __init__(self, direct: Reader, make: Callable[[], Reader], last: int, budget: int) -> None:
+        self.order = direct.order
+        self._direct, self._make, self._last, self._budget = direct, make, last, budget
+        self._job: _Job | None = None
+        self.streamed = 0
+        """Batches that came from Ray Data."""
+        self.read = 0
+        """Batches that were read here."""
+
+    def carry(self, lanes: Sequence[int], step: int) -> None:
+        self._direct.carry(lanes, step)
+        self._stop()
+        if lanes:
+            work = pieces(self.order, tuple(lanes), step + LEAD_STEPS, self._last)
+            self._job = _Job(work, self._make, self._budget)
+
+    def batch(self, epoch: int, step: int, lane: int) -> Batch:
+        found = self._job.take((epoch, step, lane)) if self._job is not None else None
+        if found is None:
+            self.read += 1
+            return self._direct.batch(epoch, step, lane)
+        self.streamed += 1
+        return found
+
+    def close(self) -> None:
+        self._stop()
+        self._direct.close()
+
+    def _stop(self) -> None:
+        if self._job is not None:
+            self._job.stop()
+            self._job = None
+
+
+class _Job:
+    """Ray Data at work on an endless line of pieces; a thread takes in what it gives."""
+
+    def __init__(self, work: Iterator[Piece], make: Callable[[], Reader], budget: int) -> None:
+        self._work, self._make, self._budget = work, make, budget
+        self._changed = threading.Condition()
+        self._here: dict[Place, tuple[Batch, int]] = {}
+        self._coming: set[Place] = set()
+        self._bytes = 0
+        self._passed = (0, 0)
+        self._came_at = -math.inf
+        self._stopped = False
+        threading.Thread(target=self._run, name="ray-data", daemon=True).start()
+
+    def take(self, place: Place) -> Batch | None:
+        """The batch, if it is here; it is waited for while it is to come and others keep coming."""
+        with self._changed:
+            self._passed = place[:2]
+            # Order within a step is by lane: what lies before this step will not be asked for again.
+            for stale in [p for p in self._here if p[:2] < self._passed]:
+                self._bytes -= self._here.pop(stale)[1]
+            self._changed.notify_all()
+            while place in self._coming and time.monotonic() - self._came_at < FLOW_S and not self._stopped:
+                self._changed.wait(FLOW_S)
+            if place not in self._here:
+                return None
+            batch, size = self._here.pop(place)
+            self._bytes -= size
+            self._changed.notify_all()
+            return batch
+
+    def stop(self) -> None:
+        """Take nothing more; what runs on the cluster is cancelled."""
+        with self._changed:
+            self._stopped = True
+            self._here.clear()
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopped and (some := list(itertools.islice(self._work, HORIZON))):
+                self._stream(some)
+        except Exception:
+            # The direct reader does all from here on, and says in its own words what is wrong with the data.
+            if not self._stopped:
+                logger.warning("Ray Data gave up; batches are read by the worker itself", exc_info=True)
+
+    def _stream(self, some: list[Piece]) -> None:
+        import ray.data
+
+        items = [{"piece": pickle.dumps(piece)} for piece in some]
+        dataset = ray.data.from_items(items, override_num_blocks=len(items))
+        dataset.context.execution_options.preserve_order = True
+        dataset.context.enable_progress_bars = False
+        dataset.context.print_on_execution_start = False
+        read = dataset.map_batches(partial(_read, make=self._make), batch_size=1, batch_format="pyarrow")
+        with self._changed:
+            self._coming = {(p.epoch, step, p.lane) for p in some for step in range(p.first, p.stop)}
+        for table in read.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for packed in table["batch"].to_pylist() if table.num_rows else []:
+                self._put(*pickle.loads(packed), len(packed))
+            if self._stopped:
+                return
+
+    def _put(self, place: Place, batch: Batch, size: int) -> None:
+        with self._changed:
+            while self._bytes + size > self._budget and self._here and not self._stopped and place[:2] >= self._passed:
+                self._changed.wait(FLOW_S)
+            self._came_at = time.monotonic()
+            self._coming.discard(place)
+            if not self._stopped and place[:2] >= self._passed:
+                self._here[place] = (batch, size)
+                self._bytes += size
+            self._changed.notify_all()
+
+
+_readers: dict[bytes, Reader] = {}
+
+
+def _read(rows: pa.Table, make: Callable[[], Reader]) -> Iterator[pa.Table]:
+    """Runs on the cluster: the batches of a piece. A process keeps the reader that it made, with what it knows."""
+    import ray.cloudpickle
+
+    key = ray.cloudpickle.dumps(make)
+    if key not in _readers:
+        for old in _readers.values():
+            old.close()
+        _readers.clear()
+        _readers[key] = make()
+    reader = _readers[key]
+    piece: Piece = pickle.loads(rows["piece"][0].as_py())
+    for step in range(piece.first, piece.stop):
+        if reader.order.sizes(step)[piece.lane]:
+            batch: Any = reader.batch(piece.epoch, step, piece.lane)
+            packed = pickle.dumps(((piece.epoch, step, piece.lane), batch), protocol=5)
+            yield pa.table({"batch": pa.array([packed], pa.large_binary())})
