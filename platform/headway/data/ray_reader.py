@@ -1,8 +1,8 @@
 """The reader that lets Ray Data read and transform, on whatever CPUs of the cluster are free.
 
-A Ray Data job per aim (the lanes that are carried, from a step on) gives the lanes' batches in order, through the object
-store. It takes seconds to start, and after each change of membership it must start anew. Nobody waits for that: what it
-does not have yet, the worker reads itself, with the same code and so to the same bytes.
+A Ray Data job per aim (the lanes that are carried, from a step on) gives the lanes' batches in order, through the
+object store. It takes seconds to start, and after each change of membership it must start anew. Nobody waits for that:
+what it does not have yet, the worker reads itself, with the same code and so to the same bytes.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class _Job:
         self._bytes = 0
         self._passed = (0, 0)
         self._came_at = -math.inf
-        self._stopped = False
+        self._waited_for = self._stopped = False
         threading.Thread(target=self._run, name="ray-data", daemon=True).start()
 
     def take(self, place: Place) -> Batch | None:
@@ -126,8 +126,10 @@ class _Job:
             for stale in [p for p in self._here if p[:2] < self._passed]:
                 self._bytes -= self._here.pop(stale)[1]
             self._changed.notify_all()
+            self._waited_for = True
             while place in self._coming and time.monotonic() - self._came_at < FLOW_S and not self._stopped:
                 self._changed.wait(FLOW_S)
+            self._waited_for = False
             if place not in self._here:
                 return None
             batch, size = self._here.pop(place)
@@ -170,7 +172,9 @@ class _Job:
 
     def _put(self, place: Place, batch: Batch, size: int) -> None:
         with self._changed:
-            while self._bytes + size > self._budget and self._here and not self._stopped and place[:2] >= self._passed:
+            while self._bytes and self._bytes + size > self._budget:
+                if self._waited_for or self._stopped or place[:2] < self._passed:
+                    break
                 self._changed.wait(FLOW_S)
             self._came_at = time.monotonic()
             self._coming.discard(place)
