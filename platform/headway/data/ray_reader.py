@@ -16,12 +16,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
-from headway.core.order import Order
-from headway.data.reader import Batch, Reader
+from headway.core.mixture import Walk
+from headway.data.reader import Batch, OnQuarantine, Reader, Transform
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ HORIZON = 512
 PIECE_STEPS = 16
 FLOW_S = 0.5
 """A job that has given nothing for so long is not waited for."""
+
+Make = Callable[[OnQuarantine], Reader]
 
 Place = tuple[int, int, int]
 """(epoch, step of the epoch, lane)."""
@@ -47,7 +49,7 @@ class Piece:
     stop: int
 
 
-def pieces(order: Order, lanes: Sequence[int], step: int, last: int) -> Iterator[Piece]:
+def pieces(order: Walk, lanes: Sequence[int], step: int, last: int) -> Iterator[Piece]:
     """The work from step `step` of the run up to `last`, in the order in which it is needed, as tasks should do it."""
     while step < last:
         cursor = order.cursor(step)
@@ -65,28 +67,35 @@ class RayReader:
 
     Args:
         direct: reads what Ray Data has not brought.
-        make: makes such a reader on another node; pickled.
+        make: makes such a reader on another node, given what to tell of rows that are set aside; pickled.
         last: steps of the run.
         budget: bytes of batches that may wait here.
+        report: is told of what is set aside elsewhere.
     """
 
-    def __init__(self, direct: Reader, make: Callable[[], Reader], last: int, budget: int) -> None:
+    def __init__(self, direct: Reader, make: Make, last: int, budget: int, report: OnQuarantine) -> None:
         self.order = direct.order
-        self._direct, self._make, self._last, self._budget = direct, make, last, budget
+        self._direct, self._make, self._last, self._budget, self._report = direct, make, last, budget, report
         self._job: _Job | None = None
         self.streamed = 0
         """Batches that came from Ray Data."""
         self.read = 0
         """Batches that were read here."""
 
+    def use(self, transform: Transform | None) -> None:
+        """See `Reader.use`; elsewhere `make` sees to the same."""
+        self._direct.use(transform)
+
     def carry(self, lanes: Sequence[int], step: int) -> None:
+        """See `Reader.carry`."""
         self._direct.carry(lanes, step)
         self._stop()
         if lanes:
             work = pieces(self.order, tuple(lanes), step + LEAD_STEPS, self._last)
-            self._job = _Job(work, self._make, self._budget)
+            self._job = _Job(work, self._make, self._budget, self._report)
 
     def batch(self, epoch: int, step: int, lane: int) -> Batch:
+        """See `Reader.batch`."""
         found = self._job.take((epoch, step, lane)) if self._job is not None else None
         if found is None:
             self.read += 1
@@ -95,6 +104,7 @@ class RayReader:
         return found
 
     def close(self) -> None:
+        """See `Reader.close`."""
         self._stop()
         self._direct.close()
 
@@ -107,8 +117,8 @@ class RayReader:
 class _Job:
     """Ray Data at work on an endless line of pieces; a thread takes in what it gives."""
 
-    def __init__(self, work: Iterator[Piece], make: Callable[[], Reader], budget: int) -> None:
-        self._work, self._make, self._budget = work, make, budget
+    def __init__(self, work: Iterator[Piece], make: Make, budget: int, report: OnQuarantine) -> None:
+        self._work, self._make, self._budget, self._report = work, make, budget, report
         self._changed = threading.Condition()
         self._here: dict[Place, tuple[Batch, int]] = {}
         self._coming: set[Place] = set()
@@ -164,9 +174,12 @@ class _Job:
         read = dataset.map_batches(partial(_read, make=self._make), batch_size=1, batch_format="pyarrow")
         with self._changed:
             self._coming = {(p.epoch, step, p.lane) for p in some for step in range(p.first, p.stop)}
-        for table in read.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for table in cast("Iterator[pa.Table]", read.iter_batches(batch_size=None, batch_format="pyarrow")):
             for packed in table["batch"].to_pylist() if table.num_rows else []:
-                self._put(*pickle.loads(packed), len(packed))
+                place, batch, set_aside = pickle.loads(packed)
+                for what in set_aside:
+                    self._report(*what)
+                self._put(place, batch, len(packed))
             if self._stopped:
                 return
 
@@ -184,23 +197,26 @@ class _Job:
             self._changed.notify_all()
 
 
-_readers: dict[bytes, Reader] = {}
+_kept: dict[bytes, tuple[Reader, list[Any]]] = {}
+"""The reader that a process of the cluster made last, and what it set aside."""
 
 
-def _read(rows: pa.Table, make: Callable[[], Reader]) -> Iterator[pa.Table]:
+def _read(rows: pa.Table, make: Make) -> Iterator[pa.Table]:
     """Runs on the cluster: the batches of a piece. A process keeps the reader that it made, with what it knows."""
     import ray.cloudpickle
 
     key = ray.cloudpickle.dumps(make)
-    if key not in _readers:
-        for old in _readers.values():
+    if key not in _kept:
+        for old, _ in _kept.values():
             old.close()
-        _readers.clear()
-        _readers[key] = make()
-    reader = _readers[key]
+        _kept.clear()
+        told: list[Any] = []
+        _kept[key] = make(lambda *what: told.append(what)), told
+    reader, told = _kept[key]
     piece: Piece = pickle.loads(rows["piece"][0].as_py())
     for step in range(piece.first, piece.stop):
         if reader.order.sizes(step)[piece.lane]:
-            batch: Any = reader.batch(piece.epoch, step, piece.lane)
-            packed = pickle.dumps(((piece.epoch, step, piece.lane), batch), protocol=5)
+            batch = reader.batch(piece.epoch, step, piece.lane)
+            set_aside, told[:] = list(told), []
+            packed = pickle.dumps(((piece.epoch, step, piece.lane), batch, set_aside), protocol=5)
             yield pa.table({"batch": pa.array([packed], pa.large_binary())})
