@@ -26,7 +26,7 @@ from headway.data.reader import Batch, OnQuarantine, Reader, Transform
 logger = logging.getLogger(__name__)
 
 LEAD_STEPS = 16
-"""A new job begins so far ahead: what comes before is needed sooner than it could start."""
+"""A new job begins so far ahead: what comes before is needed sooner than it could start. More after coming too late."""
 HORIZON = 512
 """Pieces of work that one job is given."""
 PIECE_STEPS = 16
@@ -91,8 +91,7 @@ class RayReader:
         self._direct.carry(lanes, step)
         self._stop()
         if lanes:
-            work = pieces(self.order, tuple(lanes), step + LEAD_STEPS, self._last)
-            self._job = _Job(work, self._make, self._budget, self._report)
+            self._job = _Job(self.order, tuple(lanes), step, self._last, self._make, self._budget, self._report)
 
     def batch(self, epoch: int, step: int, lane: int) -> Batch:
         """See `Reader.batch`."""
@@ -115,15 +114,18 @@ class RayReader:
 
 
 class _Job:
-    """Ray Data at work on an endless line of pieces; a thread takes in what it gives."""
+    """Ray Data at work for some lanes from a step of the run on; a thread takes in what it gives."""
 
-    def __init__(self, work: Iterator[Piece], make: Make, budget: int, report: OnQuarantine) -> None:
-        self._work, self._make, self._budget, self._report = work, make, budget, report
+    def __init__(
+        self, order: Walk, lanes: tuple[int, ...], step: int, last: int, make: Make, budget: int, report: OnQuarantine
+    ) -> None:
+        self._order, self._lanes, self._last = order, lanes, last
+        self._make, self._budget, self._report = make, budget, report
         self._changed = threading.Condition()
         self._here: dict[Place, tuple[Batch, int]] = {}
         self._coming: set[Place] = set()
         self._bytes = 0
-        self._passed = (0, 0)
+        self._passed = step
         self._came_at = -math.inf
         self._waited_for = self._stopped = False
         threading.Thread(target=self._run, name="ray-data", daemon=True).start()
@@ -131,9 +133,9 @@ class _Job:
     def take(self, place: Place) -> Batch | None:
         """The batch, if it is here; it is waited for while it is to come and others keep coming."""
         with self._changed:
-            self._passed = place[:2]
+            self._passed = self._number(place)
             # Order within a step is by lane: what lies before this step will not be asked for again.
-            for stale in [p for p in self._here if p[:2] < self._passed]:
+            for stale in [p for p in self._here if self._number(p) < self._passed]:
                 self._bytes -= self._here.pop(stale)[1]
             self._changed.notify_all()
             self._waited_for = True
@@ -154,47 +156,67 @@ class _Job:
             self._here.clear()
             self._changed.notify_all()
 
+    def _number(self, place: Place) -> int:
+        """The step of the run."""
+        return place[0] * self._order.steps_per_epoch + place[1]
+
     def _run(self) -> None:
+        step, lead = self._passed + LEAD_STEPS, LEAD_STEPS
         try:
-            while not self._stopped and (some := list(itertools.islice(self._work, HORIZON))):
-                self._stream(some)
+            while not self._stopped and step < self._last:
+                work = list(itertools.islice(pieces(self._order, self._lanes, step, self._last), HORIZON))
+                if self._stream(work):
+                    step = work[-1].epoch * self._order.steps_per_epoch + work[-1].stop
+                else:
+                    lead = 2 * max(lead, self._passed - step)
+                    step = self._passed + lead
         except Exception:
             # The direct reader does all from here on, and says in its own words what is wrong with the data.
             if not self._stopped:
                 logger.warning("Ray Data gave up; batches are read by the worker itself", exc_info=True)
 
-    def _stream(self, some: list[Piece]) -> None:
+    def _stream(self, work: list[Piece]) -> bool:
+        """Have these done; False: broken off, since they come too late."""
         import ray.data
 
-        items = [{"piece": pickle.dumps(piece)} for piece in some]
+        items = [{"piece": pickle.dumps(piece)} for piece in work]
         dataset = ray.data.from_items(items, override_num_blocks=len(items))
         dataset.context.execution_options.preserve_order = True
         dataset.context.enable_progress_bars = False
         dataset.context.print_on_execution_start = False
         read = dataset.map_batches(partial(_read, make=self._make), batch_size=1, batch_format="pyarrow")
         with self._changed:
-            self._coming = {(p.epoch, step, p.lane) for p in some for step in range(p.first, p.stop)}
+            self._coming = {(p.epoch, step, p.lane) for p in work for step in range(p.first, p.stop)}
+        late = 0
         for table in cast("Iterator[pa.Table]", read.iter_batches(batch_size=None, batch_format="pyarrow")):
             for packed in table["batch"].to_pylist() if table.num_rows else []:
                 place, batch, set_aside = pickle.loads(packed)
                 for what in set_aside:
                     self._report(*what)
-                self._put(place, batch, len(packed))
-            if self._stopped:
-                return
+                late = 0 if self._put(place, batch, len(packed)) else late + 1
+            if self._stopped or late > 2 * PIECE_STEPS * len(self._lanes):
+                break
+        with self._changed:
+            self._coming.clear()
+            self._changed.notify_all()
+        return late == 0
 
-    def _put(self, place: Place, batch: Batch, size: int) -> None:
+    def _put(self, place: Place, batch: Batch, size: int) -> bool:
+        """Keep a batch until it is asked for; False: that is past."""
+        number = self._number(place)
         with self._changed:
             while self._bytes and self._bytes + size > self._budget:
-                if self._waited_for or self._stopped or place[:2] < self._passed:
+                if self._waited_for or self._stopped or number < self._passed:
                     break
                 self._changed.wait(FLOW_S)
             self._came_at = time.monotonic()
             self._coming.discard(place)
-            if not self._stopped and place[:2] >= self._passed:
+            in_time = number >= self._passed
+            if in_time and not self._stopped:
                 self._here[place] = (batch, size)
                 self._bytes += size
             self._changed.notify_all()
+            return in_time
 
 
 _kept: dict[bytes, tuple[Reader, list[Any]]] = {}
