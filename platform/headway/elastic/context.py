@@ -48,7 +48,7 @@ class Context:
     trouble: Callable[[str, Any, int], None] = lambda point, model, step: None
     at: str = "set-up"
 
-    def use(self, transform: Transform) -> None:
+    def use(self, transform: Transform | None) -> None:
         """Turn rows into arrays in the user's way, not column by column."""
         self.train.use(transform)
         if self.validation:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from headway import code
 from headway.core.keys import key
 from headway.core.mixture import Mixture, Walk
 from headway.core.order import Order
@@ -12,11 +16,13 @@ from headway.data.files import Files
 from headway.data.groups import PATIENCE_S, Groups
 from headway.data.manifest import Manifest, load
 from headway.data.quarantine import Quarantine, report_nothing
-from headway.data.reader import OnQuarantine, Reader
+from headway.data.ray_reader import RayReader
+from headway.data.reader import OnQuarantine, Reader, Transform
 from headway.data.stream import DirectReader
 from headway.data.weights import check_classes, sampling
 from headway.errors import BadInput
 from headway.job import Job
+from headway.task import Task
 
 
 def train_order(job: Job, sources: Sequence[Files]) -> Walk:
@@ -63,8 +69,40 @@ def validation_order(job: Job, manifest: Manifest) -> Order:
     return Order(manifest.groups, job.seed, job.lanes, batch, job.data.window, shuffle=False)
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """Makes the direct reader of a job's training set on another node.
+
+    Args:
+        job: its plain values.
+        source: of the task, as workers get it.
+    """
+
+    job: dict[str, Any]
+    source: code.Source
+
+    def __call__(self, report: OnQuarantine) -> Reader:
+        job = Job.model_validate(self.job)
+        reader, validation = open_readers(job, report)
+        if validation is not None:
+            validation.close()
+        found = code.load(self.source)
+        transform = transform_of(found(**job.arguments)) if inspect.isclass(found) else None
+        reader.use(transform)
+        return reader
+
+
+def transform_of(task: Any) -> Transform | None:
+    """The task's own way of turning rows into arrays, if it has one."""
+    return task.transform if type(task).transform is not Task.transform else None
+
+
 def open_readers(
-    job: Job, report: OnQuarantine | None = None, device: str = "cpu", patience_s: float = PATIENCE_S
+    job: Job,
+    report: OnQuarantine | None = None,
+    device: str = "cpu",
+    patience_s: float = PATIENCE_S,
+    elsewhere: Elsewhere | None = None,
 ) -> tuple[Reader, Reader | None]:
     """Readers of the job's training set and, if it has one, validation set.
 
@@ -73,6 +111,7 @@ def open_readers(
         report: is told of what is set aside.
         device: of the training.
         patience_s: for how long reading is tried again while it fails.
+        elsewhere: makes what Ray Data reads with, where the job says so; None reads here all the same.
 
     Raises:
         BadInput, BadData: as `train_order`, and for what cannot be opened.
@@ -102,7 +141,10 @@ def open_readers(
     uses = ["data.train"] if single else [f"data.train[{number}]" for number in range(len(data.sources))]
     sources = [groups(use, part.path, part.version) for use, part in zip(uses, data.sources, strict=True)]
     order = train_order(job, [part.files for part in sources])
-    train = reader(sources, order, job.steps or (job.epochs or 0) * order.steps_per_epoch)
+    steps = job.steps or (job.epochs or 0) * order.steps_per_epoch
+    train = reader(sources, order, steps)
+    if data.reader == "ray" and elsewhere is not None:
+        train = RayReader(train, elsewhere, steps, data.prefetch, report or report_nothing)
     if data.validation is None:
         return train, None
     held_out = groups("data.validation", data.validation, data.validation_version)

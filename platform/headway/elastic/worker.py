@@ -76,14 +76,13 @@ def run(job: Job, found: Callable[..., Any]) -> None:
 
     from headway.elastic.context import current
     from headway.elastic.loop import train_task
-    from headway.task import Task
+    from headway.elastic.streams import transform_of
 
     torch.manual_seed(job.seed)
     task = found(**job.arguments)
     if not inspect.isclass(found):
         return
-    if type(task).transform is not Task.transform:
-        current().use(task.transform)
+    current().use(transform_of(task))
     train_task(task, job)
 
 
@@ -96,7 +95,7 @@ def _context(config: dict[str, Any], job: Job, control: Control, address: str, l
     from headway.elastic.members import Led
     from headway.elastic.memory import keep_freed
     from headway.elastic.reporter import Reporter
-    from headway.elastic.streams import open_readers
+    from headway.elastic.streams import Elsewhere, open_readers
 
     keep_freed()
     torch.set_num_threads(job.workers.cpus)
@@ -110,7 +109,8 @@ def _context(config: dict[str, Any], job: Job, control: Control, address: str, l
         reporter.settle,
     )
     device = _device(job)
-    train, validation = open_readers(job, reporter.quarantined, device)
+    elsewhere = Elsewhere(config["job"], config["source"])
+    train, validation = open_readers(job, reporter.quarantined, device, elsewhere=elsewhere)
     return Context(
         job=job,
         device=device,

@@ -1,0 +1,244 @@
+"""The reader that lets Ray Data read and transform, on whatever CPUs of the cluster are free.
+
+A Ray Data job per aim (the lanes that are carried, from a step on) gives the lanes' batches in order, through the
+object store. It takes seconds to start, and after each change of membership it must start anew. Nobody waits for that:
+what it does not have yet, the worker reads itself, with the same code and so to the same bytes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import pickle
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import pyarrow as pa
+
+from headway.core.mixture import Walk
+from headway.data.reader import Batch, OnQuarantine, Reader, Transform
+
+logger = logging.getLogger(__name__)
+
+LEAD_STEPS = 16
+"""A new job begins so far ahead: what comes before is needed sooner than it could start. More after coming too late."""
+HORIZON = 512
+"""Pieces of work that one job is given."""
+PIECE_STEPS = 16
+FLOW_S = 0.5
+"""A job that has given nothing for so long is not waited for."""
+
+Make = Callable[[OnQuarantine], Reader]
+
+Place = tuple[int, int, int]
+"""(epoch, step of the epoch, lane)."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive steps of one lane, read by one task."""
+
+    epoch: int
+    lane: int
+    first: int
+    stop: int
+
+
+def pieces(order: Walk, lanes: Sequence[int], step: int, last: int) -> Iterator[Piece]:
+    """The work from step `step` of the run up to `last`, in the order in which it is needed, as tasks should do it."""
+    while step < last:
+        cursor = order.cursor(step)
+        stop = min(
+            cursor.step - cursor.step % PIECE_STEPS + PIECE_STEPS, order.steps_per_epoch, cursor.step + last - step
+        )
+        for lane in lanes:
+            if order.sizes(cursor.step)[lane]:
+                yield Piece(cursor.epoch, lane, cursor.step, stop)
+        step += stop - cursor.step
+
+
+class RayReader:
+    """See the module, and `headway.data.reader.Reader`.
+
+    Args:
+        direct: reads what Ray Data has not brought.
+        make: makes such a reader on another node, given what to tell of rows that are set aside; pickled.
+        last: steps of the run.
+        budget: bytes of batches that may wait here.
+        report: is told of what is set aside elsewhere.
+    """
+
+    def __init__(self, direct: Reader, make: Make, last: int, budget: int, report: OnQuarantine) -> None:
+        self.order = direct.order
+        self._direct, self._make, self._last, self._budget, self._report = direct, make, last, budget, report
+        self._job: _Job | None = None
+        self.streamed = 0
+        """Batches that came from Ray Data."""
+        self.read = 0
+        """Batches that were read here."""
+
+    def use(self, transform: Transform | None) -> None:
+        """See `Reader.use`; elsewhere `make` sees to the same."""
+        self._direct.use(transform)
+
+    def carry(self, lanes: Sequence[int], step: int) -> None:
+        """See `Reader.carry`."""
+        self._direct.carry(lanes, step)
+        self._stop()
+        if lanes:
+            self._job = _Job(self.order, tuple(lanes), step, self._last, self._make, self._budget, self._report)
+
+    def batch(self, epoch: int, step: int, lane: int) -> Batch:
+        """See `Reader.batch`."""
+        found = self._job.take((epoch, step, lane)) if self._job is not None else None
+        if found is None:
+            self.read += 1
+            return self._direct.batch(epoch, step, lane)
+        self.streamed += 1
+        return found
+
+    def close(self) -> None:
+        """See `Reader.close`."""
+        self._stop()
+        self._direct.close()
+
+    def _stop(self) -> None:
+        if self._job is not None:
+            self._job.stop()
+            self._job = None
+
+
+class _Job:
+    """Ray Data at work for some lanes from a step of the run on; a thread takes in what it gives."""
+
+    def __init__(
+        self, order: Walk, lanes: tuple[int, ...], step: int, last: int, make: Make, budget: int, report: OnQuarantine
+    ) -> None:
+        self._order, self._lanes, self._last = order, lanes, last
+        self._make, self._budget, self._report = make, budget, report
+        self._changed = threading.Condition()
+        self._here: dict[Place, tuple[Batch, int]] = {}
+        self._coming: set[Place] = set()
+        self._bytes = 0
+        self._passed = step
+        self._came_at = -math.inf
+        self._waited_for = self._stopped = False
+        threading.Thread(target=self._run, name="ray-data", daemon=True).start()
+
+    def take(self, place: Place) -> Batch | None:
+        """The batch, if it is here; it is waited for while it is to come and others keep coming."""
+        with self._changed:
+            self._passed = self._number(place)
+            # Order within a step is by lane: what lies before this step will not be asked for again.
+            for stale in [p for p in self._here if self._number(p) < self._passed]:
+                self._bytes -= self._here.pop(stale)[1]
+            self._changed.notify_all()
+            self._waited_for = True
+            while place in self._coming and time.monotonic() - self._came_at < FLOW_S and not self._stopped:
+                self._changed.wait(FLOW_S)
+            self._waited_for = False
+            if place not in self._here:
+                return None
+            batch, size = self._here.pop(place)
+            self._bytes -= size
+            self._changed.notify_all()
+            return batch
+
+    def stop(self) -> None:
+        """Take nothing more; what runs on the cluster is cancelled."""
+        with self._changed:
+            self._stopped = True
+            self._here.clear()
+            self._changed.notify_all()
+
+    def _number(self, place: Place) -> int:
+        """The step of the run."""
+        return place[0] * self._order.steps_per_epoch + place[1]
+
+    def _run(self) -> None:
+        step, lead = self._passed + LEAD_STEPS, LEAD_STEPS
+        try:
+            while not self._stopped and step < self._last:
+                work = list(itertools.islice(pieces(self._order, self._lanes, step, self._last), HORIZON))
+                if self._stream(work):
+                    step = work[-1].epoch * self._order.steps_per_epoch + work[-1].stop
+                else:
+                    lead = 2 * max(lead, self._passed - step)
+                    step = self._passed + lead
+        except Exception:
+            # The direct reader does all from here on, and says in its own words what is wrong with the data.
+            if not self._stopped:
+                logger.warning("Ray Data gave up; batches are read by the worker itself", exc_info=True)
+
+    def _stream(self, work: list[Piece]) -> bool:
+        """Have these done; False: broken off, since they come too late."""
+        import ray.data
+
+        items = [{"piece": pickle.dumps(piece)} for piece in work]
+        dataset = ray.data.from_items(items, override_num_blocks=len(items))
+        dataset.context.execution_options.preserve_order = True
+        dataset.context.enable_progress_bars = False
+        dataset.context.print_on_execution_start = False
+        read = dataset.map_batches(partial(_read, make=self._make), batch_size=1, batch_format="pyarrow")
+        with self._changed:
+            self._coming = {(p.epoch, step, p.lane) for p in work for step in range(p.first, p.stop)}
+        late = 0
+        for table in cast("Iterator[pa.Table]", read.iter_batches(batch_size=None, batch_format="pyarrow")):
+            for packed in table["batch"].to_pylist() if table.num_rows else []:
+                place, batch, set_aside = pickle.loads(packed)
+                for what in set_aside:
+                    self._report(*what)
+                late = 0 if self._put(place, batch, len(packed)) else late + 1
+            if self._stopped or late > 2 * PIECE_STEPS * len(self._lanes):
+                break
+        with self._changed:
+            self._coming.clear()
+            self._changed.notify_all()
+        return late == 0
+
+    def _put(self, place: Place, batch: Batch, size: int) -> bool:
+        """Keep a batch until it is asked for; False: that is past."""
+        number = self._number(place)
+        with self._changed:
+            while self._bytes and self._bytes + size > self._budget:
+                if self._waited_for or self._stopped or number < self._passed:
+                    break
+                self._changed.wait(FLOW_S)
+            self._came_at = time.monotonic()
+            self._coming.discard(place)
+            in_time = number >= self._passed
+            if in_time and not self._stopped:
+                self._here[place] = (batch, size)
+                self._bytes += size
+            self._changed.notify_all()
+            return in_time
+
+
+_kept: dict[bytes, tuple[Reader, list[Any]]] = {}
+"""The reader that a process of the cluster made last, and what it set aside."""
+
+
+def _read(rows: pa.Table, make: Make) -> Iterator[pa.Table]:
+    """Runs on the cluster: the batches of a piece. A process keeps the reader that it made, with what it knows."""
+    import ray.cloudpickle
+
+    key = ray.cloudpickle.dumps(make)
+    if key not in _kept:
+        for old, _ in _kept.values():
+            old.close()
+        _kept.clear()
+        told: list[Any] = []
+        _kept[key] = make(lambda *what: told.append(what)), told
+    reader, told = _kept[key]
+    piece: Piece = pickle.loads(rows["piece"][0].as_py())
+    for step in range(piece.first, piece.stop):
+        if reader.order.sizes(step)[piece.lane]:
+            batch = reader.batch(piece.epoch, step, piece.lane)
+            set_aside, told[:] = list(told), []
+            packed = pickle.dumps(((piece.epoch, step, piece.lane), batch, set_aside), protocol=5)
+            yield pa.table({"batch": pa.array([packed], pa.large_binary())})
