@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ import pytest
 
 from headway.data import manifest as manifests
 from headway.data.arrays import arrays
-from headway.data.prepare import _tables as in_order
+from headway.data.pipeline import blocks, rows_of, runs
 from headway.data.prepare import prepare
+from headway.data.recipe import Recipe
 from headway.data.sources import Plan
 from headway.errors import BadInput
 
@@ -40,7 +42,7 @@ def src(tmp_path: Path) -> Path:
 def prepared(src: Path, **options: object) -> tuple[manifests.Manifest, pa.Table]:
     """The manifest of what was made beside the source, verified, and all its rows."""
     folder = src.parent / "out"
-    found = prepare(src, folder, **options)  # type: ignore[arg-type]
+    found = prepare(src, folder, **options)[""]  # type: ignore[arg-type]
     assert manifests.load(folder) == found
     manifests.verify(folder, found)
     return found, pa.concat_tables([pq.read_table(folder / shard.path) for shard in found.shards])
@@ -107,8 +109,8 @@ def test_parquet_in_many_pieces_keeps_its_order_and_tensors(src: Path) -> None:
 
 def test_a_dataset_cut_anew_keeps_its_label_and_names(src: Path) -> None:
     images(src)
-    first = prepare(src, src.parent / "first")
-    again = prepare(src.parent / "first", src.parent / "second")
+    first = prepare(src, src.parent / "first")[""]
+    again = prepare(src.parent / "first", src.parent / "second")[""]
     assert (again.label, again.categories, again.digest) == (first.label, first.categories, first.digest)
 
 
@@ -121,7 +123,7 @@ def test_images_by_class_come_mixed_and_the_same_each_time(src: Path) -> None:
     assert found.label_counts == {"0": 100, "1": 100}
     assert 30 < columns["label"][:100].sum() < 70
     assert sorted((columns["image"][:, 0, 0, 0] - 100 * columns["label"]).tolist()) == sorted([*range(100)] * 2)
-    assert prepare(src, src.parent / "again").digest == found.digest
+    assert prepare(src, src.parent / "again")[""].digest == found.digest
 
 
 def test_grey_images_resized(src: Path) -> None:
@@ -156,7 +158,8 @@ def test_rays_own_scheduling_does_not_show(tmp_path: Path) -> None:
 
     pieces = [{"i": i, "done": str(tmp_path / "done")} for i in range(8)]
     plan = Plan(pa.schema([("i", pa.int64())]), pieces, read)
-    assert [i for rows in in_order(plan) for i in rows["i"].to_pylist()] == list(range(8))
+    step = partial(rows_of, Recipe(), plan.schema, "a piece")
+    assert [run.piece for _, run in runs(blocks(plan, step), num_parts=1, ahead=4)] == list(range(8))
 
 
 BAD = {

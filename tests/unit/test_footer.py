@@ -47,7 +47,7 @@ def test_the_same_bytes_as_one_writer(tmp_path: Path, cuts: list[int]) -> None:
         made = encoded(TABLES[start:stop])
         data = memoryview(made.data)
         for group in made.groups:
-            shards.add(group, data[group.start : group.start + group.bytes], made.frame, max_rows=10**9)
+            shards.add(group, data[group.start : group.start + group.size], made.frame, max_rows=10**9)
     shard = shards.close()
     path = tmp_path / "shard-00000.parquet"
     assert path.read_bytes() == in_one_go(tmp_path / "whole", TABLES)
@@ -59,7 +59,7 @@ def test_many_row_groups(tmp_path: Path) -> None:
     tables = [table(i, 1) for i in range(300)]
     made, shards = encoded(tables), Shards(tmp_path)
     for group in made.groups:
-        shards.add(group, memoryview(made.data)[group.start : group.start + group.bytes], made.frame, 10**9)
+        shards.add(group, memoryview(made.data)[group.start : group.start + group.size], made.frame, 10**9)
     shards.close()
     assert (tmp_path / "shard-00000.parquet").read_bytes() == in_one_go(tmp_path / "whole", tables)
 
@@ -68,7 +68,7 @@ def test_many_row_groups(tmp_path: Path) -> None:
 def test_a_shard_is_gone_on_with(tmp_path: Path, spoilt: int | None) -> None:
     """What was written before a crash stays, up to the first row group that the disk has not whole."""
     made, shards = encoded(TABLES), Shards(tmp_path)
-    views = [memoryview(made.data)[g.start : g.start + g.bytes] for g in made.groups]
+    views = [memoryview(made.data)[g.start : g.start + g.size] for g in made.groups]
     placed = [
         shards.add(group, view, made.frame, 10**9)[0] for group, view in zip(made.groups[:3], views[:3], strict=True)
     ]

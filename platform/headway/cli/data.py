@@ -51,7 +51,7 @@ def prepare(
     """Turn Parquet, CSV, JSON lines, image folders or text into a dataset, as a Ray Data job."""
     from headway.data.prepare import prepare as make
 
-    manifest = make(
+    made = make(
         src,
         dst,
         format=kind,
@@ -63,9 +63,9 @@ def prepare(
         force=force,
     )
     if json:
-        _print_json(_shown(dst, manifest))
+        _print_json(_shown(dst, made[""]))
     else:
-        _report(dst, manifest)
+        _report(dst, made[""])
 
 
 @app.command()

@@ -24,7 +24,7 @@ class EncodedGroup:
     Args:
         rows: in it.
         start: of its bytes in the data.
-        bytes: from there.
+        size: in bytes.
         xxh3: XXH3-128 of them in hex.
         struct: its part of the footer, for a file whose first row group begins where the data does.
         labels: rows by value of the label; None where they cannot be counted.
@@ -32,7 +32,7 @@ class EncodedGroup:
 
     rows: int
     start: int
-    bytes: int
+    size: int
     xxh3: str
     struct: bytes
     labels: dict[str, int] | None

@@ -291,7 +291,7 @@ def _check_shard(path: Path, shard: Shard, manifest: Manifest) -> None:
     except (OSError, pa.ArrowException) as error:
         raise BadData(f"{path} cannot be read", str(error).splitlines()[0], REMAKE) from None
     if schema != manifest.schema:
-        raise BadData(f"{path} has another schema", _difference(manifest.schema, schema), REMAKE)
+        raise BadData(f"{path} has another schema", difference(manifest.schema, schema), REMAKE)
     if rows != tuple(group.rows for group in shard.row_groups):
         reason = (
             f"it has {len(rows)} of {sum(rows)} rows in all, the manifest says {len(shard.row_groups)} of {shard.rows}"
@@ -299,7 +299,8 @@ def _check_shard(path: Path, shard: Shard, manifest: Manifest) -> None:
         raise BadData(f"{path} has other row groups", reason, REMAKE)
 
 
-def _difference(said: tuple[tuple[str, str], ...], found: tuple[tuple[str, str], ...]) -> str:
+def difference(said: tuple[tuple[str, str], ...], found: tuple[tuple[str, str], ...]) -> str:
+    """In words, how one schema differs from another."""
     then, now = dict(said), dict(found)
     gone = [f"column {name!r} is gone" for name in then if name not in now]
     new = [f"column {name!r} is new" for name in now if name not in then]

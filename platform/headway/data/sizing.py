@@ -45,7 +45,7 @@ class Cutter:
         self.streaming = False
 
     def measure(self, width: float) -> None:
-        """Say how many bytes a row takes in memory, judged by the stream's first SAMPLE_ROWS rows (or all, if fewer)."""
+        """Say how many bytes a row takes, judged by the stream's first SAMPLE_ROWS rows (or all, if fewer)."""
         width = max(1.0, width)
         self.largest = self._sizes.row_group_rows or min(GROUP_ROWS, max(1, int(GROUP_BYTES // width)))
         self.shard_rows = self._sizes.shard_rows or max(1, int(SHARD_BYTES // width) // self.largest) * self.largest
@@ -67,7 +67,7 @@ class Cutter:
 
 def width_of(sample: pa.Table) -> float:
     """Bytes per row in memory."""
-    return sample.nbytes / sample.num_rows
+    return float(sample.nbytes / sample.num_rows)
 
 
 def gathered(tables: Iterable[pa.Table], sizes: Sizes) -> Iterator[tuple[pa.Table, int]]:

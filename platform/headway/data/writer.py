@@ -151,7 +151,7 @@ class Shards:
             self._file = self._path.open("wb")
             self._put(footer.MAGIC)
         struct = footer.moved(group.struct, self._at - len(footer.MAGIC) - group.start, len(self._placed))
-        placed = Placed(RowGroup(group.rows, self._at, group.bytes, group.xxh3), struct)
+        placed = Placed(RowGroup(group.rows, self._at, group.size, group.xxh3), struct)
         self._put(data)
         self._file.flush()
         self._placed.append(placed)
