@@ -42,7 +42,8 @@ def src(tmp_path: Path) -> Path:
 def prepared(src: Path, **options: object) -> tuple[manifests.Manifest, pa.Table]:
     """The manifest of what was made beside the source, verified, and all its rows."""
     folder = src.parent / "out"
-    found = prepare(src, folder, **options)[""]  # type: ignore[arg-type]
+    found = prepare(src, folder, **options)  # type: ignore[arg-type]
+    assert isinstance(found, manifests.Manifest)
     assert manifests.load(folder) == found
     manifests.verify(folder, found)
     return found, pa.concat_tables([pq.read_table(folder / shard.path) for shard in found.shards])
@@ -109,8 +110,8 @@ def test_parquet_in_many_pieces_keeps_its_order_and_tensors(src: Path) -> None:
 
 def test_a_dataset_cut_anew_keeps_its_label_and_names(src: Path) -> None:
     images(src)
-    first = prepare(src, src.parent / "first")[""]
-    again = prepare(src.parent / "first", src.parent / "second")[""]
+    first = prepare(src, src.parent / "first")
+    again = prepare(src.parent / "first", src.parent / "second")
     assert (again.label, again.categories, again.digest) == (first.label, first.categories, first.digest)
 
 
@@ -123,7 +124,7 @@ def test_images_by_class_come_mixed_and_the_same_each_time(src: Path) -> None:
     assert found.label_counts == {"0": 100, "1": 100}
     assert 30 < columns["label"][:100].sum() < 70
     assert sorted((columns["image"][:, 0, 0, 0] - 100 * columns["label"]).tolist()) == sorted([*range(100)] * 2)
-    assert prepare(src, src.parent / "again")[""].digest == found.digest
+    assert prepare(src, src.parent / "again").digest == found.digest
 
 
 def test_grey_images_resized(src: Path) -> None:

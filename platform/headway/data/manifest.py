@@ -12,10 +12,12 @@ import os
 from bisect import bisect_right
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from xxhash import xxh3_128_hexdigest
 
 from headway.durable import sync_folder
 from headway.errors import BadData
@@ -257,19 +259,57 @@ def quick_check(folder: str | Path, manifest: Manifest) -> None:
 
 
 def verify(folder: str | Path, manifest: Manifest) -> None:
-    """`quick_check`, then the SHA-256 of every shard: reads all bytes.
+    """`quick_check`, then the SHA-256 of every shard and the XXH3 of its row groups and footer: reads all bytes once.
 
     Raises:
-        BadData: naming the shard.
+        BadData: naming the shard, and the row group where that can be told.
     """
     quick_check(folder, manifest)
     for shard in manifest.shards:
         path = Path(folder) / shard.path
-        with path.open("rb") as file:
-            found = file_digest(file, "sha256").hexdigest()
+        found, odd = _digests(path, shard)
         if found != shard.sha256:
             reason = f"its SHA-256 is {found[:12]}..., the manifest says {shard.sha256[:12]}..."
-            raise BadData(f"{path} has been altered", reason, REMAKE)
+            raise BadData(f"{path} has been altered{f' in {odd}' if odd else ''}", reason, REMAKE)
+        if odd is not None:
+            reason = f"the manifest's digest of {odd} is not that of its bytes, and its SHA-256 is right"
+            raise BadData(f"the manifest of {path} is damaged", reason, REMAKE)
+
+
+def _digests(path: Path, shard: Shard) -> tuple[str, str | None]:
+    """The SHA-256 of a shard, and the first row group (or the footer) whose XXH3 is not what the manifest says."""
+    whole, odd = sha256(), None
+    end = shard.footer_offset
+    spans = [(f"row group {i}", g.offset, g.bytes, g.xxh3) for i, g in enumerate(shard.row_groups)]
+    at = 0
+    with path.open("rb") as file:
+        for name, offset, size, digest in [*spans, ("the footer", end, shard.bytes - end, shard.footer)]:
+            whole.update(file.read(offset - at))
+            data = file.read(size)
+            whole.update(data)
+            at = offset + size
+            if odd is None and xxh3_128_hexdigest(data) != digest:
+                odd = name
+    return whole.hexdigest(), odd
+
+
+def verify_versions(folder: str | Path, manifest: Manifest) -> None:
+    """Check that every version of the manifest is there, and that each only added shards to the one before.
+
+    Raises:
+        BadData: naming the version.
+    """
+    folder = Path(folder)
+    before: tuple[Shard, ...] = ()
+    for version in range(1, manifest.version + 1):
+        found = load(folder, version)
+        path = folder / name_of(version)
+        if found.version != version or found.shards[: len(before)] != before:
+            reason = f"its shards do not go on from version {version - 1}" if before else f"it is of {found.version}"
+            raise BadData(f"{path} is damaged", reason, REMAKE)
+        before = found.shards
+    if before != manifest.shards:
+        raise BadData(f"{folder / FILE} is damaged", f"it is not version {manifest.version}", REMAKE)
 
 
 def _check_shard(path: Path, shard: Shard, manifest: Manifest) -> None:

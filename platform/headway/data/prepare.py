@@ -84,7 +84,7 @@ def prepare(
     address: str | None = None,
     force: bool = False,
     progress: Say | None = None,
-) -> dict[str, Manifest]:
+) -> Manifest | dict[str, Manifest]:
     """Turn files into Parquet shards with a manifest, all or nothing.
 
     Rows keep the order of the source (files by path), but images, which are mixed once by a fixed seed as their order
@@ -116,7 +116,7 @@ def prepare(
         progress: called as the work goes on.
 
     Returns:
-        The manifest of each part of the split; the only one under "" where there is none.
+        The manifest; where the dataset is split, that of each part by its name.
 
     Raises:
         BadData: the source is missing, unreadable, empty, or not of one schema; names the file.
@@ -163,7 +163,8 @@ def prepare(
     job = _Job(source, target, plan, recipe, label or plan.label, Sizes(row_group_rows, shard_rows), before, force)
     job = replace(job, options={name: value for name, value in options.items() if value}, say=progress)
     with pipeline.ray_for(address) as cpus:
-        return job.done(cpus)
+        made = job.done(cpus)
+    return made if split else made[""]
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ class _Job:
         return self.recipe.parts.names if self.recipe.parts else ("",)
 
     def done(self, cpus: int) -> dict[str, Manifest]:
-        """Do the work, or what an earlier process has left of it."""
+        """Do the work, or what an earlier process has left of it. The manifest of each part; of all under ''."""
         schema = self._schema()
         label = self.label if self.label in schema.names or self.label != self.plan.label else None  # packed away
         if label is not None and label not in schema.names:
