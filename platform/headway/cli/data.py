@@ -241,7 +241,7 @@ def _shown(folder: Path, manifest: Any) -> dict[str, Any]:
 def _print(*tables: Any) -> None:
     from rich.console import Console
 
-    console = Console(soft_wrap=not sys.stdout.isatty())
+    console = Console(width=None if sys.stdout.isatty() else 1000)
     for table in tables:
         console.print(table)
 

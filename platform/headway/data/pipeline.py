@@ -139,6 +139,8 @@ def _looked_into(num_parts: int, block: pa.Table) -> Any:
 
 
 def _counted(block: pa.Table) -> list[tuple[int, int]]:
+    if not block.num_rows:
+        return []
     pieces = block[PIECE].to_numpy()
     begins = np.flatnonzero(np.diff(pieces, prepend=-1))
     ends = [*begins[1:], len(pieces)]

@@ -29,6 +29,17 @@ BATCH_ROWS = 4096
 Sample = dict[str, bytes]
 
 
+class _Member(tarfile.TarInfo):
+    """A tar's member; unlike Python's own it does not take a tar that was cut short for one that ended."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Any:
+        try:
+            return super().fromtarfile(tar)
+        except (tarfile.TruncatedHeaderError, tarfile.EmptyHeaderError):
+            raise EOFError("it ends without its end mark: it was cut short") from None
+
+
 def plan_webdataset(files: list[Path], size: tuple[int, int] | None) -> Plan:
     """A piece per tar. Columns and types are those of the first samples of up to 16 tars.
 
@@ -94,7 +105,7 @@ def samples(path: Path) -> Iterator[tuple[str, Sample]]:
     """
     key, members = "", Sample()
     try:
-        with tarfile.open(path, "r|*") as tar:
+        with tarfile.open(path, "r|*", tarinfo=_Member) as tar:
             for member in tar:
                 folder, _, name = member.name.rpartition("/")
                 stem, dot, ending = name.partition(".")
