@@ -23,6 +23,7 @@ from headway.data import manifest as manifests
 from headway.data.arrays import arrays
 from headway.data.manifest import Manifest
 from headway.data.prepare import Progress, prepare
+from headway.data.tensors import column
 from headway.errors import BadData, BadInput
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("connected")]
@@ -337,3 +338,39 @@ def journal(folder: Path) -> list[str]:
     """The lines that are whole of the journal of the prepare under way."""
     found = list(folder.glob(".out.*.partial/work/journal.jsonl"))
     return found[0].read_text().splitlines() if found else []
+
+
+MEASURED = """
+import sys
+from pathlib import Path
+from headway.data.prepare import prepare
+
+peak = 0
+
+def look(progress):
+    global peak
+    line = next(l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("RssAnon"))
+    peak = max(peak, int(line.split()[1]))
+
+prepare(sys.argv[1], sys.argv[2], shuffle=sys.argv[3] == "shuffle", dedup="id", progress=look)
+print(peak // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["in order", "shuffle"])
+def test_memory_does_not_grow_with_the_source(tmp_path: Path, way: str) -> None:
+    """This process's own memory, in MiB, for 60 MB and 480 MB of rows."""
+    env = {k: v for k, v in os.environ.items() if k == "RAY_TMPDIR" or not k.startswith("RAY_")}
+    peaks = []
+    noise = np.random.default_rng(0)
+    for files in (1, 8):
+        src = tmp_path / f"of-{files}"
+        src.mkdir()
+        for i in range(files):
+            x = column(noise.random((60_000, 125)))
+            table = pa.table({"id": np.arange(60_000 * i, 60_000 * (i + 1)), "x": x})
+            pq.write_table(table, src / f"{i}.parquet", row_group_size=5000)
+        command = [sys.executable, "-c", MEASURED, str(src), str(tmp_path / f"out-{files}"), way]
+        peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout))
+    assert peaks[1] < peaks[0] + 100, peaks

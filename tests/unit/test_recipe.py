@@ -300,7 +300,7 @@ def test_a_transform_keeps_to_its_first_columns() -> None:
     schema = pa.schema([("x", pa.float64())])
     assert fitted(pa.table({"x": [1]}), schema, "it").schema == schema
     for odd in ({"y": [1.0]}, {"x": ["word"]}, {"x": [1.0], "y": [1]}):
-        with pytest.raises(BadInput, match="gave (other columns|another type)"):
+        with pytest.raises(BadInput, match=r"gave (other columns|another type)"):
             fitted(pa.table(odd), schema, "it")
 
 

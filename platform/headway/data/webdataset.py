@@ -30,14 +30,16 @@ Sample = dict[str, bytes]
 
 
 class _Member(tarfile.TarInfo):
-    """A tar's member; unlike Python's own it does not take a tar that was cut short for one that ended."""
+    """A tar's member. Python's own takes a header that is damaged, or cut short, for the end of the tar."""
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> Any:
         try:
             return super().fromtarfile(tar)
-        except (tarfile.TruncatedHeaderError, tarfile.EmptyHeaderError):
-            raise EOFError("it ends without its end mark: it was cut short") from None
+        except tarfile.HeaderError as error:
+            if isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
+                raise
+            raise EOFError(f"{error}, before its end mark") from None
 
 
 def plan_webdataset(files: list[Path], size: tuple[int, int] | None) -> Plan:
