@@ -141,6 +141,33 @@ def test_appending(tmp_path: Path) -> None:
     assert set(before["train"]) <= alone  # a row's part is the same whatever else is there
 
 
+def test_a_crash_between_the_parts_of_an_append(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part is appended to once, though the first had been and the second had not."""
+    from headway.data import prepare as module
+
+    people(tmp_path / "src")
+    people(tmp_path / "more", first=24_000)
+    out, split = tmp_path / "out", "train=0.8,test=0.2"
+    prepare(tmp_path / "src", out, split=split)
+    write = module.write
+
+    def crashing(folder: Path, manifest: Manifest) -> None:
+        if folder == out / "test":
+            raise KeyboardInterrupt
+        write(folder, manifest)
+
+    monkeypatch.setattr(module, "write", crashing)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(tmp_path / "more", out, split=split, append=True)
+    monkeypatch.undo()
+    assert [manifests.load(out / name).version for name in ("train", "test")] == [2, 1]
+    prepare(tmp_path / "more", out, split=split, append=True)
+    assert [manifests.load(out / name).version for name in ("train", "test")] == [2, 2]
+    ids = [i for name in ("train", "test") for i in rows_in(out / name)["id"].to_pylist()]
+    assert sorted(ids) == list(range(48_000))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["more", "out", "src"]
+
+
 def test_appending_what_does_not_fit(tmp_path: Path) -> None:
     people(tmp_path / "src")
     prepare(tmp_path / "src", tmp_path / "out")

@@ -21,7 +21,7 @@ from headway.data.recipe import Recipe, fitted
 from headway.data.rowhash import hashes
 from headway.data.tensors import column
 from headway.data.transform import as_arrays, as_table, load
-from headway.errors import BadData, BadInput, RunFailed
+from headway.errors import BadData, BadInput
 
 TABLE = pa.table(
     {
@@ -322,7 +322,7 @@ def test_steps_in_their_order() -> None:
 
 def test_a_source_that_changes_between_two_readings() -> None:
     for rows in (9, 11):
-        with pytest.raises(RunFailed, match="read twice"):
+        with pytest.raises(BadData, match="read twice"):
             everything(Recipe(), [numbered(rows)], np.zeros(10, bool))
 
 

@@ -134,12 +134,19 @@ class Workplace:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.data, self.work = folder, folder / "data", folder / "work"
+        self.data, self.work = folder / "data", folder / "work"
+        self._open()
+
+    def clear(self) -> None:
+        """Begin anew."""
+        shutil.rmtree(self.data)
+        shutil.rmtree(self.work)
+        self._open()
+
+    def _open(self) -> None:
         for made in (self.data, self.work):
             made.mkdir(exist_ok=True)
         self.journal = Journal(self.work / "journal.jsonl")
-        self.goes_on = bool(self.journal.records)
-        """Whether an earlier prepare had begun."""
 
 
 @contextmanager

@@ -157,6 +157,9 @@ def prepare(
         shuffle=shuffle,
     )
     before = _appended_to(target, recipe) if append else {}
+    odd = next((m.label for m in before.values() if label is not None and m.label != label), None)
+    if odd is not None:
+        raise BadInput(f"--append --label {label}", f"the label of {target} is {odd!r}", "Leave it out.")
     if not append:
         refuse_taken(target, force)
     plan = _plan(source, target, format, image_size, recipe, before)
@@ -195,8 +198,19 @@ class _Job:
             raise BadInput(f"--label {label}", f"{self.source} has no such column", f"Columns: {columns}.")
         with workplace(self.target, self._identity(schema)) as place, writing(self.target):
             if not place.journal.of("complete"):
+                self._begin(place)
                 self._write(place, schema, label, cpus)
-            return self._published(place, label)
+            return self._published(place)
+
+    def _begin(self, place: Workplace) -> None:
+        """Go on with what an earlier process left, unless the dataset that it appended to is another by now."""
+        versions = {name: [manifest.version, manifest.digest] for name, manifest in self.before.items()}
+        noted = place.journal.of("before")
+        if noted and noted[0]["versions"] != versions:
+            place.clear()
+            noted = []
+        if not noted:
+            place.journal.note("before", versions=versions)
 
     def _schema(self) -> pa.Schema:
         schema = pipeline.probed(self.plan, self.recipe)
@@ -213,8 +227,7 @@ class _Job:
         stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in self.plan.files]
         salts = [sha256(mask.salt).hexdigest() for mask in self.recipe.masks]
         code = self.recipe.transform.digest if self.recipe.transform else ""
-        versions = {name: (m.version, m.digest) for name, m in self.before.items()}
-        said = [__version__, str(schema), self.options, stats, salts, code, versions, self.force]
+        said = [__version__, str(schema), self.options, stats, salts, code, sorted(self.before)]
         return sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
     def _write(self, place: Workplace, schema: pa.Schema, label: str | None, cpus: int) -> None:
@@ -364,7 +377,7 @@ class _Job:
             "options": self.options,
         }
 
-    def _published(self, place: Workplace, label: str | None) -> dict[str, Manifest]:
+    def _published(self, place: Workplace) -> dict[str, Manifest]:
         """Give what was made its name: all at once where it is new, else shards first and then the manifest."""
         if not self.before:
             publish(place.data, self.target, self.force)
@@ -372,11 +385,15 @@ class _Job:
         for name in self.names:
             folder, target = place.data / name, self.target / name
             if (folder / FILE).exists():  # not so where it got no rows, or was published before a crash
-                made = load(folder)
-                for shard in folder.glob("shard-*.parquet"):
-                    shard.rename(target / shard.name)
-                sync_folder(target)
-                write(target, made)
+                made, now = load(folder), load(target)
+                if now.digest != made.digest:
+                    if now.version != made.version - 1:
+                        reason = "something was appended to it while this went on"
+                        raise BadInput(f"{target} is of version {now.version}", reason, "Append again.")
+                    for shard in folder.glob("shard-*.parquet"):
+                        shard.rename(target / shard.name)
+                    sync_folder(target)
+                    write(target, made)
                 (folder / FILE).unlink()
         return {name: load(self.target / name) for name in self.names}
 

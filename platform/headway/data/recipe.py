@@ -19,7 +19,7 @@ from headway.data.packing import Pack, Packer
 from headway.data.rowhash import hashes
 from headway.data.tensors import TensorType
 from headway.data.transform import Transform
-from headway.errors import BadInput, RunFailed
+from headway.errors import BadData, BadInput
 
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -95,7 +95,7 @@ class Recipe:
 
         Raises:
             BadInput: a step does not fit the rows.
-            RunFailed: the transform did not give the rows that it gave before.
+            BadData: the transform did not give the rows that it gave before.
         """
         packers = [Packer(self.pack) for _ in range(self.num_parts)] if self.pack else None
         at = 0
@@ -109,10 +109,9 @@ class Recipe:
                 masked = self._masked(rows)
                 yield from ((part, made) for made in (packers[part].add(masked) if packers else [masked]))
         if dropped is not None and at != len(dropped):
-            raise RunFailed(
-                "the source was read twice and gave other rows",
-                "files or the transform's results changed",
-                "Try again.",
+            reason = "files changed, or the transform does not give the same for the same batch"
+            raise BadData(
+                "the source was read twice and gave other rows", reason, "Try again with a source that rests."
             )
         for part, packer in enumerate(packers or ()):
             yield from ((part, made) for made in packer.rest())
