@@ -79,7 +79,7 @@ class PartWriter:
         """Go on where the journal says that an earlier process was, as far as the disk bears it out."""
         part, journal = self._part, self._journal
         if not journal.of("streaming", part=part):  # few rows, cut evenly at the very end: that is done again
-            journal.rewrite(r for r in journal.records if r.get("part") != part)
+            journal.drop(lambda record: record.get("part") == part)
             return
         measured = journal.of("measured", part=part)[0]
         self._measure(measured["width"])
@@ -95,7 +95,7 @@ class PartWriter:
         kept = closed + self.shards.restore(placed)
         lost = groups[kept:]
         if lost:
-            journal.rewrite(r for r in journal.records if r not in lost)
+            journal.drop(lambda record: record in lost)
         for group in groups[:kept]:
             self.labels.add(group["labels"])
         if kept:

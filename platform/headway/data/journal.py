@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,20 +35,27 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.records: list[Record] = []
-        if path.exists():
-            for line in path.read_bytes().split(b"\n"):
-                try:
-                    self.records.append(json.loads(line))
-                except ValueError:
-                    break
-        self.rewrite(self.records)
+        self.records = self._read()
+        self._rewrite(self.records)
 
-    def rewrite(self, records: Iterable[Record]) -> None:
-        """Keep only these records."""
-        self.records = list(records)
+    def drop(self, unwanted: Callable[[Record], bool]) -> None:
+        """Take records away."""
+        self._rewrite([record for record in self._read() if not unwanted(record)])
+        self.records = [record for record in self.records if not unwanted(record)]
+
+    def _read(self) -> list[Record]:
+        found: list[Record] = []
+        lines = self._path.read_bytes().split(b"\n") if self._path.exists() else []
+        for line in lines:
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                break
+        return found
+
+    def _rewrite(self, records: list[Record]) -> None:
         temporary = self._path.with_suffix(".new")
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in self.records))
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in records))
         temporary.rename(self._path)
 
     def note(self, kind: str, **values: Any) -> None:
@@ -123,7 +130,7 @@ class Spill:
         self._folder.mkdir()
         self.sizes = [0] * len(self.sizes)
         self._digests = [xxh3_64() for _ in self.sizes]
-        self._journal.rewrite(r for r in self._journal.records if r["kind"] != self._kind)
+        self._journal.drop(lambda record: record["kind"] == self._kind)
 
 
 class Workplace:
@@ -163,11 +170,11 @@ def workplace(destination: Path, identity: str) -> Iterator[Workplace]:
     folder = destination.parent / f".{destination.name}.{identity[:16]}.partial"
     with writing(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(exist_ok=True)
         for other in destination.parent.glob(f".{destination.name}.*.partial"):
             if other != folder and (other / LOCK).exists():
                 with _locked(other, destination):
                     shutil.rmtree(other, ignore_errors=True)
+        folder.mkdir(exist_ok=True)
         with _locked(folder, destination):
             try:
                 yield Workplace(folder)
