@@ -1,4 +1,4 @@
-"""What every reader keeps, whichever way it reads: the order's rows, once each, through resizes, replays and resumes."""
+"""What every reader keeps, whichever way it reads: the order's rows, once each, through resizes and resumes."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ import pytest
 
 from headway.data import manifest as manifests
 from headway.data.arrays import arrays
-from headway.data.prepare import _tables as in_order
+from headway.data.pipeline import blocks, rows_of, runs
 from headway.data.prepare import prepare
+from headway.data.recipe import Recipe
 from headway.data.sources import Plan
 from headway.errors import BadInput
 
@@ -41,6 +43,7 @@ def prepared(src: Path, **options: object) -> tuple[manifests.Manifest, pa.Table
     """The manifest of what was made beside the source, verified, and all its rows."""
     folder = src.parent / "out"
     found = prepare(src, folder, **options)  # type: ignore[arg-type]
+    assert isinstance(found, manifests.Manifest)
     assert manifests.load(folder) == found
     manifests.verify(folder, found)
     return found, pa.concat_tables([pq.read_table(folder / shard.path) for shard in found.shards])
@@ -156,7 +159,8 @@ def test_rays_own_scheduling_does_not_show(tmp_path: Path) -> None:
 
     pieces = [{"i": i, "done": str(tmp_path / "done")} for i in range(8)]
     plan = Plan(pa.schema([("i", pa.int64())]), pieces, read)
-    assert [i for rows in in_order(plan) for i in rows["i"].to_pylist()] == list(range(8))
+    step = partial(rows_of, Recipe(), plan.schema, "a piece")
+    assert [run.piece for _, run in runs(blocks(plan, step), num_parts=1, ahead=4)] == list(range(8))
 
 
 BAD = {

@@ -1,4 +1,4 @@
-"""headway data get, headway data prepare, headway data check"""
+"""headway data get, headway data prepare, headway data check, headway data stats, headway data head"""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(help="Bring, prepare and check datasets.", no_args_is_help=True)
+app = typer.Typer(help="Bring, prepare, check and look into datasets.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; everything else goes to standard error.")]
+Endpoint = Annotated[str | None, typer.Option(help="URL of an S3 service that is not Amazon's.")]
+STEPS, LAYOUT = "What is done to rows, in this order", "Layout"
 
 
 @app.command()
@@ -31,56 +33,112 @@ def get(
         _print_json({"name": got.name, "folder": str(got.folder), "fresh": got.fresh, **parts})
 
 
+def _step(text: str, *names: str, metavar: str | None = None) -> Any:
+    return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=STEPS)
+
+
 @app.command()
 def prepare(
     src: Annotated[Path, typer.Argument(help="A file, or a folder of files.")],
     dst: Annotated[Path, typer.Argument(help="Folder to make.")],
     kind: Annotated[
-        str | None, typer.Option("--format", help="parquet, csv, jsonl, images or text; guessed when not given.")
+        str | None,
+        typer.Option("--format", help="parquet, csv, jsonl, images, webdataset or text; guessed when not given."),
     ] = None,
     label: Annotated[str | None, typer.Option(help="Column that is predicted, counted in the manifest.")] = None,
+    transform: Annotated[
+        str | None, _step("Your function over batches.", "--transform", metavar="MODULE_OR_FILE:FUNCTION")
+    ] = None,
+    batch_format: Annotated[
+        str | None, _step("arrow or numpy: what it takes; by its annotation when not given.", "--batch-format")
+    ] = None,
+    keep: Annotated[str | None, _step('Rows to keep, such as "age > 20".', "--filter", metavar="EXPRESSION")] = None,
+    dedup: Annotated[
+        str | None, _step("Of rows with equal values here the first stays.", "--dedup", metavar="COLUMN,...")
+    ] = None,
+    split: Annotated[
+        str | None, _step("Make DST/NAME of each share of the rows.", "--split", metavar="NAME=SHARE,...")
+    ] = None,
+    split_by: Annotated[
+        str | None, _step("Columns that decide on a row's part; all by default.", "--split-by", metavar="COLUMN,...")
+    ] = None,
+    mask: Annotated[
+        list[str] | None,
+        _step(
+            "hash:VARIABLE (of the salt), redact or generalise:STEP. May be repeated.", "--mask", metavar="COLUMN=WAY"
+        ),
+    ] = None,
+    pack: Annotated[
+        str | None, _step("Documents end to end in blocks of tokens.", "--pack", metavar="LENGTH[:COLUMN]")
+    ] = None,
+    shuffle: Annotated[bool, _step("Write all rows in a random order.", "--shuffle")] = False,
+    seed: Annotated[int, _step("Of --split and --shuffle.", "--seed")] = 0,
     image_size: Annotated[str | None, typer.Option(metavar="HxW", help="Resize all images to this.")] = None,
     row_group_rows: Annotated[
-        int | None, typer.Option(min=1, help="Rows per row group; by width if not given.")
+        int | None, typer.Option(min=1, help="Rows per row group; by width if not given.", rich_help_panel=LAYOUT)
     ] = None,
-    shard_rows: Annotated[int | None, typer.Option(min=1, help="Rows per shard; 256 MiB if not given.")] = None,
+    shard_rows: Annotated[
+        int | None, typer.Option(min=1, help="Rows per shard; 256 MiB if not given.", rich_help_panel=LAYOUT)
+    ] = None,
+    append: Annotated[bool, typer.Option("--append", help="Add to the dataset at DST, as a new version.")] = False,
     address: Annotated[str | None, typer.Option(help="Ray cluster; an embedded one when not given.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the dataset at DST.")] = False,
     json: Json = False,
 ) -> None:
-    """Turn Parquet, CSV, JSON lines, image folders or text into a dataset, as a Ray Data job."""
+    """Turn Parquet, CSV, JSON lines, image folders, WebDataset tars or text into a dataset, as a Ray Data job.
+
+    After a crash the same command goes on where it was.
+    """
+    from headway.cli.progress import shown
     from headway.data.prepare import prepare as make
 
-    manifest = make(
-        src,
-        dst,
-        format=kind,
-        label=label,
-        row_group_rows=row_group_rows,
-        shard_rows=shard_rows,
-        image_size=image_size,
-        address=address,
-        force=force,
-    )
+    with shown() as progress:
+        made = make(
+            src,
+            dst,
+            format=kind,
+            label=label,
+            transform=transform,
+            batch_format=batch_format,
+            filter=keep,
+            dedup=dedup,
+            split=split,
+            split_by=split_by,
+            mask=tuple(mask or ()),
+            pack=pack,
+            shuffle=shuffle,
+            seed=seed,
+            append=append,
+            row_group_rows=row_group_rows,
+            shard_rows=shard_rows,
+            image_size=image_size,
+            address=address,
+            force=force,
+            progress=progress,
+        )
+    parts = made if isinstance(made, dict) else {"": made}
     if json:
-        _print_json(_shown(dst, manifest))
-    else:
-        _report(dst, manifest)
+        found = {name: _shown(dst / name, manifest) for name, manifest in parts.items()}
+        _print_json(found[""] if "" in found else {"folder": str(dst), **found})
+        return
+    for name, manifest in parts.items():
+        _report(dst / name, manifest)
 
 
 @app.command()
 def check(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="A dataset, or a folder or URL of train and test.")],
-    endpoint: Annotated[str | None, typer.Option(help="URL of an S3 service that is not Amazon's.")] = None,
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="A dataset, or a folder or URL of such.")],
+    endpoint: Endpoint = None,
     json: Json = False,
 ) -> None:
-    """Verify every shard of a dataset against its manifest, here or in an object store (s3://, gs://, az://)."""
-    from headway.data.manifest import load, verify
+    """Verify every version, shard and row group of a dataset against its manifest, also in an object store."""
+    from headway.data.manifest import load, verify, verify_versions
     from headway.job import Store
 
     options, shown = Store(endpoint=endpoint), {}
     for part in _datasets(folder, options):
         manifest = load(part, options=options)
+        verify_versions(part, manifest, options)
         verify(part, manifest, options)
         shown[part] = _shown(part, manifest)
         if not json:
@@ -90,8 +148,58 @@ def check(
         _print_json({"ok": True, **whole})
 
 
+@app.command()
+def stats(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="A dataset, or a folder of such.")],
+    versions: Annotated[bool, typer.Option("--versions", help="Only the versions, and how each was made.")] = False,
+    endpoint: Endpoint = None,
+    json: Json = False,
+) -> None:
+    """Show what is in a dataset: each column's values, the labels, the sizes of its files, its versions."""
+    from headway.cli.tables import columns_table, sizes_table, versions_table
+    from headway.data.stats import described
+    from headway.job import Store
+
+    options = Store(endpoint=endpoint)
+    found = {part: described(part, not versions, options) for part in _datasets(folder, options)}
+    if json:
+        _print_json(found.get(folder) or {"folder": folder, **{Path(part).name: of for part, of in found.items()}})
+        return
+    for part, of in found.items():
+        print(f"{part}: version {of['version']}, {of['rows']:,} rows, {of['bytes']:,} bytes")
+        if not versions:
+            _print(sizes_table(of), columns_table(of))
+            if of["label_counts"]:
+                print(f"  {of['label']}: " + _labels(of["label_counts"], of["categories"].get(of["label"])))
+        _print(versions_table(of))
+
+
+@app.command()
+def head(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="A dataset.")],
+    rows: Annotated[int, typer.Option("-n", "--rows", min=1, help="How many rows.")] = 5,
+    columns: Annotated[str | None, typer.Option(metavar="COLUMN,...", help="Which columns; all by default.")] = None,
+    endpoint: Endpoint = None,
+    json: Json = False,
+) -> None:
+    """Show the first rows of a dataset."""
+    from headway.cli.tables import rows_table
+    from headway.data.stats import first_rows
+    from headway.job import Store
+
+    options = Store(endpoint=endpoint)
+    for part in _datasets(folder, options):
+        found = first_rows(part, rows, columns.split(",") if columns else None, options)
+        if json:
+            for row in found:
+                _print_json(row)
+        else:
+            print(part)
+            _print(rows_table(found))
+
+
 def _datasets(folder: str, options: Any) -> list[str]:
-    """The folder or URL, or its train and test where it is the parent of such."""
+    """The folder or URL, or the datasets in it where it is the parent of such."""
     from contextlib import closing
 
     from headway.data.manifest import FILE
@@ -100,18 +208,27 @@ def _datasets(folder: str, options: Any) -> list[str]:
     with closing(open_store(folder, options)) as store:
         if store.exists(FILE):
             return [folder]
-        tops = {name.partition("/")[0] for name in store.list() if "/" in name}
-        return [f"{folder}/{part}" for part in ("train", "test") if part in tops] or [folder]
+        tops = [name.removesuffix(f"/{FILE}") for name in store.list() if name.endswith(f"/{FILE}")]
+    return [f"{folder}/{part}" for part in tops if "/" not in part and part[0] not in "._"] or [folder]
 
 
 def _report(folder: str | Path, manifest: Any) -> None:
     shards, groups = len(manifest.shards), len(manifest.groups)
     print(f"{folder}: good. {manifest.rows:,} rows, {manifest.bytes:,} bytes, {shards} shards, {groups} row groups")
     print("  columns: " + ", ".join(f"{name} {kind}" for name, kind in manifest.schema))
+    if manifest.version > 1:
+        print(f"  version: {manifest.version}")
     if manifest.label_counts and len(manifest.label_counts) <= 20:
-        print(
-            f"  {manifest.label}: " + ", ".join(f"{name} x {count:,}" for name, count in manifest.label_counts.items())
-        )
+        print(f"  {manifest.label}: " + _labels(manifest.label_counts, None))
+
+
+def _labels(counts: dict[str, int], names: list[str] | None) -> str:
+    """Values and how often they occur, the first 20."""
+    listed = [
+        f"{names[int(value)] if names and value.isdecimal() and int(value) < len(names) else value} x {count:,}"
+        for value, count in list(counts.items())[:20]
+    ]
+    return ", ".join(listed) + (f", and {len(counts) - 20:,} more" if len(counts) > 20 else "")
 
 
 def _shown(folder: str | Path, manifest: Any) -> dict[str, Any]:
@@ -120,6 +237,7 @@ def _shown(folder: str | Path, manifest: Any) -> dict[str, Any]:
         "folder": str(folder),
         "name": manifest.name,
         "source": manifest.source,
+        "version": manifest.version,
         "rows": manifest.rows,
         "bytes": manifest.bytes,
         "shards": len(manifest.shards),
@@ -132,10 +250,18 @@ def _shown(folder: str | Path, manifest: Any) -> dict[str, Any]:
     }
 
 
+def _print(*tables: Any) -> None:
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 1000)
+    for table in tables:
+        console.print(table)
+
+
 def _print_json(tree: dict[str, Any]) -> None:
     import json
 
-    print(json.dumps(tree))
+    print(json.dumps(tree, default=str))
 
 
 def _say(message: str) -> None:

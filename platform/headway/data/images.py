@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +32,18 @@ def size_of(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def plan_images(src: Path, files: list[Path], size: tuple[int, int] | None) -> Plan:
+def plan_images(src: Path, files: list[Path], size: tuple[int, int] | None, known: Sequence[str] = ()) -> Plan:
     """Chunks of files in a seeded random order: by name they would come sorted by class, and shuffle badly.
 
-    The first image by name decides on grey or colour, and on the size unless it is given.
+    The first image by name decides on grey or colour, and on the size unless it is given. Classes that are known keep
+    their codes; new ones get the next.
     """
     _pillow()
     loose = next((path for path in files if path.parent == src or path == src), None)
     if loose is not None:
         reason = "it lies in no class subfolder"
         raise BadData(f"{loose} has no class", reason, "Lay images out as SRC/CLASS/NAME.png.")
-    classes = sorted({path.relative_to(src).parts[0] for path in files})
+    classes = [*known, *sorted({path.relative_to(src).parts[0] for path in files} - set(known))]
     shape = _shape(files[0], size)
     count = max(1, min(MAX_FILES, GROUP_BYTES // int(np.prod(shape))))
     mixed = [files[at] for at in permutation(len(files), key("images", len(files)))]
@@ -64,30 +65,59 @@ def read_images(piece: Piece, schema: pa.Schema) -> Iterator[pa.Table]:
 
 
 def _shape(path: Path, size: tuple[int, int] | None) -> tuple[int, ...]:
+    return shape_of(path, str(path), size)
+
+
+def shape_of(file: Any, name: str, size: tuple[int, int] | None) -> tuple[int, ...]:
+    """The shape that an image gives to all: [H, W] if it is grey, [H, W, 3] if not.
+
+    Args:
+        file: path, or an open file.
+        name: for errors.
+        size: height and width if images are resized.
+
+    Raises:
+        BadData: it cannot be read.
+    """
     try:
-        with _pillow().open(path) as image:
+        with _pillow().open(file) as image:
             height, width = size or (image.height, image.width)
             return (height, width) if image.mode in GREY else (height, width, 3)
     except (OSError, ValueError) as error:
-        raise unreadable(path, error) from None
+        raise unreadable(name, error) from None
 
 
 def _pixels(path: str, piece: Piece) -> np.ndarray[Any, Any]:
-    """One image as uint8, of the piece's shape."""
-    shape = tuple(piece["shape"])
+    return pixels_of(path, path, tuple(piece["shape"]), piece["resized"], piece["first"])
+
+
+def pixels_of(
+    file: Any, name: str, shape: tuple[int, ...], resized: bool, first: str
+) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """One image as uint8 of a shape.
+
+    Args:
+        file: path, or an open file.
+        name: for errors.
+        shape: that it must have.
+        resized: it is brought to that height and width.
+        first: the image that gave the shape, for errors.
+
+    Raises:
+        BadData: it cannot be read, is in colour among grey ones, or of another size.
+    """
     try:
-        with _pillow().open(path) as image:
+        with _pillow().open(file) as image:
             if len(shape) == 2 and image.mode not in GREY:
-                remedy = "Convert all to grey or all to colour."
-                raise BadData(f"{path} is in colour", f"{piece['first']} is grey", remedy)
-            if (image.height, image.width) != shape[:2] and not piece["resized"]:
-                reason = f"{piece['first']} is {shape[0]}x{shape[1]}"
-                raise BadData(f"{path} is {image.height}x{image.width}", reason, "Resize all with --image-size HxW.")
+                raise BadData(f"{name} is in colour", f"{first} is grey", "Convert all to grey or all to colour.")
+            if (image.height, image.width) != shape[:2] and not resized:
+                reason = f"{first} is {shape[0]}x{shape[1]}"
+                raise BadData(f"{name} is {image.height}x{image.width}", reason, "Resize all with --image-size HxW.")
             pixels = _eight_bits(image).convert("L" if len(shape) == 2 else "RGB")
-            resized = pixels if pixels.size == (shape[1], shape[0]) else pixels.resize((shape[1], shape[0]))
-            return np.asarray(resized, np.uint8)
+            fitting = pixels if pixels.size == (shape[1], shape[0]) else pixels.resize((shape[1], shape[0]))
+            return np.asarray(fitting, np.uint8)
     except (OSError, ValueError, SyntaxError) as error:
-        raise unreadable(path, error) from None
+        raise unreadable(name, error) from None
 
 
 def _eight_bits(image: Any) -> Any:

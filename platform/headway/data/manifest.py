@@ -19,6 +19,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xxhash import xxh3_128_hexdigest
+
 from headway.data.store import Store, is_url, local_folder, open_store
 from headway.durable import sync_folder
 from headway.errors import BadData
@@ -34,7 +36,6 @@ FORMAT = "headway-dataset/2"
 MAKE = "Make it with `headway data get NAME` or `headway data prepare SRC DST`."
 AT_ONCE = 16
 """Shards of an object store whose footers are read at the same time."""
-BLOCK = 8 << 20
 REMAKE = "Make the dataset again with `headway data get` or `headway data prepare` and --force."
 
 
@@ -276,20 +277,64 @@ def quick_check(folder: str | Path, manifest: Manifest, options: Options | None 
 
 
 def verify(folder: str | Path, manifest: Manifest, options: Options | None = None) -> None:
-    """`quick_check`, then the SHA-256 of every shard: reads all bytes.
+    """`quick_check`, then the SHA-256 of every shard and the XXH3 of its row groups and footer: reads all bytes once.
+
+    Args:
+        folder: of the dataset, or its URL in an object store.
+        manifest: of the dataset.
+        options: how object stores are spoken to.
 
     Raises:
-        BadData: naming the shard.
+        BadData: naming the shard, and the row group where that can be told.
     """
     quick_check(folder, manifest, options)
     with closing(open_store(folder, options)) as store:
         for shard in manifest.shards:
-            digest = sha256()
-            for offset in range(0, shard.bytes, BLOCK):
-                digest.update(store.read(shard.path, offset, min(BLOCK, shard.bytes - offset)))
-            if digest.hexdigest() != shard.sha256:
-                reason = f"its SHA-256 is {digest.hexdigest()[:12]}..., the manifest says {shard.sha256[:12]}..."
-                raise BadData(f"{store.url}/{shard.path} has been altered", reason, REMAKE)
+            path = f"{store.url}/{shard.path}"
+            found, odd = _digests(store, shard)
+            if found != shard.sha256:
+                reason = f"its SHA-256 is {found[:12]}..., the manifest says {shard.sha256[:12]}..."
+                raise BadData(f"{path} has been altered{f' in {odd}' if odd else ''}", reason, REMAKE)
+            if odd is not None:
+                reason = f"the manifest's digest of {odd} is not that of its bytes, and its SHA-256 is right"
+                raise BadData(f"the manifest of {path} is damaged", reason, REMAKE)
+
+
+def _digests(store: Store, shard: Shard) -> tuple[str, str | None]:
+    """The SHA-256 of a shard, and the first row group (or the footer) whose XXH3 is not what the manifest says."""
+    whole, odd, at = sha256(), None, 0
+    spans = [(f"row group {i}", g.offset, g.bytes, g.xxh3) for i, g in enumerate(shard.row_groups)]
+    end = shard.footer_offset
+    for name, offset, size, digest in [*spans, ("the footer", end, shard.bytes - end, shard.footer)]:
+        data = store.read(shard.path, at, offset + size - at)
+        whole.update(data)
+        if odd is None and xxh3_128_hexdigest(memoryview(data)[offset - at :]) != digest:
+            odd = name
+        at = offset + size
+    return whole.hexdigest(), odd
+
+
+def verify_versions(folder: str | Path, manifest: Manifest, options: Options | None = None) -> None:
+    """Check that every version of the manifest is there, and that each only added shards to the one before.
+
+    Args:
+        folder: of the dataset, or its URL in an object store.
+        manifest: the newest version.
+        options: how object stores are spoken to.
+
+    Raises:
+        BadData: naming the version.
+    """
+    before: tuple[Shard, ...] = ()
+    for version in range(1, manifest.version + 1):
+        found = load(folder, version, options)
+        path = f"{folder}/{name_of(version)}"
+        if found.version != version or found.shards[: len(before)] != before:
+            reason = f"its shards do not go on from version {version - 1}" if before else f"it is of {found.version}"
+            raise BadData(f"{path} is damaged", reason, REMAKE)
+        before = found.shards
+    if before != manifest.shards:
+        raise BadData(f"{folder}/{FILE} is damaged", f"it is not version {manifest.version}", REMAKE)
 
 
 def _check_shard(store: Store, shard: Shard, manifest: Manifest) -> None:
@@ -313,7 +358,7 @@ def _check_shard(store: Store, shard: Shard, manifest: Manifest) -> None:
     except (OSError, pa.ArrowException) as error:
         raise BadData(f"{path} cannot be read", str(error).splitlines()[0], REMAKE) from None
     if schema != manifest.schema:
-        raise BadData(f"{path} has another schema", _difference(manifest.schema, schema), REMAKE)
+        raise BadData(f"{path} has another schema", difference(manifest.schema, schema), REMAKE)
     if rows != tuple(group.rows for group in shard.row_groups):
         reason = (
             f"it has {len(rows)} of {sum(rows)} rows in all, the manifest says {len(shard.row_groups)} of {shard.rows}"
@@ -321,7 +366,8 @@ def _check_shard(store: Store, shard: Shard, manifest: Manifest) -> None:
         raise BadData(f"{path} has other row groups", reason, REMAKE)
 
 
-def _difference(said: tuple[tuple[str, str], ...], found: tuple[tuple[str, str], ...]) -> str:
+def difference(said: tuple[tuple[str, str], ...], found: tuple[tuple[str, str], ...]) -> str:
+    """In words, how one schema differs from another."""
     then, now = dict(said), dict(found)
     gone = [f"column {name!r} is gone" for name in then if name not in now]
     new = [f"column {name!r} is new" for name in now if name not in then]

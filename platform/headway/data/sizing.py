@@ -29,40 +29,62 @@ class Sizes:
     shard_rows: int | None = None
 
 
-def gathered(tables: Iterable[pa.Table], sizes: Sizes) -> Iterator[tuple[pa.Table, int]]:
-    """Cut a stream of tables into row groups: pairs of (row group, rows of a full shard).
+class Cutter:
+    """Decides where a stream of rows is cut into row groups; knows rows by their number alone.
 
     The number of rows is known only at the end, so the first 16 full-sized row groups are held back: a stream that ends
-    before is cut into 16 smaller ones. Whatever the sizes of the incoming tables, the same rows give the same groups.
+    before is cut into 16 smaller ones. However the rows arrive, the same rows give the same groups.
+
+    Args:
+        sizes: as the user asks.
     """
-    held = _Rows()
-    largest = shard_rows = 0
-    streaming = False
+
+    def __init__(self, sizes: Sizes) -> None:
+        self._sizes = sizes
+        self.held = self.largest = self.shard_rows = 0
+        self.streaming = False
+
+    def measure(self, width: float) -> None:
+        """Say how many bytes a row takes, judged by the stream's first SAMPLE_ROWS rows (or all, if fewer)."""
+        width = max(1.0, width)
+        self.largest = self._sizes.row_group_rows or min(GROUP_ROWS, max(1, int(GROUP_BYTES // width)))
+        self.shard_rows = self._sizes.shard_rows or max(1, int(SHARD_BYTES // width) // self.largest) * self.largest
+
+    def add(self, rows: int) -> int:
+        """Rows arrive; how many row groups of `largest` rows can be cut off now."""
+        self.held += rows
+        self.streaming |= self._sizes.row_group_rows is not None or self.held >= FEW_GROUPS * self.largest
+        groups = self.held // self.largest if self.streaming else 0
+        self.held -= groups * self.largest
+        return groups
+
+    def rest(self) -> list[int]:
+        """The stream has ended: rows of the last row groups."""
+        even = max(LEAST_ROWS, -(-self.held // FEW_GROUPS))
+        rows = self.largest if self.streaming or self._sizes.row_group_rows else min(self.largest, even)
+        return [min(rows, self.held - at) for at in range(0, self.held, max(1, rows))]
+
+
+def width_of(sample: pa.Table) -> float:
+    """Bytes per row in memory."""
+    return float(sample.nbytes / sample.num_rows)
+
+
+def gathered(tables: Iterable[pa.Table], sizes: Sizes) -> Iterator[tuple[pa.Table, int]]:
+    """Cut a stream of tables into row groups as `Cutter` says: pairs of (row group, rows of a full shard)."""
+    held, cutter = _Rows(), Cutter(sizes)
     for table in tables:
-        if table.num_rows == 0:
-            continue
         held.add(table)
-        if not largest and held.count < SAMPLE_ROWS:
-            continue
-        if not largest:
-            largest, shard_rows = _chosen(held.first(SAMPLE_ROWS), sizes)
-        streaming = streaming or sizes.row_group_rows is not None or held.count >= FEW_GROUPS * largest
-        while streaming and held.count >= largest:
-            yield held.take(largest), shard_rows
-    if held.count and not largest:
-        largest, shard_rows = _chosen(held.first(SAMPLE_ROWS), sizes)
-    even = max(LEAST_ROWS, -(-held.count // FEW_GROUPS))
-    rows = largest if streaming or sizes.row_group_rows else min(largest, even)
-    while held.count:
-        yield held.take(min(rows, held.count)), shard_rows
-
-
-def _chosen(sample: pa.Table, sizes: Sizes) -> tuple[int, int]:
-    """Rows per row group and per shard, always judged by the same first rows, however they arrived."""
-    width = max(1.0, sample.nbytes / sample.num_rows)
-    largest = sizes.row_group_rows or min(GROUP_ROWS, max(1, int(GROUP_BYTES // width)))
-    shard_rows = sizes.shard_rows or max(1, int(SHARD_BYTES // width) // largest) * largest
-    return largest, shard_rows
+        if not cutter.largest and held.count >= SAMPLE_ROWS:
+            cutter.measure(width_of(held.first(SAMPLE_ROWS)))
+        if cutter.largest:
+            for _ in range(cutter.add(held.count - cutter.held)):
+                yield held.take(cutter.largest), cutter.shard_rows
+    if held.count and not cutter.largest:
+        cutter.measure(width_of(held.first(SAMPLE_ROWS)))
+        cutter.held = held.count
+    for rows in cutter.rest():
+        yield held.take(rows), cutter.shard_rows
 
 
 class _Rows:
@@ -73,7 +95,8 @@ class _Rows:
         self.count = 0
 
     def add(self, table: pa.Table) -> None:
-        self.tables.append(table)
+        if table.num_rows:
+            self.tables.append(table)
         self.count += table.num_rows
 
     def first(self, rows: int) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +17,10 @@ SUFFIXES = {
     "csv": (".csv", ".csv.gz"),
     "jsonl": (".jsonl", ".ndjson", ".json", ".jsonl.gz"),
     "images": (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+    "webdataset": (".tar", ".tar.gz", ".tgz"),
     "text": (".txt", ".text", ".md", ".rst", ".py"),
 }
-OURS = "manifest.json"
+OURS = re.compile(r"manifest(-\d+)?\.json")
 
 Piece = dict[str, Any]
 
@@ -33,6 +35,7 @@ class Plan:
         read: gives the tables of one piece, a few MiB each; runs anywhere.
         label: the column that the format itself provides as the label.
         categories: the names behind integer codes.
+        files: all that is read.
     """
 
     schema: pa.Schema
@@ -40,10 +43,11 @@ class Plan:
     read: Callable[[Piece, pa.Schema], Iterator[pa.Table]]
     label: str | None = None
     categories: dict[str, list[str]] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
 
 
 def listed(src: Path) -> list[Path]:
-    """The source's files by path: itself, or all below it but hidden ones, those named _..., and a manifest.json.
+    """The source's files by path: itself, or all below it but hidden ones, those named _..., and manifests.
 
     Raises:
         BadData: the source does not exist, cannot be listed, or holds a link that leads nowhere.
@@ -58,7 +62,7 @@ def listed(src: Path) -> list[Path]:
     try:
         below = sorted(p for p in src.rglob("*") if not any(q.startswith((".", "_")) for q in p.relative_to(src).parts))
         broken = next((p for p in below if p.is_symlink() and not p.exists()), None)
-        files = [p for p in below if p.is_file() and p.name != OURS]
+        files = [p for p in below if p.is_file() and not OURS.fullmatch(p.name)]
     except OSError as error:
         raise BadData(
             f"{error.filename or src} cannot be read", error.strerror or "", "Mend its permissions."

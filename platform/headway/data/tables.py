@@ -41,7 +41,7 @@ def plan_parquet(files: list[Path]) -> Plan:
             schemas.append(_kept(file.schema_arrow))
             pieces += [{"path": str(path), **part} for part in _row_groups(file.metadata)]
     _same_columns(files, schemas)
-    return Plan(_unified(files, schemas), pieces, read_parquet)
+    return Plan(unified(files, schemas), pieces, read_parquet)
 
 
 def _row_groups(meta: Any) -> Iterator[Piece]:
@@ -64,9 +64,9 @@ def read_parquet(piece: Piece, schema: pa.Schema) -> Iterator[pa.Table]:
 
 def plan_csv(files: list[Path]) -> Plan:
     """A piece per file. Types are inferred from the beginnings of up to 16 files; headers must be alike."""
-    schemas = [_first_schema(path, _open_csv) for path in _sampled(files)]
-    _same_columns(_sampled(files), schemas)
-    return Plan(_unified(_sampled(files), schemas), [{"path": str(path)} for path in files], read_csv)
+    schemas = [_first_schema(path, _open_csv) for path in sampled(files)]
+    _same_columns(sampled(files), schemas)
+    return Plan(unified(sampled(files), schemas), [{"path": str(path)} for path in files], read_csv)
 
 
 def read_csv(piece: Piece, schema: pa.Schema) -> Iterator[pa.Table]:
@@ -76,8 +76,8 @@ def read_csv(piece: Piece, schema: pa.Schema) -> Iterator[pa.Table]:
 
 def plan_jsonl(files: list[Path]) -> Plan:
     """A piece per file. Types are inferred from the beginnings of up to 16 files; a field that is missing is null."""
-    schemas = [_first_schema(path, _open_json) for path in _sampled(files)]
-    return Plan(_unified(_sampled(files), schemas), [{"path": str(path)} for path in files], read_jsonl)
+    schemas = [_first_schema(path, _open_json) for path in sampled(files)]
+    return Plan(unified(sampled(files), schemas), [{"path": str(path)} for path in files], read_jsonl)
 
 
 def read_jsonl(piece: Piece, schema: pa.Schema) -> Iterator[pa.Table]:
@@ -125,7 +125,8 @@ def _is_blank(path: str | Path) -> bool:
         return Path(path).stat().st_size == 0
 
 
-def _sampled(files: list[Path]) -> list[Path]:
+def sampled(files: list[Path]) -> list[Path]:
+    """Up to 16 of the files, from all over."""
     step = max(1, len(files) // SAMPLED_FILES)
     return files[::step][:SAMPLED_FILES]
 
@@ -140,7 +141,12 @@ def _same_columns(files: list[Path], schemas: list[pa.Schema]) -> None:
             raise BadData(f"{path} has other columns", reason, "Give files of the same columns.")
 
 
-def _unified(files: list[Path], schemas: list[pa.Schema]) -> pa.Schema:
+def unified(files: list[Path], schemas: list[pa.Schema]) -> pa.Schema:
+    """One schema for the files of these; columns of which nothing is known are text.
+
+    Raises:
+        BadData: naming the file that does not fit those before it.
+    """
     whole = schemas[0]
     for path, schema in zip(files[1:], schemas[1:], strict=True):
         try:

@@ -53,19 +53,7 @@ def plan_text(files: list[Path], length: int = LENGTH) -> Plan:
 
     A pack ends in at most `length` filling bytes, and packs depend on the files' sizes alone.
     """
-    packs: list[list[str]] = [[]]
-    size = 0
-    for path in files:
-        try:
-            weight = path.stat().st_size
-        except OSError as error:
-            raise unreadable(path, error) from None
-        if packs[-1] and size + weight > PACK_BYTES:
-            packs.append([])
-            size = 0
-        packs[-1].append(str(path))
-        size += weight
-    pieces = [{"paths": paths, "length": length} for paths in packs]
+    pieces = [{"paths": paths, "length": length} for paths in _packs(files)]
     return Plan(pa.schema([("tokens", TensorType("uint8", (length + 1,)))]), pieces, read_text)
 
 
@@ -79,3 +67,36 @@ def read_text(piece: Piece, schema: pa.Schema) -> Iterator[pa.Table]:
         raise BadData(str(error), "", "Remove it, or give only text files.") from None
     for at in range(0, len(rows), GROUP_ROWS):
         yield pa.table({"tokens": column(rows[at : at + GROUP_ROWS]).storage})
+
+
+def plan_documents(files: list[Path]) -> Plan:
+    """The same packs, as a row per file: `path` and `text`."""
+    pieces = [{"paths": paths} for paths in _packs(files)]
+    return Plan(pa.schema([("path", pa.string()), ("text", pa.string())]), pieces, read_documents)
+
+
+def read_documents(piece: Piece, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The files of a pack, whole."""
+    texts = []
+    for path in piece["paths"]:
+        try:
+            texts.append(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise unreadable(path, error) from None
+    yield pa.table({"path": piece["paths"], "text": texts}, schema=schema)
+
+
+def _packs(files: list[Path]) -> list[list[str]]:
+    packs: list[list[str]] = [[]]
+    size = 0
+    for path in files:
+        try:
+            weight = path.stat().st_size
+        except OSError as error:
+            raise unreadable(path, error) from None
+        if packs[-1] and size + weight > PACK_BYTES:
+            packs.append([])
+            size = 0
+        packs[-1].append(str(path))
+        size += weight
+    return packs
