@@ -14,7 +14,7 @@ import pytest
 from headway import plan
 from headway.data.manifest import load, write
 from headway.data.writer import write_dataset
-from headway.elastic.streams import open_streams
+from headway.elastic.streams import open_readers
 from headway.errors import BadData, BadInput
 from headway.job import Job, parse, to_yaml
 from headway.job import load as load_job
@@ -108,7 +108,7 @@ def test_a_run_is_pinned_to_the_versions_it_began_with(make: Any, tmp_path: Path
     resumed = plan.check(load_job(saved))
     assert (resumed.rows, resumed.digest) == (first.rows, first.digest)
     assert {use: d.version for use, d in resumed.datasets.items()} == {"train": 1, "validation": 1}
-    train, validation = open_streams(load_job(saved))
+    train, validation = open_readers(load_job(saved))
     assert validation is not None
     assert (train.order.rows, validation.order.rows) == (100, 10)
     train.close()

@@ -17,7 +17,7 @@ from headway.data import index
 from headway.data.files import LocalFiles
 from headway.data.manifest import load
 from headway.data.writer import write_dataset
-from headway.elastic.streams import open_streams, train_order
+from headway.elastic.streams import open_readers, train_order
 from headway.errors import BadData, BadInput
 from headway.job import Job, parse
 
@@ -183,41 +183,41 @@ def test_classes_are_named_as_the_manifest_counts_them(tmp_path: Path) -> None:
     assert index.column_index(source, "length").dtype == np.int32
 
 
-def test_streams_give_the_rows_that_the_sampling_draws(make: Make) -> None:
+def test_a_reader_gives_the_rows_that_the_sampling_draws(make: Make) -> None:
     job = make(sampling={"weights": "balanced", "stratify": True, "bucket": "length"})
-    streams, _ = open_streams(job)
+    reader, _ = open_readers(job)
     try:
         seen: Counter[int] = Counter()
-        for step in range(streams.order.steps_per_epoch):
+        for step in range(reader.order.steps_per_epoch):
             for lane in range(4):
-                if streams.order.sizes(step)[lane]:
-                    table, ids = streams.rows(0, step, lane)
-                    assert table["id"].to_pylist() == ids.tolist()
-                    assert len(ids) == streams.order.sizes(step)[lane]
-                    seen.update(ids.tolist())
+                if reader.order.sizes(step)[lane]:
+                    batch = reader.batch(0, step, lane)
+                    assert batch.arrays["id"].tolist() == batch.ids.tolist()
+                    assert len(batch.ids) == reader.order.sizes(step)[lane]
+                    seen.update(batch.ids.tolist())
         assert seen == Counter(drawn(order(job)).tolist())
     finally:
-        streams.close()
+        reader.close()
 
 
-def test_streams_of_a_mixture(tmp_path: Path, make: Make) -> None:
+def test_a_reader_of_a_mixture(tmp_path: Path, make: Make) -> None:
     parts = [{"path": str(dataset(tmp_path / name)), "weight": weight} for name, weight in (("a", 3), ("b", 1))]
     job = make(train=parts, mixture_epoch=600)
-    streams, _ = open_streams(job)
+    reader, _ = open_readers(job)
     try:
-        mixture = streams.order
+        mixture = reader.order
         assert isinstance(mixture, Mixture)
         walks = [mixture.lane_ids(2, lane) for lane in range(4)]
         for step in reversed(range(mixture.steps_per_epoch)):
             for lane in range(4):
                 if rows := mixture.sizes(step)[lane]:
-                    table, ids = streams.rows(2, step, lane)
-                    assert ids.tolist() == walks[lane][step * 16 : step * 16 + rows].tolist()
-                    assert table["id"].to_pylist() == (ids % ROWS).tolist()
+                    batch = reader.batch(2, step, lane)
+                    assert batch.ids.tolist() == walks[lane][step * 16 : step * 16 + rows].tolist()
+                    assert batch.arrays["id"].tolist() == (batch.ids % ROWS).tolist()
         shares = np.bincount(np.concatenate(walks) // ROWS)
         assert np.abs(shares - [450, 150]).max() <= 8
     finally:
-        streams.close()
+        reader.close()
 
 
 def test_parts_of_a_mixture_are_walked_in_orders_of_their_own(tmp_path: Path, make: Make) -> None:
