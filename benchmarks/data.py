@@ -2,10 +2,10 @@
 
     python benchmarks/data.py [--repeats 5] [--kinds images28,narrow] [--peers ours,mosaic] [--parts rates,resume]
 
-All peers deliver the same rows as shuffled batches of 256 torch tensors (data_peers/rows.py), from local files in a warm
-page cache, pinned to one core unless they are made of processes. They are measured by turns, each time in a fresh
-process, so that a noisy machine is noisy for all; `load` beside each repeat says how noisy it was. What is not measured
-this time keeps its figures in the results.
+All peers deliver the same rows as shuffled batches of 256 torch tensors (data_peers/rows.py), from local files in a
+warm page cache, pinned to one core unless they are made of processes. They are measured by turns, each time in a fresh
+process, so that a noisy machine is noisy for all; `load` beside each repeat says how noisy it was. What is not
+measured this time keeps its figures in the results.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from data_peers import environments, probes
 from data_peers.rows import KINDS, Kind, write
 from measure import RESULTS, keep, summary
 
-PEERS = {  # title, module, variant
-    "ours": ("Headway", "ours", ""),
-    "ours_unchecked": ("Headway, digests unchecked", "ours", "no digests"),
-    "pyarrow": ("raw pyarrow", "raw_pyarrow", ""),
-    "dataloader": ("DataLoader over Parquet", "dataloader", "0"),
-    "dataloader_1": ("DataLoader, 1 worker", "dataloader", "1"),
-    "mosaic": ("mosaicml-streaming", "mosaic", ""),
-    "litdata": ("LitData", "litdata", ""),
-    "ray_data": ("Ray Data streaming_split", "ray_data", ""),
+PEERS = {  # title, module, variant, cores that it is pinned to (None: all, as it is made of several processes)
+    "ours": ("Headway", "ours", "", 1),
+    "ours_unchecked": ("Headway, digests unchecked", "ours", "no digests", 1),
+    "pyarrow": ("raw pyarrow", "raw_pyarrow", "", 1),
+    "dataloader": ("DataLoader over Parquet", "dataloader", "0", 1),
+    "dataloader_1": ("DataLoader, 1 worker", "dataloader", "1", None),
+    "mosaic": ("mosaicml-streaming", "mosaic", "", 1),
+    "litdata": ("LitData", "litdata", "", 1),
+    "ray_data": ("Ray Data streaming_split", "ray_data", "", None),
 }
 RATES = ("rows_per_s", "rows_per_s_within_epochs", "rows_per_cpu_s")
 TARGETS = {
@@ -65,70 +65,64 @@ def source(folder: Path, kinds: list[Kind]) -> None:
         write(kind, folder, pixels, labels)
 
 
-def made(peers: list[str], kinds: list[Kind], folder: Path) -> dict[str, str]:
-    """Write every peer's own format; why not, by peer."""
+def made(peers: list[str], kind: Kind, folder: Path) -> dict[str, str]:
+    """Write a kind in every peer's own format; why not, by module."""
     reasons: dict[str, str] = {}
-    for name in sorted({PEERS[peer][1] for peer in peers} | {"ours"}, key=lambda name: name != "ours"):
+    for name in dict.fromkeys(PEERS[peer][1] for peer in ("ours", *peers)):  # others read what ours writes
         module = import_module(f"data_peers.{name}")
         reason = environments.install(module.VERSIONS)
         if reason:
             reasons[name] = f"not installable: {reason}"
             continue
-        for kind in kinds:
-            print(f"{name} writes {kind.name}", flush=True)
+        print(f"{kind.name}, {name} writes", flush=True)
+        try:
+            environments.run(module.VERSIONS, "data_peers.worker", "make", name, kind.name, str(folder))
+        except RuntimeError as error:
+            reasons[name] = f"could not write: {error}"
+    return reasons
+
+
+def measured(peers: list[str], kind: Kind, folder: Path, repeats: int, seconds: float) -> dict[str, Any]:
+    """Rows per second by peer, measured by turns; every repeat is kept.
+
+    Args:
+        peers: to measure.
+        kind: of the rows.
+        folder: of the source and of every peer's own format.
+        repeats: of everything.
+        seconds: of each measurement, at least.
+    """
+    reasons = made(peers, kind, folder)
+    found: dict[str, dict[str, Any]] = {peer: {"repeats": []} for peer in peers}
+    for repeat in range(-1, repeats):  # the first time it is seen that everybody delivers what they should
+        for peer, figures in found.items():
+            title, name, variant, cores = PEERS[peer]
+            if name in reasons or "reason" in figures:
+                figures["reason"] = reasons.get(name) or figures["reason"]
+                continue
+            arguments = [name, kind.name, str(folder), variant]
+            arguments = ["check", *arguments] if repeat < 0 else ["rate", *arguments, str(seconds)]
+            versions = import_module(f"data_peers.{name}").VERSIONS
             try:
-                environments.run(module.VERSIONS, "data_peers.worker", "make", name, kind.name, str(folder))
+                said = environments.run(versions, "data_peers.worker", *arguments, cores=cores)
             except RuntimeError as error:
-                reasons[name] = f"could not write {kind.name}: {error}"
-    return reasons
-
-
-def checked(peers: list[str], kinds: list[Kind], folder: Path, reasons: dict[str, str]) -> dict[str, str]:
-    """See that every peer delivers what it should, once; why not, by peer."""
-    for peer in peers:
-        title, name, variant = PEERS[peer]
-        module = import_module(f"data_peers.{name}")
-        for kind in kinds:
-            if name not in reasons:
-                print(f"{title} is checked on {kind.name}", flush=True)
-                try:
-                    arguments = ["check", name, kind.name, str(folder), variant]
-                    environments.run(module.VERSIONS, "data_peers.worker", *arguments, cores=module.CORES)
-                except RuntimeError as error:
-                    reasons[name] = f"{kind.name} fails its check: {error}"
-    return reasons
-
-
-def rates(peers: list[str], kinds: list[Kind], folder: Path, repeats: int, seconds: float) -> dict[str, Any]:
-    """Rows per second by kind and peer, measured by turns; every repeat is kept."""
-    reasons = checked(peers, kinds, folder, made(peers, kinds, folder))
-    found: dict[str, dict[str, Any]] = {kind.name: {peer: {"repeats": []} for peer in peers} for kind in kinds}
-    for repeat in range(repeats):
-        for kind in kinds:
-            for peer in peers:
-                _, name, variant = PEERS[peer]
-                module, figures = import_module(f"data_peers.{name}"), found[kind.name][peer]
-                if name in reasons or "reason" in figures:
-                    figures["reason"] = reasons.get(name) or figures["reason"]
-                    continue
-                arguments = ["rate", name, kind.name, str(folder), variant, str(seconds)]
-                try:
-                    said = environments.run(module.VERSIONS, "data_peers.worker", *arguments, cores=module.CORES)
-                except RuntimeError as error:
-                    figures["reason"] = f"failed: {error}"
-                    continue
+                figures["reason"] = f"failed: {error}"
+                continue
+            if repeat >= 0:
                 figures["repeats"].append(json.loads(said))
-                print(f"{repeat + 1}/{repeats} {kind.name}, {PEERS[peer][0]}: {figures['repeats'][-1]}", flush=True)
-    return {kind: {"peers": by_peer, "ratios": ratios(by_peer)} for kind, by_peer in found.items()}
+            print(f"{kind.name}, {title} {repeat + 1}/{repeats}: {said or 'delivers what it should'}", flush=True)
+    return {"peers": found, "ratios": ratios(found), "when": time.strftime("%Y-%m-%d")}
 
 
 def ratios(by_peer: dict[str, Any]) -> dict[str, dict[str, float]]:
     """How many times as fast as each peer ours is, by measure, in medians; adds the medians to the figures."""
     for peer, figures in by_peer.items():
         if figures["repeats"]:
-            figures |= {rate: summary([r[rate] for r in figures["repeats"]]) for rate in RATES}
-            module = import_module(f"data_peers.{PEERS[peer][1]}")
-            figures |= {"settings": module.SETTINGS, "versions": module.VERSIONS, "cores": module.CORES or "all"}
+            _, name, _, cores = PEERS[peer]
+            told = RATES if cores else RATES[:2]  # the CPU time of other processes is not known
+            figures |= {rate: summary([r[rate] for r in figures["repeats"]]) for rate in told}
+            module = import_module(f"data_peers.{name}")
+            figures |= {"settings": module.SETTINGS, "versions": module.VERSIONS, "cores": cores or "all"}
     measured = {peer: figures for peer, figures in by_peer.items() if figures["repeats"]}
     if "ours" not in measured:
         return {}
@@ -136,7 +130,7 @@ def ratios(by_peer: dict[str, Any]) -> dict[str, dict[str, float]]:
         rate: {
             peer: round(measured["ours"][rate]["median"] / figures[rate]["median"], 3)
             for peer, figures in measured.items()
-            if peer != "ours"
+            if peer != "ours" and rate in figures
         }
         for rate in RATES
     }
@@ -144,26 +138,28 @@ def ratios(by_peer: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 def table(found: dict[str, Any]) -> str:
     """For people: a line for each kind and peer, then one for each other figure."""
-    lines = [f"{'rows':10} {'':28} {'rows/s':>12} {'within epochs':>14} {'per CPU s':>12}   ours is"]
+    lines = [f"{'rows':10} {'':28} {'rows/s':>14} {'within epochs':>14} {'per CPU s':>14}   ours / it"]
     for kind, figures in found.get("rates", {}).items():
         for peer, f in figures["peers"].items():
             if "rows_per_s" not in f:
                 lines.append(f"{kind:10} {PEERS[peer][0]:28} not measured: {f['reason']}")
                 continue
-            medians = [f[rate]["median"] for rate in RATES]
-            times = figures["ratios"].get("rows_per_s", {}).get(peer)
-            shown = f"{medians[0]:12,.0f} {medians[1]:14,.0f} {medians[2]:12,.0f}"
-            lines.append(f"{kind:10} {PEERS[peer][0]:28} {shown}   {f'{times:.2f} x' if times else ''}")
-    for part, figures in found.items():
-        if part != "rates":
-            lines.append(f"{part}: " + ", ".join(f"{k} {_short(v)}" for k, v in figures.items()))
+            shown = " ".join(f"{f[rate]['median']:14,.0f}" if rate in f else f"{'':14}" for rate in RATES)
+            times = [figures["ratios"].get(rate, {}).get(peer) for rate in RATES]
+            lines.append(f"{kind:10} {PEERS[peer][0]:28} {shown}   {' / '.join(f'{t:.2f}' for t in times if t)}")
+    lines += [f"{part}: {_short(figures)}" for part, figures in found.items() if part != "rates"]
     return "\n".join(lines)
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, dict) and "median" in value:
-        return f"{value['median']:g}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A tree of figures in one line, medians only."""
+    if isinstance(value, dict):
+        return _short(value["median"]) if "median" in value else ", ".join(f"{k} {_short(v)}" for k, v in _told(value))
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+
+
+def _told(tree: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(name, value) for name, value in tree.items() if name not in ("repeats", "when")]
 
 
 def main() -> None:
@@ -187,14 +183,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="headway-data-") as temporary:
         folder = Path(temporary)
         source(folder, list(KINDS.values()))
-        for part in parts:
-            if part == "rates":
-                fresh = rates(peers, kinds, folder, options.repeats, options.seconds)
-                found[part] = {**found.get(part, {}), **fresh}
-            else:
-                found[part] = probes.PARTS[part](folder, options.repeats)
-            found[part]["when"] = time.strftime("%Y-%m-%d")
+        for kind in kinds if "rates" in parts else ():
+            rates = measured(peers, kind, folder, options.repeats, options.seconds)
+            found["rates"] = {**found.get("rates", {}), kind.name: rates}
             keep(options.name, {"what": what, "targets": TARGETS, "found": found})  # as far as it got
+        if not (folder / probes.KIND / "parquet").exists():
+            made([], KINDS[probes.KIND], folder)
+        for part in (part for part in parts if part != "rates"):
+            found[part] = {**probes.PARTS[part](folder, options.repeats), "when": time.strftime("%Y-%m-%d")}
+            keep(options.name, {"what": what, "targets": TARGETS, "found": found})
     print(table(found))
 
 

@@ -3,7 +3,6 @@
 A module has
 
     VERSIONS     what its own environment holds, or () if it lives in ours
-    CORES        cores that it is pinned to, or None for all
     SETTINGS     what a reader of the results should know
     make(kind, folder)                  writes the peer's own format from the source arrays, if it has one
     epochs(kind, folder, variant)       gives a function: epoch number -> iterator of batches (dicts of tensors)

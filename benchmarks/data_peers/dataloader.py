@@ -18,7 +18,6 @@ from data_peers.raw_pyarrow import decoded, parts
 from data_peers.rows import BATCH, WINDOW_GROUPS, Array, Batch, Kind
 
 VERSIONS: tuple[str, ...] = ()
-CORES = None  # a worker process needs one of its own
 SETTINGS = {"buffer_row_groups": WINDOW_GROUPS, "prefetch_factor": 2, "persistent_workers": True}
 
 
@@ -68,6 +67,6 @@ def make(kind: Kind, folder: Path) -> None:
 
 def epochs(kind: Kind, folder: Path, variant: str) -> Callable[[int], Iterator[Batch]]:
     workers = int(variant)
-    more = {"prefetch_factor": 2, "persistent_workers": True} if workers else {}
+    more: dict[str, Any] = {"prefetch_factor": 2, "persistent_workers": True} if workers else {}
     loader = DataLoader(Rows(kind, parts(kind, folder)), batch_size=None, num_workers=workers, **more)
     return lambda epoch: iter(loader)

@@ -15,7 +15,6 @@ from typing import Any
 from data_peers.rows import BATCH, Array, Batch, Kind, load, stacked
 
 VERSIONS = ("litdata==0.2.76", "torch==2.13.0", "numpy")
-CORES = 1
 SETTINGS = {"chunk_size": "rows of 16 row groups", "item_shuffle_window": "auto (256)", "workers": 0}
 
 
@@ -34,9 +33,8 @@ def make(kind: Kind, folder: Path) -> None:
 
 def _row(columns: dict[str, Array], row: int) -> dict[str, Any]:
     """One row; numbers as Python's, which are its cheapest."""
-    return {
-        name: values[row].ravel().copy() if values.ndim > 1 else values[row].item() for name, values in columns.items()
-    }
+    cells = {name: values[row] for name, values in columns.items()}
+    return {name: cell.ravel().copy() if cell.ndim else cell.item() for name, cell in cells.items()}
 
 
 def epochs(kind: Kind, folder: Path, variant: str) -> Callable[[int], Iterator[Batch]]:

@@ -1,7 +1,7 @@
 """mosaicml-streaming: MDS shards, its StreamingDataset under a torch DataLoader without workers.
 
-Best settings: no compression, arrays of a declared dtype and shape, batches stacked by NumPy. It lives in an environment
-of its own, as it takes NumPy back to an older release.
+Best settings: no compression, arrays of a declared dtype and shape, batches stacked by NumPy. It lives in an
+environment of its own, as it takes NumPy back to an older release.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any
 from data_peers.rows import BATCH, Batch, Kind, load, stacked
 
 VERSIONS = ("mosaicml-streaming==0.13.0", "torch==2.13.0", "numpy")
-CORES = 1
 SETTINGS = {"shuffle_algo": "py1e", "shuffle_block_size": "rows of 16 row groups", "workers": 0, "compression": None}
 
 

@@ -13,16 +13,12 @@ from data_peers import environments
 
 KIND = "images28"
 LATENCY_S = 0.05
-NEEDED = {
-    "headway.data.cache": "headway.data.cache",
-    "headway.testing.s3": "headway.testing.s3",
-    "moto": "moto[s3,server]",
-}
+NEEDED = ("headway.data.cache", "headway.testing.s3", "moto")
 
 
 def object_store(folder: Path, repeats: int) -> dict[str, Any]:
     """Rows per second of the first epoch (nothing is cached) and of the second, by turns with local epochs."""
-    missing = [what for module, what in NEEDED.items() if find_spec(module) is None]
+    missing = [module for module in NEEDED if find_spec(module) is None]
     if missing:
         return {"reason": f"not measured: {', '.join(missing)} is not there"}
     found: list[dict[str, float]] = []

@@ -11,7 +11,6 @@ import torch
 from data_peers.rows import BATCH, SHARDS, WINDOW_GROUPS, Batch, Kind, load
 
 VERSIONS: tuple[str, ...] = ()
-CORES = 1
 SETTINGS = {"lanes": 1, "window": WINDOW_GROUPS, "check_digests": True}
 
 

@@ -1,8 +1,9 @@
-"""One measurement of ours apart from the rates, in a process of its own: `python -m data_peers.probe WHAT FOLDER ...`."""
+"""One measurement of ours apart from the rates, in its own process: `python -m data_peers.probe WHAT FOLDER ...`."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import shutil
@@ -22,23 +23,30 @@ STEP_S = 0.002  # of a training step that leaves the cores alone, as on an accel
 AROUND = 40  # batches before and after the end of an epoch
 
 
-def resume(folder: Path, lanes: int) -> float:
-    """Milliseconds from nothing but a running process to the batches of a step in the middle of an epoch."""
-    _step(Reader(folder, lanes), 0)  # a run that resumes has loaded all code
-    reader_step = Reader(folder, lanes).order.steps_per_epoch // 2
-    begun = time.perf_counter()
-    _step(Reader(folder, lanes, reader_step), reader_step)
-    return (time.perf_counter() - begun) * 1e3
+def resume(folder: Path, lanes: int) -> dict[str, float]:
+    """Time from nothing but a running process to the batches of a step in the middle of an epoch."""
+    before = Reader(folder, lanes)
+    _step(before, 0)  # a run that resumes has loaded all code
+    step = before.order.steps_per_epoch // 2
+    before.close()
+    begun = time.perf_counter(), time.process_time()
+    _step(Reader(folder, lanes, step), step)
+    return _since(*begun)
 
 
-def first_batch(folder: Path, lanes: int) -> float:
-    """Milliseconds to the batches of the first step, in a process that has imported Headway and read nothing yet."""
+def first_batch(folder: Path, lanes: int) -> dict[str, float]:
+    """Time to the batches of the first step, in a process that has imported Headway and read nothing yet."""
     import headway.data.arrays
     import headway.data.stream  # noqa: F401  # as the session has
 
-    begun = time.perf_counter()
+    begun = time.perf_counter(), time.process_time()
     _step(Reader(folder, lanes), 0)
-    return (time.perf_counter() - begun) * 1e3
+    return _since(*begun)
+
+
+def _since(wall_s: float, cpu_s: float) -> dict[str, float]:
+    """Milliseconds since; those of CPU time are hardly disturbed by others on the machine."""
+    return {"ms": (time.perf_counter() - wall_s) * 1e3, "cpu_ms": (time.process_time() - cpu_s) * 1e3}
 
 
 def _step(reader: Reader, step: int) -> None:
@@ -88,7 +96,7 @@ def prepare(folder: Path) -> float:
 
     from headway.data.prepare import prepare as run
 
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     ray.get(ray.remote(num_cpus=1)(os.getpid).remote())
     with tempfile.TemporaryDirectory(dir=folder.parent) as target:
         begun = time.perf_counter()
@@ -146,13 +154,13 @@ def main(what: str, folder: str, *rest: str) -> None:
     torch.set_num_threads(1)
     place = Path(folder)
     if what in ("resume", "first_batch"):
-        print(globals()[what](place, int(rest[0])), flush=True)
+        print(json.dumps({"resume": resume, "first_batch": first_batch}[what](place, int(rest[0]))))
     elif what == "epoch_boundary":
-        print(epoch_boundary(place, float(rest[0])), flush=True)
+        print(json.dumps({"ms": epoch_boundary(place, float(rest[0]))}))
     elif what == "copies":
         print(json.dumps(str(copies(place, int(rest[0])))))
     else:
-        print(json.dumps({"memory": memory, "prepare": prepare, "rewrite": rewrite}[what](place)), flush=True)
+        print(json.dumps({"memory": memory, "prepare": prepare, "rewrite": rewrite}[what](place)))
 
 
 if __name__ == "__main__":

@@ -20,16 +20,16 @@ TIMES = 10
 
 
 def resume(folder: Path, repeats: int) -> dict[str, Any]:
-    return {f"{lanes}_lanes_ms": _repeated("resume", folder, repeats, str(lanes)) for lanes in LANES}
+    return {f"{lanes}_lanes": _repeated("resume", folder, repeats, str(lanes)) for lanes in LANES}
 
 
 def first_batch(folder: Path, repeats: int) -> dict[str, Any]:
-    return {f"{lanes}_lanes_ms": _repeated("first_batch", folder, repeats, str(lanes)) for lanes in LANES}
+    return {f"{lanes}_lanes": _repeated("first_batch", folder, repeats, str(lanes)) for lanes in LANES}
 
 
 def epoch_boundary(folder: Path, repeats: int) -> dict[str, Any]:
     """With a consumer that trains 2 ms on each batch, and with one that does nothing."""
-    consumers = {"training_ms": STEP_S, "idle_ms": 0.0}
+    consumers = {"training": STEP_S, "idle": 0.0}
     return {name: _repeated("epoch_boundary", folder, repeats, str(step_s)) for name, step_s in consumers.items()}
 
 
@@ -72,9 +72,9 @@ def _copies(folder: Path) -> Path:
 
 
 def _repeated(what: str, folder: Path, repeats: int, argument: str) -> dict[str, Any]:
-    found = summary([_probe(what, _dataset(folder), argument) for _ in range(repeats)])
+    found = [_probe(what, _dataset(folder), argument) for _ in range(repeats)]
     print(f"{what} {argument}: {found}", flush=True)
-    return found
+    return {unit: summary([f[unit] for f in found]) for unit in found[0]}
 
 
 def _probe(what: str, place: Path, *arguments: str) -> Any:

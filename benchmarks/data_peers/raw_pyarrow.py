@@ -15,7 +15,6 @@ import torch
 from data_peers.rows import BATCH, WINDOW_GROUPS, Array, Batch, Kind
 
 VERSIONS: tuple[str, ...] = ()
-CORES = 1
 SETTINGS = {"window_row_groups": WINDOW_GROUPS, "prefetch": "none"}
 
 

@@ -1,12 +1,14 @@
 """Ray Data: read_parquet, streaming_split, iter_torch_batches with a local shuffle buffer.
 
-Best settings: its file shuffle, a collate function on Arrow tables that decodes without conversions, and all cores, as it
-is made of processes. Each of its epochs begins with a new execution, which takes seconds: all but the first epoch, which
-is checked, are the files many times over, so that this weighs little, and the rate within epochs leaves it out.
+Best settings: its file shuffle, a collate function on Arrow tables that decodes without conversions, and all cores,
+as it is made of processes. Each of its epochs begins with a new execution, which takes seconds: all but the first
+epoch, which is checked, are the files many times over, so that this weighs little, and the rate within epochs leaves
+it out.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,6 @@ from data_peers.raw_pyarrow import decoded, parts
 from data_peers.rows import BATCH, Batch, Kind
 
 VERSIONS: tuple[str, ...] = ()
-CORES = None
 PASSES = 10
 SETTINGS = {
     "shuffle": "files",
@@ -36,10 +37,10 @@ def epochs(kind: Kind, folder: Path, variant: str) -> Callable[[int], Iterator[B
     from ray.data.collate_fn import ArrowBatchCollateFn
 
     class Decode(ArrowBatchCollateFn):
-        def __call__(self, table: Any) -> Batch:
+        def __call__(self, table: Any) -> Any:
             return {name: torch.from_numpy(decoded(table, name, kind).copy()) for name in kind.columns}
 
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     files = [str(path) for path in parts(kind, folder)]
 

@@ -1,4 +1,4 @@
-"""The rows that everybody reads: real 28x28 images, larger images, and a narrow table; as arrays on disk, one per column.
+"""The rows that everybody reads: real 28x28 images, larger images, and a narrow table; as arrays on disk, one a column.
 
 Everybody delivers them as shuffled batches of 256: a dict of one torch tensor per column.
 """
@@ -19,6 +19,7 @@ WINDOW_GROUPS = 16  # row groups, or as many rows, that are shuffled together: t
 SHARDS = 8
 Array = np.ndarray[Any, Any]
 Batch = dict[str, torch.Tensor]
+Column = tuple[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,16 @@ class Kind:
 
     name: str
     rows: int
-    columns: dict[str, tuple[str, tuple[int, ...]]]
+    columns: dict[str, Column]
     group_rows: int
 
     @property
     def window_rows(self) -> int:
         return WINDOW_GROUPS * self.group_rows
 
-    @property
-    def row_bytes(self) -> int:
-        return sum(np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in self.columns.values())
 
-
-NARROW = {f"x{i}": ("float32", ()) for i in range(8)} | {"code": ("int32", ()), "label": ("int64", ())}
+NARROW: dict[str, Column] = {f"x{i}": ("float32", ()) for i in range(8)}
+NARROW |= {"code": ("int32", ()), "label": ("int64", ())}
 KINDS = {
     kind.name: kind
     for kind in (

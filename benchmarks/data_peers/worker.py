@@ -26,8 +26,8 @@ LONGEST = 5  # times the seconds asked for, after which a slow peer's epoch is l
 def rate(epochs: Callable[[int], Iterator[Batch]], seconds: float) -> dict[str, float]:
     """Walk whole epochs for at least so long, after one epoch that is not counted; slow peers are cut off in both.
 
-    `rows_per_s` counts all the time, the starts of epochs too. `rows_per_s_within_epochs` counts from the first batch of
-    each epoch, without that batch's rows. `rows_per_cpu_s` is by the CPU time of this process and is hardly
+    `rows_per_s` counts all the time, the starts of epochs too. `rows_per_s_within_epochs` counts from the first batch
+    of each epoch, without that batch's rows. `rows_per_cpu_s` is by the CPU time of this process and is hardly
     disturbed by others on the machine; it leaves out what a peer's other processes take.
     """
     first = None
