@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from headway import plan
-from headway.elastic.streams import train_order
 from headway.errors import BadInput, RunFailed
 from headway.job import Job, load, to_yaml
 from headway.report import Report
@@ -246,8 +245,7 @@ class _Driver:
 
 def _account(job: Job, checked: plan.Plan, quiet: _Run | None, fire: _Run, seed: int | None) -> account.Account:
     events, steps = list(fire.folder.events()), list(fire.folder.steps())
-    order = train_order(job, checked.datasets["train"])
-    found = account.samples(order, checked.total_steps, steps, events, fire.repeated)
+    found = account.samples(checked.order, checked.total_steps, steps, events, fire.repeated)
     late: list[dict[str, Any]] = [
         {"fault": str(fault), "step": fault.step, "committed": None, "time": None, "target": {}, "reason": reason}
         for fault, reason in fire.missing

@@ -68,12 +68,13 @@ class Source(_Section):
 
 
 class Sampling(_Section):
-    """Which rows come how often. Without `by` and `bucket`, each once an epoch."""
+    """Which rows come how often, and with which others. Without `weights` and `rows`, each once an epoch."""
 
     by: str | None = None
     """Column of classes, or with `weights: column` of the rows' weights; the label where not given."""
     weights: Literal["uniform", "balanced", "column"] | dict[str, Annotated[float, Field(ge=0)]] = "uniform"
-    """uniform; balanced: each class comes equally often; by class; or column: `by` holds each row's weight."""
+    """uniform; balanced: each class comes equally often; by class, 1 for those not named; or column: `by` holds each
+    row's weight."""
     replacement: bool = True
     """Draw rows with replacement."""
     rows: Count | None = None
@@ -83,7 +84,13 @@ class Sampling(_Section):
     bucket: str | None = None
     """Column of lengths: rows of like length come in one batch."""
     buckets: Count = 16
-    """Batches' worth of rows that are sorted by length together."""
+    """Batches' worth of a lane's rows that are sorted by length together."""
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _named(cls, weights: Any) -> Any:
+        # YAML reads the class 3 as a number, and false as no word.
+        return {str(name): weight for name, weight in weights.items()} if isinstance(weights, dict) else weights
 
 
 class Cache(_Section):
@@ -122,6 +129,8 @@ class Data(_Section):
     """One folder, for evaluation."""
     version: Count | None = None
     """Version of the training set's manifest; the newest when the run begins, and that one when it is resumed."""
+    validation_version: Count | None = None
+    """Version of the validation set's manifest; likewise."""
     mixture_epoch: Literal["smallest", "largest"] | Count = "largest"
     """When an epoch of a mixture ends: with the first or the last of its parts, or after so many rows."""
     columns: Annotated[list[str], Field(min_length=1)] | None = None

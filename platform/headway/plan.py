@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from headway import code
 from headway.core.lanes import carried
+from headway.core.mixture import Mixture, Walk
 from headway.data import manifest as manifests
+from headway.data.files import LocalFiles
 from headway.elastic.streams import train_order
 from headway.errors import BadInput
 from headway.job import Job
@@ -23,7 +26,8 @@ class Plan:
     """A checked job in numbers.
 
     Args:
-        rows: of the training set.
+        rows: of the training set; of all parts of a mixture.
+        rows_per_epoch: taken in an epoch: `rows`, unless the job samples or mixes.
         steps_per_epoch: optimiser updates per walk through it.
         total_steps: optimiser updates of the run.
         global_batch: rows per step.
@@ -33,11 +37,13 @@ class Plan:
         checkpoint_bytes: estimate of one checkpoint; None likewise.
         digest: of all that decides the run's result; a checkpoint of another digest is refused.
         source: the user's code.
-        datasets: the manifests by use (train, validation).
+        datasets: the manifests by use: train (train[0], train[1], ... of a mixture) and validation.
+        order: the walk over the training set.
         warnings: what looks odd and is allowed.
     """
 
     rows: int
+    rows_per_epoch: int
     steps_per_epoch: int
     total_steps: int
     global_batch: int
@@ -48,12 +54,25 @@ class Plan:
     digest: str
     source: code.Source
     datasets: dict[str, manifests.Manifest]
+    order: Walk
     warnings: list[str] = field(default_factory=list)
 
     def shown(self) -> dict[str, Any]:
         """The plan as plain values, for people and JSON."""
-        counts = ("rows", "steps_per_epoch", "total_steps", "global_batch", "last_batch", "parameters")
-        return {name: getattr(self, name) for name in (*counts, "checkpoint_bytes", "lanes_per_worker", "warnings")}
+        counts = ("rows", "rows_per_epoch", "steps_per_epoch", "total_steps", "global_batch", "last_batch")
+        rest = ("parameters", "checkpoint_bytes", "lanes_per_worker", "warnings")
+        return {
+            **{name: getattr(self, name) for name in counts + rest},
+            "datasets": {use: {"rows": d.rows, "version": d.version} for use, d in self.datasets.items()},
+            "shares": self._shares,
+        }
+
+    @property
+    def _shares(self) -> list[float] | None:
+        """The parts that a mixture's datasets have in it."""
+        if not isinstance(self.order, Mixture):
+            return None
+        return [round(share / sum(self.order.shares), 6) for share in self.order.shares]
 
 
 def check(job: Job, space: Path | None = None, source: code.Source | None = None) -> Plan:
@@ -67,11 +86,10 @@ def check(job: Job, space: Path | None = None, source: code.Source | None = None
     Raises:
         BadInput: naming the field.
     """
-    datasets = {"train": _dataset("data.train", job.data.train)}
-    if job.data.validation is not None:
-        datasets["validation"] = _dataset("data.validation", job.data.validation)
+    datasets = {use: _dataset(use, *place) for use, place in places(job).items()}
     _check_columns(job, datasets)
-    order = train_order(job, datasets["train"])
+    training = [use for use in datasets if use != "validation"]
+    order = train_order(job, [LocalFiles(Path(places(job)[use][0]), datasets[use]) for use in training])
     source = source or code.locate(job.task)
     parameters, size = _measure(job, code.load(source))
     if space is not None and size is not None:
@@ -79,7 +97,8 @@ def check(job: Job, space: Path | None = None, source: code.Source | None = None
     sizes = order.sizes(order.steps_per_epoch - 1)
     total_steps = job.steps or (job.epochs or 0) * order.steps_per_epoch
     return Plan(
-        rows=order.rows,
+        rows=sum(datasets[use].rows for use in training),
+        rows_per_epoch=order.rows,
         steps_per_epoch=order.steps_per_epoch,
         total_steps=total_steps,
         global_batch=job.global_batch,
@@ -89,29 +108,58 @@ def check(job: Job, space: Path | None = None, source: code.Source | None = None
         },
         parameters=parameters,
         checkpoint_bytes=size,
-        digest=digest(job, datasets["train"]),
+        digest=digest(job, [datasets[use] for use in training]),
         source=source,
         datasets=datasets,
+        order=order,
         warnings=_warnings(job, order.rows, sizes, total_steps),
     )
 
 
-def digest(job: Job, train: manifests.Manifest) -> str:
+def places(job: Job) -> dict[str, tuple[str, int | None]]:
+    """The folder and the version of every dataset, by use: train (train[0], ... of a mixture) and validation."""
+    single = isinstance(job.data.train, str)
+    found = {
+        "train" if single else f"train[{number}]": (source.path, source.version)
+        for number, source in enumerate(job.data.sources)
+    }
+    if job.data.validation is not None:
+        found["validation"] = (job.data.validation, job.data.validation_version)
+    return found
+
+
+def pinned(job: Job, checked: Plan) -> Job:
+    """The job with the versions of its datasets written down, so that the run reads the same after an append."""
+    versions = {use: dataset.version for use, dataset in checked.datasets.items()}
+    data: dict[str, Any] = {"validation_version": versions.get("validation")}
+    if isinstance(job.data.train, str):
+        data["version"] = versions["train"]
+    else:
+        data["train"] = [
+            source.model_copy(update={"version": versions[f"train[{number}]"]})
+            for number, source in enumerate(job.data.train)
+        ]
+    return job.model_copy(update={"data": job.data.model_copy(update=data)})
+
+
+def digest(job: Job, train: Sequence[manifests.Manifest]) -> str:
     """SHA-256 of all that decides which samples are seen and which updates follow; not how long, where or how fast."""
     fields = {"arguments", "lanes", "lane_batch", "seed", "precision", "optimizer", "schedule", "clip_norm", "strategy"}
     fields |= {"reproducible"}
     kept = job.model_dump(mode="json", include=fields)
     kept["task"] = job.task.rpartition("/")[2]
-    kept["data"] = [train.digest, job.data.columns, job.data.shuffle, job.data.window]
+    kept["data"] = [[source.digest for source in train], job.data.columns, job.data.shuffle, job.data.window]
+    kept["sampling"] = job.data.sampling.model_dump(mode="json")
+    kept["mixture"] = [[source.weight for source in job.data.sources], job.data.mixture_epoch]
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def _dataset(name: str, path: str) -> manifests.Manifest:
+def _dataset(use: str, path: str, version: int | None) -> manifests.Manifest:
     try:
-        found = manifests.load(Path(path))
+        found = manifests.load(Path(path), version)
         manifests.quick_check(Path(path), found)
     except BadInput as error:
-        raise type(error)(f"{name}={path}: {error.fact}", error.reason, error.remedy) from None
+        raise type(error)(f"data.{use}={path}: {error.fact}", error.reason, error.remedy) from None
     return found
 
 
@@ -123,6 +171,16 @@ def _check_columns(job: Job, datasets: dict[str, manifests.Manifest]) -> None:
         for column in job.data.columns or []:
             if column not in known:
                 raise BadInput(f"data.columns: {column!r}", f"data.{use} has no such column", nearest(column, known))
+    first = datasets.get("train[0]")
+    for use, dataset in datasets.items():
+        if first and use != "validation" and _read(job, dataset) != _read(job, first):
+            reason = f"data.train[0] has {_read(job, first)}, this one {_read(job, dataset)}"
+            raise BadInput(f"data.{use} has other columns", reason, "Choose with data.columns those that they share.")
+
+
+def _read(job: Job, dataset: manifests.Manifest) -> dict[str, str]:
+    """Columns that are read, and their types."""
+    return {name: kind for name, kind in dataset.schema if job.data.columns is None or name in job.data.columns}
 
 
 def _measure(job: Job, found: Any) -> tuple[int | None, int | None]:
@@ -207,7 +265,7 @@ def _check_space(job: Job, size: int, space: Path) -> None:
 def _warnings(job: Job, rows: int, last: list[int], total_steps: int) -> list[str]:
     found = []
     if rows < job.global_batch:
-        found.append(f"the training set has {rows} rows, less than one global batch of {job.global_batch}")
+        found.append(f"an epoch has {rows} rows, less than one global batch of {job.global_batch}")
     if 1 in last:
         found.append("the last step of an epoch has a lane with a single row, which BatchNorm1d refuses")
     if job.schedule is not None and job.schedule.warmup_steps >= total_steps:

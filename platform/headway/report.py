@@ -62,6 +62,8 @@ class Report(BaseModel):
     """Worker-seconds by cause: start, compute, communication, data, checkpoint, regroup, repeated, idle."""
     recoveries: list[dict[str, Any]]
     """Every change of membership: cause, workers, step, when detected and resumed (Unix seconds), pause_s."""
+    quarantined: dict[str, int]
+    """Rows that were set aside because they could not be read or were not as the manifest says, by dataset."""
     replicas: dict[str, Any]
     """The newest step before which all replicas had one digest, and that digest; empty with one worker."""
     seconds: float | None
@@ -116,6 +118,7 @@ def load(run: RunFolder) -> Report:
         goodput=facts.get("goodput"),
         ledger_s=facts.get("ledger_s", {}),
         recoveries=[{key: event[key] for key in RECOVERY} for event in run.events() if event["kind"] == "recovery"],
+        quarantined={source: sum(found.values()) for source, found in facts.get("quarantine", {}).items()},
         replicas=facts.get("replicas", {}),
         seconds=round(ended - facts["created"], 3) if ended else None,
         tracking=facts.get("tracking", {}),

@@ -91,6 +91,7 @@ def train(
     job = _tracked(job)
     folder = Path(runs_folder)
     checked = plan.check(job, space=folder)
+    job = plan.pinned(job, checked)
     run = runs.create(folder, name, job)
     with run.led():
         _tell(watch, run, checked, [f"note: {warning}" for warning in checked.warnings])
@@ -275,24 +276,25 @@ def _recorder(run: runs.RunFolder, job: Job, checked: plan.Plan) -> Any:
 
     here = ray.get_runtime_context().get_node_id()
     actor = ray.remote(num_cpus=0, label_selector={RAY_NODE_ID_KEY: here})(Recorder)
+    most_aside = {f"data.{use}": int(found.rows * job.data.quarantine_limit) for use, found in checked.datasets.items()}
     if not job.tracking.enabled:
-        return actor.remote(str(run.path), None, {}, job.tracking.every_steps)
+        return actor.remote(str(run.path), None, {}, job.tracking.every_steps, most_aside)
     tracking = {"uri": job.tracking.uri, "experiment": job.tracking.experiment, "run_name": run.name}
-    return actor.remote(str(run.path), tracking, _first_event(job, checked), job.tracking.every_steps)
+    return actor.remote(str(run.path), tracking, _first_event(job, checked), job.tracking.every_steps, most_aside)
 
 
 def _first_event(job: Job, checked: plan.Plan) -> dict[str, Any]:
     """What the tracking store is told of a run before it starts."""
     from headway.tracking.environment import environment
 
-    paths = {"train": job.data.train, "validation": job.data.validation}
+    places = plan.places(job)
     datasets = [
         {
             "context": use,
             "name": d.name,
             "digest": d.digest,
             "rows": d.rows,
-            "path": paths[use],
+            "path": places[use][0],
             "schema": dict(d.schema),
         }
         for use, d in checked.datasets.items()

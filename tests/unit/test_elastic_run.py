@@ -20,12 +20,11 @@ from torch import nn
 
 from headway.checkpoint.store import Store
 from headway.core.ledger import Ledger
-from headway.data.arrays import arrays
 from headway.elastic import session as sessions
 from headway.elastic.context import Context
 from headway.elastic.members import Alone, now
 from headway.elastic.session import Session
-from headway.elastic.streams import open_streams
+from headway.elastic.streams import open_readers
 from headway.job import Job, parse
 from headway.strategies import PeerLost
 from headway.testing.elastic import Outcome, Run, advance
@@ -141,12 +140,12 @@ class Calm:
 
     def __init__(self, data: Path, folder: Path) -> None:
         made = job(data)
-        training, validation = open_streams(made)
+        training, validation = open_readers(made)
         self.steps: list[dict[str, Any]] = []
         self.values: list[tuple[int, dict[str, float]]] = []
         context = Context(
             job=made, device="cpu", train=training, validation=validation,
-            transform=lambda table, random, training: arrays(table), store=Store(folder, "a" * 64, made.checkpoint),
+            store=Store(folder, "a" * 64, made.checkpoint),
             reporter=self, run="calm", members=Alone(LANES), ledger=Ledger(now()),  # type: ignore[arg-type]
         )  # fmt: skip
         self.result = train(context)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from headway import plan
+from headway.data.manifest import load, write
+from headway.data.writer import write_dataset
+from headway.elastic.streams import open_streams
 from headway.errors import BadData, BadInput
-from headway.job import Job, parse
+from headway.job import Job, parse, to_yaml
+from headway.job import load as load_job
 
 TASK = """
 import headway, torch
@@ -79,6 +85,74 @@ def test_the_numbers(make: Any) -> None:
     assert found.parameters == 20
     assert found.checkpoint_bytes == 20 * 4 * 3 + 2 * 4  # weights, AdamW's two moments, its step for both tensors
     assert plan.check(make(epochs=None, steps=7)).total_steps == 7
+
+
+def append(folder: Path, rows: Path) -> None:
+    """A new version of a dataset: another's shard behind its own."""
+    old, new = load(folder), load(rows)
+    (shard,) = new.shards
+    path = f"shard-{len(old.shards):05d}.parquet"
+    shutil.copy(rows / shard.path, folder / path)
+    shards = (*old.shards, dataclasses.replace(shard, path=path))
+    total, size = old.rows + shard.rows, old.bytes + shard.bytes
+    write(folder, dataclasses.replace(old, rows=total, bytes=size, shards=shards, version=old.version + 1))
+
+
+def test_a_run_is_pinned_to_the_versions_it_began_with(make: Any, tmp_path: Path) -> None:
+    first = plan.check(make())
+    job = plan.pinned(make(), first)
+    for name in ("train", "val"):
+        append(tmp_path / name, tmp_path / "val")
+    saved = tmp_path / "job.yaml"
+    saved.write_text(to_yaml(job))  # as the run's folder keeps it
+    resumed = plan.check(load_job(saved))
+    assert (resumed.rows, resumed.digest) == (first.rows, first.digest)
+    assert {use: d.version for use, d in resumed.datasets.items()} == {"train": 1, "validation": 1}
+    train, validation = open_streams(load_job(saved))
+    assert validation is not None
+    assert (train.order.rows, validation.order.rows) == (100, 10)
+    train.close()
+    validation.close()
+    fresh = plan.check(make())
+    assert (fresh.rows, fresh.datasets["validation"].rows) == (110, 20)
+    assert fresh.digest != first.digest
+
+
+def test_a_version_that_is_not_there(make: Any, tmp_path: Path) -> None:
+    data = {"train": str(tmp_path / "train"), "version": 3}
+    with pytest.raises(BadData, match="has no version 3"):
+        plan.check(make(data=data))
+
+
+def test_sampling_is_planned(make: Any, tmp_path: Path) -> None:
+    data = {"train": str(tmp_path / "train"), "sampling": {"by": "y", "weights": "balanced", "rows": 48}}
+    found = plan.check(make(data=data))
+    assert (found.rows, found.rows_per_epoch, found.steps_per_epoch, found.last_batch) == (100, 48, 2, 24)
+    assert found.digest != plan.check(make()).digest
+    data["sampling"]["weights"] = {"2": 1.0}  # type: ignore[index]
+    with pytest.raises(BadInput, match=r"data.sampling.weights names the class '2'"):
+        plan.check(make(data=data))
+
+
+def test_a_mixture_is_planned_and_pinned(make: Any, tmp_path: Path) -> None:
+    parts = [{"path": str(tmp_path / "train"), "weight": 3.0}, {"path": str(tmp_path / "val")}]
+    job = make(data={"train": parts, "mixture_epoch": 240})
+    found = plan.check(job)
+    assert (found.rows, found.rows_per_epoch, found.steps_per_epoch) == (110, 240, 10)
+    assert found.shown()["shares"] == [0.75, 0.25]
+    assert found.shown()["datasets"]["train[1]"] == {"rows": 10, "version": 1}
+    assert [source.version for source in plan.pinned(job, found).data.sources] == [1, 1]
+    other = plan.check(make(data={"train": [{**parts[0], "weight": 2.0}, parts[1]], "mixture_epoch": 240}))
+    assert other.digest != found.digest
+
+
+def test_parts_of_a_mixture_must_have_the_same_columns(make: Any, tmp_path: Path) -> None:
+    table = pa.table({"id": [1, 2, 3], "x": ["a", "b", "c"]})
+    write_dataset(tmp_path / "odd", [table], name="odd", source="test")
+    parts = [{"path": str(tmp_path / "train")}, {"path": str(tmp_path / "odd")}]
+    with pytest.raises(BadInput, match=r"data.train\[1\] has other columns.*data.columns"):
+        plan.check(make(data={"train": parts}))
+    assert plan.check(make(data={"train": parts, "columns": ["id"]})).rows == 103
 
 
 def test_it_is_shown_as_plain_values(make: Any) -> None:

@@ -11,12 +11,11 @@ import torch
 from torch import nn
 
 from headway.checkpoint.store import Store
-from headway.data.arrays import arrays
 from headway.elastic import context as contexts
 from headway.elastic.context import Context
 from headway.elastic.members import Alone
 from headway.elastic.session import Session, Step, session
-from headway.elastic.streams import open_streams
+from headway.elastic.streams import open_readers
 from headway.errors import BadCheckpoint, BadInput, NonFiniteLoss
 from headway.job import Job, parse
 from headway.strategies.group import Group
@@ -144,11 +143,10 @@ def open_session(folder: Path, tmp_path: Path) -> Iterator[Callable[..., Session
 def alone(folder: Path, checkpoints: Path, group: Group | None = None, **fields: Any) -> Context:
     """The context of a worker whose group, if it has one, does not change."""
     made = job(folder, **fields)
-    train, validation = open_streams(made)
+    train, validation = open_readers(made)
     share = tuple(range(LANES))[group.rank :: group.size] if group else None
     return Context(
         job=made, device="cpu", train=train, validation=validation,
-        transform=lambda table, random, training: arrays(table),
         store=Store(checkpoints, "a" * 64, made.checkpoint),
         reporter=Heard(), run="r", members=Alone(LANES, group, share),  # type: ignore[arg-type]
     )  # fmt: skip

@@ -23,15 +23,16 @@ def arrays(table: pa.Table) -> dict[str, Array]:
     Raises:
         BadData: naming the column that is not numbers, or has nulls.
     """
-    return {name: _array(name, column) for name, column in zip(table.column_names, table.columns, strict=True)}
+    return {name: array_of(name, column) for name, column in zip(table.column_names, table.columns, strict=True)}
 
 
-def _array(name: str, column: pa.ChunkedArray) -> Array:
+def array_of(name: str, column: pa.ChunkedArray) -> Array:
+    """One column; see `arrays`."""
     kind = column.type
     if column.null_count:
         raise BadData(f"column {name!r} has {column.null_count} nulls", "a tensor cannot hold them", REMEDY)
     if isinstance(kind, pa.FixedShapeTensorType | TensorType):
-        return _filled(column, _tensor_dtype(kind), tuple(kind.shape), lambda chunk: chunk.to_numpy_ndarray())
+        return _filled(column, tensor_dtype(kind), tuple(kind.shape), lambda chunk: chunk.to_numpy_ndarray())
     if pa.types.is_fixed_size_list(kind) and _is_number(kind.value_type):
         if any(chunk.flatten().null_count for chunk in column.chunks):
             raise BadData(f"column {name!r} has nulls in its lists", "a tensor cannot hold them", REMEDY)
@@ -51,7 +52,8 @@ def _filled(column: pa.ChunkedArray, dtype: Any, shape: tuple[int, ...], rows_of
     return filled
 
 
-def _tensor_dtype(kind: Any) -> Any:
+def tensor_dtype(kind: Any) -> Any:
+    """NumPy's dtype of a tensor column's elements."""
     return kind.dtype if isinstance(kind, TensorType) else kind.value_type.to_pandas_dtype()
 
 

@@ -1,4 +1,4 @@
-"""From a lane's Arrow rows to tensors on the device, and the lane's own randomness."""
+"""From what a reader gives to tensors on the device, and the lane's own randomness."""
 
 from __future__ import annotations
 
@@ -9,26 +9,13 @@ import numpy as np
 import torch
 
 from headway.core.keys import key
-from headway.core.order import Rows
-from headway.elastic.context import Context
+from headway.data.reader import Batch
 from headway.errors import BadInput
 
 
-def training(
-    context: Context, epoch: int, step: int, lane: int, device: torch.device
-) -> tuple[dict[str, torch.Tensor], Rows]:
-    """A lane's batch at a step of an epoch, and its sample ids, shape [rows]."""
-    table, ids = context.train.rows(epoch, step, lane)
-    generator = np.random.Generator(np.random.Philox(key=key("transform", context.job.seed, epoch, step, lane)))
-    return tensors(context.transform(table, generator, True), table.num_rows, device), ids
-
-
-def validation(context: Context, step: int, lane: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """A lane's batch of the validation set, in the order stored."""
-    assert context.validation is not None
-    table, _ = context.validation.rows(0, step, lane)
-    generator = np.random.Generator(np.random.Philox(key=key("evaluate", context.job.seed, step, lane)))
-    return tensors(context.transform(table, generator, False), table.num_rows, device)
+def tensors_of(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
+    """A batch that has rows, on the device."""
+    return tensors(batch.arrays, len(batch.ids), device)
 
 
 def tensors(arrays: dict[str, Any], rows: int, device: torch.device) -> dict[str, torch.Tensor]:
@@ -50,7 +37,7 @@ def tensors(arrays: dict[str, Any], rows: int, device: torch.device) -> dict[str
                 "the first dimension of every array is the row",
                 "Return one entry per row.",
             )
-        batch[name] = tensor.to(device)
+        batch[name] = tensor.to(device, non_blocking=tensor.is_pinned())
     return batch
 
 

@@ -83,6 +83,9 @@ class LaneBuffers:
             at += buffer.numel()
         words = summed[self._num_floats :].numpy().astype("<u2")
         numbers = torch.from_numpy(words.view("<i8").astype(np.int64))
+        if not words.any():  # the lane that speaks for them had no rows left
+            _copy(counters, self._counters)
+            return
         at = 0
         for buffer in counters:
             buffer.copy_(numbers[at : at + buffer.numel()].view(buffer.shape))

@@ -11,7 +11,7 @@ from headway.errors import BadInput
 
 if TYPE_CHECKING:
     from headway.checkpoint.store import Store
-    from headway.data.stream import Streams
+    from headway.data.reader import Reader, Transform
     from headway.elastic.members import Members
     from headway.elastic.reporter import Reporter
     from headway.job import Job
@@ -24,9 +24,8 @@ class Context:
     Args:
         job: as checked on the driver.
         device: torch device, as text.
-        train: lane streams of the training set.
-        validation: the same of the validation set, if there is one.
-        transform: turns Arrow rows into arrays: (table, random, training) -> dict of arrays.
+        train: reads the training set.
+        validation: reads the validation set, if there is one.
         store: of checkpoints.
         reporter: takes records to the driver's side.
         run: name of the run.
@@ -39,9 +38,8 @@ class Context:
 
     job: Job
     device: str
-    train: Streams
-    validation: Streams | None
-    transform: Callable[..., dict[str, Any]]
+    train: Reader
+    validation: Reader | None
     store: Store
     reporter: Reporter
     run: str
@@ -49,6 +47,12 @@ class Context:
     ledger: Ledger = field(default_factory=lambda: Ledger(0.0))
     trouble: Callable[[str, Any, int], None] = lambda point, model, step: None
     at: str = "set-up"
+
+    def use(self, transform: Transform) -> None:
+        """Turn rows into arrays in the user's way, not column by column."""
+        self.train.use(transform)
+        if self.validation:
+            self.validation.use(transform)
 
     def close(self) -> None:
         self.train.close()

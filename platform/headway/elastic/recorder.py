@@ -26,12 +26,20 @@ class Recorder:
         tracking: options of `headway.tracking.mlflow_writer.Writer`, or None for none.
         first: the spool's opening event: job, datasets, environment.
         every_steps: steps between two points of a training curve in the tracking store.
+        most_aside: rows that may be set aside, by dataset; no limit where not given.
     """
 
-    def __init__(self, folder: str, tracking: dict[str, Any] | None, first: dict[str, Any], every_steps: int) -> None:
+    def __init__(
+        self,
+        folder: str,
+        tracking: dict[str, Any] | None,
+        first: dict[str, Any],
+        every_steps: int,
+        most_aside: dict[str, int] | None = None,
+    ) -> None:
         self._run = RunFolder(Path(folder))
         self._hold = self._run.hold_records()
-        self._every_steps = every_steps
+        self._every_steps, self._most_aside = every_steps, most_aside or {}
         self._leader: str | None = None
         self._epoch, self._next = 0, 0
         self._stop = False
@@ -66,7 +74,7 @@ class Recorder:
             self._writer.start()
 
     def push(self, worker: str, records: list[dict[str, Any]]) -> dict[str, Any]:
-        """Take records from a leader.
+        """Take records from a leader; that rows are set aside, from anyone.
 
         Entries of the journal have a place (epoch, number), and each place is taken once, whoever sends it.
 
@@ -74,10 +82,10 @@ class Recorder:
             Whether the run shall stop, whether that worker still leads, and the next place that is wanted.
         """
         current = self._leader in (None, worker)
+        for record in records:
+            if (current or record["kind"] == "quarantine") and self._is_new(record):
+                getattr(self, "_on_" + record["kind"])(record)
         if current:
-            for record in records:
-                if self._is_new(record):
-                    getattr(self, "_on_" + record["kind"])(record)
             self._steps.flush()
         return {"stop": self._stop, "current": current, "next": (self._epoch, self._next)}
 
@@ -231,6 +239,28 @@ class Recorder:
 
     def _on_note(self, record: dict[str, Any]) -> None:
         self._say(record["text"])
+
+    def _on_quarantine(self, record: dict[str, Any]) -> None:
+        """Every worker that reads the row group says so, in every start of the run; it counts once."""
+        source, place = record["source"], f"{record['shard']}:{record['group']}"
+        aside = self._facts.get("quarantine", {})
+        if place in aside.get(source, {}):
+            return
+        aside = {**aside, source: {**aside.get(source, {}), place: record["rows"]}}
+        self._save(quarantine=aside)
+        total = sum(aside[source].values())
+        self.event({**record, "total_rows": total})
+        self._point({"step": self._seen["step"], "time": record["time"]}, {"data/quarantined_rows": float(total)})
+        most = self._most_aside.get(source)
+        if most is not None and total > most:
+            self.fail(
+                {
+                    "kind": "BadData",
+                    "fact": f"{total} rows of {source} are set aside, more than the {most} of data.quarantine_limit",
+                    "reason": f"the latest: {record['reason']}",
+                    "remedy": "Run `headway data check` on it and make it again, or raise the limit.",
+                }
+            )
 
     def _on_replicas(self, record: dict[str, Any]) -> None:
         self._save(replicas={"step": record["step"], "digest": record["digest"]})

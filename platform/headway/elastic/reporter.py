@@ -130,6 +130,15 @@ class Reporter:
         if self._leads:
             self._say("printed", text=text)
 
+    def quarantined(self, source: str, shard: str, group: int, rows: int, reason: str) -> None:
+        """Rows of a row group are set aside. Sent at once, by whoever finds it: the leader need not carry that lane."""
+        said = {"source": source, "shard": shard, "group": group, "rows": rows, "reason": reason}
+        with self._sending:
+            try:
+                self._push([{"kind": "quarantine", "time": time.time(), **said}])
+            except DriverLost:
+                self._lost = True
+
     def note(self, text: str) -> None:
         self._say("note", text=text)
 

@@ -29,6 +29,8 @@ def words(event: dict[str, Any]) -> str:
         return f"going on from the checkpoint of step {event['from_step']}: {event['lost_steps']} steps are done again"
     if kind == "replica":
         return f"the replica of {event['worker']} differed before step {event['step']}, and took the majority's state"
+    if kind == "quarantine":
+        return f"{event['rows']} rows of {event['source']} are set aside: {event['reason']}"
     if kind == "slow" and event["factor"] > 1.0:
         return f"{event['worker']} takes {event['factor']:.1f} times as long per lane as the others"
     return ""

@@ -276,6 +276,7 @@ class Session:
             except PeerLost as error:
                 members.lost(error)
         self.strategy = self._strategy_for(members.group)
+        context.train.carry(members.lanes, self.step)
         self._news, self._first = False, True
         context.reporter.enter(leads=members.rank == 0)
         if members.rank == 0 and not led:

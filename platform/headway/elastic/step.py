@@ -13,6 +13,7 @@ from headway.errors import BadInput
 from headway.strategies import PeerLost
 
 if TYPE_CHECKING:
+    from headway.data.reader import Batch
     from headway.elastic.session import Session
 
 
@@ -24,6 +25,7 @@ class Step:
         self.loss = float("nan")
         self.begun = self.committed = False
         self._lane: int | None = None
+        self._found: dict[int, Batch] = {}
         self._aim()
 
     def _aim(self) -> None:
@@ -36,6 +38,7 @@ class Step:
         self.rows = sum(self.sizes)
         self._fullest = max(range(len(self.sizes)), key=self.sizes.__getitem__)
         self._mine = [lane for lane in session.members.lanes if self.sizes[lane]]
+        self._found = {}
 
     def lanes(self) -> Iterator[dict[str, torch.Tensor]]:
         """The batches of the lanes that this worker carries; when the loop over them ends, the step is committed.
@@ -116,6 +119,7 @@ class Step:
         members, ledger, strategy = session.members, session.context.ledger, session.strategy
         assert strategy is not None
         ledger.begin_step(now())
+        self._leave_out_empty_lanes()
         strategy.begin(self._mine)
         session.tail.clear()
         session.buffers.begin()
@@ -142,13 +146,26 @@ class Step:
         session.buffers.accept(changes)
         session._commit(self)
 
+    def _leave_out_empty_lanes(self) -> None:
+        """Where rows may be set aside, it is only known with its batch whether a lane has any left."""
+        session = self._session
+        if session.job.data.on_bad_data == "quarantine":
+            with session._account("data"):
+                self._found = {lane: self._read(lane) for lane in self._mine}
+            self._mine = [lane for lane in self._mine if len(self._found[lane].ids)]
+
+    def _read(self, lane: int) -> Batch:
+        found = self._found.pop(lane, None)
+        return self._session.context.train.batch(self.epoch, self._at, lane) if found is None else found
+
     def _do(self, lane: int) -> Iterator[dict[str, torch.Tensor]]:
         """One lane, in the user's loop."""
         session = self._session
         with session._account("data"):
-            batch, ids = batches.training(session.context, self.epoch, self._at, lane, session.device)
+            found = self._read(lane)
+            batch = batches.tensors_of(found, session.device)
         session._spend("compute")
-        session.tail.ids(lane, ids)
+        session.tail.ids(lane, found.ids)
         session.buffers.enter()
         batches.seed(session.job.seed, self.epoch, self._at, lane)
         self._lane = lane
@@ -168,9 +185,11 @@ class Step:
         before = transfer.copied(session._snapshot())
         session.strategy = session._strategy_for(None)
         self._mine = [self._fullest]
+        self._leave_out_empty_lanes()
         session.strategy.begin(self._mine)
         session.buffers.begin()
-        yield from self._do(self._fullest)
+        for lane in self._mine:
+            yield from self._do(lane)
         session.strategy.finish(session.tail.values)
         session._apply()
         session.strategy.close()

@@ -1,18 +1,60 @@
-"""The job's datasets as lane streams."""
+"""The job's datasets as walks, and what reads them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from headway.core.keys import key
+from headway.core.mixture import Mixture, Walk
 from headway.core.order import Order
+from headway.data.files import Files, LocalFiles
+from headway.data.groups import PATIENCE_S, Groups
 from headway.data.manifest import Manifest, load
-from headway.data.stream import Streams
+from headway.data.quarantine import Quarantine, report_nothing
+from headway.data.reader import OnQuarantine, Reader
+from headway.data.stream import DirectReader
+from headway.data.weights import check_classes, sampling
+from headway.errors import BadInput
 from headway.job import Job
 
 
-def train_order(job: Job, manifest: Manifest) -> Order:
-    """The walk over the training set."""
-    return Order(manifest.groups, job.seed, job.lanes, job.lane_batch, job.data.window, job.data.shuffle)
+def train_order(job: Job, sources: Sequence[Files]) -> Walk:
+    """The walk over the training set: that of one dataset, or of the mixture of several.
+
+    Args:
+        job: to be followed.
+        sources: files of each of `job.data.sources`; read only where a sampling needs a column.
+
+    Raises:
+        BadInput: the sampling or the mixture does not fit the data; names the key.
+        BadData: a column that is needed has nulls or cannot be read.
+    """
+    data, asked = job.data, job.data.sampling
+    if asked.bucket is not None and not data.shuffle:
+        remedy = "Set data.shuffle to true, or leave the bucket out."
+        raise BadInput(f"data.sampling.bucket={asked.bucket}", "rows in the order stored are not sorted", remedy)
+    if asked.rows is not None and len(sources) > 1:
+        remedy = "Say with data.mixture_epoch how many rows an epoch has."
+        raise BadInput(f"data.sampling.rows={asked.rows}", "the training set is a mixture", remedy)
+    check_classes(asked, sources)
+    single = len(sources) == 1 and not isinstance(data.mixture_epoch, int)
+    orders = []
+    for number, files in enumerate(sources):
+        seed = job.seed if single else key("source", job.seed, number)
+        cut = (job.lanes, job.lane_batch, data.window, data.shuffle)
+        orders.append(Order(files.manifest.groups, seed, *cut, sampling(asked, files)))
+    return orders[0] if single else _mixture(job, tuple(orders))
+
+
+def _mixture(job: Job, orders: tuple[Order, ...]) -> Mixture:
+    for number, order in enumerate(orders):
+        if order.rows < order.lanes:
+            fact = f"data.train[{number}] has {order.rows} rows"
+            reason = f"each of the {order.lanes} lanes takes some of every part of a mixture"
+            raise BadInput(fact, reason, f"Set lanes to {order.rows} or fewer, or leave that part out.")
+    weights = tuple(source.weight for source in job.data.sources)
+    return Mixture(orders, weights, job.seed, job.data.mixture_epoch, job.data.shuffle)
 
 
 def validation_order(job: Job, manifest: Manifest) -> Order:
@@ -21,13 +63,47 @@ def validation_order(job: Job, manifest: Manifest) -> Order:
     return Order(manifest.groups, job.seed, job.lanes, batch, job.data.window, shuffle=False)
 
 
-def open_streams(job: Job) -> tuple[Streams, Streams | None]:
-    """Streams over the job's training set and, if it has one, validation set."""
-    folder = Path(job.data.train)
-    manifest = load(folder)
-    train = Streams(folder, manifest, train_order(job, manifest), job.data.columns)
-    if job.data.validation is None:
+def open_readers(
+    job: Job, report: OnQuarantine | None = None, device: str = "cpu", patience_s: float = PATIENCE_S
+) -> tuple[Reader, Reader | None]:
+    """Readers of the job's training set and, if it has one, validation set.
+
+    Args:
+        job: to be followed.
+        report: is told of what is set aside.
+        device: of the training.
+        patience_s: for how long reading is tried again while it fails.
+
+    Raises:
+        BadInput, BadData: as `train_order`, and for what cannot be opened.
+    """
+    data = job.data
+
+    def groups(use: str, path: str, version: int | None) -> Groups:
+        files = LocalFiles(Path(path), load(Path(path), version))
+        quarantine = None
+        if data.on_bad_data == "quarantine":
+            quarantine = Quarantine(use, files.manifest.rows, data.quarantine_limit, report or report_nothing)
+        return Groups(files, data.columns, data.no_nulls, data.check_digests, quarantine, patience_s)
+
+    def reader(groups: Sequence[Groups], order: Walk, steps: int | None) -> Reader:
+        return DirectReader(
+            groups,
+            order,
+            seed=job.seed,
+            training=steps is not None,
+            threads=data.read_threads,
+            prefetch=data.prefetch,
+            steps=steps,
+            pin=device != "cpu",
+        )
+
+    single = isinstance(data.train, str)
+    uses = ["data.train"] if single else [f"data.train[{number}]" for number in range(len(data.sources))]
+    sources = [groups(use, part.path, part.version) for use, part in zip(uses, data.sources, strict=True)]
+    order = train_order(job, [part.files for part in sources])
+    train = reader(sources, order, job.steps or (job.epochs or 0) * order.steps_per_epoch)
+    if data.validation is None:
         return train, None
-    folder = Path(job.data.validation)
-    manifest = load(folder)
-    return train, Streams(folder, manifest, validation_order(job, manifest), job.data.columns)
+    held_out = groups("data.validation", data.validation, data.validation_version)
+    return train, reader([held_out], validation_order(job, held_out.files.manifest), None)

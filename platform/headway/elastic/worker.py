@@ -76,12 +76,14 @@ def run(job: Job, found: Callable[..., Any]) -> None:
 
     from headway.elastic.context import current
     from headway.elastic.loop import train_task
+    from headway.task import Task
 
     torch.manual_seed(job.seed)
     task = found(**job.arguments)
     if not inspect.isclass(found):
         return
-    current().transform = task.transform
+    if type(task).transform is not Task.transform:
+        current().use(task.transform)
     train_task(task, job)
 
 
@@ -89,13 +91,12 @@ def _context(config: dict[str, Any], job: Job, control: Control, address: str, l
     import torch
 
     from headway.checkpoint.store import Store
-    from headway.data.arrays import arrays
     from headway.elastic.context import Context
     from headway.elastic.controller import show
     from headway.elastic.members import Led
     from headway.elastic.memory import keep_freed
     from headway.elastic.reporter import Reporter
-    from headway.elastic.streams import open_streams
+    from headway.elastic.streams import open_readers
 
     keep_freed()
     torch.set_num_threads(job.workers.cpus)
@@ -108,13 +109,13 @@ def _context(config: dict[str, Any], job: Job, control: Control, address: str, l
         reporter.checkpoint_done,
         reporter.settle,
     )
-    train, validation = open_streams(job)
+    device = _device(job)
+    train, validation = open_readers(job, reporter.quarantined, device)
     return Context(
         job=job,
-        device=_device(job),
+        device=device,
         train=train,
         validation=validation,
-        transform=lambda table, random, training: arrays(table),
         store=store,
         reporter=reporter,
         run=Path(config["folder"]).name,

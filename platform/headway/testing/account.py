@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from headway.core.digest import WORDS, Chain, of_ids
-from headway.core.order import Order
+from headway.core.mixture import Walk
 
 Record = Mapping[str, Any]
 SLACK_S = 0.05
@@ -91,7 +91,7 @@ class Samples:
 
 
 def samples(
-    order: Order,
+    order: Walk,
     total_steps: int,
     steps: Iterable[Record],
     events: Iterable[Record] = (),
@@ -126,12 +126,12 @@ def samples(
     return Samples(missed == 0 and len(times) == total_steps, missed, again.total(), repeated)
 
 
-def rows(order: Order, step: int) -> int:
+def rows(order: Walk, step: int) -> int:
     """Rows of a step of the run."""
     return sum(order.sizes(step % order.steps_per_epoch))
 
 
-def lane_digests(order: Order) -> Iterator[np.ndarray[Any, np.dtype[np.uint16]]]:
+def lane_digests(order: Walk) -> Iterator[np.ndarray[Any, np.dtype[np.uint16]]]:
     """The digests of all lanes' sample ids, step by step for ever; each of shape [lanes, WORDS]."""
     epoch = 0
     while True:

@@ -384,11 +384,10 @@ def _work(
     import torch
 
     from headway.checkpoint.store import Store
-    from headway.data.arrays import arrays
     from headway.elastic import context as contexts
     from headway.elastic.context import Context
     from headway.elastic.members import Led
-    from headway.elastic.streams import open_streams
+    from headway.elastic.streams import open_readers
 
     _foremost = foremost
     torch.set_num_threads(1)
@@ -399,13 +398,12 @@ def _work(
     control.connect({"pid": os.getpid(), "node_ip": HOST})
     reporter = _Reporter(str(Path(folder) / "r"), where.worker)
     store = Store(Path(folder) / "checkpoints", "a" * 64, job.checkpoint, reporter.checkpoint_done, reporter.settle)
-    training, validation = open_streams(job)
+    training, validation = open_readers(job, reporter.quarantined)
     context = Context(
         job=job,
         device="cpu",
         train=training,
         validation=validation,
-        transform=lambda table, random, training: arrays(table),
         store=store,
         reporter=reporter,
         run=Path(folder).name,

@@ -1,0 +1,93 @@
+"""Work that is done ahead of its time, in threads, the most urgent first."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from heapq import heappop, heappush
+from itertools import count
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Once(Generic[T]):
+    """A value that is worked out once, by whichever thread needs it first; others who need it meanwhile wait.
+
+    Args:
+        make: works it out.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make: Callable[[], T] | None = make
+        self._value: T | None = None
+        self._error: BaseException | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def value(self) -> T | None:
+        """None as long as it is not there."""
+        return self._value
+
+    def get(self) -> T:
+        """The value. An exception is raised again for everybody who asks."""
+        with self._lock:
+            if self._make is not None:
+                try:
+                    self._value = self._make()
+                except BaseException as error:  # whoever waits for it must hear of it
+                    self._error = error
+                self._make = None
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[return-value]
+
+
+class Threads:
+    """A few threads that always do what has the smallest place next.
+
+    Args:
+        number: of threads; they are started with the first task.
+        name: of the threads.
+    """
+
+    def __init__(self, number: int, name: str) -> None:
+        self._number, self._name = number, name
+        self._tasks: list[tuple[tuple[int, ...], int, Callable[[], object]]] = []
+        self._numbers = count()
+        self._change = threading.Condition()
+        self._threads: list[threading.Thread] = []
+        self._closed = False
+
+    def submit(self, place: tuple[int, ...], task: Callable[[], object]) -> None:
+        """Do it when it is the smallest place's turn. What it raises is lost: it must keep that itself."""
+        with self._change:
+            if self._closed:
+                return
+            heappush(self._tasks, (place, next(self._numbers), task))
+            if len(self._threads) < self._number:
+                self._threads.append(threading.Thread(target=self._run, name=self._name, daemon=True))
+                self._threads[-1].start()
+            self._change.notify()
+
+    def close(self) -> None:
+        """Forget what was not begun, and wait for the rest."""
+        with self._change:
+            self._closed = True
+            self._tasks.clear()
+            self._change.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._change:
+                while not self._tasks and not self._closed:
+                    self._change.wait()
+                if self._closed:
+                    return
+                _, _, task = heappop(self._tasks)
+            with suppress(BaseException):
+                task()
+            del task  # and what it holds

@@ -1,0 +1,332 @@
+"""The lanes' walks over one dataset: windows of row groups in memory, their rows in the order they are taken in."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left, bisect_right
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from headway.core.order import Order, Rows, Window
+from headway.data.ahead import Once
+from headway.data.arrays import Array
+from headway.data.gather import gathered_arrays, gathered_table, places
+from headway.data.groups import Group, Groups, Mask
+
+Place = tuple[int, int, int]
+"""A window's lane, epoch and index."""
+
+FIRST_GUESS = 4.0  # bytes in memory for each byte stored, until it is known
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A window in memory, without the rows that are set aside.
+
+    Args:
+        content: the rows in the order in which they are taken: an Arrow table, or arrays by name. None if none is left.
+        ids: of the rows, shape [rows].
+        kept: which of the rows taken are there, shape [window.rows]; None for all.
+        before: how many rows are there before each place of the walk, shape [window.rows + 1]; None as above.
+        bytes: of the content.
+    """
+
+    content: pa.Table | dict[str, Array] | None
+    ids: Rows
+    kept: Mask | None
+    before: Rows | None
+    bytes: int
+
+
+@dataclass
+class Held:
+    """A window that is in memory, or on its way there.
+
+    Args:
+        window: of the order.
+        first: the lane's rows from the run's beginning up to the window.
+        guess: at its bytes.
+        opened: its rows.
+        given: where slices begin whose memory was handed out.
+    """
+
+    window: Window
+    first: int
+    guess: int
+    opened: Once[Opened]
+    given: set[int] = field(default_factory=set)
+
+    @property
+    def end(self) -> int:
+        return self.first + self.window.rows
+
+    @property
+    def bytes(self) -> int:
+        opened = self.opened.value
+        return self.guess if opened is None else opened.bytes
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows [start, stop) of what is left of a window, and which of the rows asked for they are (None: all)."""
+
+    opened: Opened
+    start: int
+    stop: int
+    kept: Mask | None
+
+
+class Windows:
+    """See the module. From any thread.
+
+    Args:
+        groups: reads the dataset.
+        order: of its rows.
+        share_bytes: the most that is kept of row groups which several windows need.
+    """
+
+    def __init__(self, groups: Groups, order: Order, share_bytes: int) -> None:
+        self.groups, self.order = groups, order
+        self.as_arrays = True
+        self._held: dict[Place, Held] = {}
+        self._lock = threading.Lock()
+        self._shared = Shared(groups, share_bytes)
+        self._uses: dict[int, Counter[int]] = {}
+        self._from: dict[int, int] = {}
+        self._stored = self._decoded = 0.0
+
+    def length(self, lane: int) -> int:
+        """Rows of a lane's walk through an epoch."""
+        return self.order.length(lane)
+
+    def slices(self, lane: int, epoch: int, start: int, stop: int, alone: bool) -> list[Slice]:
+        """Rows [start, stop) of a lane's walk through an epoch, window by window.
+
+        Args:
+            alone: the memory will be given away: rows that were given away before are read anew.
+        """
+        windows = self.order.windows(epoch, lane)
+        found = []
+        for place in self.places(lane, epoch, start, stop):
+            window = windows[place[2]]
+            low, high = max(start - window.first, 0), min(stop - window.first, window.rows)
+            held = self.hold(place, window)
+            if alone and low in held.given:
+                held = self.hold(place, window, anew=True)
+            if alone:
+                held.given.add(low)
+            opened = held.opened.get()
+            kept = None if opened.kept is None else opened.kept[low:high]
+            first, last = (low, high) if opened.before is None else (opened.before[low], opened.before[high])
+            found.append(Slice(opened, int(first), int(last), kept))
+        return found
+
+    def hold(self, place: Place, window: Window, anew: bool = False) -> Held:
+        """The window, to be opened by whoever needs it first."""
+        with self._lock:
+            held = self._held.get(place)
+            if held is None or anew:
+                lane, epoch, _ = place
+                held = Held(
+                    window,
+                    epoch * self.length(lane) + window.first,
+                    self.guess(window),
+                    Once(lambda: self._open(lane, epoch, window)),
+                )
+                self._held[place] = held
+            return held
+
+    def holds(self, place: Place) -> bool:
+        with self._lock:
+            return place in self._held
+
+    def coming(self, lane: int, position: int, again: bool) -> Iterator[tuple[Place, Window, int]]:
+        """The windows that a lane needs from a position of its walk on, and how many rows from there.
+
+        Args:
+            position: rows from the run's beginning.
+            again: epoch after epoch; False: to the epoch's end.
+        """
+        length = self.length(lane)
+        if not length:
+            return
+        epoch, row = divmod(position, length)
+        while True:
+            windows = self.order.windows(epoch, lane)
+            for window in windows[max(bisect_right(windows, row, key=lambda window: window.first) - 1, 0) :]:
+                yield (lane, epoch, window.index), window, max(0, epoch * length + window.first - position)
+            if not again:
+                return
+            epoch, row = epoch + 1, 0
+
+    def places(self, lane: int, epoch: int, start: int, stop: int) -> list[Place]:
+        """The windows in which rows [start, stop) of a lane's walk through an epoch lie."""
+        windows = self.order.windows(epoch, lane)
+        at = bisect_right(windows, start, key=lambda window: window.first) - 1
+        last = bisect_left(windows, stop, at, key=lambda window: window.first)
+        return [(lane, epoch, index) for index in range(at, last)]
+
+    def passed(self, lane: int, position: int | None, needed: set[Place]) -> None:
+        """A lane has come so far, and needs these windows now. No position: it needs no others later either."""
+        with self._lock:
+            mine = [(place, held) for place, held in self._held.items() if place[0] == lane and place not in needed]
+            for place, held in mine:
+                if position is None or held.end <= position:
+                    del self._held[place]
+
+    def lies_behind(self, place: Place, window: Window, position: int) -> bool:
+        """Whether a lane at a position of its walk has left a window behind."""
+        lane, epoch, _ = place
+        return epoch * self.length(lane) + window.first + window.rows <= position
+
+    def keep(self, lanes: Mapping[int, int]) -> None:
+        """Only these lanes are needed from now on, from these positions on."""
+        with self._lock:
+            self._held = {
+                place: held for place, held in self._held.items() if place[0] in lanes and held.end > lanes[place[0]]
+            }
+            self._uses.clear()
+            self._from = dict(lanes)
+            if not lanes:
+                self._shared.clear()
+
+    def ahead(self, positions: Mapping[int, int]) -> int:
+        """Bytes of the windows that begin at or after the lanes' positions."""
+        with self._lock:
+            return sum(held.bytes for place, held in self._held.items() if held.first >= positions.get(place[0], 0))
+
+    def waiting(self) -> list[int]:
+        """Row groups of the windows that are not open yet."""
+        with self._lock:
+            held = sorted((h for h in self._held.values() if h.opened.value is None), key=lambda h: h.first)
+        return [piece.group for h in held for piece in h.window.pieces]
+
+    def guess(self, window: Window) -> int:
+        """At a window's bytes in memory."""
+        return int(self._bytes_stored(window) * (self._decoded / self._stored if self._stored else FIRST_GUESS))
+
+    def _bytes_stored(self, window: Window) -> float:
+        manifest, stored = self.groups.files.manifest, 0.0
+        for piece in window.pieces:
+            shard, index = manifest.locate(piece.group)
+            group = shard.row_groups[index]
+            stored += group.bytes / group.rows * (piece.stop - piece.start)
+        return stored
+
+    def _open(self, lane: int, epoch: int, window: Window) -> Opened:
+        order = self.order.window_order(epoch, lane, window)
+        ids = self.order.ids(window)[order]
+        uses = self._uses_of(epoch)
+        tables: list[pa.Table] = []
+        bad: list[Mask] = []
+        there: list[Mask] = []
+        for piece in window.pieces:
+            group, rows = self._shared.get(epoch, piece.group, uses), piece.stop - piece.start
+            if group.table is not None:
+                tables.append(group.table.slice(piece.start, rows))
+            there.append(np.full(rows, group.table is not None))
+            bad.append(np.zeros(rows, np.bool_) if group.bad is None else group.bad[piece.start : piece.stop])
+        kept = before = None
+        if any(mark.any() for mark in bad):
+            kept = ~np.concatenate(bad)[order]
+            before = np.concatenate([[0], np.cumsum(kept)])
+            among_those_there = np.cumsum(np.concatenate(there)) - 1
+            order, ids = among_those_there[order[kept]], ids[kept]
+        if not len(order):
+            return Opened(None, ids, kept, before, 0)
+        where = places([table.num_rows for table in tables], order)
+        content: pa.Table | dict[str, Array]
+        if self.as_arrays:
+            content = gathered_arrays(tables, where)
+            size = sum(array.nbytes for array in content.values())
+        else:
+            content = gathered_table(tables, where)
+            size = content.nbytes
+        with self._lock:
+            self._decoded += size
+            self._stored += self._bytes_stored(window)
+        return Opened(content, ids, kept, before, size)
+
+    def _uses_of(self, epoch: int) -> Counter[int]:
+        """How many windows of an epoch need a row group and are yet to be opened, for the lanes that are kept.
+
+        Row groups that one window needs, almost all of them, are left out.
+        """
+        with self._lock:
+            known, lanes, held = self._uses.get(epoch), self._from, dict(self._held)
+        if known is not None:
+            return known
+        counts: Counter[int] = Counter()
+        for lane, position in lanes.items():
+            first = epoch * self.length(lane)
+            for window in self.order.windows(epoch, lane):
+                there = held.get((lane, epoch, window.index))
+                if first + window.first + window.rows > position and (there is None or there.opened.value is None):
+                    counts.update(piece.group for piece in window.pieces)
+        with self._lock:
+            if lanes is self._from and epoch not in self._uses:
+                self._shared.only(epoch, counts)
+                self._uses = {e: c for e, c in self._uses.items() if e == epoch - 1}
+                self._uses[epoch] = Counter({g: n for g, n in counts.items() if n > 1 or (epoch, g) in self._shared})
+            return self._uses.get(epoch, Counter())
+
+
+class Shared:
+    """Row groups that several windows need are read once and kept for the others, within a limit of bytes.
+
+    Args:
+        groups: reads them.
+        most: bytes kept.
+    """
+
+    def __init__(self, groups: Groups, most: int) -> None:
+        self._groups, self._most = groups, most
+        self._kept: OrderedDict[tuple[int, int], Once[Group]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, epoch: int, group: int, uses: Counter[int]) -> Group:
+        """A row group. uses: by row group, how many windows will ask for it; it is counted down here."""
+        place = (epoch, group)
+        with self._lock:
+            once = self._kept.get(place)
+            if once is None:
+                once = Once(lambda: self._groups.load(group))
+                if uses[group] > 1:
+                    self._kept[place] = once
+            uses[group] -= 1
+            if uses[group] < 1:
+                self._kept.pop(place, None)
+        found = once.get()
+        self._trim()
+        return found
+
+    def __contains__(self, place: tuple[int, int]) -> bool:
+        return place in self._kept
+
+    def only(self, epoch: int, uses: Counter[int]) -> None:
+        """Keep only what is still needed in an epoch, and nothing of those before."""
+        with self._lock:
+            for place in [p for p in self._kept if p[0] < epoch - 1 or (p[0] == epoch and not uses[p[1]])]:
+                del self._kept[place]
+
+    def clear(self) -> None:
+        with self._lock:
+            self._kept.clear()
+
+    def _trim(self) -> None:
+        with self._lock:
+            sizes = {place: _bytes(once.value) for place, once in self._kept.items()}
+            total = sum(sizes.values())
+            for place, size in sizes.items():
+                if total <= self._most:
+                    return
+                del self._kept[place]
+                total -= size
+
+
+def _bytes(group: Group | None) -> int:
+    return 0 if group is None or group.table is None else int(group.table.get_total_buffer_size())
