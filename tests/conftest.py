@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,9 @@ from hypothesis import settings
 
 from headway.data.manifest import Manifest, schema_of, write
 from headway.data.writer import shard_of
+
+if TYPE_CHECKING:
+    from headway.testing.s3 import S3
 
 # The same examples on every machine, and no clock: the machine may be busy with other work.
 settings.register_profile("house", deadline=None, max_examples=60, derandomize=True)
@@ -67,3 +71,23 @@ def make_dataset(folder: Path, *shards: tuple[int, ...]) -> Path:
 @pytest.fixture(name="make_dataset")
 def _make_dataset() -> MakeDataset:
     return make_dataset
+
+
+@pytest.fixture(scope="session")
+def _s3() -> Iterator[S3]:
+    from headway.testing.s3 import S3
+
+    with S3() as service:
+        yield service
+
+
+@pytest.fixture
+def s3(_s3: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """An S3 service on loopback, empty and without faults to begin with."""
+    from headway.testing.s3 import KEYS, Faults
+
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    _s3.faults = Faults()
+    _s3.direct("POST", "/moto-api/reset")
+    return _s3

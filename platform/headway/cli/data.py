@@ -70,33 +70,41 @@ def prepare(
 
 @app.command()
 def check(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset, or a folder of train and test.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="A dataset, or a folder or URL of train and test.")],
+    endpoint: Annotated[str | None, typer.Option(help="URL of an S3 service that is not Amazon's.")] = None,
     json: Json = False,
 ) -> None:
-    """Verify every shard of a dataset against its manifest."""
+    """Verify every shard of a dataset against its manifest, here or in an object store (s3://, gs://, az://)."""
     from headway.data.manifest import load, verify
+    from headway.job import Store
 
-    shown = {}
-    for part in _datasets(folder):
-        manifest = load(part)
-        verify(part, manifest)
+    options, shown = Store(endpoint=endpoint), {}
+    for part in _datasets(folder, options):
+        manifest = load(part, options=options)
+        verify(part, manifest, options)
         shown[part] = _shown(part, manifest)
         if not json:
             _report(part, manifest)
     if json:
-        whole = shown.get(folder) or {"folder": str(folder), **{part.name: found for part, found in shown.items()}}
+        whole = shown.get(folder) or {"folder": folder, **{Path(part).name: found for part, found in shown.items()}}
         _print_json({"ok": True, **whole})
 
 
-def _datasets(folder: Path) -> list[Path]:
-    """The folder, or its train and test where it is the parent of such."""
+def _datasets(folder: str, options: Any) -> list[str]:
+    """The folder or URL, or its train and test where it is the parent of such."""
+    from contextlib import closing
+
     from headway.data.manifest import FILE
+    from headway.data.store import open_store
 
-    parts = [folder / part for part in ("train", "test") if (folder / part).is_dir()]
-    return [folder] if (folder / FILE).exists() or not parts else parts
+    with closing(open_store(folder, options)) as store:
+        if store.exists(FILE):
+            return [folder]
+        tops = {name.partition("/")[0] for name in store.list() if "/" in name}
+        return [f"{folder}/{part}" for part in ("train", "test") if part in tops] or [folder]
 
 
-def _report(folder: Path, manifest: Any) -> None:
+def _report(folder: str | Path, manifest: Any) -> None:
     shards, groups = len(manifest.shards), len(manifest.groups)
     print(f"{folder}: good. {manifest.rows:,} rows, {manifest.bytes:,} bytes, {shards} shards, {groups} row groups")
     print("  columns: " + ", ".join(f"{name} {kind}" for name, kind in manifest.schema))
@@ -106,7 +114,7 @@ def _report(folder: Path, manifest: Any) -> None:
         )
 
 
-def _shown(folder: Path, manifest: Any) -> dict[str, Any]:
+def _shown(folder: str | Path, manifest: Any) -> dict[str, Any]:
     """A manifest as plain values."""
     return {
         "folder": str(folder),

@@ -10,13 +10,16 @@ from __future__ import annotations
 import json
 import os
 from bisect import bisect_right
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headway.data.store import Store, is_url, local_folder, open_store
 from headway.durable import sync_folder
 from headway.errors import BadData
 
@@ -24,9 +27,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from headway.job import Store as Options
+
 FILE = "manifest.json"
 FORMAT = "headway-dataset/2"
 MAKE = "Make it with `headway data get NAME` or `headway data prepare SRC DST`."
+AT_ONCE = 16
+"""Shards of an object store whose footers are read at the same time."""
+BLOCK = 8 << 20
 REMAKE = "Make the dataset again with `headway data get` or `headway data prepare` and --force."
 
 
@@ -158,31 +166,36 @@ def name_of(version: int) -> str:
     return f"manifest-{version:06d}.json"
 
 
-def load(folder: str | Path, version: int | None = None) -> Manifest:
+def load(folder: str | Path, version: int | None = None, options: Options | None = None) -> Manifest:
     """Read a dataset's manifest. Touches no shard: see `quick_check` and `verify`.
 
     Args:
-        folder: of the dataset.
+        folder: of the dataset, or its URL in an object store.
         version: which; the newest when not given.
+        options: how object stores are spoken to.
 
     Raises:
         BadData: the folder or the manifest is missing, unreadable or not ours, or the dataset has no rows.
     """
-    folder = Path(folder)
-    path = folder / (FILE if version is None else name_of(version))
-    if not folder.exists():
-        raise BadData(f"no dataset at {folder}", "the folder does not exist", MAKE)
-    if not folder.is_dir():
-        raise BadData(f"{folder} is not a dataset", "it is a file; a dataset is a folder with a manifest.json", MAKE)
+    name = FILE if version is None else name_of(version)
+    path: str | Path
+    if is_url(folder):
+        path = f"{folder}/{name}"
+    else:
+        folder = local_folder(folder)
+        path = folder / name
+        if not folder.exists():
+            raise BadData(f"no dataset at {folder}", "the folder does not exist", MAKE)
+        if not folder.is_dir():
+            reason = "it is a file; a dataset is a folder with a manifest.json"
+            raise BadData(f"{folder} is not a dataset", reason, MAKE)
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(open_store(folder, options).read(name))
     except FileNotFoundError:
         if version is not None:
             remedy = f"`headway data stats {folder}` shows which there are."
-            raise BadData(f"{folder} has no version {version}", f"there is no {path.name}", remedy) from None
+            raise BadData(f"{folder} has no version {version}", f"there is no {name}", remedy) from None
         raise BadData(f"{folder} is not a dataset", f"it has no {FILE}", MAKE) from None
-    except OSError as error:
-        raise BadData(f"{path} cannot be read", error.strerror or str(error), "Give a readable dataset.") from None
     except ValueError as error:
         raise BadData(f"{path} is not JSON", str(error), REMAKE) from None
     found = tree.get("format") if isinstance(tree, dict) else None
@@ -194,7 +207,7 @@ def load(folder: str | Path, version: int | None = None) -> Manifest:
     return manifest
 
 
-def _parse(tree: dict[str, Any], path: Path) -> Manifest:
+def _parse(tree: dict[str, Any], path: str | Path) -> Manifest:
     fields = {name: tree[name] for name in Manifest.__dataclass_fields__ if name in tree}
     try:
         fields["schema"] = tuple((str(name), str(kind)) for name, kind in tree["schema"])
@@ -246,44 +259,53 @@ def write(folder: str | Path, manifest: Manifest) -> None:
     sync_folder(folder)
 
 
-def quick_check(folder: str | Path, manifest: Manifest) -> None:
+def quick_check(folder: str | Path, manifest: Manifest, options: Options | None = None) -> None:
     """Check every shard's presence, size, footer, schema and row groups. Reads footers only.
+
+    Args:
+        folder: of the dataset, or its URL in an object store.
+        manifest: of the dataset.
+        options: how object stores are spoken to.
 
     Raises:
         BadData: naming the shard.
     """
-    for shard in manifest.shards:
-        _check_shard(Path(folder) / shard.path, shard, manifest)
+    with closing(open_store(folder, options)) as store, ThreadPoolExecutor(AT_ONCE if is_url(folder) else 1) as pool:
+        for _ in pool.map(lambda shard: _check_shard(store, shard, manifest), manifest.shards):
+            pass
 
 
-def verify(folder: str | Path, manifest: Manifest) -> None:
+def verify(folder: str | Path, manifest: Manifest, options: Options | None = None) -> None:
     """`quick_check`, then the SHA-256 of every shard: reads all bytes.
 
     Raises:
         BadData: naming the shard.
     """
-    quick_check(folder, manifest)
-    for shard in manifest.shards:
-        path = Path(folder) / shard.path
-        with path.open("rb") as file:
-            found = file_digest(file, "sha256").hexdigest()
-        if found != shard.sha256:
-            reason = f"its SHA-256 is {found[:12]}..., the manifest says {shard.sha256[:12]}..."
-            raise BadData(f"{path} has been altered", reason, REMAKE)
+    quick_check(folder, manifest, options)
+    with closing(open_store(folder, options)) as store:
+        for shard in manifest.shards:
+            digest = sha256()
+            for offset in range(0, shard.bytes, BLOCK):
+                digest.update(store.read(shard.path, offset, min(BLOCK, shard.bytes - offset)))
+            if digest.hexdigest() != shard.sha256:
+                reason = f"its SHA-256 is {digest.hexdigest()[:12]}..., the manifest says {shard.sha256[:12]}..."
+                raise BadData(f"{store.url}/{shard.path} has been altered", reason, REMAKE)
 
 
-def _check_shard(path: Path, shard: Shard, manifest: Manifest) -> None:
+def _check_shard(store: Store, shard: Shard, manifest: Manifest) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    path = f"{store.url}/{shard.path}"
     try:
-        size = path.stat().st_size
-        if path.is_dir():
-            raise BadData(f"{path} cannot be read", "it is a folder; the manifest says a shard", REMAKE)
+        size = store.size(shard.path)
         if size != shard.bytes:
             fact = f"{path} is truncated" if size < shard.bytes else f"{path} has grown"
             raise BadData(fact, f"it has {size} bytes, the manifest says {shard.bytes}", REMAKE)
-        with pq.ParquetFile(path) as file:
+        # A footer says where things are from the file's end, so that it can be parsed alone.
+        with pq.ParquetFile(
+            pa.BufferReader(store.read(shard.path, shard.footer_offset, size - shard.footer_offset))
+        ) as file:
             schema, meta = schema_of(file.schema_arrow), file.metadata
             rows = tuple(meta.row_group(i).num_rows for i in range(meta.num_row_groups))
     except FileNotFoundError:

@@ -1,0 +1,323 @@
+"""Where datasets lie: a folder of this machine, or a place in an object store, behind one small protocol.
+
+s3://, gs:// and az:// are spoken by pyarrow itself; any other scheme that fsspec knows goes through fsspec. Raw stores
+ask once and say what happened; `headway.data.remote` adds patience.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+
+from headway.errors import BadData, BadInput
+
+if TYPE_CHECKING:
+    from pyarrow import NativeFile
+    from pyarrow.fs import FileSystem
+
+    from headway.job import Store as Options
+
+OPEN_FILES = 64
+AZURE = "AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN"
+KEYS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or data.store.anonymous: true)",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS (or data.store.anonymous: true)",
+    "az": AZURE,
+}
+
+
+class Store(Protocol):
+    """Named files in one place. Methods may be called from many threads."""
+
+    url: str
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Bytes [offset, offset + length) of a file, or up to its end.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            BadData: it cannot be had, or is shorter than asked for.
+        """
+
+    def size(self, name: str) -> int:
+        """Bytes of a file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file."""
+
+    def list(self) -> list[str]:
+        """Names of all files, also of those in folders below (`train/manifest.json`), sorted."""
+
+    def write(self, name: str, content: bytes | Path) -> None:
+        """Make a file of bytes, or of a local file's; readers see none or all of it."""
+
+    def close(self) -> None:
+        """Nothing more will be asked for."""
+
+
+def is_url(place: str | Path) -> bool:
+    """Whether a dataset's place is an object store's URL and no folder of this machine. file:// is a folder."""
+    return isinstance(place, str) and "://" in place and not place.startswith("file://")
+
+
+def local_folder(place: str | Path) -> Path:
+    """The folder that a path or a file:// URL names."""
+    if isinstance(place, str) and place.startswith("file://"):
+        from urllib.request import url2pathname
+
+        return Path(url2pathname(urlsplit(place).path))
+    return Path(place)
+
+
+def open_store(place: str | Path, options: Options | None = None) -> Store:
+    """The store at a URL, with the job's patience, or a folder.
+
+    Args:
+        place: s3://bucket/path, gs://bucket/path, az://container/path, another URL that fsspec knows, or a folder.
+        options: the job's `data.store`.
+
+    Raises:
+        BadInput: the URL cannot be used, or what speaks its scheme is not installed.
+    """
+    if not is_url(place):
+        return Folder(local_folder(place))
+    from headway.core.retry import Policy
+    from headway.data.remote import Remote
+    from headway.job import Store as Options
+
+    options = options or Options()
+    policy = Policy(options.retries, options.timeout_s, options.hedge)
+    return Remote(open_raw(str(place), options), policy)
+
+
+def open_raw(url: str, options: Options) -> ArrowStore:
+    """The store at a URL as its client gives it: every request is made once."""
+    parts = urlsplit(url)
+    if "@" in parts.netloc or parts.query:
+        fact = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path} is given with more than a path"
+        reason = "what stands before '@' or behind '?' would be kept in the run's records"
+        raise BadInput(fact, reason, "Keys belong into the environment, settings under data.store.")
+    if not parts.netloc:
+        raise BadInput(f"{url} names no bucket", "", f"Write it like {parts.scheme}://bucket/path.")
+    openers = {"s3": _s3, "gs": _gs, "gcs": _gs, "az": _azure, "abfs": _azure}
+    opener = openers.get(parts.scheme)
+    if opener is None:
+        system, root = _fsspec(url)
+    else:
+        system, root = opener(url, options), f"{parts.netloc}{parts.path}"
+    return ArrowStore(url.rstrip("/"), system, root.rstrip("/"), folders=opener is None)
+
+
+def _s3(url: str, options: Options) -> FileSystem:
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
+
+    region = options.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if region is None and options.endpoint is None:
+        bucket = urlsplit(url).netloc
+        try:
+            region = resolve_s3_region(bucket)
+        except OSError as error:
+            raise BadInput(
+                f"{url} cannot be found", _line(error), "Check its name, or give data.store.region."
+            ) from None
+    return S3FileSystem(
+        anonymous=options.anonymous,
+        region=region or "us-east-1",
+        request_timeout=options.timeout_s,
+        connect_timeout=min(5.0, options.timeout_s),
+        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=1),  # headway.data.remote decides, and counts
+        **_endpoint(options.endpoint),
+    )
+
+
+def _gs(url: str, options: Options) -> FileSystem:
+    from datetime import timedelta
+
+    from pyarrow.fs import GcsFileSystem
+
+    patience = timedelta(seconds=max(1.0, options.timeout_s))
+    return GcsFileSystem(anonymous=options.anonymous, retry_time_limit=patience, **_endpoint(options.endpoint))
+
+
+def _azure(url: str, options: Options) -> FileSystem:
+    from pyarrow.fs import AzureFileSystem
+
+    account = os.environ.get("AZURE_STORAGE_ACCOUNT")
+    if not account:
+        raise BadInput(f"{url} cannot be opened", "it names a container but no account", f"Set {AZURE}.")
+    settings: dict[str, Any] = {"account_key": os.environ.get("AZURE_STORAGE_KEY")}
+    if os.environ.get("AZURE_STORAGE_SAS_TOKEN"):
+        settings = {"sas_token": os.environ["AZURE_STORAGE_SAS_TOKEN"]}
+    if options.endpoint:
+        at = urlsplit(options.endpoint)
+        settings |= {"blob_storage_authority": at.netloc, "blob_storage_scheme": at.scheme}
+        settings |= {"dfs_storage_authority": at.netloc, "dfs_storage_scheme": at.scheme}
+    return AzureFileSystem(account, **settings)
+
+
+def _endpoint(endpoint: str | None) -> dict[str, str]:
+    if endpoint is None:
+        return {}
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise BadInput(f"data.store.endpoint={endpoint!r}", "it is no URL", "Write it like http://host:9000.")
+    return {"endpoint_override": parts.netloc, "scheme": parts.scheme}
+
+
+def _fsspec(url: str) -> tuple[FileSystem, str]:
+    from fsspec.core import url_to_fs
+    from fsspec.registry import known_implementations
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    scheme = urlsplit(url).scheme
+    try:
+        system, root = url_to_fs(url)
+    except ImportError as error:
+        remedy = str(known_implementations.get(scheme, {}).get("err", error)).rstrip(".") + "."
+        raise BadInput(f"{url} cannot be opened", f"what speaks {scheme}:// is not installed", remedy) from None
+    except ValueError:
+        known = "s3://, gs://, az://, a folder, or what fsspec knows"
+        raise BadInput(f"{url} cannot be opened", f"nothing here speaks {scheme}://", f"Give {known}.") from None
+    return PyFileSystem(FSSpecHandler(system)), root
+
+
+class ArrowStore:
+    """A place in a pyarrow file system. Every request is made once; errors are the client's own (OSError).
+
+    Args:
+        url: for people.
+        system: the file system.
+        root: the place's path within it.
+        folders: whether it has folders, which must be made before files in them.
+    """
+
+    def __init__(self, url: str, system: FileSystem, root: str, folders: bool) -> None:
+        self.url, self._system, self._root, self._folders = url, system, root, folders
+        self._open: OrderedDict[str, NativeFile] = OrderedDict()  # opening asks for the size: a request saved each time
+        self._lock = Lock()
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        if length is None:
+            with self._system.open_input_file(self._path(name)) as file:
+                return _exactly(file, offset, max(0, file.size() - offset))
+        with self._lock:
+            file = self._open.get(name)
+        file = file or self._system.open_input_file(self._path(name))
+        try:
+            content = _exactly(file, offset, length)
+        except BaseException:
+            with self._lock:  # it is opened anew
+                self._open.pop(name, None)
+            raise
+        with self._lock:
+            self._open[name] = file
+            self._open.move_to_end(name)
+            while len(self._open) > OPEN_FILES:
+                self._open.popitem(last=False)
+        return content
+
+    def size(self, name: str) -> int:
+        from pyarrow.fs import FileType
+
+        found = self._system.get_file_info(self._path(name))
+        if found.type != FileType.File:
+            raise FileNotFoundError(self._path(name))
+        return int(found.size)
+
+    def exists(self, name: str) -> bool:
+        from pyarrow.fs import FileType
+
+        return bool(self._system.get_file_info(self._path(name)).type == FileType.File)
+
+    def list(self) -> list[str]:
+        from pyarrow.fs import FileSelector
+
+        found = self._system.get_file_info(FileSelector(self._root, recursive=True, allow_not_found=True))
+        return sorted(info.path[len(self._root) + 1 :] for info in found if info.is_file)
+
+    def write(self, name: str, content: bytes | Path) -> None:
+        path = self._path(name)
+        if self._folders:
+            self._system.create_dir(path.rpartition("/")[0], recursive=True)
+        with self._system.open_output_stream(path) as sink:
+            if isinstance(content, bytes):
+                sink.write(content)
+                return
+            with content.open("rb") as source:
+                while block := source.read(8 << 20):
+                    sink.write(block)
+
+    def close(self) -> None:
+        with self._lock:
+            self._open.clear()
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+
+def _exactly(file: NativeFile, offset: int, length: int) -> bytes:
+    """So many bytes; fewer are an error, for a body may end early without one."""
+    content: bytes = file.read_at(length, offset)
+    if len(content) != length:
+        raise OSError(f"{len(content)} bytes came, not {length}")
+    return content
+
+
+class Folder:
+    """`Store` of a folder of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.url, self._folder = str(folder), folder
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        try:
+            with (self._folder / name).open("rb") as file:
+                file.seek(offset)
+                content = file.read() if length is None else file.read(length)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise BadData(f"{self._folder / name} cannot be read", reason, "Give a readable dataset.") from None
+        if length is not None and len(content) != length:
+            reason = f"{len(content)} bytes are there, not {length}"
+            raise BadData(f"{self._folder / name} is truncated", reason, "Run `headway data check` on it.")
+        return content
+
+    def size(self, name: str) -> int:
+        path = self._folder / name
+        if path.is_dir():
+            raise BadData(f"{path} cannot be read", "it is a folder; a file should be there", "Give a whole dataset.")
+        return path.stat().st_size
+
+    def exists(self, name: str) -> bool:
+        return (self._folder / name).is_file()
+
+    def list(self) -> list[str]:
+        files = (path for path in self._folder.rglob("*") if path.is_file())
+        return sorted(path.relative_to(self._folder).as_posix() for path in files)
+
+    def write(self, name: str, content: bytes | Path) -> None:
+        target = self._folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            temporary.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+            temporary.rename(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        return
+
+
+def _line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
