@@ -18,28 +18,34 @@ class Reader:
     """The few calls of the reader that the benchmark makes; when the reader changes, this class does.
 
     Args:
-        folder: of the dataset.
+        place: folder or URL of the dataset.
         lanes: of the run; this process carries them all.
         step: of the run from which on it reads.
-        check_digests: as in the job.
+        settings: of the job's `data` section.
     """
 
-    def __init__(self, folder: Path, lanes: int = 1, step: int = 0, check_digests: bool = True) -> None:
+    def __init__(self, place: Path | str, lanes: int = 1, step: int = 0, **settings: Any) -> None:
         from headway.core.order import Order
+        from headway.data.cache import open_files
+        from headway.data.groups import Groups
         from headway.data.manifest import load as load_manifest
-        from headway.data.stream import Streams
+        from headway.data.stream import DirectReader
+        from headway.job import Data
 
-        manifest = load_manifest(folder)
-        self.order = Order(manifest.groups, seed=1, lanes=lanes, lane_batch=BATCH // lanes, window=WINDOW_GROUPS)
-        self._streams = Streams(folder, manifest, self.order, None)
+        data = Data(train=str(place), window=WINDOW_GROUPS, **settings)
+        manifest = load_manifest(place, None, data.store)
+        self.files = open_files(place, manifest, data)
+        self.order = Order(manifest.groups, 1, lanes, BATCH // lanes, data.window)
+        groups = Groups(self.files, check_digests=data.check_digests)
+        self._reader = DirectReader([groups], self.order, seed=1, threads=data.read_threads, prefetch=data.prefetch)
+        self._reader.use(None)
+        self._reader.carry(range(lanes), step)
         self.rows = manifest.rows
 
     def batch(self, epoch: int, step: int, lane: int = 0) -> Batch:
         """A lane's rows at a step, as tensors; shape [rows, ...] each."""
-        from headway.data.arrays import arrays
-
-        table, _ = self._streams.rows(epoch, step, lane)
-        return {name: torch.from_numpy(array) for name, array in arrays(table).items()}
+        arrays = self._reader.batch(epoch, step, lane).arrays
+        return {name: torch.as_tensor(array) for name, array in arrays.items()}
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of all lanes."""
@@ -48,7 +54,7 @@ class Reader:
                 yield self.batch(epoch, step, lane)
 
     def close(self) -> None:
-        self._streams.close()
+        self._reader.close()
 
 
 def make(kind: Kind, folder: Path) -> None:
@@ -73,4 +79,6 @@ def tables(columns: dict[str, Any], kind: Kind) -> Iterator[Any]:
 
 
 def epochs(kind: Kind, folder: Path, variant: str) -> Callable[[int], Iterator[Batch]]:
-    return Reader(folder / kind.name / "parquet", check_digests=variant != "no digests").epoch
+    """The batches of an epoch, epochs in any order; the first call says where reading begins."""
+    reader = Reader(folder / kind.name / "parquet", check_digests=variant != "no digests")
+    return reader.epoch
