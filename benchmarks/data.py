@@ -123,13 +123,13 @@ def ratios(by_peer: dict[str, Any]) -> dict[str, dict[str, float]]:
             figures |= {rate: summary([r[rate] for r in figures["repeats"]]) for rate in told}
             module = import_module(f"data_peers.{name}")
             figures |= {"settings": module.SETTINGS, "versions": module.VERSIONS, "cores": cores or "all"}
-    measured = {peer: figures for peer, figures in by_peer.items() if figures["repeats"]}
-    if "ours" not in measured:
+    known = {peer: figures for peer, figures in by_peer.items() if figures["repeats"]}
+    if "ours" not in known:
         return {}
     return {
         rate: {
-            peer: round(measured["ours"][rate]["median"] / figures[rate]["median"], 3)
-            for peer, figures in measured.items()
+            peer: round(known["ours"][rate]["median"] / figures[rate]["median"], 3)
+            for peer, figures in known.items()
             if peer != "ours" and rate in figures
         }
         for rate in RATES

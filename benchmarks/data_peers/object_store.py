@@ -23,7 +23,7 @@ def object_store(folder: Path, repeats: int) -> dict[str, Any]:
         return {"reason": f"not measured: {', '.join(missing)} is not there"}
     found: list[dict[str, float]] = []
     for repeat in range(repeats):
-        said = environments.run((), "data_peers.remote_rate", str(folder / KIND / "parquet"), str(LATENCY_S))
+        said = environments.run((), "data_peers.remote_rate", "serve", str(folder / KIND / "parquet"), str(LATENCY_S))
         found.append(json.loads(said))
         print(f"object store {repeat + 1}/{repeats}: {found[-1]}", flush=True)
     return {name: summary([f[name] for f in found]) for name in found[0]}
