@@ -4,8 +4,8 @@
 
 All peers deliver the same rows as shuffled batches of 256 torch tensors (data_peers/rows.py), from local files in a
 warm page cache, pinned to one core unless they are made of processes. They are measured by turns, each time in a fresh
-process, so that a noisy machine is noisy for all; `load` beside each repeat says how noisy it was. What is not
-measured this time keeps its figures in the results.
+process, so that a noisy machine is noisy for all; `load` beside each repeat says how noisy it was. Kinds and
+parts that are not measured this time keep their figures in the results.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--parts", default=",".join(("rates", *probes.PARTS)))
-    parser.add_argument("--seconds", type=float, default=2, help="that each rate is measured for, at least")
+    parser.add_argument("--seconds", type=float, default=3, help="that each rate is measured for, at least")
     parser.add_argument("--name", default="data", help="of the file in results/")
     options = parser.parse_args()
     peers, parts = options.peers.split(","), options.parts.split(",")

@@ -45,7 +45,7 @@ def first_batch(folder: Path, lanes: int) -> dict[str, float]:
 
 
 def _since(wall_s: float, cpu_s: float) -> dict[str, float]:
-    """Milliseconds since; those of CPU time are hardly disturbed by others on the machine."""
+    """Milliseconds since; those of CPU time are less disturbed by others on the machine."""
     return {"ms": (time.perf_counter() - wall_s) * 1e3, "cpu_ms": (time.process_time() - cpu_s) * 1e3}
 
 
