@@ -29,4 +29,9 @@ def keep(name: str, figures: dict[str, Any]) -> None:
     tree = {"when": time.strftime("%Y-%m-%d"), "machine": machine, **figures}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({k: v for k, v in figures.items() if k not in ("repeats", "samples", "faults")}, indent=1))
+    print(
+        json.dumps(
+            {k: v for k, v in figures.items() if k not in ("repeats", "samples", "faults", "found", "targets")},
+            indent=1,
+        )
+    )

@@ -1,0 +1,91 @@
+"""What is measured of ours alone: resume, a cold start, the end of an epoch, memory, prepare, object stores."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from measure import summary
+
+from data_peers import environments
+from data_peers.object_store import object_store
+from data_peers.probe import STEP_S
+
+KIND = "images28"
+LANES = (1, 8)
+TIMES = 10
+
+
+def resume(folder: Path, repeats: int) -> dict[str, Any]:
+    return {f"{lanes}_lanes": _repeated("resume", folder, repeats, str(lanes)) for lanes in LANES}
+
+
+def first_batch(folder: Path, repeats: int) -> dict[str, Any]:
+    return {f"{lanes}_lanes": _repeated("first_batch", folder, repeats, str(lanes)) for lanes in LANES}
+
+
+def epoch_boundary(folder: Path, repeats: int) -> dict[str, Any]:
+    """With a consumer that trains 2 ms on each batch, and with one that does nothing."""
+    consumers = {"training": STEP_S, "idle": 0.0}
+    return {name: _repeated("epoch_boundary", folder, repeats, str(step_s)) for name, step_s in consumers.items()}
+
+
+def memory(folder: Path, repeats: int) -> dict[str, Any]:
+    """Peak memory over an epoch of the dataset and of ten times as many rows."""
+    once, large = _dataset(folder), _copies(folder)
+    figures: dict[str, Any] = {}
+    for repeat in range(repeats):
+        for name, place in (("1x", once), (f"{TIMES}x", large)):
+            figures.setdefault(name, []).append(_probe("memory", place))
+            print(f"memory {repeat + 1}/{repeats} {name}: {figures[name][-1]}", flush=True)
+    shutil.rmtree(large)
+    found: dict[str, Any] = {"repeats": figures}
+    for measure in ("own_mib", "resident_mib"):
+        few, many = (summary([f[measure] for f in figures[name]]) for name in ("1x", f"{TIMES}x"))
+        found |= {f"1x_{measure}": few, f"{TIMES}x_{measure}": many}
+        found[f"{measure}_ratio"] = round(many["median"] / few["median"], 3)
+    return found
+
+
+def prepare(folder: Path, repeats: int) -> dict[str, Any]:
+    """Parquet files made into a dataset, against pyarrow rewriting the same files; rows per second."""
+    large = _copies(folder)
+    ours, theirs = [], []
+    for repeat in range(repeats):
+        ours.append(_probe("prepare", large))
+        theirs.append(_probe("rewrite", large))
+        print(f"prepare {repeat + 1}/{repeats}: {ours[-1]:,.0f} rows/s, pyarrow {theirs[-1]:,.0f}", flush=True)
+    shutil.rmtree(large)
+    found = {"rows_per_s": summary(ours), "pyarrow_rows_per_s": summary(theirs)}
+    return {**found, "ratio": round(found["rows_per_s"]["median"] / found["pyarrow_rows_per_s"]["median"], 3)}
+
+
+def _dataset(folder: Path) -> Path:
+    return folder / KIND / "parquet"
+
+
+def _copies(folder: Path) -> Path:
+    return Path(_probe("copies", _dataset(folder), str(TIMES)))
+
+
+def _repeated(what: str, folder: Path, repeats: int, argument: str) -> dict[str, Any]:
+    found = [_probe(what, _dataset(folder), argument) for _ in range(repeats)]
+    print(f"{what} {argument}: {found}", flush=True)
+    return {unit: summary([f[unit] for f in found]) for unit in found[0]}
+
+
+def _probe(what: str, place: Path, *arguments: str) -> Any:
+    return json.loads(environments.run((), "data_peers.probe", what, str(place), *arguments))
+
+
+PARTS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
+    "resume": resume,
+    "first_batch": first_batch,
+    "epoch_boundary": epoch_boundary,
+    "memory": memory,
+    "prepare": prepare,
+    "object_store": object_store,
+}
