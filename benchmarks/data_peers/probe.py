@@ -97,7 +97,7 @@ def prepare(folder: Path) -> float:
     from headway.data.prepare import prepare as run
 
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    ray.get(ray.remote(num_cpus=1)(os.getpid).remote())
+    ray.get(ray.remote(num_cpus=1)(lambda: None).remote())  # a first task, so that workers are up
     with tempfile.TemporaryDirectory(dir=folder.parent) as target:
         begun = time.perf_counter()
         manifest = run(folder, Path(target) / "prepared", force=True)
