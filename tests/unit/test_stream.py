@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from headway.core.order import Order
+from headway.data import groups as groups_module
 from headway.data import manifest as manifests
 from headway.data.files import LocalFiles
 from headway.data.groups import Groups, empty_rows
@@ -313,3 +314,17 @@ def test_text_reaches_the_transform_and_nothing_else(tmp_path: Path) -> None:
         found.use(lambda rows, random, training: {"id": [int(w[1:]) for w in rows["word"].to_pylist()]})
         batch = found.batch(0, 1, 0)
         assert batch.arrays["id"] == batch.ids.tolist()
+
+
+def test_only_the_callers_thread_reads(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrow's own threads, caught in Python code by the end of the process, would keep it from ending."""
+    readers = set()
+    read = groups_module._Bytes.read
+
+    def noted(self: Any, count: int = -1) -> Any:
+        readers.add(threading.current_thread())
+        return read(self, count)
+
+    monkeypatch.setattr(groups_module._Bytes, "read", noted)
+    groups(dataset).load(4)
+    assert readers == {threading.current_thread()}

@@ -129,7 +129,9 @@ class Groups:
             raise _bad(shard, index, "has been altered", "its bytes differ from the manifest's digest")
         wanted = None if self._columns is None else list(dict.fromkeys([*self._columns, *self._no_nulls]))
         try:
-            with pq.ParquetFile(_Bytes(data, place.offset, shard.bytes), metadata=footer) as parquet:
+            # Not buffered ahead: Arrow's own threads would read, and keep a process that ends meanwhile from ending.
+            source = _Bytes(data, place.offset, shard.bytes)
+            with pq.ParquetFile(source, metadata=footer, pre_buffer=False) as parquet:
                 table = parquet.read_row_group(index, columns=wanted, use_threads=False)
         except (OSError, pa.ArrowException, IndexError) as error:  # not the disk's: the bytes are in memory
             raise _bad(shard, index, "cannot be decoded", _said(error)) from error
