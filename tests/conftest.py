@@ -73,6 +73,23 @@ def _make_dataset() -> MakeDataset:
     return make_dataset
 
 
+@pytest.fixture(scope="module")
+def connected() -> Iterator[None]:
+    """One Ray for a module's tests, which `headway.train` and Ray Data find and use."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=128 * 2**20,
+    )
+    yield
+    ray.shutdown()
+
+
 @pytest.fixture(scope="session")
 def _s3() -> Iterator[S3]:
     from headway.testing.s3 import S3

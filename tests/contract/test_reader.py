@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ from headway.core.sampling import Sampling
 from headway.data import manifest as manifests
 from headway.data.files import LocalFiles
 from headway.data.groups import Groups
-from headway.data.reader import Reader
+from headway.data.ray_reader import RayReader
+from headway.data.reader import Batch, Reader, Transform
 from headway.data.stream import DirectReader
 
 LAYOUTS = [((1,),), ((7, 3),), ((20, 7, 40), (33, 20), (25, 25, 30)), ((5,) * 30, (9,) * 11), ((64,), (64,), (1, 64))]
@@ -33,12 +36,43 @@ def direct(folders: Sequence[Path], order: Walk, **options: Any) -> Reader:
     return DirectReader(sources, order, **{"seed": 5, "prefetch": 10_000, **options})
 
 
-KINDS: dict[str, Callable[..., Reader]] = {"direct": direct}
+def elsewhere(
+    folders: Sequence[Path], order: Walk, options: dict[str, Any], transform: Transform | None, report: Any
+) -> Reader:
+    """The direct reader in a process of the cluster."""
+    reader = direct(folders, order, **options)
+    reader.use(transform)
+    return reader
 
 
-@pytest.fixture(params=list(KINDS))
+class Streamed(RayReader):
+    """The Ray Data reader, held to what it streams: batches that are to come are waited for, however early."""
+
+    def __init__(self, folders: Sequence[Path], order: Walk, **options: Any) -> None:
+        self.make = partial(elsewhere, folders, order, options)
+        own = direct(folders, order, **options)
+        super().__init__(own, partial(self.make, None), 10**6, 10_000, lambda *what: None, lead=0)
+
+    def use(self, transform: Transform | None) -> None:
+        super().use(transform)
+        self._make = partial(self.make, transform)
+
+    def batch(self, epoch: int, step: int, lane: int) -> Batch:
+        deadline = time.monotonic() + 60
+        while self._job is not None and not self._job.flows:
+            assert time.monotonic() < deadline, "Ray Data gives nothing"
+            time.sleep(0.005)
+        return super().batch(epoch, step, lane)
+
+
+KINDS: dict[str, Callable[..., Reader]] = {"direct": direct, "ray": Streamed}
+
+
+@pytest.fixture(params=["direct", pytest.param("ray", marks=[pytest.mark.ray])])
 def open_reader(request: pytest.FixtureRequest) -> Callable[..., Reader]:
     """Opens a reader of each kind over folders, along an order."""
+    if request.param == "ray":
+        request.getfixturevalue("connected")
     return KINDS[request.param]
 
 
@@ -75,12 +109,25 @@ def read(reader: Reader, number: int, lanes: Sequence[int]) -> Iterator[tuple[in
 histories = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 4), st.booleans()), min_size=1, max_size=4)
 
 
-@pytest.mark.parametrize("examples", [40, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
-@pytest.mark.parametrize("kind", list(KINDS))
+SLOW = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "examples"),
+    [
+        ("direct", 40),
+        pytest.param("direct", 1000, marks=SLOW),
+        pytest.param("ray", 3, marks=[pytest.mark.ray]),
+        pytest.param("ray", 20, marks=[pytest.mark.ray, *SLOW]),
+    ],
+)
 def test_every_row_once_in_one_order_for_all_histories_of_workers(
-    kind: str, examples: int, folders: list[Path]
+    kind: str, examples: int, folders: list[Path], request: pytest.FixtureRequest
 ) -> None:
     """Cases of rows, lanes, batch, window, budget and history, each from a random step of the run on."""
+
+    if kind == "ray":
+        request.getfixturevalue("connected")
 
     @settings(max_examples=examples, suppress_health_check=[HealthCheck.too_slow])
     @given(

@@ -126,23 +126,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return Project(folder)
 
 
-@pytest.fixture(scope="module")
-def connected() -> Iterator[None]:
-    """One Ray for a module's runs, which `headway.train` finds and uses."""
-    import ray
-
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=128 * 2**20,
-    )
-    yield
-    ray.shutdown()
-
-
 @dataclass
 class Command:
     """A `headway` command under way."""

@@ -30,6 +30,8 @@ LEAD_STEPS = 16
 HORIZON = 512
 """Pieces of work that one job is given."""
 PIECE_STEPS = 16
+END_S = 10.0
+"""A job that is no longer wanted has so long to end."""
 FLOW_S = 0.5
 """A job that has given nothing for so long is not waited for."""
 
@@ -71,12 +73,23 @@ class RayReader:
         last: steps of the run.
         budget: bytes of batches that may wait here.
         report: is told of what is set aside elsewhere.
+        lead: steps ahead of the training at which a new job begins.
     """
 
-    def __init__(self, direct: Reader, make: Make, last: int, budget: int, report: OnQuarantine) -> None:
+    def __init__(
+        self,
+        direct: Reader,
+        make: Make,
+        last: int,
+        budget: int,
+        report: OnQuarantine,
+        lead: int = LEAD_STEPS,
+    ) -> None:
         self.order = direct.order
         self._direct, self._make, self._last, self._budget, self._report = direct, make, last, budget, report
+        self._lead = lead
         self._job: _Job | None = None
+        self._stopping: list[_Job] = []
         self.streamed = 0
         """Batches that came from Ray Data."""
         self.read = 0
@@ -91,7 +104,8 @@ class RayReader:
         self._direct.carry(lanes, step)
         self._stop()
         if lanes:
-            self._job = _Job(self.order, tuple(lanes), step, self._last, self._make, self._budget, self._report)
+            aim = (tuple(lanes), step, self._last, self._lead)
+            self._job = _Job(self.order, *aim, self._make, self._budget, self._report)
 
     def batch(self, epoch: int, step: int, lane: int) -> Batch:
         """See `Reader.batch`."""
@@ -105,11 +119,16 @@ class RayReader:
     def close(self) -> None:
         """See `Reader.close`."""
         self._stop()
+        deadline = time.monotonic() + END_S
+        for job in self._stopping:
+            job.join(deadline - time.monotonic())
         self._direct.close()
 
     def _stop(self) -> None:
+        self._stopping = [job for job in self._stopping if not job.ended]
         if self._job is not None:
             self._job.stop()
+            self._stopping.append(self._job)
             self._job = None
 
 
@@ -117,9 +136,17 @@ class _Job:
     """Ray Data at work for some lanes from a step of the run on; a thread takes in what it gives."""
 
     def __init__(
-        self, order: Walk, lanes: tuple[int, ...], step: int, last: int, make: Make, budget: int, report: OnQuarantine
+        self,
+        order: Walk,
+        lanes: tuple[int, ...],
+        step: int,
+        last: int,
+        lead: int,
+        make: Make,
+        budget: int,
+        report: OnQuarantine,
     ) -> None:
-        self._order, self._lanes, self._last = order, lanes, last
+        self._order, self._lanes, self._last, self._lead = order, lanes, last, lead
         self._make, self._budget, self._report = make, budget, report
         self._changed = threading.Condition()
         self._here: dict[Place, tuple[Batch, int]] = {}
@@ -128,7 +155,8 @@ class _Job:
         self._passed = step
         self._came_at = -math.inf
         self._waited_for = self._stopped = False
-        threading.Thread(target=self._run, name="ray-data", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="ray-data", daemon=True)
+        self._thread.start()
 
     def take(self, place: Place) -> Batch | None:
         """The batch, if it is here; it is waited for while it is to come and others keep coming."""
@@ -149,6 +177,20 @@ class _Job:
             self._changed.notify_all()
             return batch
 
+    @property
+    def flows(self) -> bool:
+        """Whether anything has come, or nothing will."""
+        return self._came_at > -math.inf or self.ended
+
+    @property
+    def ended(self) -> bool:
+        """Whether all is done, and nothing of it is left on the cluster."""
+        return not self._thread.is_alive()
+
+    def join(self, patience_s: float) -> None:
+        """Wait for its end: a process that leaves Ray while it reads is aborted by Ray."""
+        self._thread.join(max(0.0, patience_s))
+
     def stop(self) -> None:
         """Take nothing more; what runs on the cluster is cancelled."""
         with self._changed:
@@ -161,14 +203,14 @@ class _Job:
         return place[0] * self._order.steps_per_epoch + place[1]
 
     def _run(self) -> None:
-        step, lead = self._passed + LEAD_STEPS, LEAD_STEPS
+        step, lead = self._passed + self._lead, self._lead
         try:
             while not self._stopped and step < self._last:
                 work = list(itertools.islice(pieces(self._order, self._lanes, step, self._last), HORIZON))
                 if self._stream(work):
                     step = work[-1].epoch * self._order.steps_per_epoch + work[-1].stop
                 else:
-                    lead = 2 * max(lead, self._passed - step)
+                    lead = 2 * max(lead, self._passed - step, 1)
                     step = self._passed + lead
         except Exception:
             # The direct reader does all from here on, and says in its own words what is wrong with the data.

@@ -1,0 +1,138 @@
+"""Ray Data reads and transforms for the workers: what it brings is used, and it is what the workers would have read."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from tests.conftest import make_dataset
+from tests.ray.conftest import Project
+
+import headway
+from headway.core.order import Order
+from headway.data import manifest as manifests
+from headway.data import ray_reader
+from headway.data.files import LocalFiles
+from headway.data.groups import Groups
+from headway.data.quarantine import Quarantine
+from headway.data.ray_reader import RayReader
+from headway.data.reader import OnQuarantine, Reader
+from headway.data.stream import DirectReader
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("connected")]
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine may be slow: a batch that is to come is waited for."""
+    monkeypatch.setattr(ray_reader, "FLOW_S", 60.0)
+
+
+def opened(folder: Path, order: Order, report: OnQuarantine) -> Reader:
+    files = LocalFiles(folder, manifests.load(folder))
+    quarantine = Quarantine("data.train", files.manifest.rows, 0.5, report)
+    return DirectReader([Groups(files, quarantine=quarantine)], order, seed=5)
+
+
+def streaming(folder: Path, steps: int, said: list[Any]) -> RayReader:
+    """A reader whose first batch is to come from Ray Data, and has."""
+    order = Order(manifests.load(folder).groups, 3, 3, 9, 4)
+    told = partial(opened, folder, order)
+    reader = RayReader(told(lambda *what: None), told, steps, 1 << 20, lambda *what: said.append(what), lead=0)
+    reader.carry(range(3), 0)
+    assert reader._job is not None
+    while not reader._job.flows:
+        reader._job.join(0.01)
+    return reader
+
+
+def test_all_that_it_brings_is_used(tmp_path: Path) -> None:
+    folder = make_dataset(tmp_path / "set", (40, 33), (60,), (67,))
+    order = Order(manifests.load(folder).groups, 3, 3, 9, 4)
+    with closing(streaming(folder, 3 * order.steps_per_epoch, [])) as reader:
+        asked = 0
+        for number in range(3 * order.steps_per_epoch):
+            epoch, step = divmod(number, order.steps_per_epoch)
+            for lane in range(3):
+                if order.sizes(step)[lane]:
+                    ids = reader.batch(epoch, step, lane).ids.tolist()
+                    assert ids == order.lane_ids(epoch, lane)[step * 9 : step * 9 + 9].tolist()
+                    asked += 1
+        assert (reader.streamed, reader.read) == (asked, 0)
+
+
+def test_what_is_set_aside_elsewhere_is_told_here(tmp_path: Path) -> None:
+    folder = make_dataset(tmp_path / "set", (40, 33), (60,), (67,))
+    manifest = manifests.load(folder)
+    shard = folder / manifest.shards[1].path
+    content = bytearray(shard.read_bytes())
+    content[manifest.shards[1].row_groups[0].offset + 100] ^= 1
+    shard.write_bytes(content)
+    said: list[Any] = []
+    with closing(streaming(folder, 8, said)) as reader:
+        for step in range(8):
+            for lane in range(3):
+                batch = reader.batch(0, step, lane)
+                assert not set(range(73, 133)) & set(batch.ids.tolist())
+    assert {(source, shard, group, rows) for source, shard, group, rows, _ in said} == {
+        ("data.train", "shard-00001.parquet", 0, 60)
+    }
+
+
+def test_closing_waits_for_ray_data_to_end(tmp_path: Path) -> None:
+    """Ray aborts a process that leaves it while Ray Data reads."""
+    folder = make_dataset(tmp_path / "set", (40,))
+    order = Order(manifests.load(folder).groups, 3, 1, 1, 4)
+    told = partial(opened, folder, order)
+    reader = RayReader(told(lambda *what: None), told, 10**6, 100, lambda *what: None, lead=0)
+    reader.carry([0], 0)
+    job = reader._job
+    assert job is not None
+    reader.carry([0], 5)
+    reader.close()
+    assert job.ended
+
+
+def test_a_transform_runs_elsewhere(tmp_path: Path) -> None:
+    folder = make_dataset(tmp_path / "set", (40, 33))
+    order = Order(manifests.load(folder).groups, 3, 2, 9, 4)
+
+    def make(report: OnQuarantine) -> Reader:
+        def where(table: pa.Table, random: Any, training: bool) -> dict[str, Any]:
+            return {"id": table["id"].to_numpy(), "process": np.full(len(table), os.getpid())}
+
+        reader = opened(folder, order, report)
+        reader.use(where)
+        return reader
+
+    with closing(RayReader(make(print), make, 4, 1 << 20, print, lead=0)) as reader:
+        reader.carry([0, 1], 0)
+        assert reader._job is not None
+        while not reader._job.flows:
+            reader._job.join(0.01)
+        batch = reader.batch(0, 0, 1)
+        assert batch.arrays["id"].tolist() == batch.ids.tolist() == order.lane_ids(0, 1)[:9].tolist()
+        assert set(batch.arrays["process"].tolist()) != {os.getpid()}
+
+
+@pytest.mark.slow
+def test_same_weights_as_with_the_direct_reader_through_a_death(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_reader, "FLOW_S", 0.5)
+    found = []
+    for reader, trouble in (("direct", ""), ("ray", ""), ("ray", "die")):
+        data = {**project.tree()["data"], "reader": reader}
+        arguments = {"pause": 0.02, "trouble": trouble, "rank": 1, "at": 23}
+        workers = {"min": 1, "max": 2}
+        tree = project.tree(data=data, workers=workers, epochs=4, arguments=arguments)
+        found.append(headway.train(tree, name=f"{reader}{trouble}", runs_folder=tmp_path))
+    assert {report.state for report in found} == {"finished"}
+    assert len({report.samples_sha256 for report in found}) == 1
+    assert len({report.weights_sha256 for report in found}) == 1
