@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -31,7 +32,7 @@ def install(versions: tuple[str, ...]) -> str | None:
 
 
 def run(versions: tuple[str, ...], module: str, *arguments: str, cores: int | None = None) -> str:
-    """Run one of these modules in the environment, pinned to so many cores; the last line that it prints.
+    """Run one of these modules in the environment, pinned to so many cores; the JSON that it prints as a line.
 
     Raises:
         RuntimeError: it failed; with the last line of its errors.
@@ -46,4 +47,12 @@ def run(versions: tuple[str, ...], module: str, *arguments: str, cores: int | No
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1])
-    return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
+    return next(filter(_is_json, reversed(done.stdout.splitlines())), "")  # Ray has words of its own at its end
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
