@@ -48,8 +48,8 @@ NARROW |= {"code": ("int32", ()), "label": ("int64", ())}
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("images28", 180_000, {"image": ("uint8", (28, 28)), "label": ("int64", ())}, 5_296),
-        Kind("images64", 12_000, {"image": ("uint8", (3, 64, 64)), "label": ("int64", ())}, 341),
+        Kind("images28", 180_000, {"image": ("uint8", (28, 28)), "label": ("int64", ())}, 2_648),
+        Kind("images64", 12_000, {"image": ("uint8", (3, 64, 64)), "label": ("int64", ())}, 170),
         Kind("narrow", 320_000, NARROW, 8_192),
     )
 }

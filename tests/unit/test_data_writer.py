@@ -39,7 +39,7 @@ def test_row_groups_follow_the_number_of_rows(tmp_path: Path, rows: int, groups:
 def test_row_groups_of_images_are_about_4_mib(tmp_path: Path) -> None:
     images = np.zeros((800, 224, 224, 3), np.uint8)
     found = written(tmp_path / "set", [pa.table({"image": column(images[i : i + 50])}) for i in range(0, 800, 50)])
-    assert found.groups[0] == 4 * 2**20 // (224 * 224 * 3)
+    assert found.groups[0] == 2 * 2**20 // (224 * 224 * 3)
 
 
 def test_the_same_rows_give_the_same_bytes_however_they_arrive(tmp_path: Path) -> None:

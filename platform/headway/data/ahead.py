@@ -33,15 +33,26 @@ class Once(Generic[T]):
     def get(self) -> T:
         """The value. An exception is raised again for everybody who asks."""
         with self._lock:
-            if self._make is not None:
-                try:
-                    self._value = self._make()
-                except BaseException as error:  # whoever waits for it must hear of it
-                    self._error = error
-                self._make = None
+            self._work()
         if self._error is not None:
             raise self._error
         return self._value  # type: ignore[return-value]
+
+    def help(self) -> None:
+        """Work it out, if nobody else has or is about to."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._work()
+            finally:
+                self._lock.release()
+
+    def _work(self) -> None:
+        if self._make is not None:
+            try:
+                self._value = self._make()
+            except BaseException as error:  # whoever waits for it must hear of it
+                self._error = error
+            self._make = None
 
 
 class Threads:

@@ -89,7 +89,7 @@ def prepare(
 
     Rows keep the order of the source (files by path), but images, which are mixed once by a fixed seed as their order
     is by class. Row groups are cut as `headway.data.sizing` says: at least 16 where there are 4,096 rows or more, up to
-    8,192 rows of a narrow table or about 4 MiB of images each. Steps are taken in the order in which they stand here.
+    8,192 rows of a narrow table or about 2 MiB of images each. Steps are taken in the order in which they stand here.
 
     Args:
         src: a file, or a folder of files of one format. Every worker must see it under this path.

@@ -1,7 +1,7 @@
 """How many rows a row group and a shard hold.
 
 A row group is what a lane reads at once and what is permuted as a whole. Too few of them and shuffling is coarse, too
-small and reading is slow. So: at least 16 row groups where there are 4,096 rows or more; at most about 4 MiB (images)
+small and reading is slow. So: at least 16 row groups where there are 4,096 rows or more; at most about 2 MiB (images)
 or 8,192 rows (narrow tables) each; shards of about 256 MiB.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-GROUP_BYTES = 4 << 20
+GROUP_BYTES = 2 << 20
 GROUP_ROWS = 8192
 LEAST_ROWS = 256
 FEW_GROUPS = 16

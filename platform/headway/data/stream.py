@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from heapq import merge
 from itertools import count, islice
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +29,8 @@ PREFETCH = 256 * 2**20
 MOST_WINDOWS = 64  # that are read ahead, however small they are: a tiny dataset is not read for a hundred epochs
 EXPECTED = 64  # windows that a cache is told of beforehand
 LOOK = 2 * 4096  # places of a mixture in which every source has at least one
+
+FIRST = (-1,)  # before any step
 
 Key = tuple[int, int, int]
 """A batch's epoch, step of the epoch, and lane."""
@@ -79,12 +84,15 @@ class DirectReader:
     ) -> None:
         orders = order.orders if isinstance(order, Mixture) else (order,)
         self.order = order
-        self._sources = [Windows(groups, own, prefetch) for groups, own in zip(sources, orders, strict=True)]
+        self._threads = Threads(threads, "read-ahead")
+        self._sources = [
+            Windows(groups, own, prefetch, partial(self._threads.submit, FIRST))
+            for groups, own in zip(sources, orders, strict=True)
+        ]
         self._seed = seed
         self._training, self._steps, self._pin = training, steps, pin
         self._prefetch, self._num_threads = prefetch, threads
         self._transform: Transform | None = None
-        self._threads = Threads(threads, "read-ahead")
         self._lock = threading.Lock()
         self._planning = threading.Lock()
         self._lanes: tuple[int, ...] = ()
@@ -97,6 +105,7 @@ class DirectReader:
         self._keys: Iterator[Key] = iter(())
         self._batches: dict[Key, Once[Batch]] = {}
         self._batch_bytes = 0
+        _open.add(self)
 
     def use(self, transform: Transform | None) -> None:
         """See `Reader.use`. The transform is called in several threads, for several batches at once."""
@@ -142,6 +151,7 @@ class DirectReader:
 
     def close(self) -> None:
         """See `Reader.close`."""
+        _open.discard(self)
         for windows in self._sources:
             windows.groups.give_up()
         self._threads.close()
@@ -284,7 +294,7 @@ class DirectReader:
             if need > now and sizes and (full or sum(sizes) + windows.guess(window) > self._window_bytes):
                 return False
             held = windows.hold(place, window)
-            self._threads.submit((need, 0, lane), lambda: windows.holds(place) and held.opened.get())
+            self._threads.submit((need, 0, lane), lambda: held.opened.help() if windows.holds(place) else None)
         self._peeked.popleft()
         return True
 
@@ -303,15 +313,17 @@ class DirectReader:
             if self._number(key) <= self._asked.get(key[2], -1) or key in self._batches:
                 return True
             batch = self._batches[key] = Once(lambda: self._make(key, *self._parts(key)))
-        self._threads.submit((self._number(key), 1, key[2]), lambda: key in self._batches and self._weigh(batch))
+        self._threads.submit(
+            (self._number(key), 1, key[2]), lambda: self._weigh(batch) if key in self._batches else None
+        )
         return True
 
-    def _weigh(self, batch: Once[Batch]) -> bool:
+    def _weigh(self, batch: Once[Batch]) -> None:
         """Make a batch, and note how big batches are."""
-        arrays = batch.get().arrays
+        batch.help()
+        arrays = batch.value.arrays if batch.value is not None else None
         if isinstance(arrays, dict):  # or the user's transform is about to be told
             self._batch_bytes = sum(getattr(array, "nbytes", 0) for array in arrays.values())
-        return True
 
     @property
     def _window_bytes(self) -> int:
@@ -323,6 +335,16 @@ class DirectReader:
         for source, windows in enumerate(self._sources):
             coming = [piece.group for _, own, _, _, window in self._peeked if own == source for piece in window.pieces]
             windows.groups.files.expect([*windows.waiting(), *coming])
+
+
+_open: WeakSet[DirectReader] = WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Python aborts a process that ends while its threads are inside Arrow."""
+    for reader in list(_open):
+        reader.close()
 
 
 def _joined_arrays(slices: list[Slice], order: Rows | None) -> dict[str, Array]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -115,10 +115,13 @@ class Windows:
         groups: reads the dataset.
         order: of its rows.
         share_bytes: the most that is kept of row groups which several windows need.
+        help_with: is given what another thread may do of a window that is being opened.
     """
 
-    def __init__(self, groups: Groups, order: Order, share_bytes: int) -> None:
-        self.groups, self.order = groups, order
+    def __init__(
+        self, groups: Groups, order: Order, share_bytes: int, help_with: Callable[[Callable[[], object]], None]
+    ) -> None:
+        self.groups, self.order, self._help_with = groups, order, help_with
         self.as_arrays = True
         self._held: dict[Place, Held] = {}
         self._lock = threading.Lock()
@@ -266,12 +269,16 @@ class Windows:
         tables: list[pa.Table] = []
         bad: list[Mask] = []
         there: list[Mask] = []
-        for piece in window.pieces:
-            group, rows = self._shared.get(epoch, piece.group, uses), piece.stop - piece.start
+        coming = [self._shared.begin(epoch, piece.group, uses) for piece in window.pieces]
+        for once in reversed(coming[1:]):  # the last first, so that helpers meet this thread in the middle
+            self._help_with(once.help)
+        for piece, once in zip(window.pieces, coming, strict=True):
+            group, rows = once.get(), piece.stop - piece.start
             if group.table is not None:
                 tables.append(group.table.slice(piece.start, rows))
             there.append(np.full(rows, group.table is not None))
             bad.append(np.zeros(rows, np.bool_) if group.bad is None else group.bad[piece.start : piece.stop])
+        self._shared.trim()
         kept = before = None
         if any(mark.any() for mark in bad):
             kept = ~np.concatenate(bad)[order]
@@ -330,8 +337,8 @@ class Shared:
         self._kept: OrderedDict[tuple[int, int], Once[Group]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, epoch: int, group: int, uses: Counter[int]) -> Group:
-        """A row group. uses: by row group, how many windows will ask for it; it is counted down here."""
+    def begin(self, epoch: int, group: int, uses: Counter[int]) -> Once[Group]:
+        """A row group, to be read. uses: by row group, how many windows will ask for it; it is counted down here."""
         place = (epoch, group)
         with self._lock:
             once = self._kept.get(place)
@@ -342,9 +349,7 @@ class Shared:
             uses[group] -= 1
             if uses[group] < 1:
                 self._kept.pop(place, None)
-        found = once.get()
-        self._trim()
-        return found
+            return once
 
     def __contains__(self, place: tuple[int, int]) -> bool:
         return place in self._kept
@@ -359,7 +364,8 @@ class Shared:
         with self._lock:
             self._kept.clear()
 
-    def _trim(self) -> None:
+    def trim(self) -> None:
+        """Keep no more than the limit."""
         with self._lock:
             sizes = {place: _bytes(once.value) for place, once in self._kept.items()}
             total = sum(sizes.values())
