@@ -45,7 +45,7 @@ class Reader:
     def batch(self, epoch: int, step: int, lane: int = 0) -> Batch:
         """A lane's rows at a step, as tensors; shape [rows, ...] each."""
         arrays = self._reader.batch(epoch, step, lane).arrays
-        return {name: torch.as_tensor(array) for name, array in arrays.items()}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of all lanes."""

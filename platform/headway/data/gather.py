@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Container, Sequence
+from functools import cached_property
+from itertools import pairwise
+from sys import getrefcount
 from typing import Any
 
 import numpy as np
@@ -13,135 +16,180 @@ from headway.core.order import Rows
 from headway.data.arrays import Array, array_of, tensor_dtype
 from headway.data.tensors import TensorType
 
+LEAST_BYTES = 1 << 20  # smaller arrays are best left to malloc
+SPARE = 2  # arrays kept though nobody holds them
 
-@dataclass(frozen=True)
-class Places:
-    """Where rows of pieces go: from pieces laid end to end into the order in which they are taken.
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
-    Args:
-        rows: that are taken.
-        to: for each piece, the places that its rows go to.
-        of: for each piece, which of its rows go there; None: all of them, in their order.
-        order: the same as one list: indices into the pieces laid end to end, shape [rows].
+
+class Memory:
+    """Gives memory for rows, and gives it again once nobody has an array of it any more.
+
+    Fresh memory must be zeroed by the system page by page, which costs more than filling it with rows.
     """
 
-    rows: int
-    to: tuple[Rows, ...]
-    of: tuple[Rows | None, ...]
-    order: Rows
+    def __init__(self) -> None:
+        self._arrays: list[Array] = []
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> Array:
+        """An array of so many bytes, uint8. All arrays that share its memory hold on to it, as NumPy's do."""
+        if size < LEAST_BYTES:
+            return np.empty(size, np.uint8)
+        with self._lock:
+            free = [at for at, holders in enumerate(_holders(self._arrays)) if holders <= NOBODY]
+            fit = min((at for at in free if size <= self._arrays[at].nbytes <= 2 * size), default=None)
+            if fit is None:
+                taken = np.empty(size + size // 8, np.uint8)  # the next one may be a little larger
+            else:
+                taken = self._arrays[fit]
+                free.remove(fit)
+            dropped = {*free[SPARE:], fit}
+            self._arrays = [array for at, array in enumerate(self._arrays) if at not in dropped] + [taken]
+            return taken[:size]
 
 
-def places(sizes: Sequence[int], order: Rows) -> Places:
-    """Where the rows go.
+def _holders(arrays: list[Array]) -> list[int]:
+    return [getrefcount(array) for array in arrays]
+
+
+NOBODY = _holders([np.empty(1)])[0]
+
+
+class Gathering:
+    """Pieces come one by one, from any threads, and each row goes to its place at once; nothing of them is kept.
+
+    Only of columns that are not plain spans of bytes (text, booleans, nulls) the pieces are kept until the end.
 
     Args:
+        schema: of the pieces.
         sizes: rows of each piece.
         order: which rows are taken, numbered as the pieces lie, in this order; some maybe not at all, or repeatedly.
+        memory: to put them into.
+        with_nulls: columns that have nulls in some piece.
     """
-    ends = np.cumsum(sizes, dtype=np.int64)
-    total = int(ends[-1]) if len(ends) else 0
-    where = np.full(total, -1, np.int64)
-    where[order] = np.arange(len(order))
-    each_once = len(order) == total and bool((where >= 0).all())
-    to: list[Rows] = []
-    of: list[Rows | None] = []
-    for first, end in zip(ends - sizes, ends, strict=True):
-        if each_once:
-            to.append(where[first:end])
-            of.append(None)
-        else:
-            mine = np.flatnonzero((order >= first) & (order < end))
-            to.append(mine)
-            of.append(order[mine] - first)
-    return Places(len(order), tuple(to), tuple(of), order)
+
+    def __init__(
+        self, schema: pa.Schema, sizes: Sequence[int], order: Rows, memory: Memory, with_nulls: Container[str] = ()
+    ) -> None:
+        self.schema, self._sizes, self._rows, self._order = schema, sizes, len(order), order
+        self._places = _places(sizes, order)
+        self._plain: dict[int, Array] = {}
+        self._chunks: dict[int, list[pa.Array | None]] = {}
+        for at, field in enumerate(schema):
+            width = _width(field.type)
+            if width is None or field.name in with_nulls:
+                self._chunks[at] = [None] * len(sizes)
+            else:
+                self._plain[at] = memory.take(len(order) * width).view(_item(width))
+
+    def put(self, number: int, piece: pa.Table) -> str | None:
+        """Take a piece in. Returned is a column that has nulls and was not said to: then all was in vain."""
+        for at, rows in self._plain.items():
+            view = _flat(_one(piece.column(at)))
+            if view is None:
+                return str(self.schema.field(at).name)
+            to, of = self._places[number]
+            rows[to] = view if of is None else view[of]
+        for at, chunks in self._chunks.items():
+            chunks[number] = _one(piece.column(at))
+        return None
+
+    def arrays(self, kept: Mask | None = None) -> dict[str, Array]:
+        """The rows as writable arrays as `headway.data.arrays.arrays` gives them; with `kept`, only these.
+
+        Raises:
+            BadData: naming the column that is not numbers, or has nulls.
+        """
+        found = {}
+        for at, field in enumerate(self.schema):
+            form = _form(field.type) if at in self._plain else None
+            if form is None:
+                column = self._column(at)
+                column = column if kept is None else column.filter(pa.array(kept))
+                found[field.name] = array_of(field.name, pa.chunked_array([column], field.type))
+            else:
+                dtype, shape = form
+                array = self._plain[at].view(dtype).reshape(self._rows, *shape)
+                found[field.name] = array if kept is None else array[kept]
+        return found
+
+    def table(self, kept: Mask | None = None) -> pa.Table:
+        """The rows as an Arrow table, one chunk a column; with `kept`, only these."""
+        table = pa.Table.from_arrays([self._column(at) for at in range(len(self.schema))], schema=self.schema)
+        return table if kept is None else table.filter(pa.array(kept)).combine_chunks()
+
+    @cached_property
+    def bytes(self) -> int:
+        """About as many as the rows take."""
+        chunks = [chunk for of in self._chunks.values() for chunk in of if chunk is not None]
+        return int(sum(rows.nbytes for rows in self._plain.values()) + sum(chunk.nbytes for chunk in chunks))
+
+    def _column(self, at: int) -> pa.Array:
+        kind = self.schema.field(at).type
+        if at in self._plain:
+            return _array(kind, pa.py_buffer(self._plain[at]), self._rows)
+        pairs = zip(self._chunks[at], self._sizes, strict=True)
+        chunks = [pa.nulls(size, kind) if chunk is None else chunk for chunk, size in pairs]
+        return _one(pa.chunked_array(chunks, kind).unify_dictionaries().take(pa.array(self._order)))
 
 
-def gathered_table(pieces: Sequence[pa.Table], where: Places) -> pa.Table:
-    """The rows as an Arrow table, one chunk a column. At least one piece."""
+def gathered_table(pieces: Sequence[pa.Table], order: Rows) -> pa.Table:
+    """All rows of the pieces, numbered as they lie, in this order; one chunk a column. At least one piece."""
     schema = pieces[0].schema
-    columns = []
-    for at, field in enumerate(schema):
-        chunks = [_one(piece.column(at)) for piece in pieces]
-        flat = [_flat(chunk) for chunk in chunks]
-        if any(view is None for view in flat):
-            columns.append(_taken(chunks, where))
-        else:
-            data = _scattered(flat, where)  # type: ignore[arg-type]
-            data.flags.writeable = False  # Arrow's memory is nobody's to change
-            columns.append(_column(field.type, pa.py_buffer(data), where.rows))
-    return pa.Table.from_arrays(columns, schema=schema)
+    with_nulls = {name for piece in pieces for name in schema.names if _flat(_one(piece[name])) is None}
+    gathering = Gathering(schema, [piece.num_rows for piece in pieces], order, Memory(), with_nulls)
+    for number, piece in enumerate(pieces):
+        gathering.put(number, piece)
+    return gathering.table()
 
 
-def gathered_arrays(pieces: Sequence[pa.Table], where: Places) -> dict[str, Array]:
-    """The rows as writable arrays as `headway.data.arrays.arrays` gives them. At least one piece.
-
-    Raises:
-        BadData: naming the column that is not numbers, or has nulls.
-    """
-    found = {}
-    for at, field in enumerate(pieces[0].schema):
-        chunks = [_one(piece.column(at)) for piece in pieces]
-        flat = [_flat(chunk) for chunk in chunks]
-        form = _form(field.type)
-        if form is None or any(view is None for view in flat):
-            found[field.name] = array_of(field.name, pa.chunked_array([_taken(chunks, where)], field.type))
-        else:
-            dtype, shape = form
-            data = _scattered(flat, where)  # type: ignore[arg-type]
-            found[field.name] = data.view(dtype).reshape(where.rows, *shape)
-    return found
+def _places(sizes: Sequence[int], order: Rows) -> list[tuple[Rows, Rows | None]]:
+    """For each piece, the places that its rows go to, and which of its rows go there (None: all, in their order)."""
+    ends = np.cumsum(sizes, dtype=np.int64)
+    where = np.full(int(ends[-1]), -1, np.int64)
+    where[order] = np.arange(len(order))
+    if len(order) == len(where) and bool((where >= 0).all()):
+        return [(where[end - size : end], None) for size, end in zip(sizes, ends, strict=True)]
+    by_row = np.argsort(order, kind="stable")
+    cuts = np.searchsorted(order[by_row], [0, *ends])
+    parts = [by_row[low:high] for low, high in pairwise(cuts)]
+    return [(to, order[to] - (end - size)) for to, size, end in zip(parts, sizes, ends, strict=True)]
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _taken(chunks: list[pa.Array], where: Places) -> pa.Array:
-    return _one(pa.chunked_array(chunks).unify_dictionaries().take(pa.array(where.order)))
-
-
-def _scattered(views: list[Array], where: Places) -> Array:
-    """One copy of every row; uint8, shape [rows * width]. The memory is Arrow's pool's, which keeps what is freed."""
-    item = views[0].dtype
-    data = np.frombuffer(pa.allocate_buffer(where.rows * item.itemsize), np.uint8)
-    rows = data.view(item)
-    for view, to, of in zip(views, where.to, where.of, strict=True):
-        rows[to] = view if of is None else view[of]
-    return data
-
-
 def _flat(chunk: pa.Array) -> Array | None:
     """An array's memory as one item a row, shape [rows]; None where it is not that simple (nulls, text, bits)."""
-    kind, data = _storage(chunk)
-    if kind is None:
+    width = _width(chunk.type)
+    data = chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk
+    if width is None or data.null_count:
         return None
-    width = kind.byte_width if not pa.types.is_fixed_size_list(kind) else kind.list_size * kind.value_type.byte_width
-    first = data.offset
-    if pa.types.is_fixed_size_list(kind):
+    at = data.offset * width
+    if pa.types.is_fixed_size_list(data.type):
         data = data.values
-        first = first * kind.list_size + data.offset
-        at = first * kind.value_type.byte_width
-    else:
-        at = first * width
-    item = np.dtype(f"u{width}") if width in (1, 2, 4, 8) else np.dtype(f"V{width}")
-    buffer = data.buffers()[1]
-    return np.frombuffer(buffer, item, len(chunk), at) if len(chunk) else np.empty(0, item)
+        if data.null_count:
+            return None
+        at += data.offset * data.type.byte_width
+    item = _item(width)
+    return np.frombuffer(data.buffers()[1], item, len(chunk), at) if len(chunk) else np.empty(0, item)
 
 
-def _storage(chunk: pa.Array) -> tuple[Any, pa.Array]:
-    """The plain array of a chunk and its type; (None, chunk) where rows are not plain spans of bytes."""
-    if isinstance(chunk, pa.ExtensionArray):
-        chunk = chunk.storage
-    kind = chunk.type
-    if chunk.null_count:
-        return None, chunk
+def _item(width: int) -> np.dtype[Any]:
+    return np.dtype(f"u{width}") if width in (1, 2, 4, 8) else np.dtype(f"V{width}")
+
+
+def _width(kind: pa.DataType) -> int | None:
+    """Bytes of a row; None where rows are not plain spans of bytes."""
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
     if pa.types.is_fixed_size_list(kind):
-        inner = chunk.values
-        simple = _is_plain(kind.value_type) and kind.list_size > 0 and inner.null_count == 0
-        return (kind, chunk) if simple else (None, chunk)
-    if _is_plain(kind) or (pa.types.is_fixed_size_binary(kind) and kind.byte_width > 0):
-        return kind, chunk
-    return None, chunk
+        width = kind.list_size * kind.value_type.byte_width if _is_plain(kind.value_type) else 0
+    else:
+        width = kind.byte_width if _is_plain(kind) or pa.types.is_fixed_size_binary(kind) else 0
+    return int(width) or None
 
 
 def _is_plain(kind: pa.DataType) -> bool:
@@ -157,9 +205,9 @@ def _form(kind: pa.DataType) -> tuple[Any, tuple[int, ...]] | None:
     return (kind.to_pandas_dtype(), ()) if _is_plain(kind) else None
 
 
-def _column(kind: pa.DataType, data: pa.Buffer, rows: int) -> pa.Array:
+def _array(kind: pa.DataType, data: pa.Buffer, rows: int) -> pa.Array:
     if isinstance(kind, pa.BaseExtensionType):
-        return pa.ExtensionArray.from_storage(kind, _column(kind.storage_type, data, rows))
+        return pa.ExtensionArray.from_storage(kind, _array(kind.storage_type, data, rows))
     if pa.types.is_fixed_size_list(kind):
         inner = pa.Array.from_buffers(kind.value_type, rows * kind.list_size, [None, data])
         return pa.FixedSizeListArray.from_arrays(inner, type=kind)

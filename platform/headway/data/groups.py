@@ -7,9 +7,9 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from xxhash import xxh3_128_hexdigest
 
 from headway.data.files import Files
+from headway.data.gather import Mask
 from headway.data.manifest import REMAKE, Shard, schema_of
 from headway.data.quarantine import Quarantine
 from headway.data.tensors import TensorType
@@ -26,9 +27,8 @@ from headway.errors import BadData
 PATIENCE_S = 30.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 FOOTERS = 64  # parsed footers kept: some 100 KB each
+OPENED = 8  # shards that a thread keeps opened for decoding
 LASTING = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR)
-
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class Groups:
         self._check, self._quarantine, self._patience_s = check_digests, quarantine, patience_s
         self._footers: OrderedDict[str, pq.FileMetaData] = OrderedDict()
         self._lock = threading.Lock()
+        self._own = _Own()
         self._closed = threading.Event()
 
     def load(self, group: int) -> Group:
@@ -128,13 +129,16 @@ class Groups:
         if self._check and xxh3_128_hexdigest(memoryview(data)) != place.xxh3:
             raise _bad(shard, index, "has been altered", "its bytes differ from the manifest's digest")
         wanted = None if self._columns is None else list(dict.fromkeys([*self._columns, *self._no_nulls]))
+        known = self._own.opened
+        source, parquet = known.pop(shard.path) if shard.path in known else _opened(footer, shard.bytes)
         try:
-            # Not buffered ahead: Arrow's own threads would read, and keep a process that ends meanwhile from ending.
-            source = _Bytes(data, place.offset, shard.bytes)
-            with pq.ParquetFile(source, metadata=footer, pre_buffer=False) as parquet:
+            with source.showing(data, place.offset):
                 table = parquet.read_row_group(index, columns=wanted, use_threads=False)
         except (OSError, pa.ArrowException, IndexError) as error:  # not the disk's: the bytes are in memory
             raise _bad(shard, index, "cannot be decoded", _said(error)) from error
+        known[shard.path] = source, parquet
+        if len(known) > OPENED:
+            known.popitem(last=False)
         if table.num_rows != place.rows:
             raise _bad(shard, index, f"has {table.num_rows} rows", f"its manifest says {place.rows}")
         return table
@@ -230,19 +234,39 @@ def _columns_that_differ(wanted: tuple[tuple[str, str], ...], found: tuple[tuple
     return f"column {', '.join(map(repr, odd))} is not as the manifest says" if odd else "another order of columns"
 
 
+class _Own(threading.local):
+    """What each thread keeps for itself: opened shards, for opening costs a tenth of decoding a row group."""
+
+    def __init__(self) -> None:
+        self.opened: OrderedDict[str, tuple[_Bytes, pq.ParquetFile]] = OrderedDict()
+
+
+def _opened(footer: pq.FileMetaData, size: int) -> tuple[_Bytes, pq.ParquetFile]:
+    source = _Bytes(size)
+    # Not buffered ahead: Arrow's own threads would read, and keep a process that ends meanwhile from ending.
+    return source, pq.ParquetFile(source, metadata=footer, pre_buffer=False)
+
+
 class _Bytes:
     """Part of a file, already read, as a file that pyarrow reads at the true places; without copies.
 
     Args:
-        data: the bytes.
-        offset: where they lie.
         size: of the whole file.
     """
 
     closed = False
 
-    def __init__(self, data: pa.Buffer, offset: int, size: int) -> None:
-        self._data, self._offset, self._size, self._at = data, offset, size, 0
+    def __init__(self, size: int) -> None:
+        self._size, self._at, self._data, self._offset = size, 0, pa.py_buffer(b""), 0
+
+    @contextmanager
+    def showing(self, data: pa.Buffer, offset: int) -> Iterator[None]:
+        """These bytes can be read, which lie there."""
+        self._data, self._offset = data, offset
+        try:
+            yield
+        finally:
+            self._data = pa.py_buffer(b"")
 
     def seek(self, to: int, whence: int = os.SEEK_SET) -> int:
         self._at = to + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]

@@ -20,7 +20,7 @@ from headway.core.mixture import Mixture, Walk
 from headway.core.order import Rows, Window
 from headway.data.ahead import Once, Threads
 from headway.data.arrays import Array
-from headway.data.gather import gathered_table, places
+from headway.data.gather import gathered_table
 from headway.data.groups import Groups
 from headway.data.reader import Batch, Transform, generator
 from headway.data.windows import Place, Reach, Slice, Windows
@@ -358,7 +358,7 @@ def _joined_arrays(slices: list[Slice], order: Rows | None) -> dict[str, Array]:
 def _joined_table(slices: list[Slice], order: Rows | None) -> pa.Table:
     tables = [piece.table() for piece in slices]
     if order is not None:
-        return gathered_table(tables, places([table.num_rows for table in tables], order))
+        return gathered_table(tables, order)
     return tables[0] if len(tables) == 1 else pa.concat_tables(tables)
 
 

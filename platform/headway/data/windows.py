@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +17,8 @@ import pyarrow as pa
 from headway.core.order import Order, Rows, Window
 from headway.data.ahead import Once
 from headway.data.arrays import Array
-from headway.data.gather import gathered_arrays, gathered_table, places
-from headway.data.groups import Group, Groups, Mask
+from headway.data.gather import Gathering, Mask, Memory
+from headway.data.groups import Group, Groups
 
 Place = tuple[int, int, int]
 """A window's lane, epoch and index."""
@@ -130,6 +132,8 @@ class Windows:
         self._from: dict[int, int] = {}
         self._lists: dict[tuple[int, int], tuple[Sequence[Window], list[int]]] = {}
         self._stored = self._decoded = 0.0
+        self._with_nulls: set[str] = set()
+        self._memory = Memory()
 
     def length(self, lane: int) -> int:
         """Rows of a lane's walk through an epoch."""
@@ -266,39 +270,32 @@ class Windows:
         order = self.order.window_order(epoch, lane, window)
         ids = self.order.ids(window)[order]
         uses = self._uses_of(epoch)
-        tables: list[pa.Table] = []
-        bad: list[Mask] = []
-        there: list[Mask] = []
-        coming = [self._shared.begin(epoch, piece.group, uses) for piece in window.pieces]
-        for once in reversed(coming[1:]):  # the last first, so that helpers meet this thread in the middle
-            self._help_with(once.help)
-        for piece, once in zip(window.pieces, coming, strict=True):
-            group, rows = once.get(), piece.stop - piece.start
-            if group.table is not None:
-                tables.append(group.table.slice(piece.start, rows))
-            there.append(np.full(rows, group.table is not None))
-            bad.append(np.zeros(rows, np.bool_) if group.bad is None else group.bad[piece.start : piece.stop])
-        self._shared.trim()
+        while True:
+            opening = Opening(window, order, self._memory, self._with_nulls)
+            pieces = [
+                Once(partial(opening.put, number, self._shared.begin(epoch, piece.group, uses)))
+                for number, piece in enumerate(window.pieces)
+            ]
+            for piece in reversed(pieces[1:]):  # the last first, so that helpers meet this thread in the middle
+                self._help_with(piece.help)
+            with_nulls = {name for piece in pieces if (name := piece.get()) is not None}
+            self._shared.trim()
+            if not with_nulls:
+                break
+            self._with_nulls |= with_nulls
         kept = before = None
-        if any(mark.any() for mark in bad):
-            kept = ~np.concatenate(bad)[order]
+        if opening.bad.any():
+            kept = ~opening.bad[order]
             before = np.concatenate([[0], np.cumsum(kept)])
-            among_those_there = np.cumsum(np.concatenate(there)) - 1
-            order, ids = among_those_there[order[kept]], ids[kept]
-        if not len(order):
+            ids = ids[kept]
+        gathering = opening.gathering
+        if gathering is None or not len(ids):
             return Opened(None, ids, kept, before, 0)
-        where = places([table.num_rows for table in tables], order)
-        content: pa.Table | dict[str, Array]
-        if self.as_arrays:
-            content = gathered_arrays(tables, where)
-            size = sum(array.nbytes for array in content.values())
-        else:
-            content = gathered_table(tables, where)
-            size = content.nbytes
+        content = gathering.arrays(kept) if self.as_arrays else gathering.table(kept)
         with self._lock:
-            self._decoded += size
+            self._decoded += gathering.bytes
             self._stored += self._bytes_stored(window)
-        return Opened(content, ids, kept, before, size)
+        return Opened(content, ids, kept, before, gathering.bytes)
 
     def _uses_of(self, epoch: int) -> Counter[int]:
         """How many windows of an epoch need a row group and are yet to be opened, for the lanes that are kept.
@@ -322,6 +319,39 @@ class Windows:
                 self._uses = {e: c for e, c in self._uses.items() if e == epoch - 1}
                 self._uses[epoch] = Counter({g: n for g, n in counts.items() if n > 1 or (epoch, g) in self._shared})
             return self._uses.get(epoch, Counter())
+
+
+class Opening:
+    """A window that is being opened: its pieces come in any order, from any threads.
+
+    Args:
+        window: of the order.
+        order: of its rows.
+        memory: for them.
+        with_nulls: columns that are known to have nulls.
+    """
+
+    def __init__(self, window: Window, order: Rows, memory: Memory, with_nulls: Container[str]) -> None:
+        self._window, self._order, self._memory, self._with_nulls = window, order, memory, with_nulls
+        self._sizes = [piece.stop - piece.start for piece in window.pieces]
+        self._begins = [0, *accumulate(self._sizes)]
+        self._lock = threading.Lock()
+        self.gathering: Gathering | None = None
+        """Of the rows that could be read; None as long as there are none."""
+        self.bad: Mask = np.zeros(sum(self._sizes), np.bool_)
+        """Which rows, as the pieces lie, are set aside."""
+
+    def put(self, number: int, once: Once[Group]) -> str | None:
+        """Take in a piece of its row group; returns the column that has nulls and was not known to."""
+        group, piece = once.get(), self._window.pieces[number]
+        if group.bad is not None:
+            self.bad[self._begins[number] : self._begins[number + 1]] = group.bad[piece.start : piece.stop]
+        if group.table is None:
+            return None
+        with self._lock:
+            if self.gathering is None:
+                self.gathering = Gathering(group.table.schema, self._sizes, self._order, self._memory, self._with_nulls)
+        return self.gathering.put(number, group.table.slice(piece.start, self._sizes[number]))
 
 
 class Shared:
