@@ -34,12 +34,12 @@ def epoch_boundary(folder: Path, repeats: int) -> dict[str, Any]:
 
 
 def memory(folder: Path, repeats: int) -> dict[str, Any]:
-    """Peak memory over an epoch of the dataset and of ten times as many rows."""
+    """Peak memory over ten epochs of the dataset, and over one of ten times as many rows."""
     once, large = _dataset(folder), _copies(folder)
     figures: dict[str, Any] = {}
     for repeat in range(repeats):
-        for name, place in (("1x", once), (f"{TIMES}x", large)):
-            figures.setdefault(name, []).append(_probe("memory", place))
+        for name, place, epochs in (("1x", once, TIMES), (f"{TIMES}x", large, 1)):
+            figures.setdefault(name, []).append(_probe("memory", place, str(epochs)))
             print(f"memory {repeat + 1}/{repeats} {name}: {figures[name][-1]}", flush=True)
     shutil.rmtree(large)
     found: dict[str, Any] = {"repeats": figures}

@@ -37,9 +37,9 @@ def array_of(name: str, column: pa.ChunkedArray) -> Array:
         if any(chunk.flatten().null_count for chunk in column.chunks):
             raise BadData(f"column {name!r} has nulls in its lists", "a tensor cannot hold them", REMEDY)
         shape = (kind.list_size,)
-        return _filled(column, kind.value_type.to_pandas_dtype(), shape, lambda chunk: _list_rows(chunk, shape))
+        return _filled(column, numpy_dtype(kind.value_type), shape, lambda chunk: _list_rows(chunk, shape))
     if _is_number(kind):
-        return _filled(column, kind.to_pandas_dtype(), (), lambda chunk: chunk.to_numpy(zero_copy_only=False))
+        return _filled(column, numpy_dtype(kind), (), lambda chunk: chunk.to_numpy(zero_copy_only=False))
     raise BadData(f"column {name!r} is {kind}", "only numbers, booleans and tensors of one shape become arrays", REMEDY)
 
 
@@ -54,7 +54,13 @@ def _filled(column: pa.ChunkedArray, dtype: Any, shape: tuple[int, ...], rows_of
 
 def tensor_dtype(kind: Any) -> Any:
     """NumPy's dtype of a tensor column's elements."""
-    return kind.dtype if isinstance(kind, TensorType) else kind.value_type.to_pandas_dtype()
+    return kind.dtype if isinstance(kind, TensorType) else numpy_dtype(kind.value_type)
+
+
+def numpy_dtype(kind: pa.DataType) -> np.dtype[Any]:
+    """NumPy's dtype of a type of numbers; Arrow's own way to it imports pandas, which takes a fifth of a second."""
+    floats = {"halffloat": "float16", "float": "float32", "double": "float64"}
+    return np.dtype(floats.get(str(kind), str(kind)))
 
 
 def _list_rows(chunk: pa.Array, shape: tuple[int, ...]) -> Array:

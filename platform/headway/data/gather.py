@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from headway.core.order import Rows
-from headway.data.arrays import Array, array_of, tensor_dtype
+from headway.data.arrays import Array, array_of, numpy_dtype, tensor_dtype
 from headway.data.tensors import TensorType
 
 LEAST_BYTES = 1 << 20  # smaller arrays are best left to malloc
@@ -201,8 +201,8 @@ def _form(kind: pa.DataType) -> tuple[Any, tuple[int, ...]] | None:
     if isinstance(kind, pa.FixedShapeTensorType | TensorType):
         return tensor_dtype(kind), tuple(kind.shape)
     if pa.types.is_fixed_size_list(kind) and _is_plain(kind.value_type):
-        return kind.value_type.to_pandas_dtype(), (kind.list_size,)
-    return (kind.to_pandas_dtype(), ()) if _is_plain(kind) else None
+        return numpy_dtype(kind.value_type), (kind.list_size,)
+    return (numpy_dtype(kind), ()) if _is_plain(kind) else None
 
 
 def _array(kind: pa.DataType, data: pa.Buffer, rows: int) -> pa.Array:
