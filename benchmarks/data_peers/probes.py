@@ -53,14 +53,17 @@ def memory(folder: Path, repeats: int) -> dict[str, Any]:
 def prepare(folder: Path, repeats: int) -> dict[str, Any]:
     """Parquet files made into a dataset, against pyarrow rewriting the same files; rows per second."""
     large = _copies(folder)
-    ours, theirs = [], []
+    figures: dict[str, list[float]] = {"warm": [], "cold": [], "pyarrow": []}
     for repeat in range(repeats):
-        ours.append(_probe("prepare", large))
-        theirs.append(_probe("rewrite", large))
-        print(f"prepare {repeat + 1}/{repeats}: {ours[-1]:,.0f} rows/s, pyarrow {theirs[-1]:,.0f}", flush=True)
+        found = {**_probe("prepare", large), "pyarrow": _probe("rewrite", large)}
+        for name, figure in found.items():
+            figures[name].append(figure)
+        print(f"prepare {repeat + 1}/{repeats}: {found}", flush=True)
     shutil.rmtree(large)
-    found = {"rows_per_s": summary(ours), "pyarrow_rows_per_s": summary(theirs)}
-    return {**found, "ratio": round(found["rows_per_s"]["median"] / found["pyarrow_rows_per_s"]["median"], 3)}
+    medians = {f"{name}_rows_per_s": summary(all_of) for name, all_of in figures.items()}
+    theirs = medians["pyarrow_rows_per_s"]["median"]
+    shares = {f"{name}_ratio": round(medians[f"{name}_rows_per_s"]["median"] / theirs, 3) for name in ("warm", "cold")}
+    return {**medians, **shares}
 
 
 def _dataset(folder: Path) -> Path:

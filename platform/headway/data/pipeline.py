@@ -25,7 +25,7 @@ from headway.data.sources import Piece, Plan
 from headway.errors import BadInput, HeadwayError, RunFailed
 
 OBJECT_STORE_BYTES = 384 << 20
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 24 << 20
 PIECE, PART = "headway.piece", "headway.part"
 Step = Callable[[int, Iterator[pa.Table], Flags | None], Iterator[pa.Table]]
 
