@@ -1,4 +1,7 @@
-"""All benchmarks, one after the other: `make bench`. Each can be run alone and says how in its first lines."""
+"""The shorter benchmarks, one after the other: `make bench`. Each can be run alone and says how in its first lines.
+
+elasticity.py takes an hour and a half, churn.py as long as it is told, and simulate.py asks for a trace.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("start_up", "checkpoint", "step_time")
+BENCHMARKS = ("start_up", "checkpoint", "step_time", "data", "imbalance", "shuffle_quality")
 
 
 def main() -> None:
