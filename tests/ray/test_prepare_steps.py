@@ -6,24 +6,28 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from headway.data import manifest as manifests
 from headway.data.arrays import arrays
 from headway.data.manifest import Manifest
 from headway.data.prepare import Progress, prepare
 from headway.data.tensors import column
+from headway.data.writer import write_dataset
 from headway.errors import BadData, BadInput
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("connected")]
@@ -178,6 +182,101 @@ def test_appending_what_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(BadData, match="no dataset at"):
         prepare(tmp_path / "src", tmp_path / "nowhere", append=True)
     assert manifests.load(tmp_path / "out").version == 1
+
+
+def test_what_is_appended_must_be_made_like_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SALT", "a secret of ours")
+    people(tmp_path / "src", 400, 1)
+    people(tmp_path / "more", 40, 1, first=400)
+    made = {"mask": ["mail=hash:SALT"], "split": "train=0.5,test=0.5", "seed": 3}
+    prepare(tmp_path / "src", tmp_path / "out", **made)
+    for option, other in (("mask", []), ("split", "train=0.9,test=0.1"), ("seed", 4)):
+        with pytest.raises(BadInput, match=f"--append with --{option}"):
+            prepare(tmp_path / "more", tmp_path / "out", append=True, **{**made, option: other})
+    prepare(tmp_path / "more", tmp_path / "out", append=True, **made)
+
+
+def test_codes_keep_their_names_when_appending(tmp_path: Path) -> None:
+    for name, kinds in (("one", "ab"), ("two", "bc")):
+        for kind in kinds:
+            folder = tmp_path / name / kind
+            folder.mkdir(parents=True)
+            Image.new("L", (4, 4)).save(folder / "x.png")
+        prepare(tmp_path / name, tmp_path / f"set-{name}")
+    with pytest.raises(BadInput, match="has other categories: a, b"):
+        prepare(tmp_path / "set-two", tmp_path / "set-one", append=True)
+
+
+def test_tensors_are_not_taken_for_others_when_appending(tmp_path: Path) -> None:
+    for name, shape in (("tall", (6, 4)), ("wide", (4, 6))):
+        write_dataset(
+            tmp_path / name, [pa.table({"x": column(np.zeros((9, *shape), np.uint8))})], name=name, source="t"
+        )
+    prepare(tmp_path / "tall", tmp_path / "out")
+    with pytest.raises(BadInput, match="does not fit"):
+        prepare(tmp_path / "wide", tmp_path / "out", append=True)
+
+
+def test_times_keep_their_part_when_appending(tmp_path: Path) -> None:
+    folder = tmp_path / "src"
+    folder.mkdir()
+    times = [f"2026-01-01 {i // 60:02d}:{i % 60:02d}:00" for i in range(600)]
+    csv.write_csv(pa.table({"when": times}), folder / "a.csv")
+    made = prepare(folder, tmp_path / "out", split="train=0.5,test=0.5")
+    again = prepare(folder, tmp_path / "out", split="train=0.5,test=0.5", append=True)
+    assert {name: manifest.rows for name, manifest in again.items()} == {n: 2 * m.rows for n, m in made.items()}
+
+
+def test_a_crash_behind_publishing_harms_no_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    people(tmp_path / "src", 400, 1)
+    remove = shutil.rmtree
+
+    def killed(path: Any, **options: Any) -> None:
+        if str(path).endswith(".partial"):
+            raise KeyboardInterrupt
+        remove(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(tmp_path / "src", tmp_path / "out", force=True)
+    monkeypatch.undo()
+    prepare(tmp_path / "src", tmp_path / "out", force=True)
+    assert rows_in(tmp_path / "out").num_rows == 400
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_linked_folder_is_part_of_the_source(tmp_path: Path) -> None:
+    people(tmp_path / "real", 40, 1)
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "linked").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "round").symlink_to(tmp_path / "src")
+    assert prepare(tmp_path / "src", tmp_path / "out").rows == 40
+
+
+@pytest.mark.parametrize("dst", ["s3://bucket/x", "s3:/bucket/x"])
+def test_datasets_are_made_in_folders(tmp_path: Path, dst: str) -> None:
+    people(tmp_path / "src", 40, 1)
+    with pytest.raises(BadInput, match="is an address"):
+        prepare(tmp_path / "src", dst)
+
+
+def test_a_part_without_its_manifest_is_not_passed_over(tmp_path: Path, headway: Callable) -> None:
+    people(tmp_path / "src", 400, 1)
+    prepare(tmp_path / "src", tmp_path / "out", split="train=0.5,test=0.5")
+    (tmp_path / "out" / "train" / "manifest.json").unlink()
+    code, _, said = headway("data", "check", f"{tmp_path / 'out'}/").end()
+    assert code == 2
+    assert "train is not a dataset" in said
+
+
+def test_odd_values_are_shown(tmp_path: Path, headway: Callable) -> None:
+    pairs = pa.array([[("k", 1)], []], pa.map_(pa.string(), pa.int64()))
+    table = pa.table({"t": ["[/INST] [redacted]", ":100:"], "n": [2**60, 1], "m": pairs})
+    write_dataset(tmp_path / "odd", [table], name="odd", source="t")
+    for command in ("head", "stats"):
+        code, out, err = headway("data", command, tmp_path / "odd").end()
+        assert code == 0, err
+        assert "[redacted]" in out or command == "stats"
 
 
 def test_types_of_the_dataset_hold_when_appending(tmp_path: Path) -> None:

@@ -428,3 +428,33 @@ def test_data_check_takes_urls(url: str, s3: S3, dataset: Path) -> None:
     both = s3.put("bucket", "both/train", dataset).removesuffix("/train")
     checked = CliRunner().invoke(app, ["check", both, "--endpoint", s3.endpoint])
     assert "s3://bucket/both/train: good." in checked.stdout
+
+
+def test_a_cache_that_somebody_empties_harms_no_run(cached: Open, dataset: Path, tmp_path: Path) -> None:
+    files = cached()
+    files.expect(range(GROUPS))
+    paths = {group: files.path(group) for group in range(GROUPS)}
+    for kept in (tmp_path / "cache").glob("*/*"):
+        if kept.is_file():
+            kept.unlink()
+    for group, path in paths.items():
+        shard, index = files.manifest.locate(group)
+        place = shard.row_groups[index]
+        there = (dataset / shard.path).read_bytes()[place.offset : place.offset + place.bytes]
+        with path.open("rb") as file:
+            file.seek(place.offset)
+            assert file.read(place.bytes) == there
+        files.release(group)
+
+
+def test_only_the_file_that_was_damaged_is_given_back(cached: Open) -> None:
+    files = cached()
+    files.path(0)
+    shelf = files._shelf
+    kept = shelf.kept(0, files._sizes[0])
+    with kept.open("rb") as old:
+        kept.unlink()
+        kept.write_bytes(b"a new one")
+        shelf.give_back(kept, files._sizes[0], old.fileno())
+    assert kept.read_bytes() == b"a new one"
+    files.release(0)

@@ -75,3 +75,18 @@ def test_other_work_on_the_same_destination(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     with workplace(target, "b" * 64):  # nobody is at it any more, and this is another command
         assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_work_for_another_name_is_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), workplace(tmp_path / "visits.may", "a" * 64):
+        raise KeyboardInterrupt
+    with workplace(tmp_path / "visits", "b" * 64):
+        assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_is_complete_stays_though_publishing_fails(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="full"), workplace(tmp_path / "set", "a" * 64) as place:  # noqa: PT012
+        place.finish()
+        raise OSError("full")
+    with workplace(tmp_path / "set", "a" * 64) as place:
+        assert place.complete

@@ -143,3 +143,10 @@ def test_seeking_far_into_a_run_costs_no_more_than_the_beginning() -> None:
     for lane in range(8):
         mixture.spans(1_000_000, lane, 777, 809)
     assert time.process_time() - begun < 0.1
+
+
+@pytest.mark.parametrize("tiny", [60, 300, 2000])
+def test_many_tiny_weights_leave_a_block_as_large_as_any(tiny: int) -> None:
+    found = shares((1.0, *[1e-6] * tiny))
+    assert sum(found) == LARGEST_BLOCK
+    assert set(found[1:]) == {1}

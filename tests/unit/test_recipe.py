@@ -330,3 +330,32 @@ def test_unknown_columns_are_refused_at_the_door() -> None:
     for recipe in (Recipe(dedup=("z",)), Recipe(split_by=("z",)), Recipe(filter=Filter("z > 1"))):
         with pytest.raises(BadInput, match="Columns: id"):
             recipe.schema(numbered(0))
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("a + a > 250", [2]),
+        ("a - 150 < 0", [0, 1]),
+        ("-a < -100", [2]),
+        ("not a in [5]", [1, 2]),
+        ("not (a in [5])", [1, 2]),
+        ("a not in [5]", [1, 2]),
+    ],
+)
+def test_filters_neither_wrap_around_nor_keep_nulls(text: str, kept: list[int]) -> None:
+    table = pa.table({"a": pa.array([5, 100, 200, None], pa.uint8()), "n": [0, 1, 2, 3]})
+    assert Filter(text).kept(table)["n"].to_pylist() == kept
+
+
+@pytest.mark.parametrize("text", ["n < 100000000000000000000", "not " * 5000 + "n == 1", "n == '\ud800'"])
+def test_odd_filters_are_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="--filter"):
+        Filter(text).mask(pa.table({"n": [1]}))
+
+
+def test_coarse_numbers_do_not_wrap_around() -> None:
+    table = pa.table({"n": pa.array([-128, 127], pa.int8())})
+    assert masks.parse("n=generalise:64").applied(table)["n"].to_pylist() == [-128, 64]
+    with pytest.raises(BadInput, match="--mask n=generalise:5"):
+        masks.parse("n=generalise:5").applied(table)

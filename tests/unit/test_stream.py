@@ -18,6 +18,7 @@ from headway.core.order import Order
 from headway.data import groups as groups_module
 from headway.data import manifest as manifests
 from headway.data.files import LocalFiles
+from headway.data.gather import LEAST_BYTES, Memory
 from headway.data.groups import Groups, empty_rows
 from headway.data.quarantine import Quarantine
 from headway.data.stream import DirectReader
@@ -328,3 +329,70 @@ def test_only_the_callers_thread_reads(dataset: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(groups_module._Bytes, "read", noted)
     groups(dataset).load(4)
     assert readers == {threading.current_thread()}
+
+
+def test_a_transform_cannot_change_the_rows_of_a_step_done_again(dataset: Path) -> None:
+    def spoiled(table: pa.Table, random: np.random.Generator, training: bool) -> dict[str, Any]:
+        rows = np.frombuffer(table["id"].chunk(0).buffers()[1], np.int64)
+        with pytest.raises(ValueError, match="read-only"):
+            rows[:] = 0
+        return {"id": table["id"].to_numpy()}
+
+    with closing(reader(groups(dataset))) as found:
+        found.use(spoiled)
+        found.carry(range(3), 0)
+        for _ in range(2):
+            batch = found.batch(0, 1, 0)
+            assert batch.arrays["id"].tolist() == batch.ids.tolist()
+
+
+@pytest.mark.parametrize("quarantined", [False, True])
+def test_an_outage_while_reading_ahead_is_over_when_the_rows_are_needed(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch, quarantined: bool
+) -> None:
+    away, tried = threading.Event(), threading.Event()
+    away.set()
+    read = os.preadv
+
+    def preadv(*arguments: Any) -> int:
+        if away.is_set() and threading.current_thread() is not threading.main_thread():
+            tried.set()
+            raise OSError(errno.EIO, "away")
+        return read(*arguments)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    aside = Aside()
+    source = groups(dataset, aside.quarantine if quarantined else None, patience_s=0.0)
+    with closing(reader(source)) as found:
+        found.carry(range(3), 0)
+        assert tried.wait(30)
+        away.clear()
+        assert sorted(epoch(found)) == list(range(200))
+    assert not aside.told
+
+
+def test_what_is_had_from_elsewhere_moves_what_is_read_ahead(dataset: Path) -> None:
+    with closing(reader(groups(dataset), prefetch=1)) as found:
+        found.carry(range(3), 0)
+        steps = found.order.steps_per_epoch
+        for number in range(20 * steps):
+            for lane in range(3):
+                if found.order.sizes(number % steps)[lane]:
+                    found.skip(*divmod(number, steps), lane)
+        assert found.batch(20, 0, 2).ids.tolist() == found.order.lane_ids(20, 2)[:9].tolist()
+        assert sum(len(windows._held) for windows in found._sources) <= 6
+
+
+def test_memory_is_used_again_only_when_nobody_looks_at_it() -> None:
+    memory = Memory()
+    first = memory.take(LEAST_BYTES)
+    first[:] = 7
+    seen = first[10:20].view(np.uint16)
+    place = first.ctypes.data
+    del first
+    second = memory.take(LEAST_BYTES)
+    assert second.ctypes.data != place
+    second[:] = 1
+    assert (seen == 0x0707).all()
+    del seen
+    assert memory.take(LEAST_BYTES).ctypes.data == place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ import typer
 
 app = typer.Typer(help="Bring, prepare, check and look into datasets.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; everything else goes to standard error.")]
+OURS = re.compile(r"[^/._][^/]*/(manifest(-\d+)?\.json|shard-\d+\.parquet)")
 Endpoint = Annotated[str | None, typer.Option(help="URL of an S3 service that is not Amazon's.")]
 STEPS, LAYOUT = "What is done to rows, in this order", "Layout"
 
@@ -72,7 +74,9 @@ def prepare(
         str | None, _step("Documents end to end in blocks of tokens.", "--pack", metavar="LENGTH[:COLUMN]")
     ] = None,
     shuffle: Annotated[bool, _step("Write all rows in a random order.", "--shuffle")] = False,
-    seed: Annotated[int, _step("Of --split and --shuffle.", "--seed")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Of --split and --shuffle.", rich_help_panel=STEPS)
+    ] = 0,
     image_size: Annotated[str | None, typer.Option(metavar="HxW", help="Resize all images to this.")] = None,
     row_group_rows: Annotated[
         int | None, typer.Option(min=1, help="Rows per row group; by width if not given.", rich_help_panel=LAYOUT)
@@ -205,11 +209,12 @@ def _datasets(folder: str, options: Any) -> list[str]:
     from headway.data.manifest import FILE
     from headway.data.store import open_store
 
+    folder = folder.rstrip("/") or "/"
     with closing(open_store(folder, options)) as store:
         if store.exists(FILE):
             return [folder]
-        tops = [name.removesuffix(f"/{FILE}") for name in store.list() if name.endswith(f"/{FILE}")]
-    return [f"{folder}/{part}" for part in tops if "/" not in part and part[0] not in "._"] or [folder]
+        tops = {name.partition("/")[0] for name in store.list() if OURS.fullmatch(name)}  # one may lack its manifest
+    return [f"{folder}/{part}" for part in sorted(tops)] or [folder]
 
 
 def _report(folder: str | Path, manifest: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 
 def columns_table(found: dict[str, Any]) -> Table:
@@ -12,7 +13,7 @@ def columns_table(found: dict[str, Any]) -> Table:
     table = _table("column", "type", "nulls", "min", "max", "mean", "distinct")
     for name, column in found["columns"].items():
         values = (column["nulls"], column["min"], column["max"], column["mean"], column["distinct"])
-        table.add_row(name, column["type"], *map(_cell, values))
+        table.add_row(Text(name), Text(column["type"]), *map(_cell, values))
     return table
 
 
@@ -34,7 +35,9 @@ def versions_table(found: dict[str, Any]) -> Table:
     table = _table("version", "created", "rows", "shards", "source", "options")
     for version, made in found["versions"].items():
         options = " ".join(f"{name}={value}" for name, value in made["options"].items())
-        table.add_row(version, made["created"], f"{made['rows']:,}", str(made["shards"]), made["source"], options)
+        table.add_row(
+            version, made["created"], f"{made['rows']:,}", str(made["shards"]), Text(made["source"]), Text(options)
+        )
     return table
 
 
@@ -49,11 +52,16 @@ def rows_table(rows: list[dict[str, Any]]) -> Table:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="ellipsis", no_wrap=True)
+        table.add_column(Text(column), overflow="ellipsis", no_wrap=True)
     return table
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any) -> Text:
+    """As plain text: what data holds is no markup."""
+    return Text(_said(value))
+
+
+def _said(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):

@@ -51,6 +51,8 @@ def shares(weights: tuple[float, ...]) -> tuple[int, ...]:
     exact = np.maximum(parts * LARGEST_BLOCK, 1.0)
     exact *= LARGEST_BLOCK / exact.sum()
     places = np.maximum(np.floor(exact), 1.0)
+    while places.sum() > LARGEST_BLOCK:  # many got more than their due
+        places[np.argmax(places)] -= min(places.sum() - LARGEST_BLOCK, places.max() - 1)
     over = np.argsort(places - exact, kind="stable")[: int(LARGEST_BLOCK - places.sum())]
     places[over] += 1
     return tuple(int(n) for n in places)

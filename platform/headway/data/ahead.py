@@ -12,8 +12,19 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
+_thread = threading.local()
+
+
+def reading_ahead() -> bool:
+    """Whether this is a thread of `Threads`, so that what fails here may yet go well when it is needed."""
+    return getattr(_thread, "ahead", False)
+
+
 class Once(Generic[T]):
     """A value that is worked out once, by whichever thread needs it first; others who need it meanwhile wait.
+
+    An error is final for the thread that met it. Another that asks tries itself: what failed ahead of time, while the
+    disk or the store was away, need not fail when it is needed.
 
     Args:
         make: works it out.
@@ -23,6 +34,7 @@ class Once(Generic[T]):
         self._make: Callable[[], T] | None = make
         self._value: T | None = None
         self._error: BaseException | None = None
+        self._by = 0
         self._lock = threading.Lock()
 
     @property
@@ -31,12 +43,14 @@ class Once(Generic[T]):
         return self._value
 
     def get(self) -> T:
-        """The value. An exception is raised again for everybody who asks."""
+        """The value, or the exception that was met."""
         with self._lock:
+            if self._by != threading.get_ident():
+                self._error = None
             self._work()
-        if self._error is not None:
-            raise self._error
-        return self._value  # type: ignore[return-value]
+            if self._error is not None:
+                raise self._error
+            return self._value  # type: ignore[return-value]
 
     def help(self) -> None:
         """Work it out, if nobody else has or is about to."""
@@ -47,12 +61,12 @@ class Once(Generic[T]):
                 self._lock.release()
 
     def _work(self) -> None:
-        if self._make is not None:
+        if self._make is not None and self._error is None:
             try:
                 self._value = self._make()
+                self._make = None
             except BaseException as error:  # whoever waits for it must hear of it
-                self._error = error
-            self._make = None
+                self._error, self._by = error, threading.get_ident()
 
 
 class Threads:
@@ -92,6 +106,7 @@ class Threads:
             thread.join()
 
     def _run(self) -> None:
+        _thread.ahead = True
         while True:
             with self._change:
                 while not self._tasks and not self._closed:

@@ -98,6 +98,8 @@ class PartWriter:
             journal.drop(lambda record: record in lost)
         for group in groups[:kept]:
             self.labels.add(group["labels"])
+        if sum(item.group.rows for item in placed[: kept - closed]) >= self._cutter.shard_rows:
+            self._close()  # it was full when the process ended
         if kept:
             self.upto = (groups[kept - 1]["upto"][0], groups[kept - 1]["upto"][1])
 
@@ -153,6 +155,11 @@ class PartWriter:
             )
             if shard is not None:
                 self._journal.note("shard", part=self._part, shard=asdict(shard))
+
+    def _close(self) -> None:
+        shard = self.shards.close()
+        if shard is not None:
+            self._journal.note("shard", part=self._part, shard=asdict(shard))
 
     def _stream(self, groups: int) -> None:
         if groups and not self._streams:

@@ -7,7 +7,6 @@ them, so that it is read like the shard itself, by memory map.
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import threading
 from collections import Counter, OrderedDict
@@ -116,7 +115,7 @@ class CachedFiles:
         self._taken = 0
         self._footers: OrderedDict[str, bytes] = OrderedDict()
         self._threads: list[threading.Thread] = []
-        self._full = self._closed = False
+        self._full = self._closed = self._left = False
 
     def start(self) -> None:
         """Take part in the shared folder.
@@ -137,7 +136,7 @@ class CachedFiles:
                     held = self._held.get(group)
                     if held is not None:
                         held.uses += 1
-                        return held.path
+                        return Path(f"/proc/self/fd/{held.descriptor}")  # there even if its name is removed meanwhile
                 self._bring(group, wanted=True)
         finally:
             with self._change:
@@ -164,13 +163,17 @@ class CachedFiles:
                 self._threads[-1].start()
             self._change.notify_all()  # also for what was tried in vain
 
-    def close(self) -> None:
+    def give_up(self) -> None:
         with self._change:
-            if self._closed:
-                return
             self._closed = True
             self._change.notify_all()
-        self.store.close()
+        self.store.close()  # who waits for an answer is told so
+
+    def close(self) -> None:
+        if self._left:
+            return
+        self._left = True
+        self.give_up()
         for thread in self._threads:
             thread.join()
         for held in self._held.values():
@@ -219,7 +222,7 @@ class CachedFiles:
                 if self._closed or group is None:
                     return
                 self._tried.add(group)
-            with suppress(HeadwayError):  # whoever asks for it will be told
+            with suppress(Exception):  # whoever asks for it will be told
                 self._bring(group, wanted=False)
 
     def _missing(self) -> int | None:
@@ -279,8 +282,8 @@ class CachedFiles:
             return None
         shard, index = self.manifest.locate(group)
         if not _whole(descriptor, shard, shard.row_groups[index]):
+            self._shelf.give_back(path, self._sizes[group], descriptor)
             os.close(descriptor)
-            self._shelf.give_back(path, self._sizes[group])
             self._add(damaged=1)
             return None
         os.utime(descriptor)
@@ -394,10 +397,9 @@ def _whole(descriptor: int, shard: Shard, group: RowGroup) -> bool:
     """Whether a file has the shard's size, and the row group's and the footer's bytes."""
     if os.fstat(descriptor).st_size != shard.bytes:
         return False
-    with (
-        mmap.mmap(descriptor, shard.bytes, access=mmap.ACCESS_READ) as mapped,
-        memoryview(mapped) as view,
-        view[group.offset : group.offset + group.bytes] as span,
-        view[shard.footer_offset :] as footer,
-    ):
-        return xxh3_128_hexdigest(span) == group.xxh3 and xxh3_128_hexdigest(footer) == shard.footer
+    footer = shard.bytes - shard.footer_offset
+    spans = ((group.offset, group.bytes, group.xxh3), (shard.footer_offset, footer, shard.footer))
+    try:  # read, not mapped: an error of the disk under a mapping kills the process
+        return all(xxh3_128_hexdigest(os.pread(descriptor, size, offset)) == xxh3 for offset, size, xxh3 in spans)
+    except OSError:
+        return False

@@ -33,8 +33,11 @@ class Files(Protocol):
     def expect(self, groups: Sequence[int]) -> None:
         """These row groups will be asked for, the soonest first. Takes the place of what was said before."""
 
+    def give_up(self) -> None:
+        """Nothing more will be waited for: `path` fails where it cannot answer at once. From any thread."""
+
     def close(self) -> None:
-        """Nothing more will be asked for."""
+        """Nothing more will be asked for, and no file that `path` gave is read any more."""
 
 
 class LocalFiles:
@@ -55,6 +58,9 @@ class LocalFiles:
         return
 
     def expect(self, groups: Sequence[int]) -> None:
+        return
+
+    def give_up(self) -> None:
         return
 
     def close(self) -> None:

@@ -28,12 +28,19 @@ COMPARED: dict[type, Callable[[Value, Value], Value]] = {
     ast.GtE: pc.greater_equal,
 }
 COMPUTED: dict[type, Callable[[Value, Value], Value]] = {
-    ast.Add: pc.add,
-    ast.Sub: pc.subtract,
-    ast.Mult: pc.multiply,
+    ast.Add: lambda a, b: pc.add_checked(_wide(a), _wide(b)),
+    ast.Sub: lambda a, b: pc.subtract_checked(_wide(a), _wide(b)),
+    ast.Mult: lambda a, b: pc.multiply_checked(_wide(a), _wide(b)),
     ast.Div: lambda a, b: pc.divide(pc.cast(a, pa.float64()), b),
     ast.Mod: lambda a, b: pc.subtract(a, pc.multiply(pc.floor(pc.divide(pc.cast(a, pa.float64()), b)), b)),
 }
+
+
+def _wide(value: Value) -> Value:
+    """Whole numbers with room for what is computed: sums of small ones must not wrap around."""
+    return value.cast(pa.int64()) if pa.types.is_integer(value.type) else value
+
+
 REMEDY = 'Write it like --filter "label != 3 and age > 20".'
 
 
@@ -51,7 +58,7 @@ class Filter:
     def _tree(self) -> ast.expr:
         try:
             return ast.parse(self.text.strip(), mode="eval").body
-        except (SyntaxError, ValueError) as error:
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             reason = getattr(error, "msg", None) or str(error)
             raise BadInput(f"--filter {self.text!r} cannot be read", reason, REMEDY) from None
 
@@ -65,7 +72,7 @@ class Filter:
             found = self._value(self._tree, table)
             if found.type != pa.bool_():
                 raise self._refused(self._tree, f"it gives {found.type}, not true or false")
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OverflowError, UnicodeError, RecursionError) as error:
             reason = str(error).splitlines()[0].rstrip(".")
             raise BadInput(f"--filter {self.text!r} does not fit the columns", reason, REMEDY) from None
         if isinstance(found, pa.Scalar):
@@ -96,7 +103,7 @@ class Filter:
             case ast.UnaryOp(op=ast.Not(), operand=of):
                 return pc.invert(self._value(of, table))
             case ast.UnaryOp(op=ast.USub(), operand=of):
-                return pc.negate(self._value(of, table))
+                return pc.negate_checked(_wide(self._value(of, table)))
             case ast.BinOp(left=left, op=op, right=right) if type(op) in COMPUTED:
                 return COMPUTED[type(op)](self._value(left, table), self._value(right, table))
             case ast.Compare(left=left, ops=ops, comparators=comparators):
@@ -121,7 +128,8 @@ class Filter:
                 if not all(isinstance(item, pa.Scalar) for item in scalars):
                     raise self._refused(right, "a list holds plain values")
                 among = pc.is_in(value, value_set=pa.array([item.as_py() for item in scalars]).cast(value.type))
-                return among if isinstance(op, ast.In) else pc.and_(pc.invert(among), pc.is_valid(value))
+                among = pc.if_else(pc.is_valid(value), among, pa.scalar(None, pa.bool_()))
+                return among if isinstance(op, ast.In) else pc.invert(among)
         if type(op) not in COMPARED:
             raise self._refused(right, "that comparison is not known")
         return COMPARED[type(op)](value, self._value(right, table))

@@ -48,6 +48,11 @@ class Memory:
             self._arrays = [array for at, array in enumerate(self._arrays) if at not in dropped] + [taken]
             return taken[:size]
 
+    def clear(self) -> None:
+        """Keep nothing that is not in use."""
+        with self._lock:
+            self._arrays = []
+
 
 def _holders(arrays: list[Array]) -> list[int]:
     return [getrefcount(array) for array in arrays]
@@ -128,7 +133,9 @@ class Gathering:
     def _column(self, at: int) -> pa.Array:
         kind = self.schema.field(at).type
         if at in self._plain:
-            return _array(kind, pa.py_buffer(self._plain[at]), self._rows)
+            rows = self._plain[at].view()
+            rows.flags.writeable = False  # what the user's transform gets is nobody's to change
+            return _array(kind, pa.py_buffer(rows), self._rows)
         pairs = zip(self._chunks[at], self._sizes, strict=True)
         chunks = [pa.nulls(size, kind) if chunk is None else chunk for chunk, size in pairs]
         return _one(pa.chunked_array(chunks, kind).unify_dictionaries().take(pa.array(self._order)))

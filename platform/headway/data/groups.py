@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from xxhash import xxh3_128_hexdigest
 
+from headway.data.ahead import reading_ahead
 from headway.data.files import Files
 from headway.data.gather import Mask
 from headway.data.manifest import REMAKE, Shard, schema_of
@@ -86,8 +87,8 @@ class Groups:
         try:
             table = self._patiently(group, shard, index)
         except BadData as error:
-            if self._quarantine is None:
-                raise
+            if self._quarantine is None or (isinstance(error.__cause__, OSError) and reading_ahead()):
+                raise  # ahead of its time: whoever needs it tries again
             self._quarantine.add(shard.path, index, rows, str(error))
             return Group(rows, None, np.ones(rows, np.bool_))
         bad = self._forbidden(table, shard, index)
@@ -134,6 +135,8 @@ class Groups:
         try:
             with source.showing(data, place.offset):
                 table = parquet.read_row_group(index, columns=wanted, use_threads=False)
+        except MemoryError:
+            raise  # says nothing of the data
         except (OSError, pa.ArrowException, IndexError) as error:  # not the disk's: the bytes are in memory
             raise _bad(shard, index, "cannot be decoded", _said(error)) from error
         known[shard.path] = source, parquet

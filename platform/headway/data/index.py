@@ -1,6 +1,7 @@
 """One column of a whole dataset in memory: what weighted sampling, stratified lanes and length buckets ask for.
 
-A few bytes a row, read once per process: no other column is decoded.
+A few bytes a row, read once per process: no other column is decoded, though whole row groups are read and compared with
+their digests.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from headway.data.files import Files
+from headway.data.groups import Groups
 from headway.errors import BadData, BadInput
 
 MAX_CLASSES = 65_536
@@ -94,16 +95,13 @@ def _each(files: Files, column: str, values: Callable[[str, pa.Array], T]) -> It
     """What `values` makes of the column's array, row group by row group."""
     manifest = files.manifest
     require(column, [name for name, _ in manifest.schema])
+    files.expect(range(len(manifest.groups)))
+    groups = Groups(files, [column])  # whose digests it compares: all workers must find the same
     for group in range(len(manifest.groups)):
         shard, number = manifest.locate(group)
-        try:
-            with pq.ParquetFile(files.path(group), memory_map=True) as file:
-                found = file.read_row_group(number, columns=[column], use_threads=False)[column].combine_chunks()
-        except (OSError, pa.ArrowException) as error:
-            fact = f"column {column!r} of row group {number} of {shard.path} cannot be read"
-            raise BadData(fact, str(error).splitlines()[0], "Run `headway data check` on it.") from error
-        finally:
-            files.release(group)
+        table = groups.load(group).table
+        assert table is not None, "without a quarantine what is bad is an error"
+        found = table[column].combine_chunks()
         if found.null_count:
             row = int(np.flatnonzero(found.is_null())[0])
             fact = f"column {column!r} has {found.null_count} nulls in row group {number} of {shard.path}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -154,6 +155,13 @@ class Workplace:
         for made in (self.data, self.work):
             made.mkdir(exist_ok=True)
         self.journal = Journal(self.work / "journal.jsonl")
+        self.complete = bool(self.journal.of("complete"))
+        """Whether all is written, and only to be published."""
+
+    def finish(self) -> None:
+        """All is written."""
+        self.journal.note("complete")
+        self.complete = True
 
 
 @contextmanager
@@ -170,16 +178,19 @@ def workplace(destination: Path, identity: str) -> Iterator[Workplace]:
     folder = destination.parent / f".{destination.name}.{identity[:16]}.partial"
     with writing(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
-        for other in destination.parent.glob(f".{destination.name}.*.partial"):
+        theirs = re.compile(rf"\.{re.escape(destination.name)}\.[0-9a-f]{{16}}\.partial")
+        for other in [path for path in destination.parent.iterdir() if theirs.fullmatch(path.name)]:
             if other != folder and (other / LOCK).exists():
                 with _locked(other, destination):
                     shutil.rmtree(other, ignore_errors=True)
         folder.mkdir(exist_ok=True)
         with _locked(folder, destination):
+            place = Workplace(folder)
             try:
-                yield Workplace(folder)
+                yield place
             except Exception as error:
-                if isinstance(error, BadInput | OSError):
+                # What is complete may be half published, and the same command must find it.
+                if isinstance(error, BadInput | OSError) and not place.complete:
                     shutil.rmtree(folder, ignore_errors=True)
                 raise
             shutil.rmtree(folder, ignore_errors=True)

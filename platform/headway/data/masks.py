@@ -51,7 +51,7 @@ class Mask:
         at, column = table.column_names.index(self.column), table[self.column]
         try:
             masked = {"hash": self._hashed, "redact": self._redacted, "generalise": self._coarse}[self.way](column)
-        except (pa.ArrowException, ValueError) as error:
+        except (pa.ArrowException, ValueError, OverflowError) as error:
             reason = f"column {self.column!r} is {column.type}: {str(error).splitlines()[0].rstrip('.')}"
             raise BadInput(f"--mask {self.text}", reason, "Choose another way.") from None
         return table.set_column(at, self.column, masked)
@@ -85,7 +85,7 @@ class Mask:
         if pa.types.is_integer(kind):
             if step != int(step):
                 raise ValueError("the step is not a whole number")
-            values = pc.fill_null(column, 0).to_numpy()
+            values = pc.fill_null(column, 0).cast(pa.int64()).to_numpy()
             return pa.array(values // int(step) * int(step), kind, mask=column.is_null().to_numpy())
         if pa.types.is_floating(kind):
             return pc.multiply(pc.floor(pc.divide(column, step)), step).cast(kind)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ from headway.data.masks import parse as parse_mask
 from headway.data.recipe import Recipe
 from headway.data.sizing import Sizes
 from headway.data.sources import Plan, chosen, listed
+from headway.data.tensors import TensorType
 from headway.data.transform import load as load_transform
 from headway.data.writer import described, empty, publish, refuse_taken, writing
 from headway.durable import sync_folder
@@ -59,6 +61,7 @@ class Progress:
 
 
 Say = Callable[[Progress], None]
+SAME_IN_ALL_VERSIONS = ("mask", "split", "split_by", "pack", "seed")  # the seed where there is a split
 
 
 def prepare(
@@ -141,7 +144,7 @@ def prepare(
         "shard_rows": shard_rows,
         "image_size": image_size,
     }
-    _check_places(source, target)
+    _check_places(source, dst, target)
     for name, value in (("row_group_rows", row_group_rows), ("shard_rows", shard_rows)):
         if value is not None and value < 1:
             raise BadInput(f"{name}={value}", "must be at least 1", "")
@@ -157,6 +160,7 @@ def prepare(
         shuffle=shuffle,
     )
     before = _appended_to(target, recipe) if append else {}
+    _check_options(target, before, options)
     odd = next((m.label for m in before.values() if label is not None and m.label != label), None)
     if odd is not None:
         raise BadInput(f"--append --label {label}", f"the label of {target} is {odd!r}", "Leave it out.")
@@ -197,7 +201,7 @@ class _Job:
             columns = ", ".join(schema.names)
             raise BadInput(f"--label {label}", f"{self.source} has no such column", f"Columns: {columns}.")
         with workplace(self.target, self._identity(schema)) as place, writing(self.target):
-            if not place.journal.of("complete"):
+            if not place.complete:
                 self._begin(place)
                 self._write(place, schema, label, cpus)
             return self._published(place)
@@ -249,7 +253,7 @@ class _Job:
             assembly.drop()
         for writer, name in zip(writers, self.names, strict=True):
             self._describe(place, writer, name, label)
-        place.journal.note("complete")
+        place.finish()
 
     def _runs(
         self, place: Workplace, schema: pa.Schema, writers: list[PartWriter], dropped: Any, ahead: int
@@ -362,9 +366,10 @@ class _Job:
         made = described(
             shards, name=full.name, source=str(self.source), label=label, labels=writer.labels, folder=folder
         )
-        made = replace(
-            made, categories=self.plan.categories if not self.recipe.pack else {}, made={"1": self._made(made)}
-        )
+        masked = {mask.column for mask in self.recipe.masks}
+        known = {} if self.recipe.pack else self.plan.categories
+        categories = {column: names for column, names in known.items() if column not in masked}
+        made = replace(made, categories=categories, made={"1": self._made(made)})
         write(folder, made if before is None else _added(before, made, self._made(made)))
 
     def _made(self, manifest: Manifest) -> dict[str, Any]:
@@ -380,7 +385,8 @@ class _Job:
     def _published(self, place: Workplace) -> dict[str, Manifest]:
         """Give what was made its name: all at once where it is new, else shards first and then the manifest."""
         if not self.before:
-            publish(place.data, self.target, self.force)
+            if all((place.data / name / FILE).exists() for name in self.names):  # else it was, before a crash
+                publish(place.data, self.target, self.force)
             return {name: load(self.target / name) for name in self.names}
         for name in self.names:
             folder, target = place.data / name, self.target / name
@@ -400,6 +406,11 @@ class _Job:
 
 def _added(before: Manifest, new: Manifest, made: dict[str, Any]) -> Manifest:
     """The next version of a dataset's manifest."""
+    for column, names in before.categories.items():
+        if new.categories.get(column, names)[: len(names)] != names:
+            reason = f"code 0, 1, ... of column {column!r} would stand for {', '.join(new.categories[column])}"
+            remedy = "Append what has the same codes, or prepare both anew from their names."
+            raise BadInput(f"{before.name} has other categories: {', '.join(names)}", reason, remedy)
     labels = Labels()
     for counts in (before.label_counts, new.label_counts):
         labels.add(counts)
@@ -410,7 +421,7 @@ def _added(before: Manifest, new: Manifest, made: dict[str, Any]) -> Manifest:
         bytes=before.bytes + new.bytes,
         shards=before.shards + new.shards,
         label_counts=labels.result() if before.label is not None else None,
-        categories=new.categories or before.categories,
+        categories={**before.categories, **new.categories},
         created=new.created,
         headway_version=new.headway_version,
         version=version,
@@ -418,7 +429,25 @@ def _added(before: Manifest, new: Manifest, made: dict[str, Any]) -> Manifest:
     )
 
 
-def _check_places(source: Path, target: Path) -> None:
+def _check_options(target: Path, before: dict[str, Manifest], options: dict[str, Any]) -> None:
+    """What is appended must be masked, split and packed like what is there."""
+    for name, manifest in before.items():
+        had = manifest.made.get(str(manifest.version), {}).get("options") or {}
+        for option in SAME_IN_ALL_VERSIONS if had.get("split") or options.get("split") else SAME_IN_ALL_VERSIONS[:-1]:
+            then, now = (of.get(option) or [] for of in (had, options))
+            if then != now:
+                fact = f"--append with --{option.replace('_', '-')} {_told(now)}"
+                reason = f"{target / name} was made with {_told(then)}"
+                raise BadInput(fact, reason, "Give what it was made with, or prepare a new dataset.")
+
+
+def _told(value: Any) -> str:
+    return " ".join(map(str, value)) or "none" if isinstance(value, list | tuple) else str(value)
+
+
+def _check_places(source: Path, dst: str | Path, target: Path) -> None:
+    if "://" in str(dst) or re.match(r"[a-z0-9]+:/", str(dst)):
+        raise BadInput(f"{dst} is an address", "datasets are made in folders", "Make it in one, and copy that there.")
     real = Path(os.path.realpath(source))
     if real == target or target in real.parents:
         raise BadInput(f"{source} lies in {target}", "the destination would replace the source", "Choose another.")
@@ -483,7 +512,8 @@ def _plan(
         raise BadInput(f"--image-size {image_size}", f"{source} holds {kind}, not images", "Leave it out.")
     size = images.size_of(image_size) if image_size else None
     absolute = [p.absolute() for p in files]
-    known = next(iter(before.values()), None)
+    # A part that got no row of an append knows fewer names.
+    known = max(before.values(), key=lambda manifest: sum(map(len, manifest.categories.values())), default=None)
     if kind == "images":
         classes = known.categories.get("label", []) if known else []
         plan = images.plan_images(source.absolute(), absolute, size, classes)
@@ -513,5 +543,10 @@ def _as_before(plan: Plan, target: Path, name: str, known: Manifest, recipe: Rec
     """The plan with the types that the dataset has, for formats in which types are guessed from what comes first."""
     have = pq.read_schema(target / name / known.shards[0].path)
     masked = {mask.column for mask in recipe.masks}
-    kept = [c if c.name in masked or c.name not in have.names else have.field(c.name) for c in plan.schema]
+    kept = [c if c.name in masked or c.name not in have.names else _as_had(c, have.field(c.name)) for c in plan.schema]
     return replace(plan, schema=pa.schema(kept))
+
+
+def _as_had(found: pa.Field, had: pa.Field) -> pa.Field:
+    """The type that the dataset has, unless it is of tensors: these are never guessed, and mean other bytes."""
+    return found if isinstance(found.type, TensorType) or isinstance(had.type, TensorType) else had

@@ -13,7 +13,7 @@ import math
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from headway.core.mixture import Walk
 from headway.data.reader import Batch, OnQuarantine, Reader, Transform
+from headway.data.stream import DirectReader
 
 logger = logging.getLogger(__name__)
 
@@ -64,11 +65,18 @@ def pieces(order: Walk, lanes: Sequence[int], step: int, last: int) -> Iterator[
         step += stop - cursor.step
 
 
+def _whole(work: Iterable[Piece]) -> list[Piece]:
+    """Without the last steps, if these may lack lanes; unless there are no others."""
+    found = list(work)
+    complete = [piece for piece in found if (piece.epoch, piece.first) != (found[-1].epoch, found[-1].first)]
+    return complete if len(found) == HORIZON and complete else found
+
+
 class RayReader:
     """See the module, and `headway.data.reader.Reader`.
 
     Args:
-        direct: reads what Ray Data has not brought.
+        direct: reads what Ray Data has not brought, and is told of what it has.
         make: makes such a reader on another node, given what to tell of rows that are set aside; pickled.
         last: steps of the run.
         budget: bytes of batches that may wait here.
@@ -78,7 +86,7 @@ class RayReader:
 
     def __init__(
         self,
-        direct: Reader,
+        direct: DirectReader,
         make: Make,
         last: int,
         budget: int,
@@ -90,6 +98,7 @@ class RayReader:
         self._lead = lead
         self._job: _Job | None = None
         self._stopping: list[_Job] = []
+        self._lanes: tuple[int, ...] = ()
         self.streamed = 0
         """Batches that came from Ray Data."""
         self.read = 0
@@ -103,29 +112,38 @@ class RayReader:
         """See `Reader.carry`."""
         self._direct.carry(lanes, step)
         self._stop()
-        if lanes:
-            aim = (tuple(lanes), step, self._last, self._lead)
-            self._job = _Job(self.order, *aim, self._make, self._budget, self._report)
+        self._lanes = tuple(lanes)
+        self._begin(step)
 
     def batch(self, epoch: int, step: int, lane: int) -> Batch:
         """See `Reader.batch`."""
+        if self._job is None and self._lanes:
+            self._begin(epoch * self.order.steps_per_epoch + step)
         found = self._job.take((epoch, step, lane)) if self._job is not None else None
         if found is None:
             self.read += 1
             return self._direct.batch(epoch, step, lane)
         self.streamed += 1
+        self._direct.skip(epoch, step, lane)
         return found
 
     def close(self) -> None:
         """See `Reader.close`."""
+        self._lanes = ()
         self._stop()
         deadline = time.monotonic() + END_S
         for job in self._stopping:
             job.join(deadline - time.monotonic())
         self._direct.close()
 
-    def _stop(self) -> None:
+    def _begin(self, step: int) -> None:
+        """Have Ray Data begin, once what it did before has ended: where all CPUs are taken that may be long."""
         self._stopping = [job for job in self._stopping if not job.ended]
+        if self._lanes and not self._stopping:
+            aim = (self._lanes, step, self._last, self._lead)
+            self._job = _Job(self.order, *aim, self._make, self._budget, self._report)
+
+    def _stop(self) -> None:
         if self._job is not None:
             self._job.stop()
             self._stopping.append(self._job)
@@ -151,6 +169,7 @@ class _Job:
         self._changed = threading.Condition()
         self._here: dict[Place, tuple[Batch, int]] = {}
         self._coming: set[Place] = set()
+        self._told: set[Any] = set()
         self._bytes = 0
         self._passed = step
         self._came_at = -math.inf
@@ -206,7 +225,7 @@ class _Job:
         step, lead = self._passed + self._lead, self._lead
         try:
             while not self._stopped and step < self._last:
-                work = list(itertools.islice(pieces(self._order, self._lanes, step, self._last), HORIZON))
+                work = _whole(itertools.islice(pieces(self._order, self._lanes, step, self._last), HORIZON))
                 if self._stream(work):
                     step = work[-1].epoch * self._order.steps_per_epoch + work[-1].stop
                 else:
@@ -234,7 +253,9 @@ class _Job:
             for packed in table["batch"].to_pylist() if table.num_rows else []:
                 place, batch, set_aside = pickle.loads(packed)
                 for what in set_aside:
-                    self._report(*what)
+                    if what not in self._told:
+                        self._told.add(what)
+                        self._report(*what)
                 late = 0 if self._put(place, batch, len(packed)) else late + 1
             if self._stopped or late > 2 * PIECE_STEPS * len(self._lanes):
                 break
@@ -281,6 +302,6 @@ def _read(rows: pa.Table, make: Make) -> Iterator[pa.Table]:
     for step in range(piece.first, piece.stop):
         if reader.order.sizes(step)[piece.lane]:
             batch = reader.batch(piece.epoch, step, piece.lane)
-            set_aside, told[:] = list(told), []
-            packed = pickle.dumps(((piece.epoch, step, piece.lane), batch, set_aside), protocol=5)
+            # All of it each time: what is given may never be taken in. Who keeps the records counts each place once.
+            packed = pickle.dumps(((piece.epoch, step, piece.lane), batch, list(told)), protocol=5)
             yield pa.table({"batch": pa.array([packed], pa.large_binary())})

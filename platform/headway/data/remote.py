@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from headway.core.retry import Allowance, Latencies, Policy, lasting
 from headway.data.store import KEYS, Store
-from headway.errors import BadData, BadInput
+from headway.errors import BadData, BadInput, HeadwayError
 
 T = TypeVar("T")
 BODY = 8 << 20
@@ -105,8 +105,10 @@ class Remote:
                 return self._try(request, size, hedge and self._policy.hedge)
             except FileNotFoundError:
                 raise FileNotFoundError(url) from None
-            except (OSError, _arrow_error()) as caught:
-                error = caught if isinstance(caught, OSError) else OSError(str(caught))
+            except HeadwayError:
+                raise
+            except Exception as caught:  # fsspec's clients have errors of their own kinds
+                error = caught if isinstance(caught, OSError) else OSError(f"{type(caught).__name__}: {caught}")
             if isinstance(error, PermissionError) or lasting(str(error)):
                 keys = KEYS.get(urlsplit(url).scheme, "what its client needs in the environment")
                 raise BadInput(f"{url} cannot be {verb}", _said(error), f"Check the name, and {keys}.") from None
@@ -178,13 +180,6 @@ class Remote:
         with self._lock:
             self.counts.hedges_won += which
             self._latencies.add(size, seconds)
-
-
-def _arrow_error() -> type[Exception]:
-    from pyarrow import ArrowException
-
-    error: type[Exception] = ArrowException
-    return error
 
 
 def _said(error: BaseException) -> str:

@@ -59,7 +59,7 @@ def _of_numbers(column: pa.ChunkedArray) -> Words:
 
 
 def _of_bytes(column: pa.ChunkedArray) -> Words:
-    if column.type.id in (pa.lib.Type_LIST, pa.lib.Type_LARGE_LIST, pa.lib.Type_FIXED_SIZE_LIST, pa.lib.Type_STRUCT):
+    if pa.types.is_nested(column.type):
         texts = [json.dumps(value.as_py(), sort_keys=True, default=str).encode() for value in column]
         return _digests(texts)
     coded = column.combine_chunks().dictionary_encode()

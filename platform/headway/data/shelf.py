@@ -179,10 +179,10 @@ class Shelf:
             _write(room, held + size)
         return part
 
-    def give_back(self, path: Path, size: int) -> None:
-        """Remove a file that took so many bytes of the room."""
+    def give_back(self, path: Path, size: int, descriptor: int | None = None) -> None:
+        """Remove a file that took so many bytes of the room; with a descriptor, only if it is still that file."""
         with self._room() as room:
-            if not path.exists():
+            if not path.exists() or (descriptor is not None and not _is_at(descriptor, path)):
                 return
             path.unlink()
             held = _read(room)
@@ -205,15 +205,16 @@ class Shelf:
                 descriptor = os.open(self.folder / entry.name, os.O_RDWR)
                 locks.append(descriptor)
                 if _try_lock(descriptor, fcntl.LOCK_EX):  # else somebody reads it
-                    gone.append(self.folder / entry.name)
+                    gone.append((descriptor, self.folder / entry.name))
                     excess -= entry.bytes
                     held -= entry.bytes
                 if excess + slack <= 0:
                     break
             if excess > 0:
                 return None
-            for path in gone:
-                path.unlink()
+            for descriptor, path in gone:
+                if _is_at(descriptor, path):
+                    path.unlink()
             return held
         finally:
             for descriptor in locks:
@@ -224,6 +225,8 @@ class Shelf:
         for path in self._members.glob("*.next"):
             with suppress(FileNotFoundError):  # its owner has left
                 content = path.read_bytes()
+                if len(content) < _HEAD.size:  # its owner ended as it made it
+                    continue
                 dataset, taken = _HEAD.unpack_from(content)
                 groups = np.frombuffer(content, "<i4", offset=_HEAD.size)[taken:].astype(np.int64)
                 announced.setdefault(dataset.decode(), []).append(groups)
@@ -303,6 +306,14 @@ def _try_lock(descriptor: int, kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is the one that has this name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def share(path: Path) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ def listed(src: Path) -> list[Path]:
     if not src.is_dir():
         return [src]
     try:
-        below = sorted(p for p in src.rglob("*") if not any(q.startswith((".", "_")) for q in p.relative_to(src).parts))
+        below = sorted(_below(src))
         broken = next((p for p in below if p.is_symlink() and not p.exists()), None)
         files = [p for p in below if p.is_file() and not OURS.fullmatch(p.name)]
     except OSError as error:
@@ -70,6 +71,22 @@ def listed(src: Path) -> list[Path]:
     if broken is not None:
         raise BadData(f"{broken} cannot be read", "it is a link that leads nowhere", "Remove or mend it.")
     return files
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """All in it and below but what is hidden; linked folders too, each but once."""
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=_raised):
+        real = os.path.realpath(place)
+        shown = [] if real in seen else [name for name in folders if not name.startswith((".", "_"))]
+        folders[:] = shown
+        if real not in seen:
+            yield from (Path(place, name) for name in (*shown, *files) if not name.startswith((".", "_")))
+        seen.add(real)
+
+
+def _raised(error: OSError) -> None:
+    raise error
 
 
 def chosen(src: Path, files: list[Path], kind: str | None) -> tuple[str, list[Path]]:

@@ -140,9 +140,8 @@ class Column:
             self.greatest = _extreme(max, self.greatest, both["max"])
         if pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_boolean(values.type):
             self.numbers += len(values) - values.null_count
-            self.total += (
-                pc.sum(values.cast(pa.float64()) if not pa.types.is_boolean(values.type) else values).as_py() or 0
-            )
+            numbers = values if pa.types.is_boolean(values.type) else values.cast(pa.float64(), safe=False)
+            self.total += pc.sum(numbers).as_py() or 0
         valid = table.filter(column.is_valid()) if column.null_count else table
         _count_in(self.registers, hashes(valid, [name])[:, 0])
 

@@ -7,6 +7,7 @@ ask once and say what happened; `headway.data.remote` adds patience.
 from __future__ import annotations
 
 import os
+import time
 from collections import OrderedDict
 from pathlib import Path
 from threading import Lock
@@ -117,17 +118,11 @@ def open_raw(url: str, options: Options) -> ArrowStore:
 
 
 def _s3(url: str, options: Options) -> FileSystem:
-    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
     region = options.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if region is None and options.endpoint is None:
-        bucket = urlsplit(url).netloc
-        try:
-            region = resolve_s3_region(bucket)
-        except OSError as error:
-            raise BadInput(
-                f"{url} cannot be found", _line(error), "Check its name, or give data.store.region."
-            ) from None
+        region = _region(urlsplit(url).netloc, options)
     return S3FileSystem(
         anonymous=options.anonymous,
         region=region or "us-east-1",
@@ -136,6 +131,32 @@ def _s3(url: str, options: Options) -> FileSystem:
         retry_strategy=AwsStandardS3RetryStrategy(max_attempts=1),  # headway.data.remote decides, and counts
         **_endpoint(options.endpoint),
     )
+
+
+_regions: dict[str, str] = {}
+
+
+def _region(bucket: str, options: Options) -> str:
+    """Where a bucket is; asked for as patiently as everything else, once per process."""
+    from pyarrow.fs import resolve_s3_region
+
+    from headway.core.retry import Policy, lasting
+    from headway.data.remote import OutOfReach
+
+    policy, tries = Policy(options.retries, options.timeout_s, False), 0
+    while bucket not in _regions:
+        try:
+            _regions[bucket] = resolve_s3_region(bucket)
+        except OSError as error:
+            fact = f"the region of the bucket {bucket} cannot be found"
+            if lasting(str(error)) or "not found" in str(error):
+                raise BadInput(fact, _line(error), "Check its name, or give data.store.region.") from None
+            if tries == options.retries:
+                reason = f"{tries + 1} requests, the last one: {_line(error)}"
+                raise OutOfReach(fact, reason, "Check that Amazon can be reached, or give data.store.region.") from None
+            time.sleep(policy.pause_s(tries, 0.5))
+            tries += 1
+    return _regions[bucket]
 
 
 def _gs(url: str, options: Options) -> FileSystem:
@@ -167,6 +188,9 @@ def _endpoint(endpoint: str | None) -> dict[str, str]:
     if endpoint is None:
         return {}
     parts = urlsplit(endpoint)
+    if "@" in parts.netloc:
+        fact = f"data.store.endpoint={parts.scheme}://{parts.netloc.rpartition('@')[2]} is given with a name or key"
+        raise BadInput(fact, "it would be kept in the run's records", "Keys belong into the environment.")
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise BadInput(f"data.store.endpoint={endpoint!r}", "it is no URL", "Write it like http://host:9000.")
     return {"endpoint_override": parts.netloc, "scheme": parts.scheme}
@@ -209,8 +233,8 @@ class ArrowStore:
         if length is None:
             with self._system.open_input_file(self._path(name)) as file:
                 return _exactly(file, url, offset, max(0, file.size() - offset))
-        with self._lock:
-            file = self._open.get(name)
+        with self._lock:  # what fsspec gives serves one at a time: behind a read that hangs nobody should wait
+            file = self._open.pop(name, None) if self._folders else self._open.get(name)
         file = file or self._system.open_input_file(self._path(name))
         try:
             content = _exactly(file, url, offset, length)
@@ -266,11 +290,11 @@ class ArrowStore:
 
 def _exactly(file: NativeFile, url: str, offset: int, length: int) -> bytes:
     """So many bytes. Fewer are the store's error, to be tried again, for a body may end early without one."""
+    if file.size() < offset + length:  # known since it was opened
+        raise _truncated(url, file.size(), offset + length)
     content: bytes = file.read_at(length, offset)
     if len(content) == length:
         return content
-    if file.size() < offset + length:
-        raise _truncated(url, file.size(), offset + length)
     raise OSError(f"{len(content)} bytes came, not {length}")
 
 

@@ -6,6 +6,7 @@ import atexit
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from heapq import merge
@@ -149,11 +150,23 @@ class DirectReader:
             self._threads.submit((number,), self._plan)
         return batch
 
+    def skip(self, epoch: int, step: int, lane: int) -> None:
+        """The batch was had from elsewhere: what is read ahead begins behind it."""
+        key = (epoch, step, lane)
+        number = self._number(key)
+        with self._lock:
+            made = self._batches.pop(key, None)
+            self._now = number
+            self._asked[lane] = number
+        if self._turned(lane, self._parts(key)[0]) or made is not None:
+            self._threads.submit((number,), self._plan)
+
     def close(self) -> None:
         """See `Reader.close`."""
         _open.discard(self)
         for windows in self._sources:
             windows.groups.give_up()
+            windows.groups.files.give_up()
         self._threads.close()
         self._batches.clear()
         for windows in self._sources:
@@ -344,7 +357,8 @@ _open: WeakSet[DirectReader] = WeakSet()
 def _close_all() -> None:
     """Python aborts a process that ends while its threads are inside Arrow."""
     for reader in list(_open):
-        reader.close()
+        with suppress(Exception):
+            reader.close()
 
 
 def _joined_arrays(slices: list[Slice], order: Rows | None) -> dict[str, Array]:

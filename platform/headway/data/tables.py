@@ -12,6 +12,7 @@ import pyarrow.csv as csv
 import pyarrow.json as json
 import pyarrow.parquet as pq
 
+from headway.data.arrays import numpy_dtype
 from headway.data.sizing import GROUP_BYTES, GROUP_ROWS
 from headway.data.sources import Piece, Plan, unreadable
 from headway.data.tensors import TensorType
@@ -157,7 +158,16 @@ def unified(files: list[Path], schemas: list[pa.Schema]) -> pa.Schema:
     repeated = next((name for name in whole.names if whole.names.count(name) > 1), None)
     if repeated is not None:
         raise BadData(f"{files[0]} has two columns named {repeated!r}", "names must differ", "Rename one.")
-    return pa.schema([pa.field(c.name, pa.string() if pa.types.is_null(c.type) else c.type) for c in whole])
+    return pa.schema([pa.field(c.name, _as_parquet_has(c.type)) for c in whole])
+
+
+def _as_parquet_has(kind: pa.DataType) -> pa.DataType:
+    """The type in which Parquet gives a column back: what is appended later is read as that."""
+    if pa.types.is_null(kind):
+        return pa.string()
+    if pa.types.is_timestamp(kind) and kind.unit == "s":
+        return pa.timestamp("ms", kind.tz)
+    return pa.time32("ms") if kind == pa.time32("s") else pa.date32() if kind == pa.date64() else kind
 
 
 def _kept(schema: pa.Schema) -> pa.Schema:
@@ -167,7 +177,7 @@ def _kept(schema: pa.Schema) -> pa.Schema:
 
 def _kept_type(kind: pa.DataType) -> pa.DataType:
     if isinstance(kind, pa.FixedShapeTensorType) and not pa.types.is_boolean(kind.value_type):
-        return TensorType(kind.value_type.to_pandas_dtype().__name__, tuple(kind.shape))
+        return TensorType(numpy_dtype(kind.value_type).name, tuple(kind.shape))
     return kind
 
 
@@ -178,6 +188,9 @@ def conformed(table: pa.Table, schema: pa.Schema, path: str) -> pa.Table:
         BadData: a column is missing, or cannot be cast without loss.
     """
     columns = []
+    extra = next((name for name in table.column_names if name not in schema.names), None)
+    if extra is not None:
+        raise BadData(f"{path} has a column {extra!r}", "the files before it have none", "Make them alike.")
     for column in schema:
         if column.name not in table.column_names:
             raise BadData(f"{path} has no column {column.name!r}", "the files before it have", "Make them alike.")
@@ -193,9 +206,13 @@ def _stored(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     if not isinstance(kind, TensorType):
         return column.cast(kind)
     if isinstance(column.type, TensorType):
+        if column.type != kind:
+            raise pa.ArrowInvalid(f"it is {column.type}, not {kind}")
         return pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type)
     if column.null_count:
         raise pa.ArrowInvalid(f"{column.null_count} nulls among tensors")
+    if numpy_dtype(column.type.value_type) != kind.dtype or tuple(column.type.shape) != kind.shape:
+        raise pa.ArrowInvalid(f"it is {column.type}, not {kind}")
     chunks = [_bytes_of(chunk, kind) for chunk in column.chunks]
     return pa.chunked_array(chunks, kind.storage_type)
 

@@ -26,6 +26,7 @@ class TensorArray(pa.ExtensionArray):  # type: ignore[misc]
         if data is None or len(self) == 0:
             return np.empty((0, *kind.shape), kind.dtype)
         flat = np.frombuffer(data, np.uint8, len(self) * width, self.storage.offset * width)
+        flat.flags.writeable = False
         return flat.view(kind.dtype).reshape(len(self), *kind.shape)
 
 

@@ -99,7 +99,8 @@ def load(text: str, batch_format: str | None) -> Transform:
     if source.inside is not None:  # not installed on the cluster: the function travels itself
         cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
     numpy = batch_format == "numpy" if batch_format else _takes_arrays(function)
-    digest = sha256(Path(inspect.getfile(function)).read_bytes()).hexdigest()
+    file = sys.modules[getattr(function, "__module__", None) or source.module].__file__
+    digest = sha256(Path(file).read_bytes() if file else b"").hexdigest()
     return Transform(text, function, numpy, str(source.folder), digest)
 
 

@@ -231,11 +231,13 @@ class Windows:
             self._from = dict(lanes)
             if not lanes:
                 self._shared.clear()
+                self._memory.clear()
 
     def ahead(self, positions: Mapping[int, int]) -> list[int]:
-        """Bytes of each window that begins at or after its lane's position."""
+        """Bytes of each window that begins at or after its lane's position, of the lanes that have one."""
         with self._lock:
-            return [held.bytes for place, held in self._held.items() if held.first >= positions.get(place[0], 0)]
+            mine = [(positions.get(place[0]), held) for place, held in self._held.items()]
+            return [held.bytes for position, held in mine if position is not None and held.first >= position]
 
     def waiting(self) -> list[int]:
         """Row groups of the windows that are not open yet."""

@@ -82,10 +82,13 @@ class Elsewhere:
     source: code.Source
 
     def __call__(self, report: OnQuarantine) -> Reader:
+        import torch
+
         job = Job.model_validate(self.job)
         reader, validation = open_readers(job, report)
         if validation is not None:
             validation.close()
+        torch.manual_seed(job.seed)  # as in the workers: a task may draw what its transform uses
         found = code.load(self.source)
         transform = transform_of(found(**job.arguments)) if inspect.isclass(found) else None
         reader.use(transform)
@@ -125,7 +128,7 @@ def open_readers(
             quarantine = Quarantine(use, files.manifest.rows, data.quarantine_limit, report or report_nothing)
         return Groups(files, data.columns, data.no_nulls, data.check_digests, quarantine, patience_s)
 
-    def reader(groups: Sequence[Groups], order: Walk, steps: int | None) -> Reader:
+    def reader(groups: Sequence[Groups], order: Walk, steps: int | None) -> DirectReader:
         return DirectReader(
             groups,
             order,
@@ -142,9 +145,10 @@ def open_readers(
     sources = [groups(use, part.path, part.version) for use, part in zip(uses, data.sources, strict=True)]
     order = train_order(job, [part.files for part in sources])
     steps = job.steps or (job.epochs or 0) * order.steps_per_epoch
-    train = reader(sources, order, steps)
+    own = reader(sources, order, steps)
+    train: Reader = own
     if data.reader == "ray" and elsewhere is not None:
-        train = RayReader(train, elsewhere, steps, data.prefetch, report or report_nothing)
+        train = RayReader(own, elsewhere, steps, data.prefetch, report or report_nothing)
     if data.validation is None:
         return train, None
     held_out = groups("data.validation", data.validation, data.validation_version)
