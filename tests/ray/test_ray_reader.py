@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
 from contextlib import closing
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,39 @@ def test_a_transform_runs_elsewhere(tmp_path: Path) -> None:
         batch = reader.batch(0, 0, 1)
         assert batch.arrays["id"].tolist() == batch.ids.tolist() == order.lane_ids(0, 1)[:9].tolist()
         assert set(batch.arrays["process"].tolist()) != {os.getpid()}
+
+
+def test_a_job_is_given_all_lanes_of_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_dataset(tmp_path / "set", (100,) * 6)
+    order = Order(manifests.load(folder).groups, 3, 3, 4, 4)
+    monkeypatch.setattr(ray_reader, "HORIZON", 8)
+    step, asked = 0, []
+    while step < 100:
+        work = ray_reader._whole(islice(ray_reader.pieces(order, (0, 1, 2), step, 100), 8))
+        asked += [(piece.epoch, at, piece.lane) for piece in work for at in range(piece.first, piece.stop)]
+        step = work[-1].epoch * order.steps_per_epoch + work[-1].stop
+    assert asked.count((0, 0, 0)) == 1
+    assert set(asked) >= {(*divmod(n, order.steps_per_epoch), lane) for n in range(100) for lane in range(3)}
+
+
+def test_what_is_set_aside_is_told_again_with_every_batch(tmp_path: Path) -> None:
+    """What a task gives may be thrown away; the next one to be asked must not keep silent."""
+    folder = make_dataset(tmp_path / "set", (40, 33), (60,), (67,))
+    shard = folder / manifests.load(folder).shards[1].path
+    shard.write_bytes(shard.read_bytes()[:-1])
+    order = Order(manifests.load(folder).groups, 3, 1, 200, 4)
+    rows = pa.table({"piece": [pickle.dumps(ray_reader.Piece(0, 0, 0, 1))]})
+    make = partial(opened, folder, order)
+    try:
+        for _ in range(2):
+            (table,) = ray_reader._read(rows, make)
+            _, batch, told = pickle.loads(table["batch"][0].as_py())
+            assert len(batch.ids) == 140
+            assert [what[1:4] for what in told] == [("shard-00001.parquet", 0, 60)]
+    finally:
+        for reader, _ in ray_reader._kept.values():
+            reader.close()
+        ray_reader._kept.clear()
 
 
 @pytest.mark.slow
