@@ -78,6 +78,7 @@ def connected() -> Iterator[None]:
     """One Ray for a module's tests, which `headway.train` and Ray Data find and use."""
     import ray
 
+    mode = os.environ.get("RAY_AUTH_MODE")
     ray.init(
         address="local",
         num_cpus=4,
@@ -88,6 +89,8 @@ def connected() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+    if mode is None:  # an embedded Ray turns tokens on for all that this process starts later
+        os.environ.pop("RAY_AUTH_MODE", None)
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,10 @@ def test_ui_shows_the_runs_and_takes_its_server_with_it(tmp_path: Path, ending: 
     writer.start()
     assert writer.close(60).error == ""
     verb = "import sys; from pathlib import Path; from headway.cli.ui import ui; ui(Path(sys.argv[1]), 0, '127.0.0.1')"
-    process = subprocess.Popen([sys.executable, "-c", verb, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  # a shell's `&` has it ignored
+    process = subprocess.Popen(
+        [sys.executable, "-c", verb, str(tmp_path)], stdout=subprocess.PIPE, text=True, preexec_fn=heard
+    )
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
