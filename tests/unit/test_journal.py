@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from headway.data import journal as journals
+from headway.data.assembly import PartWriter
+from headway.data.encode import encoded
 from headway.data.journal import Journal, Spill, workplace
+from headway.data.sizing import Sizes
 from headway.errors import BadData, BadInput
 
 
@@ -90,3 +95,31 @@ def test_what_is_complete_stays_though_publishing_fails(tmp_path: Path) -> None:
         raise OSError("full")
     with workplace(tmp_path / "set", "a" * 64) as place:
         assert place.complete
+
+
+def test_a_shard_that_was_full_at_a_crash_is_not_filled_further(tmp_path: Path) -> None:
+    """The process was killed behind the record of the row group that filled it, before the shard's own."""
+    tables = [pa.table({"x": np.arange(10 * i, 10 * i + 10)}) for i in range(4)]
+    path = tmp_path / "journal.jsonl"
+
+    def writer(name: str) -> PartWriter:
+        part = PartWriter(tmp_path / name, 0, 0, tables[0].schema, Sizes(10, 20), None, Journal(path))
+        part.restore()
+        return part
+
+    journal = Journal(path)
+    journal.note("measured", part=0, width=8.0)
+    journal.note("streaming", part=0)
+    quiet = writer("set")
+    quiet.write(encoded(tables), [(0, 10 * i + 10) for i in range(4)])
+    assert [shard.rows for shard in quiet.shards.done] == [20, 20]
+    bytes_of_first = (tmp_path / "set" / "shard-00000.parquet").read_bytes()
+    lines = path.read_text().splitlines()
+    cut = next(number for number, line in enumerate(lines) if '"kind": "shard"' in line)
+    path.write_text("\n".join(lines[:cut]) + "\n")
+    again = writer("set")
+    assert again.upto == (0, 20)
+    again.write(encoded(tables[2:]), [(0, 30), (0, 40)])
+    assert [shard.rows for shard in again.shards.done] == [20, 20]
+    assert again.shards.done == quiet.shards.done
+    assert (tmp_path / "set" / "shard-00000.parquet").read_bytes() == bytes_of_first
