@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from headway.cli import app
+from headway.cli.data import _whole
 
 TASK = """
 import headway
@@ -181,3 +182,8 @@ def test_the_schema_knows_every_key(run: Run) -> None:
 def test_an_unknown_option_is_bad_input(run: Run, job: Path) -> None:
     code, _, _ = run("train", str(job), "--workers", "3")
     assert code == 2
+
+
+def test_a_dataset_is_told_alike_with_and_without_a_slash() -> None:
+    assert _whole("set/", {"set": {"rows": 1}}) == _whole("set", {"set": {"rows": 1}}) == {"rows": 1}
+    assert _whole("sets/", {"sets/a": {"rows": 1}}) == {"folder": "sets", "a": {"rows": 1}}

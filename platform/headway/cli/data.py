@@ -35,8 +35,8 @@ def get(
         _print_json({"name": got.name, "folder": str(got.folder), "fresh": got.fresh, **parts})
 
 
-def _step(text: str, *names: str, metavar: str | None = None) -> Any:
-    return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=STEPS)
+def _step(text: str, *names: str, **options: Any) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=STEPS, **options)
 
 
 @app.command()
@@ -74,9 +74,7 @@ def prepare(
         str | None, _step("Documents end to end in blocks of tokens.", "--pack", metavar="LENGTH[:COLUMN]")
     ] = None,
     shuffle: Annotated[bool, _step("Write all rows in a random order.", "--shuffle")] = False,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Of --split and --shuffle.", rich_help_panel=STEPS)
-    ] = 0,
+    seed: Annotated[int, _step("Of --split and --shuffle.", "--seed", min=0, max=2**63 - 1)] = 0,
     image_size: Annotated[str | None, typer.Option(metavar="HxW", help="Resize all images to this.")] = None,
     row_group_rows: Annotated[
         int | None, typer.Option(min=1, help="Rows per row group; by width if not given.", rich_help_panel=LAYOUT)
@@ -148,8 +146,7 @@ def check(
         if not json:
             _report(part, manifest)
     if json:
-        whole = shown.get(folder) or {"folder": folder, **{Path(part).name: found for part, found in shown.items()}}
-        _print_json({"ok": True, **whole})
+        _print_json({"ok": True, **_whole(folder, shown)})
 
 
 @app.command()
@@ -167,7 +164,7 @@ def stats(
     options = Store(endpoint=endpoint)
     found = {part: described(part, not versions, options) for part in _datasets(folder, options)}
     if json:
-        _print_json(found.get(folder) or {"folder": folder, **{Path(part).name: of for part, of in found.items()}})
+        _print_json(_whole(folder, found))
         return
     for part, of in found.items():
         print(f"{part}: version {of['version']}, {of['rows']:,} rows, {of['bytes']:,} bytes")
@@ -215,6 +212,12 @@ def _datasets(folder: str, options: Any) -> list[str]:
             return [folder]
         tops = {name.partition("/")[0] for name in store.list() if OURS.fullmatch(name)}  # one may lack its manifest
     return [f"{folder}/{part}" for part in sorted(tops)] or [folder]
+
+
+def _whole(folder: str, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What was found of the datasets of a folder as one tree: of the folder itself, or by their names in it."""
+    folder = folder.rstrip("/") or "/"
+    return found.get(folder) or {"folder": folder, **{Path(part).name: of for part, of in found.items()}}
 
 
 def _report(folder: str | Path, manifest: Any) -> None:

@@ -99,7 +99,7 @@ class PartWriter:
         for group in groups[:kept]:
             self.labels.add(group["labels"])
         if sum(item.group.rows for item in placed[: kept - closed]) >= self._cutter.shard_rows:
-            self._close()  # it was full when the process ended
+            self._note(self.shards.close())  # it was full when the process ended
         if kept:
             self.upto = (groups[kept - 1]["upto"][0], groups[kept - 1]["upto"][1])
 
@@ -153,11 +153,10 @@ class PartWriter:
                 labels=group.labels,
                 upto=upto,
             )
-            if shard is not None:
-                self._journal.note("shard", part=self._part, shard=asdict(shard))
+            self._note(shard)
 
-    def _close(self) -> None:
-        shard = self.shards.close()
+    def _note(self, shard: Shard | None) -> None:
+        """A shard is full, if it is one."""
         if shard is not None:
             self._journal.note("shard", part=self._part, shard=asdict(shard))
 

@@ -307,7 +307,7 @@ class CachedFiles:
             if part is not None:
                 path = self._shelf.kept(group, size)
                 part.rename(path)
-        except BaseException:
+        except BaseException:  # whatever it was, the room is given back
             if part is not None:
                 self._shelf.give_back(part, size)
             else:
@@ -387,7 +387,7 @@ def _written(path: Path, size: int, pieces: list[tuple[int, bytes]]) -> int:
             while view:
                 count = os.pwrite(descriptor, view, offset)
                 view, offset = view[count:], offset + count
-    except BaseException:
+    except BaseException:  # whatever it was, the file is not left open
         os.close(descriptor)
         raise
     return descriptor

@@ -231,8 +231,7 @@ class _Job:
                 else:
                     lead = 2 * max(lead, self._passed - step, 1)
                     step = self._passed + lead
-        except Exception:
-            # The direct reader does all from here on, and says in its own words what is wrong with the data.
+        except Exception:  # the direct reader does all from here on, and says in its own words what is wrong
             if not self._stopped:
                 logger.warning("Ray Data gave up; batches are read by the worker itself", exc_info=True)
 

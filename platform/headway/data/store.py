@@ -238,8 +238,8 @@ class ArrowStore:
         file = file or self._system.open_input_file(self._path(name))
         try:
             content = _exactly(file, url, offset, length)
-        except BaseException:
-            with self._lock:  # it is opened anew
+        except BaseException:  # whatever it was, the file is opened anew
+            with self._lock:
                 self._open.pop(name, None)
             raise
         with self._lock:

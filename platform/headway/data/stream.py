@@ -139,27 +139,17 @@ class DirectReader:
     def batch(self, epoch: int, step: int, lane: int) -> Batch:
         """See `Reader.batch`."""
         key = (epoch, step, lane)
-        number = self._number(key)
-        with self._lock:
-            ready = self._batches.pop(key, None)
-            self._now = number
-            self._asked[lane] = number
+        ready = self._come_to(key)
         parts, where = self._parts(key)
         batch = self._make(key, parts, where) if ready is None else ready.get()
-        if self._turned(lane, parts) or ready is not None:
-            self._threads.submit((number,), self._plan)
+        self._left_behind(key, parts, ready)
         return batch
 
     def skip(self, epoch: int, step: int, lane: int) -> None:
         """The batch was had from elsewhere: what is read ahead begins behind it."""
         key = (epoch, step, lane)
-        number = self._number(key)
-        with self._lock:
-            made = self._batches.pop(key, None)
-            self._now = number
-            self._asked[lane] = number
-        if self._turned(lane, self._parts(key)[0]) or made is not None:
-            self._threads.submit((number,), self._plan)
+        ready = self._come_to(key)
+        self._left_behind(key, self._parts(key)[0], ready)
 
     def close(self) -> None:
         """See `Reader.close`."""
@@ -174,6 +164,17 @@ class DirectReader:
             windows.groups.files.close()
 
     # A batch
+
+    def _come_to(self, key: Key) -> Once[Batch] | None:
+        """The training is at this batch; returns it if it was begun ahead."""
+        with self._lock:
+            self._now = self._asked[key[2]] = self._number(key)
+            return self._batches.pop(key, None)
+
+    def _left_behind(self, key: Key, parts: Sequence[Part], ready: Once[Batch] | None) -> None:
+        """The batch is done with; where that makes room, more is read ahead."""
+        if self._turned(key[2], parts) or ready is not None:
+            self._threads.submit((self._number(key),), self._plan)
 
     def _make(self, key: Key, parts: Sequence[Part], where: Rows | None) -> Batch:
         alone = self._transform is None and not self._pin

@@ -134,7 +134,7 @@ class Cluster:
             for node in [self._launch(number) for number in range(self._first)]:
                 self.nodes.append(node)
             self._begin_all(self.nodes)
-        except BaseException:
+        except BaseException:  # whatever it was, no node outlives it
             self.close()
             raise
         return self
