@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import threading
+import time
 from contextlib import closing
 from functools import partial
 from itertools import islice
@@ -14,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from tests.conftest import make_dataset
-from tests.ray.conftest import Project
+from tests.ray.conftest import Project, wait_until
 
 import headway
 from headway.core.order import Order
@@ -87,18 +89,26 @@ def test_what_is_set_aside_elsewhere_is_told_here(tmp_path: Path) -> None:
     }
 
 
-def test_closing_waits_for_ray_data_to_end(tmp_path: Path) -> None:
-    """Ray aborts a process that leaves it while Ray Data reads."""
+def slow(folder: Path, order: Order, report: OnQuarantine) -> Reader:
+    """A reader that takes very long to make, as where processes of the cluster start on a busy machine."""
+    time.sleep(60)
+    return opened(folder, order, report)
+
+
+def test_closing_waits_for_ray_data_to_end_and_ends_it_before_it_gives_anything(tmp_path: Path) -> None:
+    """Ray ends a process that leaves it while a thread still asks it for something: with code 1 and not a word."""
     folder = make_dataset(tmp_path / "set", (40,))
     order = Order(manifests.load(folder).groups, 3, 1, 1, 4)
-    told = partial(opened, folder, order)
-    reader = RayReader(told(lambda *what: None), told, 10**6, 100, lambda *what: None, lead=0)
-    reader.carry([0], 0)
-    job = reader._job
-    assert job is not None
-    reader.carry([0], 5)
+    own = opened(folder, order, lambda *what: None)
+    reader = RayReader(own, partial(slow, folder, order), 10**6, 100, lambda *what: None, lead=0)
+    before = set(threading.enumerate())
+    for step in (0, 5):
+        reader.carry([0], step)
+        job = reader._job
+        if job is not None:  # not begun while the one before it has not ended
+            wait_until(lambda job=job: job.executor is not None and job.executor.is_alive(), "the execution begins")
     reader.close()
-    assert job.ended
+    assert {thread.name for thread in threading.enumerate() if thread not in before} == set()
 
 
 def test_a_transform_runs_elsewhere(tmp_path: Path) -> None:

@@ -14,15 +14,19 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
 from headway.core.mixture import Walk
 from headway.data.reader import Batch, OnQuarantine, Reader, Transform
 from headway.data.stream import DirectReader
+
+if TYPE_CHECKING:
+    from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +177,9 @@ class _Job:
         self._bytes = 0
         self._passed = step
         self._came_at = -math.inf
-        self._waited_for = self._stopped = False
+        self._waited_for = self.stopped = False
+        self.executor: Any = None
+        """Ray Data's thread that runs the execution."""
         self._thread = threading.Thread(target=self._run, name="ray-data", daemon=True)
         self._thread.start()
 
@@ -186,7 +192,7 @@ class _Job:
                 self._bytes -= self._here.pop(stale)[1]
             self._changed.notify_all()
             self._waited_for = True
-            while place in self._coming and time.monotonic() - self._came_at < FLOW_S and not self._stopped:
+            while place in self._coming and time.monotonic() - self._came_at < FLOW_S and not self.stopped:
                 self._changed.wait(FLOW_S)
             self._waited_for = False
             if place not in self._here:
@@ -207,13 +213,13 @@ class _Job:
         return not self._thread.is_alive()
 
     def join(self, patience_s: float) -> None:
-        """Wait for its end: a process that leaves Ray while it reads is aborted by Ray."""
+        """Wait for its end: Ray ends a process that leaves it while one of its threads still asks it for something."""
         self._thread.join(max(0.0, patience_s))
 
     def stop(self) -> None:
-        """Take nothing more; what runs on the cluster is cancelled."""
+        """Take nothing more; what runs on the cluster is cancelled, see `_Watch`."""
         with self._changed:
-            self._stopped = True
+            self.stopped = True
             self._here.clear()
             self._changed.notify_all()
 
@@ -224,7 +230,7 @@ class _Job:
     def _run(self) -> None:
         step, lead = self._passed + self._lead, self._lead
         try:
-            while not self._stopped and step < self._last:
+            while not self.stopped and step < self._last:
                 work = _whole(itertools.islice(pieces(self._order, self._lanes, step, self._last), HORIZON))
                 if self._stream(work):
                     step = work[-1].epoch * self._order.steps_per_epoch + work[-1].stop
@@ -232,7 +238,7 @@ class _Job:
                     lead = 2 * max(lead, self._passed - step, 1)
                     step = self._passed + lead
         except Exception:  # the direct reader does all from here on, and says in its own words what is wrong
-            if not self._stopped:
+            if not self.stopped:
                 logger.warning("Ray Data gave up; batches are read by the worker itself", exc_info=True)
 
     def _stream(self, work: list[Piece]) -> bool:
@@ -244,41 +250,86 @@ class _Job:
         dataset.context.execution_options.preserve_order = True
         dataset.context.enable_progress_bars = False
         dataset.context.print_on_execution_start = False
+        dataset.context.custom_execution_callback_classes = cast("list[type[ExecutionCallback]]", [_Watch])
         read = dataset.map_batches(partial(_read, make=self._make), batch_size=1, batch_format="pyarrow")
         with self._changed:
             self._coming = {(p.epoch, step, p.lane) for p in work for step in range(p.first, p.stop)}
         late = 0
-        for table in cast("Iterator[pa.Table]", read.iter_batches(batch_size=None, batch_format="pyarrow")):
-            for packed in table["batch"].to_pylist() if table.num_rows else []:
-                place, batch, set_aside = pickle.loads(packed)
-                for what in set_aside:
-                    if what not in self._told:
-                        self._told.add(what)
-                        self._report(*what)
-                late = 0 if self._put(place, batch, len(packed)) else late + 1
-            if self._stopped or late > 2 * PIECE_STEPS * len(self._lanes):
-                break
+        _job.set(self)
+        try:
+            for table in _tables(read.iter_internal_ref_bundles()):
+                late = self._take_in(table, late)
+                if self.stopped or late > 2 * PIECE_STEPS * len(self._lanes):
+                    break
+        finally:
+            if self.executor is not None:
+                self.executor.shutdown(force=False)
+                self.executor.join()
         with self._changed:
             self._coming.clear()
             self._changed.notify_all()
         return late == 0
+
+    def _take_in(self, table: pa.Table, late: int) -> int:
+        """Keep a block's batches; counts on how many in a row came too late."""
+        for packed in table["batch"].to_pylist() if table.num_rows else []:
+            place, batch, set_aside = pickle.loads(packed)
+            for what in set_aside:
+                if what not in self._told:
+                    self._told.add(what)
+                    self._report(*what)
+            late = 0 if self._put(place, batch, len(packed)) else late + 1
+        return late
 
     def _put(self, place: Place, batch: Batch, size: int) -> bool:
         """Keep a batch until it is asked for; False: that is past."""
         number = self._number(place)
         with self._changed:
             while self._bytes and self._bytes + size > self._budget:
-                if self._waited_for or self._stopped or number < self._passed:
+                if self._waited_for or self.stopped or number < self._passed:
                     break
                 self._changed.wait(FLOW_S)
             self._came_at = time.monotonic()
             self._coming.discard(place)
             in_time = number >= self._passed
-            if in_time and not self._stopped:
+            if in_time and not self.stopped:
                 self._here[place] = (batch, size)
                 self._bytes += size
             self._changed.notify_all()
             return in_time
+
+
+def _tables(bundles: Iterator[Any]) -> Iterator[pa.Table]:
+    """Ray Data's blocks, in order. (Its `iter_batches` leaves a thread behind each time that it is broken off.)"""
+    import ray
+
+    for bundle in bundles:
+        for entry in bundle.blocks:
+            yield ray.get(entry.ref)
+
+
+_job: ContextVar[_Job] = ContextVar("job")
+"""Whose execution the thread begins."""
+
+
+class _Watch:
+    """Ends an execution whose job is stopped, also before it has given anything: Ray Data calls this as it goes on."""
+
+    def before_execution_starts(self, executor: Any) -> None:
+        self._job, self._ends = _job.get(), False
+        self._job.executor = executor
+
+    def on_execution_step(self, executor: Any) -> None:
+        if self._job.stopped and not self._ends:
+            self._ends = True
+            # in a thread of its own: it waits for the thread that calls this
+            threading.Thread(target=executor.shutdown, args=(False,), name="ray-data-end", daemon=True).start()
+
+    def after_execution_succeeds(self, executor: Any) -> None:
+        pass
+
+    def after_execution_fails(self, executor: Any, error: Exception) -> None:
+        pass
 
 
 _kept: dict[bytes, tuple[Reader, list[Any]]] = {}
