@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
+from headway.data import cache
 from headway.data import manifest as manifests
 from headway.data.cache import CachedFiles, open_files
 from headway.data.files import Files, LocalFiles
+from headway.data.groups import Groups
 from headway.data.shelf import Shelf, usual_folder
 from headway.errors import BadData, BadInput, RunFailed
 from headway.job import Cache, Data, Store
@@ -47,10 +48,10 @@ def cached(s3: S3, url: str, tmp_path: Path) -> Iterator[Open]:
     """A reader as a worker opens it; a second one is another worker of the node."""
     opened: list[Files] = []
 
-    def cached(limit: int = WHOLE, ahead: int = WHOLE, **store: object) -> CachedFiles:
+    def cached(limit: int = WHOLE, ahead: int = WHOLE, check_digests: bool = True, **store: object) -> CachedFiles:
         options = Store(endpoint=s3.endpoint, **{"timeout_s": 2.0, **store})
-        cache = Cache(folder=str(tmp_path / "cache"), bytes=limit)
-        data = Data(train=url, store=options, cache=cache, prefetch=ahead)
+        folder = Cache(folder=str(tmp_path / "cache"), bytes=limit)
+        data = Data(train=url, store=options, cache=folder, prefetch=ahead, check_digests=check_digests)
         opened.append(open_files(url, manifests.load(url, options=options), data))
         assert isinstance(opened[-1], CachedFiles)
         return opened[-1]
@@ -61,14 +62,12 @@ def cached(s3: S3, url: str, tmp_path: Path) -> Iterator[Open]:
 
 
 def rows(files: Files, group: int) -> list[int]:
-    """Read a row group's ids as a reader does: by memory map, from a file that it gives back afterwards."""
-    path = files.path(group)
-    try:
-        with pq.ParquetFile(path, memory_map=True) as file:
-            found: list[int] = file.read_row_group(files.manifest.locate(group)[1])["id"].to_pylist()
-            return found
-    finally:
-        files.release(group)
+    """Read a row group's ids as a reader does that has not seen the shard yet."""
+    checked = isinstance(files, CachedFiles) and files._check
+    table = Groups(files, check_digests=not checked).load(group).table
+    assert table is not None
+    found: list[int] = table["id"].to_pylist()
+    return found
 
 
 def expected(manifest: manifests.Manifest, group: int) -> list[int]:
@@ -205,9 +204,13 @@ def test_many_threads_may_ask_for_the_same(cached: Open) -> None:
     assert files.counts.fetched == 3
 
 
+@pytest.mark.parametrize("check_digests", [True, False])
 @pytest.mark.parametrize("damage", ["flip", "footer", "cut", "empty"])
-def test_a_damaged_file_is_noticed_and_brought_again(damage: str, cached: Open, tmp_path: Path) -> None:
-    files = cached()
+def test_a_damaged_file_is_noticed_and_brought_again(
+    damage: str, check_digests: bool, cached: Open, tmp_path: Path
+) -> None:
+    """By who reads it, or by the cache where the job does not want it read so."""
+    files = cached(check_digests=check_digests)
     walk(files)
     files.expect([])
     shard, index = files.manifest.locate(5)
@@ -220,6 +223,41 @@ def test_a_damaged_file_is_noticed_and_brought_again(damage: str, cached: Open, 
     assert (files.counts.damaged, files.counts.fetched) == (1, GROUPS + 1)
     walk(files)
     assert files.counts.fetched == GROUPS + 1
+
+
+def test_a_damaged_file_goes_when_its_last_reader_lets_go_and_is_given_to_nobody_meanwhile(cached: Open) -> None:
+    files = cached()
+    first = files.path(5)
+    assert files.path(5) == first
+    assert files.release(5, sound=False)
+    with ThreadPoolExecutor(1) as pool:
+        third = pool.submit(files.path, 5)
+        with pytest.raises(TimeoutError):
+            third.result(0.2)
+        assert first.samefile(files._shelf.kept(5, files._sizes[5]))
+        assert not files.release(5)
+        third.result(20)
+    assert not files.release(5)
+    assert (files.counts.damaged, files.counts.fetched) == (1, 2)
+    assert rows(files, 5) == expected(files.manifest, 5)
+
+
+def test_a_copy_that_stays_bad_is_bad_data(cached: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk under the cache gives back other bytes than were written, whatever is written."""
+    files = cached()
+    files.path(5)
+    kept = files._shelf.kept(5, files._sizes[5])
+    files.release(5)
+    written = cache._written
+
+    def broken(path: Path, size: int, pieces: list[tuple[int, bytes]]) -> int:
+        return written(path, size, [(offset, bytes(len(content))) for offset, content in pieces])
+
+    monkeypatch.setattr(cache, "_written", broken)
+    kept.write_bytes(bytes(kept.stat().st_size))
+    with pytest.raises(BadData, match="footer differs"):
+        rows(files, 5)
+    assert files.counts.damaged == 4
 
 
 def test_a_shard_that_is_altered_in_the_store_is_named(cached: Open, s3: S3, dataset: Path) -> None:
@@ -327,6 +365,7 @@ def test_what_is_not_ours_in_the_folder_stays(tmp_path: Path) -> None:
 
 READER = """
 import random, sys
+from headway.data import cache
 from headway.data import manifest as manifests
 from headway.data.cache import open_files
 from headway.job import Cache, Data, Store

@@ -46,7 +46,8 @@ def open_files(place: str | Path, manifest: Manifest, data: Data) -> Files:
         return LocalFiles(local_folder(place), manifest)
     folder = Path(data.cache.folder) if data.cache.folder else usual_folder()
     shelf = Shelf(folder, data.cache.bytes, manifest.digest)
-    files = CachedFiles(open_store(place, data.store), manifest, shelf, data.prefetch, 2 * data.store.timeout_s)
+    store, patience_s = open_store(place, data.store), 2 * data.store.timeout_s
+    files = CachedFiles(store, manifest, shelf, data.prefetch, patience_s, check=not data.check_digests)
     files.start()
     return files
 
@@ -59,7 +60,7 @@ class Counts:
         hits: they were on the disk already.
         fetched: brought from the store, `bytes` in all.
         unkept: of these, those for which there was no room.
-        damaged: files of the cache that did not have their digest, and were brought again.
+        damaged: files of the cache that did not have their digest, and were removed to be brought again.
         altered: answers of the store that did not have their digest.
         bytes: see above.
         waits: times a row group was not there yet when it was asked for.
@@ -76,18 +77,27 @@ class Counts:
 
 @dataclass
 class _Held:
-    """A row group's file, locked so that it stays; `once`: it is removed when it is no longer held."""
+    """A row group's file, locked so that it stays.
+
+    Args:
+        path, descriptor: of it.
+        once: it is removed when it is no longer held.
+        uses: by how many it is being read.
+        spoiled: one of them said that it is not sound. It is given to nobody any more.
+    """
 
     path: Path
     descriptor: int
     once: bool
     uses: int = 0
+    spoiled: bool = False
 
 
 class CachedFiles:
     """`Files` of an object store. Call `start` first, `close` at the end.
 
-    The digests of row groups and footers have been checked when `path` gives a file.
+    What comes from the store is compared with its digest. What is kept is compared by who reads it, and so has it in
+    memory anyway, and who tells `release`; or here, at the cost of reading it twice.
 
     Args:
         store: where the dataset is; closed with this.
@@ -95,14 +105,21 @@ class CachedFiles:
         shelf: the node's shared folder.
         ahead: bytes of expected row groups that are brought before they are asked for; half of the shelf at most.
         patience_s: that a row group which another worker brings is waited for.
+        check: whether what is kept is compared with its digest here.
     """
 
     def __init__(
-        self, store: Store, manifest: Manifest, shelf: Shelf, ahead: int = 256 << 20, patience_s: float = 40.0
+        self,
+        store: Store,
+        manifest: Manifest,
+        shelf: Shelf,
+        ahead: int = 256 << 20,
+        patience_s: float = 40.0,
+        check: bool = True,
     ) -> None:
         self.store, self.manifest, self.counts = store, manifest, Counts()
         self._shelf, self._ahead = shelf, min(ahead, shelf.limit // 2)
-        self._patience_s = patience_s
+        self._patience_s, self._check = patience_s, check
         footers = [(shard, shard.bytes - shard.footer_offset) for shard in manifest.shards]
         self._sizes = [group.bytes + footer for shard, footer in footers for group in shard.row_groups]
         self._change = threading.Condition()
@@ -133,7 +150,8 @@ class CachedFiles:
         try:
             while True:
                 with self._change:
-                    held = self._held.get(group)
+                    while (held := self._held.get(group)) is not None and held.spoiled:
+                        self._change.wait()
                     if held is not None:
                         held.uses += 1
                         return Path(f"/proc/self/fd/{held.descriptor}")  # there even if its name is removed meanwhile
@@ -143,11 +161,20 @@ class CachedFiles:
                 self._asked[group] -= 1
                 self._asked += Counter()  # forgets what nobody asks for
 
-    def release(self, group: int) -> None:
+    def release(self, group: int, sound: bool = True) -> bool:
         with self._change:
             held = self._held[group]
             held.uses -= 1
+            held.spoiled |= not sound
+            if held.spoiled and held.uses == 0:
+                del self._held[group]
+                if not held.once:
+                    self._shelf.give_back(held.path, self._sizes[group], held.descriptor)
+                self._drop(held)
+                self.counts.damaged += 1
+                self._change.notify_all()
             self._let_go()
+        return not sound
 
     def expect(self, groups: Sequence[int]) -> None:
         with self._change:
@@ -276,12 +303,12 @@ class CachedFiles:
         return held
 
     def _take(self, path: Path, group: int) -> _Held | None:
-        """The row group as it is kept, if it is and has its digest; else it is removed."""
+        """The row group as it is kept, if it is; where it is known not to be sound it is removed."""
         descriptor = share(path)
         if descriptor is None:
             return None
         shard, index = self.manifest.locate(group)
-        if not _whole(descriptor, shard, shard.row_groups[index]):
+        if self._check and not _whole(descriptor, shard, shard.row_groups[index]):
             self._shelf.give_back(path, self._sizes[group], descriptor)
             os.close(descriptor)
             self._add(damaged=1)

@@ -27,8 +27,16 @@ class Files(Protocol):
             RunFailed: the object store does not answer, which says nothing of the data.
         """
 
-    def release(self, group: int) -> None:
-        """The file that `path` gave is no longer read: a cache may take it away."""
+    def release(self, group: int, sound: bool = True) -> bool:
+        """The file that `path` gave is no longer read: a cache may take it away.
+
+        Args:
+            group: as above.
+            sound: False if it cannot be read, or has not the bytes that the manifest says.
+
+        Returns:
+            Whether it was a copy that will not be given again, so that `path` may give a better one.
+        """
 
     def expect(self, groups: Sequence[int]) -> None:
         """These row groups will be asked for, the soonest first. Takes the place of what was said before."""
@@ -54,8 +62,8 @@ class LocalFiles:
     def path(self, group: int) -> Path:
         return self._folder / self.manifest.locate(group)[0].path
 
-    def release(self, group: int) -> None:
-        return
+    def release(self, group: int, sound: bool = True) -> bool:
+        return False
 
     def expect(self, groups: Sequence[int]) -> None:
         return

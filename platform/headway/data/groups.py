@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,7 @@ PATIENCE_S = 30.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 FOOTERS = 64  # parsed footers kept: some 100 KB each
 OPENED = 8  # shards that a thread keeps opened for decoding
+COPIES = 3  # of a row group that are tried, where another may be better
 LASTING = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR)
 
 
@@ -85,7 +87,7 @@ class Groups:
         shard, index = self._manifest.locate(group)
         rows = shard.row_groups[index].rows
         try:
-            table = self._patiently(group, shard, index)
+            table = self._decoded(*self._patiently(group, shard, index), shard, index)
         except BadData as error:
             if self._quarantine is None or (isinstance(error.__cause__, OSError) and reading_ahead()):
                 raise  # ahead of its time: whoever needs it tries again
@@ -98,37 +100,53 @@ class Groups:
         """Try nothing again from now on."""
         self._closed.set()
 
-    def _patiently(self, group: int, shard: Shard, index: int) -> pa.Table:
-        """Read it, again and again while the file system fails."""
-        deadline, pause = time.monotonic() + self._patience_s, FIRST_PAUSE_S
+    def _patiently(self, group: int, shard: Shard, index: int) -> tuple[pq.FileMetaData, pa.Buffer]:
+        """The shard's footer and the row group's bytes, again and again while the file system fails.
+
+        Raises:
+            BadData: they are not what the manifest says, or cannot be read.
+        """
+        deadline, pause, copies = time.monotonic() + self._patience_s, FIRST_PAUSE_S, COPIES
         while True:
+            path, sound = self.files.path(group), False
             try:
-                return self._read(group, shard, index)
-            except OSError as error:
-                if error.errno in LASTING or time.monotonic() + pause > deadline or self._closed.wait(pause):
-                    raise _bad(shard, index, "cannot be read", error.strerror or str(error)) from error
+                found = self._checked(path, shard, index)
+                sound = True
+                return found
+            except (BadData, OSError) as error:
+                failure = error
+            finally:
+                better = self.files.release(group, sound) and copies > 0
+            if better:
+                copies -= 1
+            elif isinstance(failure, BadData):
+                raise failure
+            elif failure.errno in LASTING or time.monotonic() + pause > deadline or self._closed.wait(pause):
+                raise _bad(shard, index, "cannot be read", failure.strerror or str(failure)) from failure
+            else:
                 pause = min(2 * pause, LONGEST_PAUSE_S)
 
-    def _read(self, group: int, shard: Shard, index: int) -> pa.Table:
+    def _checked(self, path: Path, shard: Shard, index: int) -> tuple[pq.FileMetaData, pa.Buffer]:
         """Raises OSError: the file system's; BadData: what was read is not what the manifest says."""
-        path = self.files.path(group)
+        # Read, not mapped: an error of the disk under a mapping kills the process, and mapped pages count as its.
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            # Read, not mapped: an error of the disk under a mapping kills the process, and mapped pages count as its.
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                size = os.fstat(file).st_size
-                if size != shard.bytes:
-                    reason = f"its file has {size} bytes, the manifest says {shard.bytes}"
-                    raise _bad(shard, index, "cannot be read", reason)
-                footer = self._footer(file, shard, index)
-                place = shard.row_groups[index]
-                data = self._bytes(file, place.offset, place.bytes, shard, index)
-            finally:
-                os.close(file)
+            size = os.fstat(file).st_size
+            if size != shard.bytes:
+                reason = f"its file has {size} bytes, the manifest says {shard.bytes}"
+                raise _bad(shard, index, "cannot be read", reason)
+            footer = self._footer(file, shard, index)
+            place = shard.row_groups[index]
+            data = self._bytes(file, place.offset, place.bytes, shard, index)
         finally:
-            self.files.release(group)
+            os.close(file)
         if self._check and xxh3_128_hexdigest(memoryview(data)) != place.xxh3:
             raise _bad(shard, index, "has been altered", "its bytes differ from the manifest's digest")
+        return footer, data
+
+    def _decoded(self, footer: pq.FileMetaData, data: pa.Buffer, shard: Shard, index: int) -> pa.Table:
+        """Raises BadData: these bytes are no row group as the manifest says."""
+        place = shard.row_groups[index]
         wanted = None if self._columns is None else list(dict.fromkeys([*self._columns, *self._no_nulls]))
         known = self._own.opened
         source, parquet = known.pop(shard.path) if shard.path in known else _opened(footer, shard.bytes)

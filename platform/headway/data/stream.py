@@ -101,6 +101,7 @@ class DirectReader:
         self._asked: dict[int, int] = {}
         self._touched: dict[int, list[tuple[int, Place]]] = {}
         self._now = 0
+        self._going = False
         self._windows: Iterator[_Coming] = iter(())
         self._peeked: deque[_Coming] = deque()
         self._keys: Iterator[Key] = iter(())
@@ -127,6 +128,7 @@ class DirectReader:
                 windows.keep(own)
             with self._lock:
                 self._lanes, self._now, self._positions = lanes, step, positions
+                self._going = False
                 self._asked = dict.fromkeys(lanes, step - 1)
                 self._touched.clear()
                 self._batches = {k: b for k, b in self._batches.items() if k[2] in lanes and self._number(k) >= step}
@@ -173,6 +175,7 @@ class DirectReader:
 
     def _left_behind(self, key: Key, parts: Sequence[Part], ready: Once[Batch] | None) -> None:
         """The batch is done with; where that makes room, more is read ahead."""
+        self._going = True
         if self._turned(key[2], parts) or ready is not None:
             self._threads.submit((self._number(key),), self._plan)
 
@@ -293,7 +296,10 @@ class DirectReader:
                 pass
 
     def _begin_window(self) -> bool:
-        """Put the next window on its way; False if there is none, or no room."""
+        """Put the next window on its way; False if there is none, or no room.
+
+        Until the first batch is given only what its step needs: somebody waits for that, and it takes all processors.
+        """
         if not self._peeked:
             self._peeked.extend(islice(self._windows, 1))
         if not self._peeked:
@@ -305,7 +311,8 @@ class DirectReader:
         if not windows.lies_behind(place, window, positions[source].get(lane, 0)) and not windows.holds(place):
             sizes = [size for w, own in zip(self._sources, positions, strict=True) for size in w.ahead(own)]
             full = len(sizes) >= max(MOST_WINDOWS, 2 * len(self._lanes))
-            if need > now and sizes and (full or sum(sizes) + windows.guess(window) > self._window_bytes):
+            room = not full and sum(sizes) + windows.guess(window) <= self._window_bytes
+            if need > now and not (self._going and (room or not sizes)):
                 return False
             held = windows.hold(place, window)
             self._threads.submit((need, 0, lane), lambda: held.opened.help() if windows.holds(place) else None)
