@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from headway.data import manifest as manifests
+from headway.data import pipeline, tables
 from headway.data.arrays import arrays
 from headway.data.pipeline import blocks, rows_of, runs
 from headway.data.prepare import prepare
@@ -106,6 +108,41 @@ def test_parquet_in_many_pieces_keeps_its_order_and_tensors(src: Path) -> None:
     columns = arrays(rows)
     np.testing.assert_array_equal(columns["image"], pixels)
     np.testing.assert_array_equal(columns["label"], np.arange(3000))
+
+
+def test_rows_read_where_they_are_encoded_give_the_bytes_that_ray_data_gives(
+    src: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where pieces know their rows and none is left out, no row passes the object store."""
+    random = np.random.default_rng(3)
+    for i, (rows, group_rows) in enumerate([(3000, 170), (0, 10), (1, 1), (5000, 2048), (700, 700)]):
+        names = pa.array(random.choice(["a", "bb", "ccc"], rows).astype(object))
+        part = pa.table(
+            {
+                "x": random.normal(size=rows),
+                "name": names if i % 2 else names.dictionary_encode().cast(pa.string()),
+                "maybe": pa.array(random.integers(0, 9, rows), mask=random.random(rows) < 0.2),
+                "list": pa.array([[int(n)] * (int(n) % 4) for n in random.integers(0, 9, rows)], pa.list_(pa.int64())),
+            }
+        )
+        pq.write_table(part, src / f"{i}.parquet", row_group_size=group_rows)
+    options = {"label": "name", "row_group_rows": 300, "mask": ("name=redact",)}
+    other = prepare(src, src.parent / "other", **{**options, "filter": "x < 1e9"})
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "blocks", None)  # Ray Data is not asked
+        found, rows = prepared(src, **options)
+    assert found.rows == 8701
+    assert len(rows) == 8701
+    assert [shard.sha256 for shard in found.shards] == [shard.sha256 for shard in other.shards]
+    assert (found.label_counts, found.schema) == (other.label_counts, other.schema)
+
+
+def test_a_source_that_changes_meanwhile_is_named(src: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(table(0, 3000), src / "0.parquet", row_group_size=500)
+    plan = tables.plan_parquet([src / "0.parquet"])
+    monkeypatch.setattr("headway.data.prepare._plan", lambda *of: replace(plan, files=[src / "0.parquet"]))
+    pq.write_table(table(0, 3000), src / "0.parquet", row_group_size=499)
+    assert "0.parquet has changed: a row group of 500 rows has 499 now" in refused(src)
 
 
 def test_a_dataset_cut_anew_keeps_its_label_and_names(src: Path) -> None:

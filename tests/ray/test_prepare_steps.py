@@ -431,10 +431,17 @@ def test_stats_and_head(tmp_path: Path, headway: Callable) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [[], ["--dedup", "mail", "--shuffle", "--split", "train=0.8,test=0.2"]])
-def test_kill_9_at_random_moments(tmp_path: Path, options: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("csv", []), ("csv", ["--dedup", "mail", "--shuffle", "--split", "train=0.8,test=0.2"]), ("parquet", [])],
+)
+def test_kill_9_at_random_moments(tmp_path: Path, kind: str, options: list[str]) -> None:
     """Five kills each, then to the end: the bytes of a quiet run, and nothing that was written is written again."""
-    people(tmp_path / "src", 200_000, 40)
+    table = people(tmp_path / "src", 200_000, 40)
+    if kind == "parquet":
+        shutil.rmtree(tmp_path / "src")
+        (tmp_path / "src").mkdir()
+        pq.write_table(table, tmp_path / "src" / "people.parquet", row_group_size=3333)
     command = [sys.executable, "-m", "headway.cli.app", "data", "prepare", str(tmp_path / "src")]
     layout = ["--row-group-rows", "1000", "--shard-rows", "50000"]
     env = {k: v for k, v in os.environ.items() if k == "RAY_TMPDIR" or not k.startswith("RAY_")}

@@ -115,6 +115,19 @@ def test_moving_lanes_keeps_what_is_still_needed(dataset: Path, monkeypatch: pyt
         assert not first & set(loaded)
 
 
+def test_until_the_first_batch_only_its_windows_are_opened(dataset: Path) -> None:
+    """A run that resumes waits for them, and nothing else may take its processors meanwhile."""
+    with closing(reader(groups(dataset), lanes=2, window=1)) as found:
+        found.carry([0, 1], 2)
+        found._plan()
+        own = [found.order.windows(0, lane) for lane in (0, 1)]
+        at = {(lane, 0, next(w.index for w in own[lane] if w.first + w.rows > 18)) for lane in (0, 1)}
+        assert set(found._sources[0]._held) == at
+        found.batch(0, 2, 0)
+        found._plan()
+        assert set(found._sources[0]._held) > at
+
+
 def test_memory_is_the_windows_and_the_budget(tmp_path: Path, make_dataset: Any) -> None:
     """Ten times the rows hold no more windows; nothing is kept of the epochs before.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,17 @@ MAX_GROUPS = 64
 
 
 @dataclass(frozen=True)
+class Unread:
+    """A block that is nowhere yet: whoever needs its rows reads them.
+
+    Args:
+        read: gives them, anywhere on the cluster.
+    """
+
+    read: Callable[[], pa.Table]
+
+
+@dataclass(frozen=True)
 class Run:
     """Consecutive rows of one part from one piece, in a block on the cluster.
 
@@ -30,7 +41,7 @@ class Run:
         piece: number of the piece.
         offset: of the first row among the piece's rows of this part.
         rows: how many.
-        block: Ray's reference to a table.
+        block: Ray's reference to a table, or one that is unread.
         start: of the first row in the block.
     """
 
@@ -171,7 +182,8 @@ class PartWriter:
 
         rows, tables = 0, []
         for run in self._held:
-            table = typed(ray.get(run.block).slice(run.start, run.rows), self._schema)
+            block = run.block.read() if isinstance(run.block, Unread) else ray.get(run.block)
+            table = typed(block.slice(run.start, run.rows), self._schema)
             tables.append(table)
             rows += table.num_rows
             if rows >= SAMPLE_ROWS:
@@ -253,9 +265,9 @@ class Assembly:
 
 
 def _encode(
-    groups: list[list[tuple[int, int, int]]], schema: pa.Schema, label: str | None, *blocks: pa.Table
+    groups: list[list[tuple[int, int, int]]], schema: pa.Schema, label: str | None, *blocks: pa.Table | Unread
 ) -> Encoded:
     """Runs on the cluster: row groups from slices of blocks. How the rows arrived does not show in the bytes."""
-    named = [typed(block, schema) for block in blocks]
+    named = [typed(block.read() if isinstance(block, Unread) else block, schema) for block in blocks]
     tables = [pa.concat_tables([named[n].slice(start, stop - start) for n, start, stop in group]) for group in groups]
     return encoded([table.combine_chunks() for table in tables], label)

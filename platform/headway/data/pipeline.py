@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,10 +20,10 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
-from headway.data.assembly import Run
+from headway.data.assembly import ENCODE_BYTES, Run, Unread
 from headway.data.recipe import Flags, Recipe, fitted, typed
 from headway.data.sources import Piece, Plan
-from headway.errors import BadInput, HeadwayError, RunFailed
+from headway.errors import BadData, BadInput, HeadwayError, RunFailed
 
 OBJECT_STORE_BYTES = 384 << 20
 BLOCK_BYTES = 24 << 20
@@ -42,6 +43,36 @@ def rows_of(recipe: Recipe, schema: pa.Schema, what: str, *arguments: Any) -> It
         if recipe.num_parts > 1:
             plain = plain.append_column(PART, pa.array(np.full(plain.num_rows, part, np.int8)))
         yield plain
+
+
+def counted(plan: Plan, recipe: Recipe) -> bool:
+    """Whether it is known without reading which rows make up each row group, and reading them there costs little."""
+    counts = [piece.get("counts", [[0, math.inf]]) for piece in plan.pieces]
+    return recipe.keeps_all and all(2 * size <= ENCODE_BYTES for count in counts for _, size in count)
+
+
+def unread(plan: Plan, recipe: Recipe, schema: pa.Schema, what: str, first: int) -> Iterator[tuple[int, Run]]:
+    """The rows of a plan that is `counted`, for the tasks that encode them to read: none passes the object store.
+
+    A row group of the source that lies across two of these tasks is read by both.
+    """
+    for number, piece in enumerate(plan.pieces[first:], first):
+        step, offset = partial(rows_of, recipe, schema, what, number), 0
+        for group, (rows, size) in zip(piece["groups"], piece["counts"], strict=True):
+            alone = {**piece, "groups": [group], "counts": [[rows, size]]}
+            if rows:
+                yield 0, Run(number, offset, rows, Unread(partial(_whole, plan.read, plan.schema, step, alone)), 0)
+            offset += rows
+
+
+def _whole(read: Any, schema: pa.Schema, step: Any, piece: Piece) -> pa.Table:
+    """Runs on the cluster: a piece that knows how many rows it has."""
+    tables = list(step((typed(table, schema) for table in read(piece, schema)), None))
+    found, rows = sum(table.num_rows for table in tables), sum(rows for rows, _ in piece["counts"])
+    if found != rows:
+        reason = f"a row group of {rows} rows has {found} now"
+        raise BadData(f"{piece['path']} has changed", reason, "Try again with a source that rests.")
+    return pa.concat_tables(tables)
 
 
 def blocks(

@@ -236,6 +236,8 @@ class _Job:
 
     def _write(self, place: Workplace, schema: pa.Schema, label: str | None, cpus: int) -> None:
         """Write all shards of all parts into the workplace."""
+        from ray.exceptions import RayError
+
         ahead = 2 * cpus
         writers = []
         for part, name in enumerate(self.names):
@@ -246,9 +248,10 @@ class _Job:
         dropped = self._duplicates(place) if self.recipe.dedup else None
         assembly = Assembly(writers, schema, label, ahead)
         try:
-            for part, run in self._runs(place, schema, writers, dropped, ahead):
-                assembly.add(part, run)
-            assembly.end()
+            with pipeline.raising_ours(RayError):
+                for part, run in self._runs(place, schema, writers, dropped, ahead):
+                    assembly.add(part, run)
+                assembly.end()
         finally:
             assembly.drop()
         for writer, name in zip(writers, self.names, strict=True):
@@ -268,11 +271,16 @@ class _Job:
                 found, "sorting", len(paths), lambda part, run: part * len(paths) // len(writers) + run.piece
             )
             return
-        step = partial(pipeline.rows_of, self.recipe, schema, what)
         first = min(writer.upto[0] for writer in writers)
+        total = len(self.plan.pieces)
+        if pipeline.counted(self.plan, self.recipe):
+            found = pipeline.unread(self.plan, self.recipe, schema, what, first)
+            yield from self._told(found, "reading", total, lambda part, run: run.piece)
+            return
+        step = partial(pipeline.rows_of, self.recipe, schema, what)
         references = pipeline.blocks(self.plan, step, first, dropped.of if dropped else None)
         found = pipeline.runs(references, len(writers), ahead)
-        yield from self._told(found, "reading", len(self.plan.pieces), lambda part, run: run.piece)
+        yield from self._told(found, "reading", total, lambda part, run: run.piece)
 
     def _told(
         self, found: Iterator[tuple[int, Run]], stage: str, total: int, done: Callable[[int, Run], int]

@@ -54,6 +54,11 @@ class Recipe:
     def num_parts(self) -> int:
         return len(self.parts.names) if self.parts else 1
 
+    @property
+    def keeps_all(self) -> bool:
+        """Whether every row of the source is stored, as one row and in its place."""
+        return not (self.transform or self.filter or self.dedup or self.parts or self.pack or self.shuffle)
+
     def schema(self, sample: pa.Table) -> pa.Schema:
         """The columns of the dataset, found from rows of the source; without a transform they may be none.
 

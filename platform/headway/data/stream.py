@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from heapq import merge
 from itertools import count, islice
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 import numpy as np
@@ -55,6 +55,13 @@ class Part:
     first_id: int
     end: int
     reaches: Sequence[Reach]
+
+
+class Made(NamedTuple):
+    """A batch, and where its rows lie."""
+
+    batch: Batch
+    parts: Sequence[Part]
 
 
 class DirectReader:
@@ -105,8 +112,9 @@ class DirectReader:
         self._windows: Iterator[_Coming] = iter(())
         self._peeked: deque[_Coming] = deque()
         self._keys: Iterator[Key] = iter(())
-        self._batches: dict[Key, Once[Batch]] = {}
+        self._batches: dict[Key, Once[Made]] = {}
         self._batch_bytes = 0
+        self._to_plan = False
         _open.add(self)
 
     def use(self, transform: Transform | None) -> None:
@@ -136,22 +144,21 @@ class DirectReader:
             self._windows = merge(*(self._coming(source, lane, at, step) for source, lane, at in places))
             self._peeked.clear()
             self._keys = self._coming_keys(lanes, step)
-        self._threads.submit((step,), self._plan)
+        self._plan_soon(step)
 
     def batch(self, epoch: int, step: int, lane: int) -> Batch:
         """See `Reader.batch`."""
         key = (epoch, step, lane)
         ready = self._come_to(key)
-        parts, where = self._parts(key)
-        batch = self._make(key, parts, where) if ready is None else ready.get()
-        self._left_behind(key, parts, ready)
+        batch, parts = self._made(key) if ready is None else ready.get()
+        self._left_behind(key, parts, ready is not None)
         return batch
 
     def skip(self, epoch: int, step: int, lane: int) -> None:
         """The batch was had from elsewhere: what is read ahead begins behind it."""
         key = (epoch, step, lane)
         ready = self._come_to(key)
-        self._left_behind(key, self._parts(key)[0], ready)
+        self._left_behind(key, self._parts(key)[0], ready is not None)
 
     def close(self) -> None:
         """See `Reader.close`."""
@@ -167,19 +174,23 @@ class DirectReader:
 
     # A batch
 
-    def _come_to(self, key: Key) -> Once[Batch] | None:
+    def _come_to(self, key: Key) -> Once[Made] | None:
         """The training is at this batch; returns it if it was begun ahead."""
         with self._lock:
             self._now = self._asked[key[2]] = self._number(key)
             return self._batches.pop(key, None)
 
-    def _left_behind(self, key: Key, parts: Sequence[Part], ready: Once[Batch] | None) -> None:
-        """The batch is done with; where that makes room, more is read ahead."""
+    def _left_behind(self, key: Key, parts: Sequence[Part], was_ready: bool) -> None:
+        """The batch is done with; where that makes room, more is read ahead: batches by the half of what is kept."""
         self._going = True
-        if self._turned(key[2], parts) or ready is not None:
-            self._threads.submit((self._number(key),), self._plan)
+        if self._turned(key[2], parts) or (was_ready and 2 * len(self._batches) <= self._most_batches):
+            self._plan_soon(self._number(key))
 
-    def _make(self, key: Key, parts: Sequence[Part], where: Rows | None) -> Batch:
+    def _made(self, key: Key) -> Made:
+        parts, where = self._parts(key)
+        return Made(self._batch_of(key, parts, where), parts)
+
+    def _batch_of(self, key: Key, parts: Sequence[Part], where: Rows | None) -> Batch:
         alone = self._transform is None and not self._pin
         slices: list[Slice] = []
         ids: list[Rows] = []
@@ -284,10 +295,15 @@ class DirectReader:
             self._sources[source].passed(lane, end, {place for at, place in touched if at == source})
         return True
 
+    def _plan_soon(self, step: int) -> None:
+        if not self._to_plan:
+            self._to_plan = True
+            self._threads.submit((step,), self._plan)
+
     def _plan(self) -> None:
         """Have as much under way as may be."""
         with self._planning:
-            told = False
+            self._to_plan = told = False
             while self._begin_window():
                 told = True
             if told:
@@ -325,24 +341,27 @@ class DirectReader:
             return False
         with self._lock:
             number = len(self._batches)
-            most = 2 * max(len(self._lanes), self._num_threads)
-            if number and (number >= most or (number + 1) * self._batch_bytes > self._prefetch // 2):
+            if number and (number >= self._most_batches or (number + 1) * self._batch_bytes > self._prefetch // 2):
                 return False
             key = next(self._keys, None)
             if key is None:
                 return False
             if self._number(key) <= self._asked.get(key[2], -1) or key in self._batches:
                 return True
-            batch = self._batches[key] = Once(lambda: self._make(key, *self._parts(key)))
+            batch = self._batches[key] = Once(lambda: self._made(key))
         self._threads.submit(
             (self._number(key), 1, key[2]), lambda: self._weigh(batch) if key in self._batches else None
         )
         return True
 
-    def _weigh(self, batch: Once[Batch]) -> None:
+    @property
+    def _most_batches(self) -> int:
+        return 2 * max(len(self._lanes), self._num_threads)
+
+    def _weigh(self, made: Once[Made]) -> None:
         """Make a batch, and note how big batches are."""
-        batch.help()
-        arrays = batch.value.arrays if batch.value is not None else None
+        made.help()
+        arrays = made.value.batch.arrays if made.value is not None else None
         if isinstance(arrays, dict):  # or the user's transform is about to be told
             self._batch_bytes = sum(getattr(array, "nbytes", 0) for array in arrays.values())
 

@@ -46,14 +46,17 @@ def plan_parquet(files: list[Path]) -> Plan:
 
 
 def _row_groups(meta: Any) -> Iterator[Piece]:
+    """Pieces without their path; `counts` has the rows of each row group, and about its bytes in memory."""
     groups: list[int] = []
-    size = rows = 0
+    counts: list[list[int]] = []
     for index in range(meta.num_row_groups):
         groups.append(index)
-        size, rows = size + meta.row_group(index).total_byte_size, rows + meta.row_group(index).num_rows
+        counts.append([meta.row_group(index).num_rows, meta.row_group(index).total_byte_size])
+        rows, size = map(sum, zip(*counts, strict=True))
         if size >= PIECE_BYTES or index == meta.num_row_groups - 1:
-            yield {"groups": groups, "batch": max(1, min(GROUP_ROWS, GROUP_BYTES * rows // max(1, size)))}
-            groups, size, rows = [], 0, 0
+            batch = max(1, min(GROUP_ROWS, GROUP_BYTES * rows // max(1, size)))
+            yield {"groups": groups, "counts": counts, "batch": batch}
+            groups, counts = [], []
 
 
 def read_parquet(piece: Piece, schema: pa.Schema) -> Iterator[pa.Table]:
