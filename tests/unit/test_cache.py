@@ -242,6 +242,40 @@ def test_a_damaged_file_goes_when_its_last_reader_lets_go_and_is_given_to_nobody
     assert rows(files, 5) == expected(files.manifest, 5)
 
 
+def test_a_damaged_copy_that_cannot_be_removed_is_said_to_all(cached: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk under the cache was found faulty and may only be read now."""
+
+    def give_back(*file: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    files = cached()
+    files.path(5)
+    files.path(5)
+    monkeypatch.setattr(files._shelf, "give_back", give_back)
+    files.release(5, sound=False)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(files.path, 5)
+        with pytest.raises(BadInput, match="Read-only file system"):
+            files.release(5, sound=False)
+        waiting.result(20)
+    files.release(5)
+
+
+def test_what_says_nothing_of_the_copy_does_not_condemn_it(cached: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = cached()
+    assert rows(files, 5) == expected(files.manifest, 5)
+
+    def out_of_memory(self: Groups, *of: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Groups, "_bytes", out_of_memory)
+        with pytest.raises(MemoryError):
+            rows(files, 5)
+    assert rows(files, 5) == expected(files.manifest, 5)
+    assert (files.counts.damaged, files.counts.fetched) == (0, 1)
+
+
 def test_a_copy_that_stays_bad_is_bad_data(cached: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk under the cache gives back other bytes than were written, whatever is written."""
     files = cached()

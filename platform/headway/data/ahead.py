@@ -65,7 +65,7 @@ class Once(Generic[T]):
             try:
                 self._value = self._make()
                 self._make = None
-            except BaseException as error:  # whoever waits for it must hear of it
+            except Exception as error:  # whoever waits for it must hear of it; an interrupt is this thread's alone
                 self._error, self._by = error, threading.get_ident()
 
 

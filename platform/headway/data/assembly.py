@@ -59,6 +59,17 @@ class Run:
 Slices = list[tuple[Any, int, int]]
 
 
+def rows_per_task(width: float, sizes: Sizes) -> int:
+    """Rows that are encoded together, of so many bytes each."""
+    cutter = Cutter(sizes)
+    cutter.measure(width)
+    return _groups_per_task(width, cutter.largest) * cutter.largest
+
+
+def _groups_per_task(width: float, rows: int) -> int:
+    return max(1, min(MAX_GROUPS, int(ENCODE_BYTES // max(1.0, width * rows))))
+
+
 class PartWriter:
     """One part of the dataset (all of it, if it is not split): its row groups, shards, labels and place in the source.
 
@@ -138,7 +149,7 @@ class PartWriter:
 
     def batches(self, last: bool = False) -> Iterable[tuple[list[Slices], list[tuple[int, int]]]]:
         """Row groups to be encoded together, and the place in the source behind each; the rest of them when `last`."""
-        size = max(1, min(MAX_GROUPS, int(ENCODE_BYTES // max(1.0, self._width * self._cutter.largest))))
+        size = _groups_per_task(self._width, self._cutter.largest)
         while len(self._groups) >= size or (last and self._groups):
             batch, self._groups = self._groups[:size], self._groups[size:]
             yield [slices for slices, _ in batch], [upto for _, upto in batch]

@@ -57,7 +57,7 @@ class Counts:
     """What became of the row groups that were asked for or expected.
 
     Args:
-        hits: they were on the disk already.
+        hits: they were on the disk already, sound or not.
         fetched: brought from the store, `bytes` in all.
         unkept: of these, those for which there was no room.
         damaged: files of the cache that did not have their digest, and were removed to be brought again.
@@ -168,11 +168,15 @@ class CachedFiles:
             held.spoiled |= not sound
             if held.spoiled and held.uses == 0:
                 del self._held[group]
-                if not held.once:
-                    self._shelf.give_back(held.path, self._sizes[group], held.descriptor)
-                self._drop(held)
                 self.counts.damaged += 1
-                self._change.notify_all()
+                try:
+                    if not held.once:
+                        self._shelf.give_back(held.path, self._sizes[group], held.descriptor)
+                except OSError as error:
+                    raise self._unwritable(error) from None
+                finally:
+                    self._drop(held)
+                    self._change.notify_all()
             self._let_go()
         return not sound
 

@@ -36,6 +36,9 @@ class Files(Protocol):
 
         Returns:
             Whether it was a copy that will not be given again, so that `path` may give a better one.
+
+        Raises:
+            BadInput: the copy cannot be removed.
         """
 
     def expect(self, groups: Sequence[int]) -> None:

@@ -108,13 +108,12 @@ class Groups:
         """
         deadline, pause, copies = time.monotonic() + self._patience_s, FIRST_PAUSE_S, COPIES
         while True:
-            path, sound = self.files.path(group), False
+            path, sound = self.files.path(group), True
             try:
-                found = self._checked(path, shard, index)
-                sound = True
-                return found
+                return self._checked(path, shard, index)
             except (BadData, OSError) as error:
                 failure = error
+                sound = isinstance(error, OSError) and error.errno != errno.EIO
             finally:
                 better = self.files.release(group, sound) and copies > 0
             if better:

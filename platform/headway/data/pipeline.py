@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -20,8 +19,9 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
-from headway.data.assembly import ENCODE_BYTES, Run, Unread
+from headway.data.assembly import Run, Unread, rows_per_task
 from headway.data.recipe import Flags, Recipe, fitted, typed
+from headway.data.sizing import SAMPLE_ROWS, Sizes, width_of
 from headway.data.sources import Piece, Plan
 from headway.errors import BadData, BadInput, HeadwayError, RunFailed
 
@@ -45,32 +45,55 @@ def rows_of(recipe: Recipe, schema: pa.Schema, what: str, *arguments: Any) -> It
         yield plain
 
 
-def counted(plan: Plan, recipe: Recipe) -> bool:
-    """Whether it is known without reading which rows make up each row group, and reading them there costs little."""
-    counts = [piece.get("counts", [[0, math.inf]]) for piece in plan.pieces]
-    return recipe.keeps_all and all(2 * size <= ENCODE_BYTES for count in counts for _, size in count)
+def counted(plan: Plan, recipe: Recipe, schema: pa.Schema, sizes: Sizes) -> int | None:
+    """Rows that an encoding task takes, if the source's rows can be read there: else None.
+
+    They can where it is known without reading which rows make up each new row group, and where those of the source are
+    small beside what a task takes, as the first of them say.
+    """
+    if not recipe.keeps_all or not all("counts" in piece for piece in plan.pieces):
+        return None
+    first = next((piece for piece in plan.pieces if any(piece["counts"])), None)
+    if first is None:
+        return None
+    sample = next(_fit(plan.read, plan.schema, recipe, schema, first)).slice(0, SAMPLE_ROWS)
+    rows = rows_per_task(width_of(sample), sizes)
+    return rows if 2 * max(max(piece["counts"]) for piece in plan.pieces if piece["counts"]) <= rows else None
 
 
-def unread(plan: Plan, recipe: Recipe, schema: pa.Schema, what: str, first: int) -> Iterator[tuple[int, Run]]:
+def unread(plan: Plan, recipe: Recipe, schema: pa.Schema, first: int, rows_per_task: int) -> Iterator[tuple[int, Run]]:
     """The rows of a plan that is `counted`, for the tasks that encode them to read: none passes the object store.
 
-    A row group of the source that lies across two of these tasks is read by both.
+    What lies across two of these tasks is read by both.
     """
     for number, piece in enumerate(plan.pieces[first:], first):
-        step, offset = partial(rows_of, recipe, schema, what, number), 0
-        for group, (rows, size) in zip(piece["groups"], piece["counts"], strict=True):
-            alone = {**piece, "groups": [group], "counts": [[rows, size]]}
+        offset = at = 0
+        while at < len(piece["groups"]):
+            stop, rows = at + 1, piece["counts"][at]
+            while stop < len(piece["groups"]) and 4 * (rows + piece["counts"][stop]) <= rows_per_task:
+                rows += piece["counts"][stop]
+                stop += 1
+            some = {**piece, "groups": piece["groups"][at:stop], "counts": piece["counts"][at:stop]}
             if rows:
-                yield 0, Run(number, offset, rows, Unread(partial(_whole, plan.read, plan.schema, step, alone)), 0)
-            offset += rows
+                read = partial(_whole, plan.read, plan.schema, recipe, schema, some)
+                yield 0, Run(number, offset, rows, Unread(read), 0)
+            offset, at = offset + rows, stop
 
 
-def _whole(read: Any, schema: pa.Schema, step: Any, piece: Piece) -> pa.Table:
-    """Runs on the cluster: a piece that knows how many rows it has."""
-    tables = list(step((typed(table, schema) for table in read(piece, schema)), None))
-    found, rows = sum(table.num_rows for table in tables), sum(rows for rows, _ in piece["counts"])
+def _fit(read: Any, source: pa.Schema, recipe: Recipe, schema: pa.Schema, piece: Piece) -> Iterator[pa.Table]:
+    """The rows of a piece as they are stored."""
+    tables = (typed(table, source) for table in read(piece, source))
+    for _, table in recipe.parted(tables, None):
+        if table.num_rows:
+            yield fitted(table, schema, "a piece")
+
+
+def _whole(read: Any, source: pa.Schema, recipe: Recipe, schema: pa.Schema, piece: Piece) -> pa.Table:
+    """Runs on the cluster: the rows of a piece that says how many they are."""
+    tables = list(_fit(read, source, recipe, schema, piece))
+    found, rows = sum(table.num_rows for table in tables), sum(piece["counts"])
     if found != rows:
-        reason = f"a row group of {rows} rows has {found} now"
+        reason = f"{rows} rows were in some row groups of it, now {found}"
         raise BadData(f"{piece['path']} has changed", reason, "Try again with a source that rests.")
     return pa.concat_tables(tables)
 

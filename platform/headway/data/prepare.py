@@ -273,8 +273,9 @@ class _Job:
             return
         first = min(writer.upto[0] for writer in writers)
         total = len(self.plan.pieces)
-        if pipeline.counted(self.plan, self.recipe):
-            found = pipeline.unread(self.plan, self.recipe, schema, what, first)
+        rows_per_task = pipeline.counted(self.plan, self.recipe, schema, self.sizes)
+        if rows_per_task is not None:
+            found = pipeline.unread(self.plan, self.recipe, schema, first, rows_per_task)
             yield from self._told(found, "reading", total, lambda part, run: run.piece)
             return
         step = partial(pipeline.rows_of, self.recipe, schema, what)

@@ -255,6 +255,8 @@ class _Job:
         with self._changed:
             self._coming = {(p.epoch, step, p.lane) for p in work for step in range(p.first, p.stop)}
         late = 0
+        if self.stopped:
+            return False
         _job.set(self)
         try:
             for table in _tables(read.iter_internal_ref_bundles()):
@@ -263,8 +265,8 @@ class _Job:
                     break
         finally:
             if self.executor is not None:
-                self.executor.shutdown(force=False)
-                self.executor.join()
+                _end(self.executor)
+                self.executor = None
         with self._changed:
             self._coming.clear()
             self._changed.notify_all()
@@ -312,6 +314,13 @@ _job: ContextVar[_Job] = ContextVar("job")
 """Whose execution the thread begins."""
 
 
+def _end(executor: Any) -> None:
+    executor.shutdown(force=False)
+    while executor.is_alive():
+        executor.join(0.1)
+        executor.shutdown(force=False)  # it did not listen if it had not wholly begun
+
+
 class _Watch:
     """Ends an execution whose job is stopped, also before it has given anything: Ray Data calls this as it goes on."""
 
@@ -321,9 +330,8 @@ class _Watch:
 
     def on_execution_step(self, executor: Any) -> None:
         if self._job.stopped and not self._ends:
-            self._ends = True
-            # in a thread of its own: it waits for the thread that calls this
-            threading.Thread(target=executor.shutdown, args=(False,), name="ray-data-end", daemon=True).start()
+            self._ends = True  # in a thread of its own: it waits for the thread that calls this
+            threading.Thread(target=_end, args=(executor,), name="ray-data-end", daemon=True).start()
 
     def after_execution_succeeds(self, executor: Any) -> None:
         pass

@@ -46,17 +46,19 @@ def plan_parquet(files: list[Path]) -> Plan:
 
 
 def _row_groups(meta: Any) -> Iterator[Piece]:
-    """Pieces without their path; `counts` has the rows of each row group, and about its bytes in memory."""
+    """Pieces without their path; `counts` are the rows of each of their row groups."""
     groups: list[int] = []
-    counts: list[list[int]] = []
+    counts: list[int] = []
+    size = rows = 0
     for index in range(meta.num_row_groups):
+        group = meta.row_group(index)
         groups.append(index)
-        counts.append([meta.row_group(index).num_rows, meta.row_group(index).total_byte_size])
-        rows, size = map(sum, zip(*counts, strict=True))
+        counts.append(group.num_rows)
+        size, rows = size + group.total_byte_size, rows + group.num_rows
         if size >= PIECE_BYTES or index == meta.num_row_groups - 1:
             batch = max(1, min(GROUP_ROWS, GROUP_BYTES * rows // max(1, size)))
             yield {"groups": groups, "counts": counts, "batch": batch}
-            groups, counts = [], []
+            groups, counts, size, rows = [], [], 0, 0
 
 
 def read_parquet(piece: Piece, schema: pa.Schema) -> Iterator[pa.Table]:
