@@ -8,6 +8,7 @@ fixed-size binary, and this type says what the bytes mean. A reader that does no
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from math import prod
 from typing import Any, Self
 
@@ -46,6 +47,7 @@ class TensorType(pa.ExtensionType):  # type: ignore[misc]
         return json.dumps({"dtype": self.dtype.name, "shape": self.shape}).encode()
 
     @classmethod
+    @lru_cache(maxsize=1024)  # Arrow asks whenever a column is looked at, unless somebody still has what it got before
     def __arrow_ext_deserialize__(cls, storage_type: pa.DataType, serialized: bytes) -> Self:
         said = json.loads(serialized)
         return cls(said["dtype"], tuple(said["shape"]))
