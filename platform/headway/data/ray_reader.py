@@ -115,6 +115,8 @@ class RayReader:
     def carry(self, lanes: Sequence[int], step: int) -> None:
         """See `Reader.carry`."""
         self._direct.carry(lanes, step)
+        if self._job is not None and self._job.begins_at(tuple(lanes), step):
+            return
         self._stop()
         self._lanes = tuple(lanes)
         self._begin(step)
@@ -201,6 +203,10 @@ class _Job:
             self._bytes -= size
             self._changed.notify_all()
             return batch
+
+    def begins_at(self, lanes: tuple[int, ...], step: int) -> bool:
+        """Whether this is what it was begun for, and nothing has been taken since."""
+        return self._lanes == lanes and self._passed == step and not self.ended
 
     @property
     def flows(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -29,6 +30,9 @@ from headway.data.windows import Place, Reach, Slice, Windows
 PREFETCH = 256 * 2**20
 MOST_WINDOWS = 64  # that are read ahead, however small they are: a tiny dataset is not read for a hundred epochs
 EXPECTED = 64  # windows that a cache is told of beforehand
+YIELD_S = 0.001
+"""After a batch was taken, what comes later is left alone for so long: whoever took it comes to long computations then,
+which leave Python to other threads. Before, it would wait a millisecond for them."""
 LOOK = 2 * 4096  # places of a mixture in which every source has at least one
 
 FIRST = (-1,)  # before any step
@@ -184,7 +188,7 @@ class DirectReader:
         """The batch is done with; where that makes room, more is read ahead: batches by the half of what is kept."""
         self._going = True
         if self._turned(key[2], parts) or (was_ready and 2 * len(self._batches) <= self._most_batches):
-            self._plan_soon(self._number(key))
+            self._plan_soon(self._number(key), YIELD_S)
 
     def _made(self, key: Key) -> Made:
         parts, where = self._parts(key)
@@ -295,13 +299,15 @@ class DirectReader:
             self._sources[source].passed(lane, end, {place for at, place in touched if at == source})
         return True
 
-    def _plan_soon(self, step: int) -> None:
+    def _plan_soon(self, step: int, pause_s: float = 0.0) -> None:
         if not self._to_plan:
             self._to_plan = True
-            self._threads.submit((step,), self._plan)
+            self._threads.submit((step,), partial(self._plan, pause_s))
 
-    def _plan(self) -> None:
-        """Have as much under way as may be."""
+    def _plan(self, pause_s: float = 0.0) -> None:
+        """Have as much under way as may be, after a pause."""
+        if pause_s:
+            time.sleep(pause_s)
         with self._planning:
             self._to_plan = told = False
             while self._begin_window():

@@ -268,6 +268,9 @@ class Session:
             start = members.meet(self.step if self._entered else -1, self.exchanges, self._pause, self._spend)
             context.ledger.switch("regroup", now())
             led = self._entered and members.rank == 0
+            if self._entered or start.source is not None or not context.store.committed():  # else: from which step?
+                step = self.step if start.source is None else start.positions[start.source][0]
+                context.train.carry(start.news.lanes[start.rank], step)  # it reads while the group is built
             context.trouble("regroup", self.model, self.step)
             try:
                 members.join(start)

@@ -161,9 +161,9 @@ class Step:
     def _do(self, lane: int) -> Iterator[dict[str, torch.Tensor]]:
         """One lane, in the user's loop."""
         session = self._session
-        with session._account("data"):
-            found = self._read(lane)
-            batch = batches.tensors_of(found, session.device)
+        session._spend("data")
+        found = self._read(lane)
+        batch = batches.tensors_of(found, session.device)
         session._spend("compute")
         session.tail.ids(lane, found.ids)
         session.buffers.enter()
