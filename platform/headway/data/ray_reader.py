@@ -256,7 +256,8 @@ class _Job:
         dataset.context.execution_options.preserve_order = True
         dataset.context.enable_progress_bars = False
         dataset.context.print_on_execution_start = False
-        dataset.context.custom_execution_callback_classes = cast("list[type[ExecutionCallback]]", [_Watch])
+        watching = [*dataset.context.custom_execution_callback_classes, cast("type[ExecutionCallback]", _Watch)]
+        dataset.context.custom_execution_callback_classes = watching
         read = dataset.map_batches(partial(_read, make=self._make), batch_size=1, batch_format="pyarrow")
         with self._changed:
             self._coming = {(p.epoch, step, p.lane) for p in work for step in range(p.first, p.stop)}
