@@ -19,8 +19,8 @@ NEEDED = ("headway.data.cache", "headway.testing.s3", "moto")
 def object_store(folder: Path, repeats: int) -> dict[str, Any]:
     """Rows per second, by turns.
 
-    `first_epoch`: nothing is cached. `second_epoch`, `third_epoch`: a later process's first two, which find all of it in
-    the cache. `local`: a process's third epoch from the disk. `small_cache`: a quarter of the dataset fits.
+    `first_epoch`: nothing is cached. `second_epoch`, `third_epoch`: a later process's first two, which find all of it
+    in the cache. `local`: a process's third epoch from the disk. `small_cache`: a quarter of the dataset fits.
     """
     missing = [module for module in NEEDED if find_spec(module) is None]
     if missing:
