@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from measure import keep, summary
+from measure import RESULTS, keep, summary
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "data" / "fashion-mnist"
@@ -178,7 +178,10 @@ def measure_strategies(sizes: list[str], steps: int) -> None:
 
 
 def measure(sizes: list[str], steps: int, repeats: int) -> None:
-    figures: dict[str, Any] = {}
+    """Sizes that are not measured this time keep their figures."""
+    before = RESULTS / "step_time.json"
+    known = json.loads(before.read_text()) if before.exists() else {}
+    figures: dict[str, Any] = {size: known[size] for size in SIZES if size in known}
     for size in sizes:
         theirs: list[float] = []
         found: dict[str, list[float]] = {f"{mode}_{lanes}_lanes": [] for mode, lanes in OURS}
@@ -186,7 +189,7 @@ def measure(sizes: list[str], steps: int, repeats: int) -> None:
             theirs.append(peer(size, steps))
             for mode, lanes in OURS:
                 found[f"{mode}_{lanes}_lanes"].append(ours(size, steps, mode, lanes))
-        figures[size] = {"torchrun_ddp_s": summary(theirs)}
+        figures[size] = {"torchrun_ddp_s": summary(theirs), "when": time.strftime("%Y-%m-%d")}
         for name, seconds in found.items():
             ratios = [a / b for a, b in zip(seconds, theirs, strict=True)]
             figures[size][name] = {"step_s": summary(seconds), "ratio": summary(ratios)}
