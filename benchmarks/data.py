@@ -20,7 +20,7 @@ from typing import Any
 
 from data_peers import environments, probes
 from data_peers.rows import KINDS, Kind, write
-from measure import RESULTS, keep, summary
+from measure import keep, kept, summary
 
 PEERS = {  # title, module, variant, cores that it is pinned to (None: all, as it is made of several processes)
     "ours": ("Headway", "ours", "", 1),
@@ -177,8 +177,7 @@ def main() -> None:
     if not set(options.kinds.split(",")) <= set(KINDS):
         parser.error(f"kinds are {', '.join(KINDS)}")
     kinds = [KINDS[name] for name in options.kinds.split(",")]
-    results = RESULTS / f"{options.name}.json"
-    found: dict[str, Any] = json.loads(results.read_text())["found"] if results.exists() else {}
+    found: dict[str, Any] = kept(options.name).get("found", {})
     what = f"batches of 256 shuffled rows as torch tensors, local and warm, {options.repeats} repeats"
     with tempfile.TemporaryDirectory(prefix="headway-data-") as temporary:
         folder = Path(temporary)

@@ -10,7 +10,6 @@ fault that is not measured this time keeps its figures in the results.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import time
@@ -18,7 +17,7 @@ from importlib import import_module
 from typing import Any
 
 from elastic_peers.faults import FAULTS
-from measure import RESULTS, keep, summary
+from measure import keep, kept, summary
 
 PEERS = {
     "ours": "Headway",
@@ -101,8 +100,7 @@ def main() -> None:
     peers = options.peers.split(",")
     if not set(chosen) <= set(FAULTS) or not set(peers) <= set(PEERS):
         parser.error(f"faults are {', '.join(FAULTS)} (with dashes); peers are {', '.join(PEERS)}")
-    results = RESULTS / f"{options.name}.json"
-    found: dict[str, dict[str, Any]] = json.loads(results.read_text())["faults"] if results.exists() else {}
+    found: dict[str, dict[str, Any]] = kept(options.name).get("faults", {})
     for fault in chosen:
         figures = measured(fault, peers, options.repeats, options.parameters, options.seed)
         found[fault] = {**figures, "ratios": ratios(figures), "when": time.strftime("%Y-%m-%d")}

@@ -27,7 +27,7 @@ def main() -> None:
             (clone / "runs").glob("*/run.json")
         ).parent  # names end in the time: the one under fire, not the quiet one
         steps = [json.loads(line)["time"] for line in (run / "steps.jsonl").read_text().splitlines()]
-        evaluations = json.loads((run / "run.json").read_text())["metrics"]
+        facts = json.loads((run / "run.json").read_text())
     keep(
         "fresh_clone",
         {
@@ -35,7 +35,8 @@ def main() -> None:
             "demo_s": round(seconds, 1),
             "training_s": round(steps[-1] - steps[0], 1),
             "steps": len(steps),
-            "accuracy": round(evaluations[-1]["values"]["accuracy"], 4),
+            "accuracy": round(facts["metrics"][-1]["values"]["accuracy"], 4),
+            "waits_for_data": round(facts["ledger_s"]["data"] / sum(facts["ledger_s"].values()), 4),
         },
     )
 

@@ -23,6 +23,13 @@ def summary(values: list[float]) -> dict[str, Any]:
     }
 
 
+def kept(name: str) -> dict[str, Any]:
+    """What `results/NAME.json` holds from earlier; empty if nothing."""
+    path = RESULTS / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
 def keep(name: str, figures: dict[str, Any]) -> None:
     """Write `results/NAME.json` with the machine beside the figures, and print it."""
     machine = {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()}

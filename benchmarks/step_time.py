@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from measure import RESULTS, keep, summary
+from measure import keep, kept, summary
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "data" / "fashion-mnist"
@@ -179,8 +179,7 @@ def measure_strategies(sizes: list[str], steps: int) -> None:
 
 def measure(sizes: list[str], steps: int, repeats: int) -> None:
     """Sizes that are not measured this time keep their figures."""
-    before = RESULTS / "step_time.json"
-    known = json.loads(before.read_text()) if before.exists() else {}
+    known = kept("step_time")
     figures: dict[str, Any] = {size: known[size] for size in SIZES if size in known}
     for size in sizes:
         theirs: list[float] = []

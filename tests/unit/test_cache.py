@@ -399,7 +399,6 @@ def test_what_is_not_ours_in_the_folder_stays(tmp_path: Path) -> None:
 
 READER = """
 import random, sys
-from headway.data import cache
 from headway.data import manifest as manifests
 from headway.data.cache import open_files
 from headway.job import Cache, Data, Store

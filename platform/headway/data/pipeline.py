@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from headway.data.assembly import Run, Unread, rows_per_task
+from headway.data.ray_data import ordered
 from headway.data.recipe import Flags, Recipe, fitted, typed
 from headway.data.sizing import SAMPLE_ROWS, Sizes, width_of
 from headway.data.sources import Piece, Plan
@@ -56,8 +57,8 @@ def counted(plan: Plan, recipe: Recipe, schema: pa.Schema, sizes: Sizes) -> int 
     first = next((piece for piece in plan.pieces if any(piece["counts"])), None)
     if first is None:
         return None
-    sample = next(_fit(plan.read, plan.schema, recipe, schema, first)).slice(0, SAMPLE_ROWS)
-    rows = rows_per_task(width_of(sample), sizes)
+    sample = next(_stored(plan.read, plan.schema, partial(rows_of, recipe, schema, "a piece", 0), first))
+    rows = rows_per_task(width_of(typed(sample.slice(0, SAMPLE_ROWS), schema)), sizes)
     return rows if 2 * max(max(piece["counts"]) for piece in plan.pieces if piece["counts"]) <= rows else None
 
 
@@ -67,7 +68,7 @@ def unread(plan: Plan, recipe: Recipe, schema: pa.Schema, first: int, rows_per_t
     What lies across two of these tasks is read by both.
     """
     for number, piece in enumerate(plan.pieces[first:], first):
-        offset = at = 0
+        step, offset, at = partial(rows_of, recipe, schema, "a piece", number), 0, 0
         while at < len(piece["groups"]):
             stop, rows = at + 1, piece["counts"][at]
             while stop < len(piece["groups"]) and 4 * (rows + piece["counts"][stop]) <= rows_per_task:
@@ -75,22 +76,19 @@ def unread(plan: Plan, recipe: Recipe, schema: pa.Schema, first: int, rows_per_t
                 stop += 1
             some = {**piece, "groups": piece["groups"][at:stop], "counts": piece["counts"][at:stop]}
             if rows:
-                read = partial(_whole, plan.read, plan.schema, recipe, schema, some)
-                yield 0, Run(number, offset, rows, Unread(read), 0)
+                yield 0, Run(number, offset, rows, Unread(partial(_whole, plan.read, plan.schema, step, some)), 0)
             offset, at = offset + rows, stop
 
 
-def _fit(read: Any, source: pa.Schema, recipe: Recipe, schema: pa.Schema, piece: Piece) -> Iterator[pa.Table]:
-    """The rows of a piece as they are stored."""
-    tables = (typed(table, source) for table in read(piece, source))
-    for _, table in recipe.parted(tables, None):
-        if table.num_rows:
-            yield fitted(table, schema, "a piece")
+def _stored(read: Any, schema: pa.Schema, step: Any, piece: Piece, flags: Flags | None = None) -> Iterator[pa.Table]:
+    """What the step makes of a piece."""
+    tables: Iterator[pa.Table] = step((typed(table, schema) for table in read(piece, schema)), flags)
+    return tables
 
 
-def _whole(read: Any, source: pa.Schema, recipe: Recipe, schema: pa.Schema, piece: Piece) -> pa.Table:
-    """Runs on the cluster: the rows of a piece that says how many they are."""
-    tables = list(_fit(read, source, recipe, schema, piece))
+def _whole(read: Any, schema: pa.Schema, step: Any, piece: Piece) -> pa.Table:
+    """Runs on the cluster: what the step makes of a piece that says how many rows it has."""
+    tables = list(_stored(read, schema, step, piece))
     found, rows = sum(table.num_rows for table in tables), sum(piece["counts"])
     if found != rows:
         reason = f"{rows} rows were in some row groups of it, now {found}"
@@ -109,7 +107,6 @@ def blocks(
         first: piece to begin with.
         dropped: the rows of a piece that are left out.
     """
-    import ray.data
     from ray.exceptions import RayError
 
     items = []
@@ -120,18 +117,9 @@ def blocks(
         items.append({"number": number, "piece": json.dumps(plan.pieces[number]), "count": count, "flags": packed})
     if not items:
         return
-    dataset = ray.data.from_items(items, override_num_blocks=len(items))
-    dataset.context.execution_options.preserve_order = True
-    dataset.context.target_max_block_size = BLOCK_BYTES
-    dataset.context.enable_progress_bars = False
-    dataset.context.print_on_execution_start = False
-    changed = dataset.map_batches(
-        partial(_piece, read=plan.read, schema=plan.schema, step=step), batch_size=1, batch_format="pyarrow"
-    )
+    work = partial(_piece, read=plan.read, schema=plan.schema, step=step)
     with _quiet(), raising_ours(RayError):
-        for bundle in changed.iter_internal_ref_bundles():
-            for entry in bundle.blocks:
-                yield entry.ref
+        yield from ordered(items, work, block_bytes=BLOCK_BYTES)
 
 
 def tables(references: Iterator[Any]) -> Iterator[pa.Table]:
@@ -207,7 +195,7 @@ def _piece(rows: pa.Table, read: Any, schema: pa.Schema, step: Step) -> Iterator
     count = rows["count"][0].as_py()
     packed = np.frombuffer(rows["flags"][0].as_py(), np.uint8)
     flags = None if count < 0 else np.unpackbits(packed, count=count).astype(bool)
-    yield from step(rows["number"][0].as_py(), (typed(table, schema) for table in read(piece, schema)), flags)
+    yield from _stored(read, schema, partial(step, rows["number"][0].as_py()), piece, flags)
 
 
 def probed(plan: Plan, recipe: Recipe) -> pa.Schema:

@@ -17,16 +17,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import pyarrow as pa
 
 from headway.core.mixture import Walk
+from headway.data.ray_data import ordered
 from headway.data.reader import Batch, OnQuarantine, Reader, Transform
 from headway.data.stream import DirectReader
-
-if TYPE_CHECKING:
-    from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 logger = logging.getLogger(__name__)
 
@@ -115,8 +113,6 @@ class RayReader:
     def carry(self, lanes: Sequence[int], step: int) -> None:
         """See `Reader.carry`."""
         self._direct.carry(lanes, step)
-        if self._job is not None and self._job.begins_at(tuple(lanes), step):
-            return
         self._stop()
         self._lanes = tuple(lanes)
         self._begin(step)
@@ -204,10 +200,6 @@ class _Job:
             self._changed.notify_all()
             return batch
 
-    def begins_at(self, lanes: tuple[int, ...], step: int) -> bool:
-        """Whether this is what it was begun for, and nothing has been taken since."""
-        return self._lanes == lanes and self._passed == step and not self.ended
-
     @property
     def flows(self) -> bool:
         """Whether anything has come, or nothing will."""
@@ -249,25 +241,16 @@ class _Job:
 
     def _stream(self, work: list[Piece]) -> bool:
         """Have these done; False: broken off, since they come too late."""
-        import ray.data
+        import ray
 
         items = [{"piece": pickle.dumps(piece)} for piece in work]
-        dataset = ray.data.from_items(items, override_num_blocks=len(items))
-        dataset.context.execution_options.preserve_order = True
-        dataset.context.enable_progress_bars = False
-        dataset.context.print_on_execution_start = False
-        watching = [*dataset.context.custom_execution_callback_classes, cast("type[ExecutionCallback]", _Watch)]
-        dataset.context.custom_execution_callback_classes = watching
-        read = dataset.map_batches(partial(_read, make=self._make), batch_size=1, batch_format="pyarrow")
         with self._changed:
             self._coming = {(p.epoch, step, p.lane) for p in work for step in range(p.first, p.stop)}
         late = 0
-        if self.stopped:
-            return False
         _job.set(self)
         try:
-            for table in _tables(read.iter_internal_ref_bundles()):
-                late = self._take_in(table, late)
+            for reference in ordered(items, partial(_read, make=self._make), watch=_Watch):
+                late = self._take_in(ray.get(reference), late)
                 if self.stopped or late > 2 * PIECE_STEPS * len(self._lanes):
                     break
         finally:
@@ -306,15 +289,6 @@ class _Job:
                 self._bytes += size
             self._changed.notify_all()
             return in_time
-
-
-def _tables(bundles: Iterator[Any]) -> Iterator[pa.Table]:
-    """Ray Data's blocks, in order. (Its `iter_batches` leaves a thread behind each time that it is broken off.)"""
-    import ray
-
-    for bundle in bundles:
-        for entry in bundle.blocks:
-            yield ray.get(entry.ref)
 
 
 _job: ContextVar[_Job] = ContextVar("job")

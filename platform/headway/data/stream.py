@@ -331,15 +331,18 @@ class DirectReader:
         with self._lock:
             positions, now = [dict(own) for own in self._positions], self._now
         if not windows.lies_behind(place, window, positions[source].get(lane, 0)) and not windows.holds(place):
-            sizes = [size for w, own in zip(self._sources, positions, strict=True) for size in w.ahead(own)]
-            full = len(sizes) >= max(MOST_WINDOWS, 2 * len(self._lanes))
-            room = not full and sum(sizes) + windows.guess(window) <= self._window_bytes
-            if need > now and not (self._going and (room or not sizes)):
+            if need > now and not (self._going and self._has_room(windows.guess(window), positions)):
                 return False
             held = windows.hold(place, window)
             self._threads.submit((need, 0, lane), lambda: held.opened.help() if windows.holds(place) else None)
         self._peeked.popleft()
         return True
+
+    def _has_room(self, size: int, positions: list[dict[int, int]]) -> bool:
+        """Whether a window of about so many bytes may be read ahead; one may whatever its size."""
+        sizes = [held for w, own in zip(self._sources, positions, strict=True) for held in w.ahead(own)]
+        few = len(sizes) < max(MOST_WINDOWS, 2 * len(self._lanes))
+        return not sizes or (few and sum(sizes) + size <= self._window_bytes)
 
     def _begin_batch(self) -> bool:
         """Put the next batch on its way; False if none is to be made ahead, or there is no room."""
@@ -354,9 +357,9 @@ class DirectReader:
                 return False
             if self._number(key) <= self._asked.get(key[2], -1) or key in self._batches:
                 return True
-            batch = self._batches[key] = Once(lambda: self._made(key))
+            made = self._batches[key] = Once(lambda: self._made(key))
         self._threads.submit(
-            (self._number(key), 1, key[2]), lambda: self._weigh(batch) if key in self._batches else None
+            (self._number(key), 1, key[2]), lambda: self._weigh(made) if key in self._batches else None
         )
         return True
 

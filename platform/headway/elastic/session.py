@@ -263,14 +263,19 @@ class Session:
         if self.strategy is not None:
             self.strategy.close()
             self.strategy = None
+        aim: tuple[tuple[int, ...], int] | None = None
         while True:
             members.let_go()
             start = members.meet(self.step if self._entered else -1, self.exchanges, self._pause, self._spend)
             context.ledger.switch("regroup", now())
             led = self._entered and members.rank == 0
-            if self._entered or start.source is not None or not context.store.committed():  # else: from which step?
-                step = self.step if start.source is None else start.positions[start.source][0]
-                context.train.carry(start.news.lanes[start.rank], step)  # it reads while the group is built
+            if self._entered or start.source is not None or not context.store.committed():
+                # Where it will go on is known before it is level with the others: it reads while the group is built.
+                aim = (
+                    start.news.lanes[start.rank],
+                    self.step if start.source is None else start.positions[start.source][0],
+                )
+                context.train.carry(*aim)
             context.trouble("regroup", self.model, self.step)
             try:
                 members.join(start)
@@ -279,7 +284,8 @@ class Session:
             except PeerLost as error:
                 members.lost(error)
         self.strategy = self._strategy_for(members.group)
-        context.train.carry(members.lanes, self.step)
+        if aim != (members.lanes, self.step):
+            context.train.carry(members.lanes, self.step)
         self._news, self._first = False, True
         context.reporter.enter(leads=members.rank == 0)
         if members.rank == 0 and not led:
