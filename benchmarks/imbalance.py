@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from headway.data.streams import train_order
 from measure import keep
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -32,7 +33,6 @@ from headway.data.files import LocalFiles
 from headway.data.manifest import load
 from headway.data.tensors import column
 from headway.data.writer import write_dataset
-from headway.elastic.streams import train_order
 from headway.job import parse
 
 CLASSES, RATIO = 10, 100

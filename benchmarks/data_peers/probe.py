@@ -36,7 +36,7 @@ def resume(folder: Path, lanes: int) -> dict[str, float]:
 
 def first_batch(folder: Path, lanes: int) -> dict[str, float]:
     """Time to the batches of the first step, in a process that has imported Headway and read nothing yet."""
-    import headway.elastic.streams  # noqa: F401  # as the session has
+    import headway.data.streams  # noqa: F401  # as the session has
 
     begun = time.perf_counter(), time.process_time()
     _step(Reader(folder, lanes), 0)

@@ -19,8 +19,8 @@ import yaml
 
 from elastic_peers import faults, workload
 from headway.data.writer import write_dataset
-from headway.drill import drill
 from headway.errors import HeadwayError
+from headway.testing.drill import drill
 from headway.testing.links import cut_possible
 
 LANES = 8

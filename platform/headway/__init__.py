@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headway.elastic.session import session as session
+    from headway.elastic.worker.session import session as session
     from headway.errors import HeadwayError as HeadwayError
     from headway.job import Job as Job
     from headway.report import Report as Report
@@ -23,7 +23,7 @@ _HOMES = {
     "Report": "headway.report",
     "Task": "headway.task",
     "resume": "headway.run",
-    "session": "headway.elastic.session",
+    "session": "headway.elastic.worker.session",
     "train": "headway.run",
 }
 

@@ -16,7 +16,7 @@ from headway.core.lanes import carried
 from headway.core.mixture import Mixture, Walk
 from headway.data import manifest as manifests
 from headway.data.cache import open_files
-from headway.elastic.streams import train_order
+from headway.data.streams import train_order
 from headway.errors import BadInput
 from headway.job import Job, Store
 from headway.task import Task
@@ -192,7 +192,7 @@ def _measure(job: Job, found: Any) -> tuple[int | None, int | None]:
 
     import torch
 
-    from headway.elastic.update import named_optimizer, schedule
+    from headway.optim import named_optimizer, schedule
 
     if not inspect.isclass(found):
         try:

@@ -241,8 +241,8 @@ def _fit(run: runs.RunFolder, job: Job, checked: plan.Plan, recorder: Any) -> No
     from ray.train import RunConfig, ScalingConfig
 
     from headway.core.membership import Policy
-    from headway.elastic.controller import ElasticTrainer
-    from headway.elastic.worker import main
+    from headway.elastic.lead.controller import ElasticTrainer
+    from headway.elastic.worker.main import main
 
     workers = job.workers
     resources = {"CPU": float(workers.cpus)}
@@ -272,7 +272,7 @@ def _recorder(run: runs.RunFolder, job: Job, checked: plan.Plan) -> Any:
     import ray
     from ray._raylet import RAY_NODE_ID_KEY  # type: ignore[attr-defined]
 
-    from headway.elastic.recorder import Recorder
+    from headway.elastic.lead.recorder import Recorder
 
     here = ray.get_runtime_context().get_node_id()
     actor = ray.remote(num_cpus=0, label_selector={RAY_NODE_ID_KEY: here})(Recorder)

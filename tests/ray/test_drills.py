@@ -19,7 +19,7 @@ from headway.report import Report
 from headway.testing.cluster import Cluster
 from headway.testing.faults import Fault, random_faults, script
 from headway.testing.injector import Injector
-from headway.testing.inside import VARIABLE
+from headway.testing.inside import ENVIRONMENT
 from headway.testing.links import cut_possible
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -33,7 +33,7 @@ LINKS = cut_possible() is None
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with Cluster(NODES, links=LINKS, environment={VARIABLE: "1"}) as cluster:
+    with Cluster(NODES, links=LINKS, environment=ENVIRONMENT) as cluster:
         yield cluster
 
 

@@ -19,7 +19,7 @@ from headway.checkpoint.folder import read
 from headway.report import Report
 from headway.testing.cluster import Cluster
 from headway.testing.faults import Faults
-from headway.testing.inside import VARIABLE
+from headway.testing.inside import ENVIRONMENT
 from headway.testing.links import cut_possible
 from headway.testing.node import session_of
 
@@ -36,7 +36,7 @@ Begin = Callable[..., Fire]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with Cluster(NODES, environment={VARIABLE: "1"}) as cluster:
+    with Cluster(NODES, environment=ENVIRONMENT) as cluster:
         yield cluster
 
 
@@ -201,7 +201,7 @@ def linked() -> Iterator[Cluster]:
     reason = cut_possible()
     if reason is not None:
         pytest.skip(f"links cannot be cut here: {reason}")
-    with Cluster(2, links=True, environment={VARIABLE: "1"}) as cluster:
+    with Cluster(2, links=True, environment=ENVIRONMENT) as cluster:
         yield cluster
 
 

@@ -19,7 +19,7 @@ from headway.data.writer import write_dataset
 from headway.report import Report
 from headway.testing.cluster import Cluster
 from headway.testing.faults import Fault
-from headway.testing.inside import VARIABLE
+from headway.testing.inside import ENVIRONMENT
 from headway.testing.s3 import KEYS, S3, Faults
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -50,7 +50,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     # No networks of their own: the nodes speak to the service on this machine's loopback.
-    with Cluster(2, environment={VARIABLE: "1", **KEYS}) as cluster:
+    with Cluster(2, environment={**ENVIRONMENT, **KEYS}) as cluster:
         yield cluster
 
 

@@ -1,4 +1,4 @@
-"""What `headway.elastic.controller` relies on inside Ray Train; on another Ray release this says first what moved."""
+"""What `headway.elastic.lead.controller` relies on inside Ray Train; on another release this says what moved."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_seams_of_the_trainer() -> None:
     ],
 )
 def test_places_among_members(nodes: list[str], expected: list[tuple[int, ...]]) -> None:
-    from headway.elastic.controller import contexts
+    from headway.elastic.lead.controller import contexts
 
     found = [(c.world_rank, c.world_size, c.local_rank, c.local_world_size, c.node_rank) for c in contexts(nodes)]
     assert found == expected

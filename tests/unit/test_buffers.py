@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from headway.elastic.buffers import LaneBuffers
+from headway.elastic.worker.buffers import LaneBuffers
 
 WEIGHTS = (0.5, 0.3, 0.2)
 

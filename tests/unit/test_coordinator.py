@@ -13,10 +13,10 @@ import pytest
 
 from headway.core.ledger import CAUSES, Ledger
 from headway.core.membership import Policy
-from headway.elastic import coordinator as coordinators
-from headway.elastic import wire
-from headway.elastic.control import LOST_EXIT, Control, Dismissed, Place, Start
-from headway.elastic.coordinator import Coordinator
+from headway.elastic.lead import coordinator as coordinators
+from headway.elastic.lead.coordinator import Coordinator
+from headway.elastic.wire import messages as wire
+from headway.elastic.worker.line import LOST_EXIT, Control, Dismissed, Place, Start
 
 HOST = "127.0.0.1"
 DEADLINE_S = 20.0

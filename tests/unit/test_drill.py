@@ -342,7 +342,7 @@ def test_bad_input_is_refused_before_anything_starts(
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("a cluster was started")
 
-    monkeypatch.setattr("headway.drill.Cluster", never)
+    monkeypatch.setattr("headway.testing.drill.Cluster", never)
     result = CliRunner().invoke(app, ["drill", str(job), *options])
     assert isinstance(result.exception, BadInput), result.output
     assert said in str(result.exception)

@@ -20,11 +20,11 @@ from torch import nn
 
 from headway.checkpoint.store import Store
 from headway.core.ledger import Ledger
-from headway.elastic import session as sessions
-from headway.elastic.context import Context
-from headway.elastic.members import Alone, now
-from headway.elastic.session import Session
-from headway.elastic.streams import open_readers
+from headway.data.streams import open_readers
+from headway.elastic.worker import session as sessions
+from headway.elastic.worker.context import Context
+from headway.elastic.worker.members import Alone, now
+from headway.elastic.worker.session import Session
 from headway.job import Job, parse
 from headway.strategies import PeerLost
 from headway.testing.elastic import Outcome, Run, advance

@@ -1,6 +1,6 @@
 """The decisions of an elastic run, event by event."""
 
-from headway.core.membership import (
+from headway.core.events import (
     Arrived,
     Committed,
     Dismiss,
@@ -12,10 +12,8 @@ from headway.core.membership import (
     Gone,
     Launch,
     Lost,
-    Membership,
     Pause,
     Placed,
-    Policy,
     Publish,
     Raised,
     Ready,
@@ -23,6 +21,7 @@ from headway.core.membership import (
     Save,
     Tick,
 )
+from headway.core.membership import Membership, Policy
 
 
 def started(workers: int = 3, lanes: int = 8, minimum: int = 1, **policy: object) -> Membership:

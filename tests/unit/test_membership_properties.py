@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headway.core.lanes import moved
-from headway.core.membership import (
+from headway.core.events import (
     Arrived,
     Committed,
     Dismiss,
@@ -23,15 +22,15 @@ from headway.core.membership import (
     Gone,
     Launch,
     Lost,
-    Membership,
     Pause,
     Placed,
-    Policy,
     Publish,
     Ready,
     Slow,
     Tick,
 )
+from headway.core.lanes import moved
+from headway.core.membership import Membership, Policy
 from headway.sim.drill import drill, settle, unharmed
 from headway.sim.workers import World, most_that_stay
 

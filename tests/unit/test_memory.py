@@ -11,6 +11,7 @@ import pytest
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="settings of glibc")
 def test_glibc_takes_every_setting() -> None:
-    code = "from headway.elastic.memory import keep_freed; print(keep_freed())"  # apart: they hold for a whole process
+    # apart: they hold for a whole process
+    code = "from headway.elastic.worker.memory import keep_freed; print(keep_freed())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "True\n"

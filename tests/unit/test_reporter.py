@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from headway.elastic.recorder import Recorder
-from headway.elastic.reporter import DriverLost, Reporter
+from headway.elastic.lead.recorder import Recorder
+from headway.elastic.worker.journal import DriverLost, Reporter
 from headway.runs import RunFolder
 
 
@@ -66,7 +66,7 @@ def test_a_checkpoint_settles_the_records_before_it() -> None:
 
 
 def test_a_leader_that_was_replaced_may_not_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headway.elastic.reporter.SETTLE_S", 0.3)
+    monkeypatch.setattr("headway.elastic.worker.journal.SETTLE_S", 0.3)
     recorder = Actor()
     leader = reporter(recorder)
     recorder.leader = "w1"

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from headway.checkpoint.store import Store
-from headway.elastic import context as contexts
-from headway.elastic.context import Context
-from headway.elastic.members import Alone
-from headway.elastic.session import Session, Step, session
-from headway.elastic.streams import open_readers
+from headway.data.streams import open_readers
+from headway.elastic.worker import context as contexts
+from headway.elastic.worker.context import Context
+from headway.elastic.worker.members import Alone
+from headway.elastic.worker.session import Session, Step, session
 from headway.errors import BadCheckpoint, BadInput, NonFiniteLoss
 from headway.job import Job, parse
 from headway.strategies.group import Group

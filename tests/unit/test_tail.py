@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headway.core.digest import of_ids
-from headway.elastic.tail import Tail
+from headway.elastic.worker.tail import Tail
 
 
 @given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 3), st.integers(0, 2**40))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from headway.elastic import replicas, transfer
+from headway.elastic.worker import transfer, vote
 from headway.strategies import PeerLost
 from headway.strategies.group import Group
 from headway.testing.workers import die, run
@@ -98,12 +98,12 @@ def adam() -> tuple[nn.Module, torch.optim.Optimizer]:
 
 def test_a_digest_sees_every_bit_of_weights_buffers_and_optimiser() -> None:
     model, optimizer = adam()
-    whole = replicas.words(model, optimizer)
-    assert (replicas.words(*adam()) == whole).all(), "it depends on nothing else"
+    whole = vote.words(model, optimizer)
+    assert (vote.words(*adam()) == whole).all(), "it depends on nothing else"
     moment = optimizer.state[model[0].weight]["exp_avg_sq"]  # type: ignore[index]
     for tensor in (model[0].weight, model[1].running_var, model[1].num_batches_tracked, moment):  # type: ignore[index]
         raw = tensor.detach().view(torch.uint8) if tensor.dim() else tensor.detach().reshape(1).view(torch.uint8)  # type: ignore[operator]
         raw.reshape(-1)[0] ^= 1
-        assert (replicas.words(model, optimizer) != whole).any()
+        assert (vote.words(model, optimizer) != whole).any()
         raw.reshape(-1)[0] ^= 1
-    assert (replicas.words(model, optimizer) == whole).all()
+    assert (vote.words(model, optimizer) == whole).all()

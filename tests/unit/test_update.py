@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from headway.elastic import batches, update
+from headway import optim
+from headway.elastic.worker import batches, update
 from headway.errors import BadInput
 from headway.job import OPTIMIZERS, Optimizer, Schedule
 
@@ -25,7 +26,7 @@ def model() -> nn.Module:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_named_optimizer_is_torchs(name: str) -> None:
     net = model()
-    made = update.named_optimizer(Optimizer(name=name, lr=0.1, weight_decay=0.01), net)  # type: ignore[call-arg]
+    made = optim.named_optimizer(Optimizer(name=name, lr=0.1, weight_decay=0.01), net)  # type: ignore[call-arg]
     assert type(made).__name__.lower() == name
     assert (made.defaults["lr"], made.defaults["weight_decay"]) == (0.1, 0.01)
     before = net.weight.clone()  # type: ignore[operator]
@@ -36,7 +37,7 @@ def test_every_named_optimizer_is_torchs(name: str) -> None:
 def test_frozen_parameters_are_left_out_and_lists_become_tuples() -> None:
     net = model()
     net.bias.requires_grad_(False)  # type: ignore[union-attr]
-    made = update.named_optimizer(Optimizer(name="adamw", lr=0.1, betas=[0.8, 0.9]), net)  # type: ignore[call-arg]
+    made = optim.named_optimizer(Optimizer(name="adamw", lr=0.1, betas=[0.8, 0.9]), net)  # type: ignore[call-arg]
     assert made.param_groups[0]["betas"] == (0.8, 0.9)
     assert len(made.param_groups[0]["params"]) == 1
 
@@ -44,14 +45,14 @@ def test_frozen_parameters_are_left_out_and_lists_become_tuples() -> None:
 @pytest.mark.parametrize("options", [{"momentun": 0.9}, {"momentum": -1.0}, {"momentum": "much"}, {"nesterov": True}])
 def test_a_bad_option_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match="optimizer sgd with") as caught:
-        update.named_optimizer(Optimizer(name="sgd", lr=0.1, **options), model())
+        optim.named_optimizer(Optimizer(name="sgd", lr=0.1, **options), model())
     assert caught.value.reason
     assert caught.value.remedy
 
 
 def rates(section: Schedule, steps: int) -> list[float]:
     optimizer = torch.optim.SGD(model().parameters(), lr=2.0)
-    made = update.schedule(section, optimizer, steps, None)
+    made = optim.schedule(section, optimizer, steps, None)
     assert made is not None
     found = []
     for _ in range(steps):
@@ -77,8 +78,8 @@ def test_warm_up_comes_before_the_schedules_own_steps() -> None:
 def test_without_a_section_the_tasks_schedule_is_used() -> None:
     optimizer = torch.optim.SGD(model().parameters(), lr=2.0)
     wanted = torch.optim.lr_scheduler.ConstantLR(optimizer)
-    assert update.schedule(None, optimizer, 7, lambda o, steps: wanted if steps == 7 else None) is wanted
-    assert update.schedule(None, optimizer, 7, None) is None
+    assert optim.schedule(None, optimizer, 7, lambda o, steps: wanted if steps == 7 else None) is wanted
+    assert optim.schedule(None, optimizer, 7, None) is None
 
 
 @pytest.mark.parametrize("enabled", [False, True])

@@ -16,8 +16,8 @@ from headway.core.order import Order
 from headway.data import index
 from headway.data.files import LocalFiles
 from headway.data.manifest import load
+from headway.data.streams import open_readers, train_order
 from headway.data.writer import write_dataset
-from headway.elastic.streams import open_readers, train_order
 from headway.errors import BadData, BadInput
 from headway.job import Job, parse
 

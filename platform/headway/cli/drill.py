@@ -35,7 +35,7 @@ def drill(
     """Run a job on a local cluster while machines fail, and see whether samples and weights stay the same."""
     import json as encoder
 
-    from headway.drill import drill as start
+    from headway.testing.drill import drill as start
 
     # Ended by SIGTERM as by Ctrl-C, so that the cluster goes too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

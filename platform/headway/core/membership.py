@@ -15,6 +15,32 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from headway.core.events import (
+    Action,
+    Arrived,
+    Committed,
+    Dismiss,
+    Diverged,
+    Drained,
+    End,
+    Event,
+    Fail,
+    Finished,
+    Generation,
+    Go,
+    Gone,
+    Launch,
+    Lost,
+    Pause,
+    Placed,
+    Publish,
+    Raised,
+    Ready,
+    Recovered,
+    Save,
+    Slow,
+    Tick,
+)
 from headway.core.lanes import moved
 
 WARMING, READY, MEMBER, LEAVING, FINISHED = "warming", "ready", "member", "leaving", "finished"
@@ -44,256 +70,6 @@ class Policy:
     slow: str = "report"
     divergences: int = 2
     blips: int = 5
-
-
-@dataclass(frozen=True)
-class Generation:
-    """A published membership.
-
-    Args:
-        number: grows by at least one from each to the next.
-        members: worker ids in order of rank.
-        lanes: what each member carries.
-        urgent: a member of the one before is gone: leave the exchange at once.
-        reason: in words.
-    """
-
-    number: int
-    members: tuple[str, ...]
-    lanes: tuple[tuple[int, ...], ...]
-    urgent: bool
-    reason: str
-
-    def carries(self) -> dict[str, tuple[int, ...]]:
-        """Lanes by worker."""
-        return dict(zip(self.members, self.lanes, strict=True))
-
-
-# Events. `at` is the time in seconds on any one clock that does not go back.
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A worker that was launched has a place and starts to warm up."""
-
-    worker: str
-    node: str
-    at: float
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A worker has warmed up and could enter."""
-
-    worker: str
-    at: float
-
-
-@dataclass(frozen=True)
-class Arrived:
-    """A member of a generation has stopped and waits for the others.
-
-    Args:
-        step: steps it has committed; -1 for one that holds no state.
-        exchanges: completed exchanges of any kind, which tell apart workers of one step.
-    """
-
-    worker: str
-    generation: int
-    step: int
-    exchanges: int
-    at: float
-
-
-@dataclass(frozen=True)
-class Committed:
-    """A member's first step in a generation is committed. pause_s: seconds since its last step before that."""
-
-    worker: str
-    generation: int
-    step: int
-    pause_s: float
-    at: float
-
-
-@dataclass(frozen=True)
-class Lost:
-    """A member's exchange with the others broke off."""
-
-    worker: str
-    generation: int
-    at: float
-
-
-@dataclass(frozen=True)
-class Gone:
-    """A worker is no more, or is to be held for gone.
-
-    Args:
-        cause: process_died, node_died, link_cut, stopped, hung, start_failed.
-        silent_s: seconds between its last sign of life and this event.
-    """
-
-    worker: str
-    cause: str
-    at: float
-    silent_s: float = 0.0
-
-
-@dataclass(frozen=True)
-class Drained:
-    """Notice that a worker's machine will be taken away at a deadline."""
-
-    worker: str
-    deadline: float
-    at: float
-
-
-@dataclass(frozen=True)
-class Slow:
-    """A member takes `factor` times as long per lane as the others; 1.0 says that it no longer does."""
-
-    worker: str
-    factor: float
-    at: float
-
-
-@dataclass(frozen=True)
-class Diverged:
-    """A member's replica differed from the majority's, and was healed."""
-
-    worker: str
-    at: float
-
-
-@dataclass(frozen=True)
-class Raised:
-    """The user's code raised on a worker."""
-
-    worker: str
-    message: str
-    at: float
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A member has done all steps; what it leaves behind (the last checkpoint) is safe."""
-
-    worker: str
-    at: float
-
-
-@dataclass(frozen=True)
-class Tick:
-    """Time passes."""
-
-    at: float
-
-
-Event = Placed | Ready | Arrived | Committed | Lost | Gone | Drained | Slow | Diverged | Raised | Finished | Tick
-
-# Actions
-
-
-@dataclass(frozen=True)
-class Launch:
-    """Find a place for a new worker and start it, `after_s` seconds from now."""
-
-    worker: str
-    after_s: float
-    reason: str
-
-
-@dataclass(frozen=True)
-class Publish:
-    """Tell all workers of a generation."""
-
-    generation: Generation
-
-
-@dataclass(frozen=True)
-class Go:
-    """All members have arrived: build the group.
-
-    Args:
-        source: the member whose state is the newest, if anybody holds one; None: begin from the newest checkpoint.
-        positions: (steps, exchanges) of each member, in order of rank; (-1, _) for one without state.
-    """
-
-    generation: Generation
-    source: str | None
-    positions: tuple[tuple[int, int], ...]
-    reason: str
-
-
-@dataclass(frozen=True)
-class Pause:
-    """Too few are left: members stop and hold their state.
-
-    Args:
-        number: takes a generation's number, so that members can tell it from older news.
-        urgent: as for a generation.
-        save: they write a checkpoint once they have stopped, since all of them will be gone.
-    """
-
-    number: int
-    urgent: bool
-    save: bool
-    reason: str
-
-
-@dataclass(frozen=True)
-class Dismiss:
-    """End a worker's process and free its place; graceful: it has handed over, and may finish what it writes."""
-
-    worker: str
-    reason: str
-    graceful: bool = False
-
-
-@dataclass(frozen=True)
-class Save:
-    """Take a checkpoint now."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Recovered:
-    """Training goes on after an incident.
-
-    Args:
-        cause: of the first event of the incident; joined and drained for planned changes.
-        pause_s: longest time between two committed steps of one member.
-    """
-
-    cause: str
-    workers: tuple[str, ...]
-    generation: int
-    step: int
-    detected_at: float
-    resumed_at: float
-    silent_s: float
-    pause_s: float
-    reason: str
-
-
-@dataclass(frozen=True)
-class End:
-    """All is done."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Fail:
-    """The run cannot go on."""
-
-    reason: str
-    worker: str | None = None
-
-
-Action = Launch | Publish | Go | Pause | Dismiss | Save | Recovered | End | Fail
 
 
 @dataclass

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from headway.core.membership import End, Policy
+from headway.core.events import End
+from headway.core.membership import Policy
 from headway.sim.workers import World, quiet_digest
 
 FAULTS_AT_MOST = 12

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from headway.core.membership import (
+from headway.core.events import (
     Action,
     Arrived,
     Committed,
@@ -26,14 +26,13 @@ from headway.core.membership import (
     Go,
     Gone,
     Launch,
-    Membership,
     Pause,
     Placed,
-    Policy,
     Publish,
     Ready,
     Tick,
 )
+from headway.core.membership import Membership, Policy
 from headway.errors import RunFailed
 from headway.sim.account import Account, Training
 from headway.sim.costs import Costs

@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 
 from headway.core import digest
-from headway.core.membership import (
-    FINISHED,
+from headway.core.events import (
     Action,
     Arrived,
     Committed,
@@ -37,15 +36,14 @@ from headway.core.membership import (
     Gone,
     Launch,
     Lost,
-    Membership,
     Pause,
     Placed,
-    Policy,
     Publish,
     Ready,
     Slow,
     Tick,
 )
+from headway.core.membership import FINISHED, Membership, Policy
 
 Words = np.ndarray[Any, np.dtype[np.uint16]]
 ASKED, WARMING, WAITING, TRAINING, DONE = "asked", "warming", "waiting", "training", "done"

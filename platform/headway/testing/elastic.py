@@ -26,10 +26,10 @@ from typing import Any, Self
 
 from headway.core.ledger import Ledger
 from headway.core.membership import Policy
-from headway.elastic.control import Control, Dismissed, Place
-from headway.elastic.coordinator import Coordinator
-from headway.elastic.recorder import Recorder
-from headway.elastic.reporter import DriverLost, Reporter
+from headway.elastic.lead.coordinator import Coordinator
+from headway.elastic.lead.recorder import Recorder
+from headway.elastic.worker.journal import DriverLost, Reporter
+from headway.elastic.worker.line import Control, Dismissed, Place
 from headway.job import Job
 from headway.runs import RunFolder
 
@@ -37,8 +37,8 @@ HOST = "127.0.0.1"
 POLL_S = 0.005
 PRELOADED = [
     "headway.testing.elastic",
-    "headway.elastic.session",
-    "headway.elastic.streams",
+    "headway.elastic.worker.session",
+    "headway.data.streams",
     "headway.strategies.all_reduce",
     "headway.strategies.tree",
     "torch._dynamo",  # seconds, once
@@ -384,10 +384,10 @@ def _work(
     import torch
 
     from headway.checkpoint.store import Store
-    from headway.elastic import context as contexts
-    from headway.elastic.context import Context
-    from headway.elastic.members import Led
-    from headway.elastic.streams import open_readers
+    from headway.data.streams import open_readers
+    from headway.elastic.worker import context as contexts
+    from headway.elastic.worker.context import Context
+    from headway.elastic.worker.members import Led
 
     _foremost = foremost
     torch.set_num_threads(1)

@@ -1,7 +1,7 @@
 """The worker's part of a drill: faults that only the worker itself can bring about.
 
-Where HEADWAY_FAULTS=1 is in its environment, a worker looks into the run's `faults/` folder before each step, and does
-what is ordered of it there: hang, flip a bit, raise. Each order is taken once, by renaming its file.
+Where HEADWAY_TROUBLE in its environment names `cause`, a worker looks into the run's `faults/` folder before each step,
+and does what is ordered of it there: hang, flip a bit, raise. Each order is taken once, by renaming its file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import nn
 
-VARIABLE = "HEADWAY_FAULTS"
+ENVIRONMENT = {"HEADWAY_TROUBLE": "headway.testing.inside:cause"}
 FOLDER = "faults"
 
 
@@ -58,10 +58,14 @@ def give(run: Path, order: Order) -> Path:
     return path
 
 
+def cause(run: Path, worker: str, point: str, model: nn.Module, step: int) -> None:
+    """Called by the worker where drills do their mischief."""
+    for order in poll(run, worker, step, point):
+        obey(order, model)
+
+
 def poll(run: Path, worker: str, step: int, point: str = "compute") -> list[Order]:
-    """The orders for a worker that are due at a point of a step, each of them once; none unless HEADWAY_FAULTS=1."""
-    if os.environ.get(VARIABLE) != "1":
-        return []
+    """The orders for a worker that are due at a point of a step, each of them once."""
     due = []
     for path in sorted((run / FOLDER).glob(f"*-{worker}.json")):
         order = Order(**json.loads(path.read_text(encoding="utf-8")))

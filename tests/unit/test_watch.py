@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from headway.core.health import LONE_PATIENCE, START_SILENCE_S, STOPPED_PATIENCE, Pace, Sign, verdict
+from headway.core.pace import Pace
+from headway.core.watch import LONE_PATIENCE, START_SILENCE_S, STOPPED_PATIENCE, Sign, verdict
 
 SILENCE, HANG = 2.0, 100.0
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from headway.core import ledger
-from headway.elastic.said import words
+from headway.elastic.lead.said import words
 from headway.runs import RunFolder
 
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from headway.elastic import batches, replicas, transfer, update
-from headway.elastic.members import now
+from headway.elastic.worker import batches, transfer, update, vote
+from headway.elastic.worker.members import now
 from headway.errors import BadInput
 from headway.strategies import PeerLost
 
 if TYPE_CHECKING:
     from headway.data.reader import Batch
-    from headway.elastic.session import Session
+    from headway.elastic.worker.session import Session
 
 
 class Step:
@@ -126,7 +126,7 @@ class Step:
         every = session.job.replica_check_every
         checked = every is not None and self.number % every == 0 and members.size > 1
         if checked:
-            session.tail.replica(members.rank, replicas.words(session.model, session.optimizer))
+            session.tail.replica(members.rank, vote.words(session.model, session.optimizer))
         for lane in self._mine:
             if members.broken:
                 raise PeerLost("a member is gone")
@@ -140,7 +140,7 @@ class Step:
             summed, changes = strategy.finish(session.tail.values)
             members.may_commit()
         session.tail.take(summed)
-        if checked and not replicas.heal(session, self.number):
+        if checked and not vote.heal(session, self.number):
             ledger.abandon(now())
             return  # nothing was applied: once more, from the healed state
         session.buffers.accept(changes)

@@ -12,8 +12,8 @@ from headway.errors import BadInput
 if TYPE_CHECKING:
     from headway.checkpoint.store import Store
     from headway.data.reader import Reader, Transform
-    from headway.elastic.members import Members
-    from headway.elastic.reporter import Reporter
+    from headway.elastic.worker.journal import Reporter
+    from headway.elastic.worker.members import Members
     from headway.job import Job
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headway.elastic.session import session
+from headway.elastic.worker.session import session
 from headway.job import Job
 from headway.task import Task
 

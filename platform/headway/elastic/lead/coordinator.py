@@ -17,10 +17,11 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from headway.core import ledger, membership
-from headway.core.health import START_SILENCE_S, Pace, Sign, verdict
+from headway.core import events, ledger, membership
 from headway.core.membership import Membership, Policy
-from headway.elastic import wire
+from headway.core.pace import Pace
+from headway.core.watch import START_SILENCE_S, Sign, verdict
+from headway.elastic.wire import messages as wire
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ class Coordinator:
             now = time.monotonic()
             peer = self._peers.setdefault(worker, _Peer())
             peer.node, peer.address, peer.placed_at, peer.heard_at, peer.moved_at = node, address, now, now, now
-            self._feed(membership.Placed(worker, node, now))
+            self._feed(events.Placed(worker, node, now))
 
         self._soon(take)
 
@@ -155,7 +156,7 @@ class Coordinator:
                 if known is not None and known.deadline is None:
                     self._record("drain", worker=worker, node_id=node, deadline_s=round(deadline_s, 3))
                     # It leaves at the end of a step, and a step may be long.
-                    self._feed(membership.Drained(worker, now + deadline_s - 2 * self._step_s, now))
+                    self._feed(events.Drained(worker, now + deadline_s - 2 * self._step_s, now))
 
         self._soon(take)
 
@@ -228,22 +229,22 @@ class Coordinator:
             peer.waiting, peer.step = message["waiting"], message["step"]
             peer.lane_s, peer.ledger = message["lane_s"], message["ledger"]
         elif kind == "ready":
-            self._feed(membership.Ready(worker, now))
+            self._feed(events.Ready(worker, now))
         elif kind == "arrived":
             position = (message["step"], message["exchanges"])
-            self._feed(membership.Arrived(worker, message["generation"], *position, now))
+            self._feed(events.Arrived(worker, message["generation"], *position, now))
         elif kind == "committed":
-            self._feed(membership.Committed(worker, message["generation"], message["step"], message["pause_s"], now))
+            self._feed(events.Committed(worker, message["generation"], message["step"], message["pause_s"], now))
         elif kind == "lost":
             self._record("lost", worker=worker, generation=message["generation"], reason=message["reason"])
-            self._feed(membership.Lost(worker, message["generation"], now))
+            self._feed(events.Lost(worker, message["generation"], now))
         elif kind == "diverged":
             self._record("replica", worker=message["worker"], step=message["step"], healed=True)
-            self._feed(membership.Diverged(message["worker"], now))
+            self._feed(events.Diverged(message["worker"], now))
         elif kind == "raised":
-            self._feed(membership.Raised(worker, message["reason"], now))
+            self._feed(events.Raised(worker, message["reason"], now))
         elif kind == "finished":
-            self._feed(membership.Finished(worker, now))
+            self._feed(events.Finished(worker, now))
 
     def _gone(self, worker: str, cause: str, silent_s: float = 0.0) -> None:
         peer = self._peers.get(worker)
@@ -251,7 +252,7 @@ class Coordinator:
             return
         if peer is not None and cause == "process_died" and peer.address is not None:
             self._spawn(self._probe(peer))
-        self._feed(membership.Gone(worker, cause, time.monotonic(), silent_s))
+        self._feed(events.Gone(worker, cause, time.monotonic(), silent_s))
 
     async def _probe(self, peer: _Peer) -> None:
         """Whether the worker's whole node is gone: then nobody listens at its raylet's port any more."""
@@ -281,7 +282,7 @@ class Coordinator:
             if now - looked >= LOOK_S:
                 looked = now
                 self._look(now)
-            self._feed(membership.Tick(now))
+            self._feed(events.Tick(now))
             self._show()
 
     def _examine(self, now: float) -> None:
@@ -318,7 +319,7 @@ class Coordinator:
         lane_s = {w: p.lane_s for w, p in self._peers.items() if active and w in active.members and p.lane_s > 0}
         for worker, factor in self._pace.look(lane_s).items():
             self._record("slow", worker=worker, factor=factor)
-            self._feed(membership.Slow(worker, factor, now))
+            self._feed(events.Slow(worker, factor, now))
         step, (before, at) = max([p.step for p in self._peers.values()], default=0), self._stepped
         if step > before:
             self._step_s, self._stepped = (now - at) / (step - before) if at else 0.0, (step, now)
@@ -335,7 +336,7 @@ class Coordinator:
 
     # The decisions
 
-    def _feed(self, event: membership.Event) -> None:
+    def _feed(self, event: events.Event) -> None:
         try:
             self._do(self.membership.step(event))
         except Exception as error:  # a run that nobody leads must not look alive
@@ -343,31 +344,31 @@ class Coordinator:
             self._over = True
             self._effects.ended(f"the coordinator failed at {type(event).__name__}: {error!r}")
 
-    def _do(self, actions: list[membership.Action]) -> None:
+    def _do(self, actions: list[events.Action]) -> None:
         for action in actions:
-            if isinstance(action, membership.Publish):
+            if isinstance(action, events.Publish):
                 self._publish(action.generation)
-            elif isinstance(action, membership.Go):
+            elif isinstance(action, events.Go):
                 self._go(action)
-            elif isinstance(action, membership.Pause):
+            elif isinstance(action, events.Pause):
                 self._record("pause", number=action.number, reason=action.reason)
                 self._send_all("pause", number=action.number, urgent=action.urgent, save=action.save)
                 self._effects.changed([])
-            elif isinstance(action, membership.Launch):
+            elif isinstance(action, events.Launch):
                 self._effects.launch(action.worker, action.after_s)
-            elif isinstance(action, membership.Dismiss):
+            elif isinstance(action, events.Dismiss):
                 self._dismiss(action)
-            elif isinstance(action, membership.Save):
+            elif isinstance(action, events.Save):
                 self._send_all("save", reason=action.reason)
-            elif isinstance(action, membership.Recovered):
+            elif isinstance(action, events.Recovered):
                 self._recovered(action)
             else:
-                failure = action.reason if isinstance(action, membership.Fail) else None
+                failure = action.reason if isinstance(action, events.Fail) else None
                 self._over = True
                 self._look(time.monotonic())
                 self._effects.ended(failure)
 
-    def _publish(self, generation: membership.Generation) -> None:
+    def _publish(self, generation: events.Generation) -> None:
         self._send_all(
             "publish",
             number=generation.number,
@@ -377,7 +378,7 @@ class Coordinator:
             reason=generation.reason,
         )
 
-    def _go(self, action: membership.Go) -> None:
+    def _go(self, action: events.Go) -> None:
         generation = action.generation
         nodes = [self._peers[w].node for w in generation.members]
         line = wire.encode(
@@ -400,7 +401,7 @@ class Coordinator:
         )
         self._effects.changed(list(generation.members))
 
-    def _dismiss(self, action: membership.Dismiss) -> None:
+    def _dismiss(self, action: events.Dismiss) -> None:
         peer = self._peers.pop(action.worker, None)
         if peer is None:
             self._effects.dismiss(action.worker)
@@ -423,7 +424,7 @@ class Coordinator:
             await asyncio.wait_for(peer.writer.wait_closed(), GRACE_S)
         self._effects.dismiss(worker)
 
-    def _recovered(self, action: membership.Recovered) -> None:
+    def _recovered(self, action: events.Recovered) -> None:
         cause = action.cause
         known = [self._went[w] for w in action.workers if w in self._went]
         if cause == "process_died" and known and all(p.node_died for p in known):

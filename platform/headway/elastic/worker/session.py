@@ -19,16 +19,17 @@ import numpy as np
 import torch
 from torch import nn
 
+from headway import optim
 from headway.core.digest import Chain
 from headway.core.retention import due
-from headway.elastic import transfer, update
-from headway.elastic.buffers import LaneBuffers
-from headway.elastic.context import Context, current
-from headway.elastic.control import Start
-from headway.elastic.evaluation import evaluate
-from headway.elastic.members import now
-from headway.elastic.step import Step
-from headway.elastic.tail import Tail
+from headway.elastic.worker import transfer, update
+from headway.elastic.worker.buffers import LaneBuffers
+from headway.elastic.worker.context import Context, current
+from headway.elastic.worker.evaluation import evaluate
+from headway.elastic.worker.line import Start
+from headway.elastic.worker.members import now
+from headway.elastic.worker.step import Step
+from headway.elastic.worker.tail import Tail
 from headway.errors import BadCheckpoint, BadInput, NonFiniteLoss
 from headway.strategies import PeerLost, Strategy, create, exchange
 
@@ -131,8 +132,8 @@ class Session:
         self.model.to(self.device)
         theirs = self.optimizer
         if job.optimizer is not None:
-            self.optimizer = update.named_optimizer(job.optimizer, self.model)
-        self.schedule = update.schedule(job.schedule, self.optimizer, self.total_steps, self._make_schedule)
+            self.optimizer = optim.named_optimizer(job.optimizer, self.model)
+        self.schedule = optim.schedule(job.schedule, self.optimizer, self.total_steps, self._make_schedule)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=job.precision == "fp16")
         self.buffers = LaneBuffers(self.model)
         self.tail = Tail(job.lanes, min(job.lanes, job.workers.max + 1))

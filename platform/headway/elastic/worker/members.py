@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from headway.elastic.control import Control, Start
+from headway.elastic.worker.line import Control, Start
 from headway.strategies import PeerLost
 from headway.strategies.group import Group, connect
 
@@ -213,7 +213,7 @@ class Alone:
         pass
 
     def meet(self, step: int, exchanges: int, pause: Callable[[], None], account: Callable[[str], None]) -> Start:
-        from headway.elastic.control import News
+        from headway.elastic.worker.line import News
 
         members = tuple(str(rank) for rank in range(self.size))
         return Start(

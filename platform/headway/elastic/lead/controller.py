@@ -5,7 +5,7 @@ seams are others). See docs/decisions/0006-ray-train-internals.md.
 
 - Every worker has a placement group of its own; it is launched, and taken away, in a thread that may block.
 - Ray Train's control loop only polls, keeps its worker group in step with the coordinator's generation, and ends.
-- Decisions are made in the coordinator's thread; see `headway.elastic.coordinator`.
+- Decisions are made in the coordinator's thread; see `headway.elastic.lead.coordinator`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.checkpoint.sync_actor import SynchronizationActor
-from ray.train.v2._internal.execution.context import DistributedContext, get_train_context
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.controller.controller import TrainControllerLoopIterationResult
 from ray.train.v2._internal.execution.controller.state import FinishedState, RunningState, ShuttingDownState
@@ -38,9 +37,10 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from headway.core.membership import Policy
-from headway.elastic import place
-from headway.elastic.control import Place
-from headway.elastic.coordinator import Coordinator
+from headway.elastic.lead.coordinator import Coordinator
+from headway.elastic.lead.view import contexts, show
+from headway.elastic.worker import place
+from headway.elastic.worker.line import Place
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class ElasticWorkerGroup(WorkerGroup):
         context = self._worker_group_context
         worker = self._create_workers(1, group, context.resources_per_worker)[0]
         self._init_train_context([worker], self._worker_group_state.sync_actor)
-        ray.get(worker.actor.execute.remote(place.enter, where))
+        ray.get(worker.actor.execute.remote(place.enter, where, show))
         ray.get(worker.actor.run_train_fn.remote(context.train_fn_ref))
         return worker
 
@@ -124,21 +124,6 @@ class ElasticWorkerGroup(WorkerGroup):
             callback.after_worker_group_training_start(self)
 
 
-def contexts(nodes: list[str]) -> list[DistributedContext]:
-    """Ray Train's view of each member's place, from the members' nodes in order of rank."""
-    order = list(dict.fromkeys(nodes))
-    return [
-        DistributedContext(
-            world_rank=rank,
-            world_size=len(nodes),
-            local_rank=nodes[:rank].count(node),
-            local_world_size=nodes.count(node),
-            node_rank=order.index(node),
-        )
-        for rank, node in enumerate(nodes)
-    ]
-
-
 class ElasticController(TrainController):
     """Runs as an actor on the driver's node. See the module.
 
@@ -146,7 +131,7 @@ class ElasticController(TrainController):
         policy: of membership.
         silence_s: see `Coordinator`.
         hang_s: likewise.
-        recorder: actor handle of `headway.elastic.recorder.Recorder`.
+        recorder: actor handle of `headway.elastic.lead.recorder.Recorder`.
     """
 
     worker_group_cls = ElasticWorkerGroup
@@ -324,11 +309,6 @@ class ElasticTrainer(TorchTrainer):
         controller = actor(ElasticController).remote(**arguments, **self._controls)
         ray.get(controller.run.remote())
         return ray.get(controller.get_result.remote())
-
-
-def show(rank: int, nodes: tuple[str, ...]) -> None:
-    """Have `ray.train.get_context()` in this worker's process tell its place among the members."""
-    get_train_context().distributed_context = contexts(list(nodes))[rank]
 
 
 def _where(group: Any) -> tuple[str, tuple[str, int] | None]:

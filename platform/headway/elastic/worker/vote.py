@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 from headway.core.digest import WORDS
-from headway.elastic import transfer
+from headway.elastic.worker import transfer
 from headway.errors import RunFailed
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    from headway.elastic.session import Session
+    from headway.elastic.worker.session import Session
 
 
 def words(model: nn.Module, optimizer: Optimizer) -> np.ndarray[tuple[int], np.dtype[np.uint16]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import sys
@@ -13,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from headway import code
 from headway.core.ledger import Ledger
-from headway.elastic import place
-from headway.elastic.control import Control, Dismissed
+from headway.elastic.worker import place
+from headway.elastic.worker.line import Control, Dismissed
 from headway.errors import HeadwayError
 
 if TYPE_CHECKING:
-    from headway.elastic.context import Context
-    from headway.elastic.reporter import Reporter
+    from headway.elastic.worker.context import Context
+    from headway.elastic.worker.journal import Reporter
     from headway.job import Job
 
 
@@ -31,8 +32,8 @@ def main(config: dict[str, Any]) -> None:
     """
     import ray
 
-    from headway.elastic import context as contexts
-    from headway.elastic.reporter import DriverLost
+    from headway.elastic.worker import context as contexts
+    from headway.elastic.worker.journal import DriverLost
 
     ledger = Ledger(time.monotonic())
     context: Context | None = None
@@ -73,10 +74,10 @@ def run(job: Job, found: Callable[..., Any]) -> None:
     import inspect
 
     import torch
+    from headway.data.streams import transform_of
 
-    from headway.elastic.context import current
-    from headway.elastic.loop import train_task
-    from headway.elastic.streams import transform_of
+    from headway.elastic.worker.context import current
+    from headway.elastic.worker.loop import train_task
 
     torch.manual_seed(job.seed)
     task = found(**job.arguments)
@@ -88,14 +89,13 @@ def run(job: Job, found: Callable[..., Any]) -> None:
 
 def _context(config: dict[str, Any], job: Job, control: Control, address: str, ledger: Ledger) -> Context:
     import torch
+    from headway.data.streams import Elsewhere, open_readers
 
     from headway.checkpoint.store import Store
-    from headway.elastic.context import Context
-    from headway.elastic.controller import show
-    from headway.elastic.members import Led
-    from headway.elastic.memory import keep_freed
-    from headway.elastic.reporter import Reporter
-    from headway.elastic.streams import Elsewhere, open_readers
+    from headway.elastic.worker.context import Context
+    from headway.elastic.worker.journal import Reporter
+    from headway.elastic.worker.members import Led
+    from headway.elastic.worker.memory import keep_freed
 
     keep_freed()
     torch.set_num_threads(job.workers.cpus)
@@ -120,23 +120,21 @@ def _context(config: dict[str, Any], job: Job, control: Control, address: str, l
         reporter=reporter,
         run=Path(config["folder"]).name,
         trouble=_mischief(Path(config["folder"]), control.place.worker),
-        members=Led(control, "nccl" if job.workers.gpus else "gloo", address, show),
+        members=Led(control, "nccl" if job.workers.gpus else "gloo", address, place.show),
         ledger=ledger,
     )
 
 
 def _mischief(folder: Path, worker: str) -> Callable[[str, Any, int], None]:
-    """What a drill orders of this worker; nothing outside of one."""
-    from headway.testing import inside
+    """What a drill does to this worker from inside; nothing where HEADWAY_TROUBLE names no `module:function`.
 
-    if os.environ.get(inside.VARIABLE) != "1":
+    The function is called as function(folder, worker, point, model, step).
+    """
+    module, _, name = os.environ.get("HEADWAY_TROUBLE", "").partition(":")
+    if not name:
         return lambda point, model, step: None
-
-    def obey(point: str, model: Any, step: int) -> None:
-        for order in inside.poll(folder, worker, step, point):
-            inside.obey(order, model)
-
-    return obey
+    cause = getattr(importlib.import_module(module), name)
+    return lambda point, model, step: cause(folder, worker, point, model, step)
 
 
 def _close(context: Context, wait: bool) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from headway.core.ledger import Ledger
-from headway.elastic import wire
+from headway.elastic.wire import messages as wire
 
 BEAT_S = 0.2
 CONNECT_S = 30.0

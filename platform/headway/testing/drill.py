@@ -84,7 +84,7 @@ def drill(
         require_cut()
     folder = Path(tempfile.mkdtemp(prefix="headway-drill-"))
     try:
-        with Cluster(nodes, cpus=chosen.workers.cpus, links=links, environment={inside.VARIABLE: "1"}) as cluster:
+        with Cluster(nodes, cpus=chosen.workers.cpus, links=links, environment=inside.ENVIRONMENT) as cluster:
             tell(f"a cluster of {nodes} nodes is up" + (", each with a network of its own" if links else ""))
             quiet = _quiet(cluster, folder, chosen, nodes, tell) if quiet_run else None
             fire = _under_fire(cluster, folder, chosen, script, tell)

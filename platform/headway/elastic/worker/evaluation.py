@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from headway.elastic import batches, update
+from headway.elastic.worker import batches, update
 from headway.strategies import PeerLost, exchange
 
 if TYPE_CHECKING:
-    from headway.elastic.session import Session
+    from headway.elastic.worker.session import Session
     from headway.strategies.group import Group
 
 

@@ -26,7 +26,7 @@ class Reporter:
     """See the module.
 
     Args:
-        recorder: actor handle of `headway.elastic.recorder.Recorder`.
+        recorder: actor handle of `headway.elastic.lead.recorder.Recorder`.
         worker: id of this one.
     """
 
