@@ -3,9 +3,18 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.set-up
-PYTEST := $(BIN)/python -m pytest
+PYTEST := $(BIN)/python -m pytest --durations=10
 
-.PHONY: setup check test slow demo bench ui clean
+# Most tests wait more than they compute: two at once even on one core, and no more than memory holds on many.
+JOBS   ?= $(shell $(PYTHON) -c 'import os; print(max(2, min(4, os.cpu_count() or 2)))')
+
+# Run the tests of a tier: all at once but those marked alone, and then those; 5 says that there was none.
+define tier
+$(PYTEST) -n $(JOBS) -m "($(1)) and not alone"
+$(PYTEST) -m "($(1)) and alone" || test $$? -eq 5
+endef
+
+.PHONY: setup check test slow soak demo bench ui clean
 
 setup: $(STAMP)
 
@@ -23,10 +32,15 @@ check: setup
 	$(BIN)/mypy platform/headway
 
 test: check
-	$(PYTEST) -m "not slow"
+	$(call tier,not slow)
 
 slow: setup
-	$(PYTEST) -m slow
+	$(call tier,slow)
+
+# What is random, at length: hours. HEADWAY_DRILLS=100 for more drills.
+soak: export HEADWAY_TIER = soak
+soak: setup
+	$(PYTEST) -n $(JOBS) --timeout=3600 -m "soak or hypothesis"
 
 demo: setup
 	$(BIN)/python trainers/demo.py

@@ -28,7 +28,7 @@ from elastic_peers import ours
 from measure import keep
 
 from headway.runs import RunFolder
-from headway.testing.cluster import Cluster
+from headway.testing.cluster import Cluster, Node
 
 LOOK_S, BETWEEN_S, DRAIN_S = 10.0, (5.0, 15.0), 3.0
 START_S = 180.0
@@ -44,6 +44,12 @@ def members(run: RunFolder) -> list[dict[str, Any]]:
     except (OSError, ValueError):
         return []
     return [worker for worker in tree["workers"] if worker["phase"] == "member"]
+
+
+def pids_on(node: Node, run: RunFolder) -> list[int]:
+    """Of the workers that train on a node; members.json has them as they are on the node itself."""
+    found = [node.process_of(worker["pid"]) for worker in members(run) if worker["node_id"] == node.node_id]
+    return [pid for pid in found if pid is not None]
 
 
 def of_process(pid: int) -> dict[str, float]:
@@ -80,7 +86,7 @@ def look(cluster: Cluster, driver: int, run: RunFolder) -> dict[str, float]:
         with suppress(OSError):
             title = Path(f"/proc/{pid}/cmdline").read_text()
             pids.update({role: pid for role, begins in ROLES.items() if title.startswith(begins)})
-    kept = [worker["pid"] for worker in members(run) if worker["node_id"] == cluster.nodes[0].node_id]
+    kept = pids_on(cluster.nodes[0], run)
     if kept:
         pids["worker"] = kept[0]
     sample = {f"cluster.{name}": value for name, value in of_cluster().items()}
@@ -102,7 +108,7 @@ def disturb(cluster: Cluster, run: RunFolder, chance: random.Random) -> str | No
     elif kind == "node drained":
         cluster.drain_node(node.number, DRAIN_S)
     else:
-        pids = [worker["pid"] for worker in members(run) if worker["node_id"] == node.node_id]
+        pids = pids_on(node, run)
         if not pids:
             return None  # its worker is still on its way
         with suppress(ProcessLookupError):

@@ -4,7 +4,7 @@
 
 All train the same model on the same numbered samples (elastic_peers/workload.py), and are measured by turns, so that a
 noisy machine is noisy for all of them. `load` beside each repeat says how noisy it was. About an hour and a half; a
-fault that is not measured this time keeps its figures in the results.
+fault or a peer that is not measured this time keeps its figures in the results, with their date.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from importlib import import_module
 from typing import Any
 
-from elastic_peers.faults import FAULTS
+from elastic_peers.faults import FAULTS, OURS
 from measure import keep, kept, summary
 
 PEERS = {
@@ -90,7 +90,7 @@ def table(found: dict[str, dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--faults", default=",".join(fault.replace(" ", "-") for fault in FAULTS))
+    parser.add_argument("--faults", default=",".join(fault.replace(" ", "-") for fault in (*FAULTS, *OURS)))
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--parameters", type=int, default=2_000_000)
     parser.add_argument("--seed", type=int, default=1)
@@ -98,14 +98,21 @@ def main() -> None:
     options = parser.parse_args()
     chosen = [fault.replace("-", " ") for fault in options.faults.split(",")]
     peers = options.peers.split(",")
-    if not set(chosen) <= set(FAULTS) or not set(peers) <= set(PEERS):
-        parser.error(f"faults are {', '.join(FAULTS)} (with dashes); peers are {', '.join(PEERS)}")
+    if not set(chosen) <= {*FAULTS, *OURS} or not set(peers) <= set(PEERS):
+        parser.error(f"faults are {', '.join((*FAULTS, *OURS))} (with dashes); peers are {', '.join(PEERS)}")
     found: dict[str, dict[str, Any]] = kept(options.name).get("faults", {})
     for fault in chosen:
-        figures = measured(fault, peers, options.repeats, options.parameters, options.seed)
-        found[fault] = {**figures, "ratios": ratios(figures), "when": time.strftime("%Y-%m-%d")}
+        figures = measured(
+            fault, ["ours"] if fault in OURS else peers, options.repeats, options.parameters, options.seed
+        )
+        for figure in figures.values():
+            figure["when"] = time.strftime("%Y-%m-%d")
+        found[fault] = {**found.get(fault, {}), **figures, "ratios": ratios(figures)}
         what = f"{options.parameters:,} parameters, 2 workers, global batch 64, {options.repeats} repeats"
-        keep(options.name, {"what": what, "parameters": options.parameters, "faults": found})  # as far as it got
+        others = {k: v for k, v in kept(options.name).items() if k == "healthy runs killed"}
+        keep(
+            options.name, {"what": what, "parameters": options.parameters, "faults": found, **others}
+        )  # as far as it got
     print(table(found))
 
 

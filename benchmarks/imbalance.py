@@ -21,7 +21,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from headway.data.streams import train_order
 from measure import keep
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -31,6 +30,7 @@ from headway.core.mixture import Walk
 from headway.data.augment import Strength, augment
 from headway.data.files import LocalFiles
 from headway.data.manifest import load
+from headway.data.streams import train_order
 from headway.data.tensors import column
 from headway.data.writer import write_dataset
 from headway.job import parse

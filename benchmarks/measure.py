@@ -33,7 +33,7 @@ def kept(name: str) -> dict[str, Any]:
 def keep(name: str, figures: dict[str, Any]) -> None:
     """Write `results/NAME.json` with the machine beside the figures, and print it."""
     machine = {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()}
-    tree = {"when": time.strftime("%Y-%m-%d"), "machine": machine, **figures}
+    tree = {**figures, "when": time.strftime("%Y-%m-%d"), "machine": machine}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
     print(

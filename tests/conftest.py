@@ -7,13 +7,14 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
+from tests.tiers import SOAK, Scheduling, arrange
 
 from headway.data.manifest import Manifest, schema_of, write
 from headway.data.writer import shard_of
@@ -21,21 +22,84 @@ from headway.data.writer import shard_of
 if TYPE_CHECKING:
     from headway.testing.s3 import S3
 
-# The same examples on every machine, and no clock: the machine may be busy with other work.
-settings.register_profile("house", deadline=None, max_examples=60, derandomize=True)
-settings.load_profile("house")
+# The same examples on every machine, and no clock: the machine may be busy with other work. A soak draws new ones.
+settings.register_profile("house", deadline=None, max_examples=30, derandomize=True)
+settings.register_profile("soak", deadline=None, max_examples=2000, print_blob=True)
+settings.load_profile("soak" if SOAK else "house")
+
+# What all tests' Rays are told; set before any is started, and inherited by commands that start their own.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # several tests at once, on few cores
+os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.5"
+os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
+os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 RAY_FOLDER = pytest.StashKey[str]()
+SHARED_RAY = pytest.StashKey[bool]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Ray's sessions go to a folder of these tests; a short one, since it holds Unix sockets."""
+    """Ray's sessions go to a folder of these tests and this process; a short one, since it holds Unix sockets."""
     config.stash[RAY_FOLDER] = tempfile.mkdtemp(prefix="headway-")
     os.environ["RAY_TMPDIR"] = config.stash[RAY_FOLDER]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    _ray.end()
     shutil.rmtree(config.stash[RAY_FOLDER], ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    arrange(items, SHARED_RAY)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if not item.stash[SHARED_RAY]:
+        _ray.end()
+
+
+class SharedRay:
+    """One Ray for every test of this process that uses it; ended before the first test of a module that does not.
+
+    Starting one takes seconds, and what a test leaves in it would be a fault that the next one shows.
+    """
+
+    def __init__(self) -> None:
+        self._up, self._mode = False, os.environ.get("RAY_AUTH_MODE")
+
+    def begin(self) -> None:
+        import ray
+
+        if self._up:
+            return
+        ray.init(
+            address="local",
+            num_cpus=4,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=128 * 2**20,
+        )
+        self._up = True
+
+    def end(self) -> None:
+        if not self._up:
+            return
+        import ray
+
+        ray.shutdown()
+        self._up = False
+        if self._mode is None:  # an embedded Ray turns tokens on for all that this process starts later
+            os.environ.pop("RAY_AUTH_MODE", None)
+
+
+_ray = SharedRay()
 
 
 MakeDataset = Callable[..., Path]
@@ -73,24 +137,16 @@ def _make_dataset() -> MakeDataset:
     return make_dataset
 
 
-@pytest.fixture(scope="module")
-def connected() -> Iterator[None]:
-    """One Ray for a module's tests, which `headway.train` and Ray Data find and use."""
-    import ray
+@pytest.fixture(scope="session")
+def shared_ray() -> SharedRay:
+    """For tests that may need it; what is asked for only while a test runs would not be seen beforehand."""
+    return _ray
 
-    mode = os.environ.get("RAY_AUTH_MODE")
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=128 * 2**20,
-    )
-    yield
-    ray.shutdown()
-    if mode is None:  # an embedded Ray turns tokens on for all that this process starts later
-        os.environ.pop("RAY_AUTH_MODE", None)
+
+@pytest.fixture(scope="module")
+def connected(shared_ray: SharedRay) -> None:
+    """A Ray, which `headway.train` and Ray Data find and use. Tests that kill it, or need another, start their own."""
+    shared_ray.begin()
 
 
 @pytest.fixture(scope="session")

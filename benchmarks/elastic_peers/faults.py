@@ -17,6 +17,8 @@ from elastic_peers import records
 
 BENCHMARKS = Path(__file__).parent.parent
 FAULTS = ("worker killed", "node killed", "join", "stopped", "link cut")
+OURS = ("link one way", "pair parted", "all links away", "head away")
+"""Faults of links that only our own cluster brings about; no peer is measured under them."""
 LIMIT_S = {"stopped": 60.0}
 OTHER_LIMIT_S = 120.0
 STEPS_AFTER = 40

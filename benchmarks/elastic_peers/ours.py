@@ -6,6 +6,7 @@ comes from the drill's own account: the digests of the samples of every step, he
 
 from __future__ import annotations
 
+import itertools
 import random
 import shutil
 import tempfile
@@ -20,8 +21,9 @@ import yaml
 from elastic_peers import faults, workload
 from headway.data.writer import write_dataset
 from headway.errors import HeadwayError
+from headway.runs import RunFolder
 from headway.testing.drill import drill
-from headway.testing.links import cut_possible
+from headway.testing.links import possible
 
 LANES = 8
 STEPS = {"join": 600}
@@ -32,7 +34,15 @@ SCRIPTS = {
     "join": "add node step={step}",
     "stopped": "stop worker={which} step={step}",
     "link cut": "cut node={which} step={step}",
+    "link one way": "oneway node={which} step={step} to=all",
+    "pair parted": "part workers=0,1 step={step}",
+    "all links away": "cut nodes=0,1 step={step} for=3s",
+    "head away": "blip head step={step} for=3s",
 }
+"""`link one way`: what the node sends is lost, what is sent to it arrives."""
+AWAY_S = 3.0
+PASSES = ("all links away", "head away")
+"""Nobody is lost in these: what counts is how long after their end a step is committed, and the longest pause."""
 TASK = """
 import workload
 from headway import Task
@@ -56,8 +66,9 @@ class Numbers(Task):
 
 def measure(fault: str, repeats: int, parameters: int, seed: int) -> dict[str, Any]:
     """Seconds, steps and samples of a fault; every repeat is kept."""
-    if fault == "link cut" and cut_possible() is not None:
-        return faults.unmeasured(f"links cannot be cut here: {cut_possible()}")
+    lacking = [reason for verb in SCRIPTS[fault].split()[:1] if (reason := possible(verb)) is not None]
+    if lacking:
+        return faults.unmeasured(f"it cannot be brought about here: {lacking[0]}")
     found = []
     for repeat in range(repeats):
         with tempfile.TemporaryDirectory(prefix="ours-") as folder:
@@ -95,6 +106,8 @@ def _once(job: Path, fault: str, chance: random.Random) -> dict[str, Any]:
     script = SCRIPTS[fault].format(which=chance.randrange(2), step=chance.randrange(41, 60))
     nodes = 1 if fault == "join" else 2
     load = faults.load()
+    if fault in PASSES:
+        return {**_passed(job, script), "load": load}
     try:
         account = drill(job, faults=script, nodes=nodes, settings=["reproducible=order"], quiet_run=False)
     except HeadwayError as error:
@@ -113,3 +126,25 @@ def _once(job: Path, fault: str, chance: random.Random) -> dict[str, Any]:
         **counted,
         "load": load,
     }
+
+
+def _passed(job: Path, script: str) -> dict[str, Any]:
+    """A fault that passes: seconds from its end to the next committed step, and the longest pause around it."""
+    try:
+        account = drill(job, faults=script, settings=["reproducible=order"], nodes=2, quiet_run=False, keep=True)
+    except HeadwayError as error:
+        return {"failed": str(error)}
+    assert account.folder is not None
+    try:
+        (run,) = Path(account.folder).glob("runs/fire")
+        times = sorted(step["time"] for step in RunFolder(run).steps())
+    finally:
+        shutil.rmtree(account.folder, ignore_errors=True)
+    began = account.faults[0]["time"]
+    if account.state != "finished" or began is None:
+        return {"failed": f"{account.state}: {account.message or 'the fault did not happen'}"}
+    after = [at for at in times if at >= began + AWAY_S]
+    pauses = [b - a for a, b in itertools.pairwise(times) if began - 1.0 <= b <= began + AWAY_S + 10.0]
+    counted = {k: getattr(account, k) for k in ("steps_repeated", "samples_repeated", "samples_missed", "steps")}
+    back_s = after[0] - began - AWAY_S
+    return {"resume_s": back_s, "pause_s": max(pauses), "healthy_killed": account.healthy_killed, **counted}

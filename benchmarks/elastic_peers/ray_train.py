@@ -50,7 +50,8 @@ class RayTrain:
 
     def __init__(self, folder: Path, parameters: int, seed: int, links: bool = False) -> None:
         environment = {**TRAIN, "PYTHONPATH": faults.python_path(), "OMP_NUM_THREADS": "1"}
-        self.cluster = Cluster(nodes=0, links=links, environment=environment)
+        # Its workers' records name processes by number, so they need the same numbers there and here.
+        self.cluster = Cluster(nodes=0, links=links, environment=environment, isolated=False)
         self.arguments = [str(folder), str(parameters), str(seed)]
         self.output = (folder / "output.txt").open("ab")
         self.driver: subprocess.Popen[Any] | None = None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headway.durable import sync_folder, take_place
 from headway.errors import BadInput, nearest
 from headway.task import Task
 
@@ -94,11 +95,38 @@ def load(source: Source) -> Callable[..., Any]:
 def carry(source: Source, to: Path) -> None:
     """Copy the Python files that the task may import into the run's folder. Other files stay where they are.
 
+    What was carried before stays until the new copy is whole.
+
     Raises:
-        BadInput: there are too many of them.
+        BadInput: there are too many of them, or they cannot be written.
     """
-    shutil.rmtree(to, ignore_errors=True)
-    to.mkdir(parents=True)
+    beside, aside = to.with_name(f".{to.name}.new"), to.with_name(f".{to.name}.old")
+    try:
+        _restore(to, aside)
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        _copy(source, beside)
+        take_place(beside, to, aside)
+        sync_folder(to.parent)
+    except OSError as error:
+        raise BadInput(
+            f"the task's code cannot be carried to {to}",
+            f"{error.strerror or error}; what was there is there still",
+            "Free space or mend the folder, then try again.",
+        ) from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _restore(to: Path, aside: Path) -> None:
+    """Put back what a process that was killed between two renames had moved aside."""
+    if aside.exists() and not to.exists():
+        aside.rename(to)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _copy(source: Source, to: Path) -> None:
     if source.inside is None:
         return
     root = source.folder / source.inside

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -184,15 +185,35 @@ class Workers(_Section):
     silence_s: Annotated[float, Field(ge=0.5)] = 2.0
     """Seconds of silence after which a worker whose machine does not answer is given up (twice that if it answers)."""
     hang_s: Annotated[float, Field(ge=1)] = 120.0
-    """Seconds after which a worker that keeps the others waiting without getting on is given up."""
+    """Seconds after which a worker that keeps the others waiting without getting on is given up; longer than twice
+    silence_s."""
+    patience_s: Annotated[float, Field(ge=1)] = Field(default_factory=lambda data: max(900.0, data.get("hang_s", 0.0)))
+    """Seconds that a worker may take for what is known to be slow: starting, restoring, a first step that compiles. Not
+    less than hang_s; 900, or hang_s where that is more, when not given."""
     slow: Literal["report", "rebalance", "replace"] = "report"
     """What is done about a worker that is slower than the others: nothing but to say so, fewer lanes, or a new one."""
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """What cannot hold at once, with the values and the way out."""
         if self.min > self.max:
-            raise ValueError(f"min={self.min} is more than max={self.max}; set min to {self.max} or less")
-        return self
+            yield f"workers.min={self.min} is more than max={self.max}: set min to {self.max} or less"
+        if self.hang_s <= 2 * self.silence_s:
+            yield (
+                f"workers.hang_s={self.hang_s:g} is no longer than twice workers.silence_s={self.silence_s:g}: "
+                f"it would be held for hung before its silence means anything. Set hang_s above {2 * self.silence_s:g}"
+            )
+        if self.patience_s < self.hang_s:
+            yield (
+                f"workers.patience_s={self.patience_s:g} is less than workers.hang_s={self.hang_s:g}: what is known to "
+                f"be slow would be given less time than a step. Set patience_s to {self.hang_s:g} or more"
+            )
+        if self.gpus > 1 and self.gpus % 1:
+            yield f"workers.gpus={self.gpus:g}: Ray gives a share of one GPU, or whole ones. Set gpus to a whole number"
+        elif 0 < self.gpus < 1 < self.max:
+            yield (
+                f"workers.gpus={self.gpus:g} with workers.max={self.max}: several workers would share a GPU, and NCCL "
+                f"takes one worker of each. Set gpus to 1, or max to 1"
+            )
 
 
 class Optimizer(_Section):
@@ -250,6 +271,8 @@ class Checkpoint(_Section):
     """Validation metric by which checkpoints are judged."""
     mode: Literal["min", "max"] = "min"
     """Whether less or more of the metric is better."""
+    fail_after: Annotated[float, Field(gt=0)] | None = 600.0
+    """Seconds for which the run goes on while neither checkpoints nor records can be written; null for ever."""
 
 
 class Tracking(_Section):
@@ -326,16 +349,22 @@ class Job(_Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        found = [*self._contradictions()]
+        if found:  # all of them: who mends a job wants to mend it once
+            raise ValueError("; ".join(found))
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
         if (self.epochs is None) == (self.steps is None):
             given = "both are given" if self.epochs else "neither is given"
-            raise ValueError(f"give either epochs or steps; {given}")
+            yield f"give either epochs or steps; {given}"
         if self.lanes < self.workers.max:
             idle = self.workers.max - self.lanes
-            raise ValueError(
+            yield (
                 f"lanes={self.lanes} cannot be carried by workers.max={self.workers.max}: {idle} workers would idle. "
                 f"Set lanes to {self.workers.max} or more, or workers.max to {self.lanes}"
             )
-        return self
+        yield from self.workers.contradictions()
 
     @property
     def global_batch(self) -> int:

@@ -54,6 +54,10 @@ class Report(BaseModel):
     """Checkpoints on disk, oldest first: step, path, bytes, metrics."""
     checkpoint_blocked_s: float
     """Seconds for which training stood still for checkpoints."""
+    checkpoints_skipped: int
+    """Checkpoints that were due while the one before was still being written."""
+    records_dropped: int
+    """Records that came faster than they could be kept."""
     workers: list[dict[str, Any]]
     """Workers over time: from which step on, how many, when (Unix seconds)."""
     goodput: float | None
@@ -96,7 +100,7 @@ def load(run: RunFolder) -> Report:
         except BadCheckpoint:
             continue
         checkpoints.append({"step": c.step, "path": str(path), "bytes": c.bytes, "metrics": c.facts["metrics"]})
-    evaluations = facts.get("metrics", [])
+    evaluations = run.evaluations()
     per_epoch = facts.get("steps_per_epoch")
     ended = facts.get("ended")
     return Report(
@@ -114,7 +118,9 @@ def load(run: RunFolder) -> Report:
         losses=[step["loss"] for step in steps],
         checkpoints=checkpoints,
         checkpoint_blocked_s=round(facts.get("checkpoint_blocked_s", 0.0), 4),
-        workers=facts.get("workers", []),
+        checkpoints_skipped=facts.get("checkpoints_skipped", 0),
+        records_dropped=facts.get("records_dropped", 0),
+        workers=run.workers(),
         goodput=facts.get("goodput"),
         ledger_s=facts.get("ledger_s", {}),
         recoveries=[{key: event[key] for key in RECOVERY} for event in run.events() if event["kind"] == "recovery"],

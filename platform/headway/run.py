@@ -9,13 +9,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from headway import code, plan, runs
+from headway import code, determinism, embedded, plan, runs
 from headway.errors import BadInput, RunFailed, UserCodeFailed
 from headway.job import Job, load, parse
 from headway.report import Report
@@ -23,6 +23,7 @@ from headway.report import load as load_report
 
 POLL_S = 0.2
 KNOCK_S = 10.0
+OBJECT_STORE_BYTES = 256 * 2**20
 TRACKING_CLOSE_S = 60.0
 
 
@@ -93,10 +94,11 @@ def train(
     checked = plan.check(job, space=folder)
     job = plan.pinned(job, checked)
     run = runs.create(folder, name, job)
-    with run.led():
+    with run.led() as epoch:
+        _note_bits(run, job)
         _tell(watch, run, checked, [f"note: {warning}" for warning in checked.warnings])
         try:
-            return _lead(run, job, checked, address, watch)
+            return _lead(run, job, checked, address, watch, epoch)
         except BadInput:  # there is no cluster to run on: as if nothing had been started
             shutil.rmtree(run.path, ignore_errors=True)
             raise
@@ -109,22 +111,24 @@ def resume(
     address: str | None = None,
     watch: Watch | None = None,
     settings: list[str] | None = None,
+    allow: Sequence[str] = (),
 ) -> Report:
     """Go on with a run from its newest sound checkpoint (or from its beginning, if it has none).
 
     Args:
         name: of the run, or the path of its folder.
         settings: `key=value` changes to the job; only those that do not change what the run computes are accepted.
+        allow: what may differ of threads, torch and device, though the run is to have the same bits.
 
     The other arguments, results and errors are those of `train`.
 
     Raises:
-        BadInput: there is no such run, it has finished, or it is running.
+        BadInput: there is no such run, it has finished, or it is running; or its bits would change, unasked.
         BadCheckpoint: its newest sound checkpoint belongs to another job.
     """
-    run = runs.find(Path(runs_folder), name)
+    run, allowed = runs.find(Path(runs_folder), name), determinism.chosen(allow)
     job = _tracked(load(run.job_file, settings))
-    with run.led():
+    with run.led() as epoch:
         facts = run.read()
         checked = plan.check(job, space=run.path, source=_source(run, job))
         if facts.get("state") == "finished" and facts.get("steps", 0) >= checked.total_steps:
@@ -136,11 +140,20 @@ def resume(
         from headway.checkpoint.store import Store
 
         start, passed_over = Store(run.checkpoints, checked.digest, job.checkpoint).newest()
+        here = determinism.facts(job)
+        told = determinism.admit(run.name, facts.get("bits"), here, allowed) if start else []
         runs.write_job(run, job)
+        _note_bits(run, job)
         where = f"step {start.step}" if start else "the beginning: it has no sound checkpoint"
         notes = [f"passed over a damaged checkpoint: {reason}" for reason in passed_over]
-        _tell(watch, run, checked, [*notes, f"resuming {run.name} from {where}"])
-        return _lead(run, job, checked, address, watch)
+        _tell(watch, run, checked, [*notes, *told, f"resuming {run.name} from {where}"])
+        return _lead(run, job, checked, address, watch, epoch)
+
+
+def _note_bits(run: runs.RunFolder, job: Job) -> None:
+    """Keep what the run's bits hang on from here on. The recorder of a driver that was killed may still be writing."""
+    with run.hold_records():
+        run.write({**run.read(), "bits": determinism.facts(job)})
 
 
 def _tell(watch: Watch | None, run: runs.RunFolder, checked: plan.Plan, messages: list[str]) -> None:
@@ -163,28 +176,32 @@ def _source(run: runs.RunFolder, job: Job) -> code.Source:
 
 
 def _tracked(job: Job) -> Job:
-    """The job with its tracking URI checked, and good in every working folder."""
+    """The job with its tracking URI checked, good in every working folder, and with the password that it was kept
+    without."""
     if not job.tracking.enabled or job.tracking.uri is None:
         return job
-    from headway.tracking.store import check_uri
+    from headway.tracking.store import check_uri, with_password
 
-    return job.model_copy(update={"tracking": job.tracking.model_copy(update={"uri": check_uri(job.tracking.uri)})})
+    uri = check_uri(with_password(job.tracking.uri))
+    return job.model_copy(update={"tracking": job.tracking.model_copy(update={"uri": uri})})
 
 
-def _lead(run: runs.RunFolder, job: Job, checked: plan.Plan, address: str | None, watch: Watch | None) -> Report:
+def _lead(
+    run: runs.RunFolder, job: Job, checked: plan.Plan, address: str | None, watch: Watch | None, epoch: int
+) -> Report:
     if checked.source.folder != run.code:
         code.carry(checked.source, run.code)
     stop = threading.Event()
     with _signals(stop), _ray(job, address, run):
         import ray
 
-        recorder = _recorder(run, job, checked)
+        recorder = _recorder(run, job, checked, epoch)
         ended = threading.Event()
         trouble: list[BaseException] = []
 
         def fit() -> None:
             try:
-                _fit(run, job, checked, recorder)
+                _fit(run, job, checked, recorder, epoch)
             except BaseException as error:  # told to the leading thread below
                 trouble.append(error)
             finally:
@@ -195,16 +212,19 @@ def _lead(run: runs.RunFolder, job: Job, checked: plan.Plan, address: str | None
         if failure is None and trouble:
             last = str(trouble[0]).strip().splitlines() or [type(trouble[0]).__name__]
             failure = {"kind": "ray", "fact": "Ray Train ended the run", "reason": last[-1], "remedy": ""}
-        facts = run.read()
-        done = facts.get("steps", 0)
+        done = ray.get(recorder.done.remote())
         if failure is not None:
             state, message = "failed", _said(failure)
         elif done >= checked.total_steps:
             state, message = "finished", ""
         else:
             state, message = "interrupted", f"stopped on request after step {done}"
-        ray.get(recorder.finish.remote(state, message, TRACKING_CLOSE_S if job.tracking.enabled else 0.0))
+        found = ray.get(recorder.finish.remote(state, message, TRACKING_CLOSE_S if job.tracking.enabled else 0.0))
         ray.kill(recorder)
+    if failure is None and found.get("unwritten"):
+        remedy = f"Free space, then `headway resume {run.name}`."
+        failure = {"kind": "records", "fact": "the last records could not be written", "reason": found["unwritten"]}
+        failure["remedy"] = remedy
     if failure is not None:
         original = "" if checked.source.folder == run.code else str(checked.source.folder)
         raise _raised(failure, str(run.code), original)
@@ -224,7 +244,7 @@ def _watch(
             ray.get(recorder.request_stop.remote())
             asked = True
         found = ray.get(recorder.progress.remote(seen))
-        seen += len(found["messages"])
+        seen = found["messages_seen"]
         if watch is not None:
             shown = {field.name: found[field.name] for field in fields(Progress) if field.name in found}
             watch(Progress(run=run.name, **shown))
@@ -237,28 +257,30 @@ def _watch(
             return None
 
 
-def _fit(run: runs.RunFolder, job: Job, checked: plan.Plan, recorder: Any) -> None:
+def _fit(run: runs.RunFolder, job: Job, checked: plan.Plan, recorder: Any, epoch: int) -> None:
     from ray.train import RunConfig, ScalingConfig
 
     from headway.core.membership import Policy
+    from headway.core.watch import Patience
     from headway.elastic.lead.controller import ElasticTrainer
     from headway.elastic.worker.main import main
 
     workers = job.workers
+    patience = Patience.of(workers.silence_s, workers.hang_s, workers.patience_s)
     resources = {"CPU": float(workers.cpus)}
     resources |= {"GPU": float(workers.gpus)} if workers.gpus else {}
     resources |= {"memory": float(workers.memory)} if workers.memory else {}
     ElasticTrainer(
         main,
         {
-            "policy": Policy(job.lanes, workers.min, workers.max, slow=workers.slow),
-            "silence_s": workers.silence_s,
-            "hang_s": workers.hang_s,
+            "policy": Policy(job.lanes, workers.min, workers.max, slow=workers.slow, patience=patience),
             "recorder": recorder,
+            "alike": job.reproducible == "bitwise" or job.replica_check_every is not None,
         },
         train_loop_config={
             "folder": str(run.path),
-            "job": job.model_dump(mode="json"),
+            "job": runs.kept(job).model_dump(mode="json"),
+            "epoch": epoch,
             "source": code.carried(checked.source, run.code),
             "digest": checked.digest,
             "recorder": recorder,
@@ -268,7 +290,7 @@ def _fit(run: runs.RunFolder, job: Job, checked: plan.Plan, recorder: Any) -> No
     ).fit()
 
 
-def _recorder(run: runs.RunFolder, job: Job, checked: plan.Plan) -> Any:
+def _recorder(run: runs.RunFolder, job: Job, checked: plan.Plan, epoch: int) -> Any:
     import ray
     from ray._raylet import RAY_NODE_ID_KEY  # type: ignore[attr-defined]
 
@@ -277,10 +299,11 @@ def _recorder(run: runs.RunFolder, job: Job, checked: plan.Plan) -> Any:
     here = ray.get_runtime_context().get_node_id()
     actor = ray.remote(num_cpus=0, label_selector={RAY_NODE_ID_KEY: here})(Recorder)
     most_aside = {f"data.{use}": int(found.rows * job.data.quarantine_limit) for use, found in checked.datasets.items()}
+    rest = (job.tracking.every_steps, most_aside, epoch, job.checkpoint.fail_after)
     if not job.tracking.enabled:
-        return actor.remote(str(run.path), None, {}, job.tracking.every_steps, most_aside)
+        return actor.remote(str(run.path), None, {}, *rest)
     tracking = {"uri": job.tracking.uri, "experiment": job.tracking.experiment, "run_name": run.name}
-    return actor.remote(str(run.path), tracking, _first_event(job, checked), job.tracking.every_steps, most_aside)
+    return actor.remote(str(run.path), tracking, _first_event(job, checked), *rest)
 
 
 def _first_event(job: Job, checked: plan.Plan) -> dict[str, Any]:
@@ -299,7 +322,12 @@ def _first_event(job: Job, checked: plan.Plan) -> dict[str, Any]:
         }
         for use, d in checked.datasets.items()
     ]
-    return {"kind": "run", "job": job.model_dump(mode="json"), "datasets": datasets, "environment": environment()}
+    return {
+        "kind": "run",
+        "job": runs.kept(job).model_dump(mode="json"),
+        "datasets": datasets,
+        "environment": environment(),
+    }
 
 
 @contextmanager
@@ -317,11 +345,10 @@ def _ray(job: Job, address: str | None, run: runs.RunFolder) -> Iterator[None]:
         yield
         return
     _hush()
-    embedded = address in (None, "local")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if embedded:
+    if address in (None, "local"):
         cpus = max(os.cpu_count() or 1, job.workers.max * job.workers.cpus + 1)
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=256 * 2**20, **quiet)
+        embedded.start(cpus, OBJECT_STORE_BYTES, **quiet)
     else:
         _knock(str(address))
         shipped = {"working_dir": str(run.code), "py_modules": [str(Path(__file__).parent)]}

@@ -3,7 +3,10 @@
 runs/NAME/run.json        state and facts          runs/NAME/checkpoints/  durable state
           job.yaml        the job as it was run    runs/NAME/code/         the task's Python files
           steps.jsonl     a line per step          runs/NAME/spool.jsonl   for the tracking store
-          events.jsonl    generations, recoveries  runs/NAME/members.json  who trains now
+          metrics.jsonl   a line per record        runs/NAME/members.json  who trains now
+          events.jsonl    generations, recoveries  runs/NAME/leaders/      who led it (see headway.epochs)
+
+Runs of earlier releases keep their metrics and workers over time in run.json; they are read from there too.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from headway import epochs
+from headway.durable import last_line, replace, sync_folder
 from headway.errors import BadInput, nearest
 from headway.job import Job, to_yaml
 
@@ -64,36 +69,57 @@ class RunFolder:
         return facts
 
     def write(self, facts: dict[str, Any]) -> None:
-        """Replace run.json at once."""
-        temporary = self.path / f".run.json.{os.getpid()}"
-        temporary.write_text(json.dumps(facts, indent=1), encoding="utf-8")
-        temporary.replace(self.path / "run.json")
-
-    def write_members(self, members: dict[str, Any]) -> None:
-        """Replace members.json at once."""
-        temporary = self.path / f".members.json.{os.getpid()}"
-        temporary.write_text(json.dumps(members), encoding="utf-8")
-        temporary.replace(self.path / "members.json")
+        """Replace run.json at once. Raises OSError."""
+        replace(self.path / "run.json", json.dumps(facts, indent=1))
 
     def events(self) -> Iterator[dict[str, Any]]:
         """What happened to the membership, in order; a torn line ends them."""
         yield from _lines(self.events_file)
 
-    def open_steps(self, before: int | None = None) -> IO[str]:
-        """steps.jsonl for appending; `before` first drops steps from that number on, and a torn last line."""
-        path = self.path / "steps.jsonl"
-        if before is not None and path.exists():
-            kept = path.with_suffix(".kept")
-            with kept.open("w", encoding="utf-8") as file:
-                for step in self.steps():
-                    if step["step"] < before:
-                        self.append_step(file, step)
-            kept.replace(path)
-        return path.open("a", encoding="utf-8")
+    def cut(self, name: str, last: int) -> None:
+        """Drop the lines of steps after `last` from steps.jsonl or metrics.jsonl, and a torn last one.
 
-    @staticmethod
-    def append_step(file: IO[str], step: dict[str, Any]) -> None:
-        file.write(json.dumps(step) + "\n")
+        Raises:
+            OSError: the disk is full or gone; the file is what it was.
+        """
+        path = self.path / f"{name}.jsonl"
+        if not path.exists() or _step(last_line(path)) <= last:
+            return
+        kept = path.with_suffix(".kept")
+        with kept.open("w", encoding="utf-8") as file:
+            for line in _lines(path):
+                if line["step"] <= last:
+                    file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        kept.replace(path)
+        sync_folder(self.path)
+
+    def last_step(self) -> int:
+        """The newest step that was recorded, -1 before the first."""
+        return _step(last_line(self.path / "steps.jsonl"))
+
+    def latest_metrics(self) -> dict[str, float]:
+        """What was recorded last."""
+        line = last_line(self.path / "metrics.jsonl")
+        return dict(json.loads(line)["values"]) if line else {}
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Steps in order, with the numbers that were recorded of each by name."""
+        found: dict[int, dict[str, float]] = {}
+        for line in (*self.read().get("metrics", []), *_lines(self.path / "metrics.jsonl")):
+            found.setdefault(line["step"], {}).update(line["values"])
+        return [{"step": step, "values": values} for step, values in sorted(found.items())]
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Workers over time: from which step on, how many, when."""
+        found: list[dict[str, Any]] = []
+        for entry in (*self.read().get("workers", []), *(e for e in self.events() if e["kind"] == "workers")):
+            entry = {name: entry[name] for name in ("step", "workers", "time")}
+            while found and found[-1]["step"] >= entry["step"]:
+                found.pop()
+            found.append(entry)
+        return found
 
     def steps(self) -> Iterator[dict[str, Any]]:
         """The committed steps that were recorded, in order; a torn line ends them."""
@@ -116,8 +142,8 @@ class RunFolder:
                 time.sleep(0.05)
 
     @contextmanager
-    def led(self) -> Iterator[None]:
-        """Lead the run: only one process may at a time.
+    def led(self) -> Iterator[int]:
+        """Lead the run: only one process may at a time. Gives the epoch, by which others know where no lock reaches.
 
         Raises:
             BadInput: another process does.
@@ -129,7 +155,13 @@ class RunFolder:
                     remedy = "Wait for its end, or stop that process."
                     raise BadInput(f"run {self.name} is running", "another process leads it", remedy)
                 time.sleep(0.01)
-            yield
+            yield self._claimed()
+
+    def _claimed(self) -> int:
+        try:
+            return epochs.claim(self.path)
+        except OSError as error:
+            raise _unwritable(self, error) from None
 
     def is_led(self) -> bool:
         """Whether a process leads the run now."""
@@ -167,9 +199,25 @@ def create(runs: Path, name: str | None, job: Job) -> RunFolder:
     return folder
 
 
+def kept(job: Job) -> Job:
+    """The job as it may be written down: without the password of its tracking URI."""
+    if job.tracking.uri is None:
+        return job
+    from headway.tracking.store import redact
+
+    return job.model_copy(update={"tracking": job.tracking.model_copy(update={"uri": redact(job.tracking.uri)})})
+
+
 def write_job(folder: RunFolder, job: Job) -> None:
-    """Keep the job as it is run."""
-    folder.job_file.write_text(to_yaml(job), encoding="utf-8")
+    """Keep the job as it is run.
+
+    Raises:
+        BadInput: the folder cannot be written; what was kept before is there still.
+    """
+    try:
+        replace(folder.job_file, to_yaml(kept(job)))
+    except OSError as error:
+        raise _unwritable(folder, error) from None
 
 
 def find(runs: Path, name: str) -> RunFolder:
@@ -194,6 +242,18 @@ def every(runs: Path) -> list[RunFolder]:
         with suppress(BadInput):
             found.append((run.read().get("created", 0.0), run.name, run))
     return [run for *_, run in sorted(found, key=lambda entry: entry[:2])]
+
+
+def _unwritable(folder: RunFolder, error: OSError) -> BadInput:
+    reason = f"{error.strerror or error}; nothing in it was changed"
+    return BadInput(f"{folder.path} cannot be written", reason, "Free space or mend the folder, then try again.")
+
+
+def _step(line: bytes) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return -1
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.conftest import make_dataset
+from tests.conftest import SharedRay, make_dataset
+from tests.tiers import SOAK, examples
 
 from headway.core.lanes import carried
 from headway.core.mixture import Mixture, Walk
@@ -26,7 +27,10 @@ from headway.data.files import LocalFiles
 from headway.data.groups import Groups
 from headway.data.ray_reader import RayReader
 from headway.data.reader import Batch, Reader, Transform
+from headway.data.sizing import Sizes
 from headway.data.stream import DirectReader
+from headway.data.tensors import column
+from headway.data.writer import write_dataset
 
 LAYOUTS = [((1,),), ((7, 3),), ((20, 7, 40), (33, 20), (25, 25, 30)), ((5,) * 30, (9,) * 11), ((64,), (64,), (1, 64))]
 
@@ -69,10 +73,10 @@ KINDS: dict[str, Callable[..., Reader]] = {"direct": direct, "ray": Streamed}
 
 
 @pytest.fixture(params=["direct", pytest.param("ray", marks=[pytest.mark.ray])])
-def open_reader(request: pytest.FixtureRequest) -> Callable[..., Reader]:
+def open_reader(request: pytest.FixtureRequest, shared_ray: SharedRay) -> Callable[..., Reader]:
     """Opens a reader of each kind over folders, along an order."""
     if request.param == "ray":
-        request.getfixturevalue("connected")
+        shared_ray.begin()
     return KINDS[request.param]
 
 
@@ -101,6 +105,7 @@ def read(reader: Reader, number: int, lanes: Sequence[int]) -> Iterator[tuple[in
             assert ids == wanted(reader.order, epoch, step, lane)
             if isinstance(reader.order, Order):
                 assert batch.arrays["id"].tolist() == ids, "the rows are the ids' rows"
+            assert all(array.ctypes.data % 64 == 0 for array in batch.arrays.values()), "2.14: as any other reader's"
             x = np.sin(np.asarray(batch.arrays["id"])[:, None] * np.arange(1, 5))
             assert np.allclose(batch.arrays["x"], x, atol=1e-6)
             yield lane, ids
@@ -109,27 +114,26 @@ def read(reader: Reader, number: int, lanes: Sequence[int]) -> Iterator[tuple[in
 histories = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 4), st.booleans()), min_size=1, max_size=4)
 
 
-SLOW = [pytest.mark.slow, pytest.mark.timeout(1800)]
+LONGER = [pytest.mark.soak, pytest.mark.timeout(3600 if SOAK else 300)]
 
 
 @pytest.mark.parametrize(
-    ("kind", "examples"),
+    ("kind", "cases", "most"),
     [
-        ("direct", 40),
-        pytest.param("direct", 1000, marks=SLOW),
-        pytest.param("ray", 3, marks=[pytest.mark.ray]),
-        pytest.param("ray", 20, marks=[pytest.mark.ray, *SLOW]),
+        pytest.param("direct", examples(60, 3000), 4, marks=LONGER),
+        pytest.param("ray", 3, 2, marks=[pytest.mark.ray]),
+        pytest.param("ray", examples(10, 100), 4, marks=[pytest.mark.ray, pytest.mark.slow, *LONGER]),
     ],
 )
 def test_every_row_once_in_one_order_for_all_histories_of_workers(
-    kind: str, examples: int, folders: list[Path], request: pytest.FixtureRequest
+    kind: str, cases: int, most: int, folders: list[Path], shared_ray: SharedRay
 ) -> None:
     """Cases of rows, lanes, batch, window, budget and history, each from a random step of the run on."""
 
     if kind == "ray":
-        request.getfixturevalue("connected")
+        shared_ray.begin()
 
-    @settings(max_examples=examples, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=cases, suppress_health_check=[HealthCheck.too_slow])
     @given(
         folder=st.sampled_from(folders),
         lanes=st.integers(1, 6),
@@ -141,10 +145,10 @@ def test_every_row_once_in_one_order_for_all_histories_of_workers(
     )
     def case(folder: Path, lanes: int, lane_batch: int, window: int, start: int, prefetch: int, history: Any) -> None:
         order = Order(groups_of(folder), 3, lanes, lane_batch, window)
-        workers = [KINDS[kind]([folder], order, prefetch=prefetch) for _ in range(min(lanes, 4))]
+        workers = [KINDS[kind]([folder], order, prefetch=prefetch) for _ in range(min(lanes, most))]
         number, taken = start, dict[int, list[int]]()
         for steps, size, breaks in history:  # (steps of the generation, workers, whether its last step is done again)
-            shares = carried(lanes, min(size, lanes))
+            shares = carried(lanes, min(size, lanes, most))
             for worker, share in zip(workers, [*shares, *[range(0)] * len(workers)], strict=False):
                 worker.carry(share, number)
             for again in range(steps + breaks):
@@ -201,6 +205,33 @@ def test_batches_are_the_askers_own(open_reader: Any, folders: list[Path]) -> No
             assert reader.batch(0, 2, 1).arrays["id"].tolist() == wanted(order, 0, 2, 1)
 
 
+WIDTHS = (9, 13, 17, 33, 65, 129)
+"""Of these MKL's bits follow from the address of what is multiplied."""
+
+
+@pytest.mark.ray
+def test_2_14a_a_linear_layer_gives_the_same_bits_from_both_readers(tmp_path: Path, connected: None) -> None:
+    random = np.random.default_rng(3)
+    wide = {f"x{width}": column(random.normal(size=(200, width)).astype(np.float32)) for width in WIDTHS}
+    write_dataset(tmp_path / "wide", [pa.table({**wide, "id": np.arange(200)})], name="w", source="s", sizes=Sizes(20))
+    order = Order(groups_of(tmp_path / "wide"), 1, 2, 7, 4)
+    found: dict[str, list[bytes]] = {}
+    for kind, opened in KINDS.items():
+        with closing(opened([tmp_path / "wide"], order)) as reader:
+            reader.carry([0, 1], 0)
+            found[kind] = []
+            for step in range(12):
+                for lane in (0, 1):
+                    batch = reader.batch(0, step, lane)
+                    for width in WIDTHS:
+                        torch.manual_seed(width)
+                        bits = torch.nn.Linear(width, 10)(torch.as_tensor(batch.arrays[f"x{width}"]))
+                        found[kind].append(bits.detach().numpy().tobytes())
+            if isinstance(reader, RayReader):
+                assert reader.streamed > 0, "some of them came through the object store"
+    assert found["direct"] == found["ray"]
+
+
 def noisy(table: pa.Table, random: np.random.Generator, training: bool) -> dict[str, Any]:
     return {"id": table["id"].to_numpy(), "noise": random.random(len(table)), "training": np.full(len(table), training)}
 
@@ -218,6 +249,7 @@ def test_the_transforms_randomness_follows_the_lane(open_reader: Any, folders: l
                 for lane in lanes:
                     batch = reader.batch(epoch, step, lane)
                     assert batch.arrays["id"].tolist() == batch.ids.tolist()
+                    assert all(array.ctypes.data % 64 == 0 for array in batch.arrays.values())
                     assert batch.arrays["training"].all()
                     seen[-1][number, lane] = batch.arrays["noise"].tolist()
     whole = seen[0]

@@ -1,4 +1,5 @@
-"""Every strategy keeps the contract in both modes, on real process groups of 1, 2, 3 and 5 workers."""
+"""Every strategy keeps the contract in both modes, in groups of 1, 2, 3 and 5 workers: threads over what is like
+gloo and what is like NCCL, and some in processes over gloo."""
 
 from __future__ import annotations
 
@@ -16,10 +17,11 @@ from headway.core import reduction
 from headway.errors import BadInput
 from headway.job import STRATEGIES
 from headway.strategies import Reproducible, all_reduce, create, flat
-from headway.strategies.group import Group, connect
+from headway.strategies.connect import connect
+from headway.strategies.group import Group
 from headway.testing import strategy as contract
 from headway.testing.strategy import Way
-from headway.testing.workers import run
+from headway.testing.workers import CREWS, crew
 
 WAYS: list[Way] = [(name, mode) for name in STRATEGIES for mode in ("order", "bitwise")]  # type: ignore[misc]
 ways = pytest.mark.parametrize("way", WAYS, ids="-".join)
@@ -30,9 +32,11 @@ def alone() -> Group:
     return connect(None, 0, 1)
 
 
-def small_buckets(bucket_bytes: int | None) -> None:
+def small_buckets(bucket_bytes: int | None, patch: pytest.MonkeyPatch | None = None) -> None:
+    """In a worker that is a process; or, undone later, in those that are threads."""
     if bucket_bytes is not None:
-        flat.BUCKET_BYTES = flat.FIRST_BUCKET_BYTES = bucket_bytes
+        for name in ("BUCKET_BYTES", "FIRST_BUCKET_BYTES"):
+            (patch or pytest.MonkeyPatch()).setattr(flat, name, bucket_bytes)
         assert len(flat.layouts(list(contract.Net().parameters()), 0)[-1].buckets) > 3
 
 
@@ -46,23 +50,40 @@ def all_checks(group: Group, way: Way, bucket_bytes: int | None) -> None:
             raise AssertionError(f"{check.__name__}: {error}") from error
 
 
-def breaking_check(group: Group, index: int, way: Way, bucket_bytes: int | None) -> None:
-    small_buckets(bucket_bytes)
+def breaking_check(group: Group, index: int, way: Way) -> None:
+    small_buckets(16)
     contract.BREAKING_CHECKS[index](group, way)
 
 
+backends = pytest.mark.parametrize("backend", CREWS)
+
+
 @pytest.mark.parametrize("bucket_bytes", [None, 16])
-@pytest.mark.parametrize("workers", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    ("backend", "workers"),
+    [(backend, workers) for backend in CREWS for workers in ([2, 3] if backend == "gloo" else [1, 2, 3, 5])],
+)
 @ways
-def test_contract(way: Way, workers: int, bucket_bytes: int | None, tmp_path: Path) -> None:
-    run(all_checks, workers, tmp_path, way, bucket_bytes)
+def test_contract(
+    way: Way, backend: str, workers: int, bucket_bytes: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if backend != "gloo":
+        small_buckets(bucket_bytes, monkeypatch)
+    crew(backend, tmp_path)(all_checks, workers, way, bucket_bytes if backend == "gloo" else None)
 
 
 @pytest.mark.parametrize("index", range(len(contract.BREAKING_CHECKS)))
 @pytest.mark.parametrize("workers", [1, 3])
+@backends
 @ways
-def test_broken_off(way: Way, workers: int, index: int, tmp_path: Path) -> None:
-    run(breaking_check, workers, tmp_path, index, way, 16)
+def test_broken_off(
+    way: Way, backend: str, workers: int, index: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if backend == "gloo":
+        crew(backend, tmp_path)(breaking_check, workers, index, way)
+    else:
+        small_buckets(16, monkeypatch)
+        crew(backend, tmp_path)(contract.BREAKING_CHECKS[index], workers, way)
 
 
 @pytest.mark.parametrize("check", contract.CHECKS_ALONE)
@@ -81,10 +102,11 @@ def test_gradients_changed_after_the_last_lane_are_refused(alone: Group) -> None
 
 
 @pytest.mark.parametrize("workers", [2, 3])
+@backends
 @ways
-def test_a_killed_peer_is_a_lost_peer(way: Way, workers: int, tmp_path: Path) -> None:
+def test_a_killed_peer_is_a_lost_peer(way: Way, backend: str, workers: int, tmp_path: Path) -> None:
     begun = time.monotonic()
-    seconds = run(contract.a_killed_peer_is_a_lost_peer, workers, tmp_path, way, str(tmp_path))
+    seconds = crew(backend, tmp_path)(contract.a_killed_peer_is_a_lost_peer, workers, way, str(tmp_path))
     assert seconds[1] is None
     assert all(s < 2.0 for i, s in enumerate(seconds) if i != 1)
     assert time.monotonic() - begun < 30.0
@@ -92,7 +114,7 @@ def test_a_killed_peer_is_a_lost_peer(way: Way, workers: int, tmp_path: Path) ->
 
 def test_an_unknown_strategy_is_named() -> None:
     with pytest.raises(BadInput, match="Did you mean 'all_reduce'"):
-        create("allreduce", nn.Linear(1, 1), lanes=1, tail=0, changes=0)
+        create("allreduce", list(nn.Linear(1, 1).parameters()), lanes=1, tail=0, changes=0)
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,6 @@ import pyarrow as pa
 import pytest
 import yaml
 
-os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.5"
-os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
-os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-
 TASK = '''
 import os
 import signal
@@ -132,7 +127,7 @@ class Command:
 
     process: subprocess.Popen[str]
 
-    def end(self, timeout_s: float = 120) -> tuple[int, str, str]:
+    def end(self, timeout_s: float = 240) -> tuple[int, str, str]:
         out, err = self.process.communicate(timeout=timeout_s)
         return self.process.returncode, out, err
 
@@ -171,7 +166,7 @@ def headway(tmp_path: Path) -> Iterator[Callable[..., Command]]:
         process.communicate()
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 60) -> None:
+def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 180) -> None:
     """Wait for a condition, looking often; fails by name when the time is up."""
     deadline = time.monotonic() + timeout_s
     while not condition():

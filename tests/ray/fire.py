@@ -138,10 +138,11 @@ class Fire:
         return [event for event in self.events("recovery") if event["cause"] == cause]
 
     def members(self) -> list[dict[str, Any]]:
-        """Those that train, by rank."""
+        """Those that train, by rank, with their process ids as they are here (None: it is gone)."""
         path = self.run.path / "members.json"
         found = json.loads(path.read_text())["workers"] if path.exists() else []
-        return sorted((w for w in found if w["rank"] is not None), key=lambda w: w["rank"])
+        here = [{**w, "pid": self.cluster.process_of(w["node_id"], w["pid"])} for w in found if w["rank"] is not None]
+        return sorted(here, key=lambda w: w["rank"])
 
     def node_of(self, member: dict[str, Any]) -> Node:
         node = self.cluster.numbered(member["node_id"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,12 +16,13 @@ from tests.ray.conftest import wait_until
 from headway.errors import BadInput
 from headway.testing.cluster import Cluster
 from headway.testing.links import cut_possible
-from headway.testing.node import session_of
+from headway.testing.network.switch import HEAD
+from headway.testing.processes import belonging_to, isolation, numbers
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 DRIVER = """
-import json, os, sys, ray
+import json, os, sys, time, ray
 ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
 
 @ray.remote(num_cpus=1)
@@ -28,7 +30,18 @@ class Worker:
     def where(self):
         return ray.get_runtime_context().get_node_id(), os.getpid(), ray.util.get_node_ip_address()
 
+    def daemon(self, file):
+        # Fork twice and leave the session: nobody's child, and of nobody's group.
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                open(file, "w").write(str(os.getpid()))
+                time.sleep(600)
+            os._exit(0)
+
 workers = [Worker.remote() for _ in range(int(sys.argv[2]))]
+if len(sys.argv) > 3:
+    ray.get(workers[0].daemon.remote(sys.argv[3]))
 print(json.dumps(ray.get([worker.where.remote() for worker in workers])), flush=True)
 sys.stdin.read()
 os._exit(0)
@@ -41,12 +54,13 @@ class Drivers:
     def __init__(self) -> None:
         self.processes: list[subprocess.Popen[str]] = []
 
-    def place(self, cluster: Cluster, workers: int) -> list[tuple[str, int, str]]:
-        """Node id, process id and address of each worker."""
-        command = [sys.executable, "-c", DRIVER, cluster.address, str(workers)]
+    def place(self, cluster: Cluster, workers: int, *more: str) -> list[tuple[str, int, str]]:
+        """Node id, process id here and address of each worker."""
+        command = [sys.executable, "-c", DRIVER, cluster.address, str(workers), *more]
         process = cluster.run(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.processes.append(process)
-        return [tuple(place) for place in json.loads(process.stdout.readline())]
+        placed = json.loads(process.stdout.readline())
+        return [(node_id, cluster.process_of(node_id, pid), ip) for node_id, pid, ip in placed]
 
     def end(self) -> None:
         for process in self.processes:
@@ -93,12 +107,54 @@ def test_nodes_come_and_go_and_nothing_is_left(drivers: Drivers) -> None:
         wait_until(lambda: state.read_text().rpartition(")")[2].split()[0] != "T", "the worker goes on")
         with pytest.raises(BadInput, match="node=7 is not in the cluster"):
             cluster.kill_node(7)
-        with pytest.raises(BadInput, match="cannot be cut"):
+        with pytest.raises(BadInput, match=r"links of this cluster cannot be touched.*links=True"):
             cluster.cut(1)
         everything = cluster.processes()
         assert len(everything) > 8
     assert not [pid for pid in everything if running(pid)]
     assert not folder.exists()
+
+
+def test_a_killed_node_takes_a_daemon_along_that_left_its_session(drivers: Drivers, tmp_path: Path) -> None:
+    if not isolation():
+        pytest.skip("no PID namespaces can be made here; nodes are sessions")
+    with Cluster(1) as cluster:
+        node = cluster.nodes[0]
+        ((_, worker, _),) = drivers.place(cluster, 1, str(tmp_path / "daemon"))
+        assert worker in node.processes()
+        assert len(numbers(worker)) == len(numbers(node.pid)) == len(numbers(1)) + 1
+        assert numbers(node.pid)[-1] == 1  # as init on a machine
+        wait_until(lambda: (tmp_path / "daemon").exists() and (tmp_path / "daemon").read_text(), "the daemon runs")
+        daemon = node.process_of(int((tmp_path / "daemon").read_text()))
+        assert daemon is not None
+        before = node.processes()
+        assert {daemon, worker} < set(before)
+        assert os.getsid(daemon) != os.getsid(worker)  # to kill the node's session would have spared it
+        cluster.kill_node(0)
+        assert not any(running(pid) for pid in before)
+        assert node.processes() == []
+
+
+def test_the_heads_side_stands_still_and_goes_on(drivers: Drivers) -> None:
+    def state(pid: int) -> str:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+    with Cluster(1) as cluster:
+        ((_, worker, _),) = drivers.place(cluster, 1)
+        driver, head = drivers.processes[0].pid, cluster._head.pid
+        cluster.freeze()
+        wait_until(lambda: state(driver) == "T", "the driver stands still")
+        assert state(head) != "T"
+        cluster.thaw()
+        wait_until(lambda: state(driver) != "T", "the driver goes on")
+        cluster.freeze(all_of_it=True)
+        everything = [driver, *belonging_to(head)]
+        assert len(everything) >= 4  # GCS and raylet among them
+        wait_until(lambda: {state(pid) for pid in everything} == {"T"}, "the head stands still")
+        assert state(worker) != "T"
+        cluster.thaw()
+        wait_until(lambda: "T" not in {state(pid) for pid in everything}, "the head goes on")
+        assert cluster.alive() == {cluster.nodes[0].node_id}
 
 
 def test_a_drained_node_goes_down_at_the_deadline(drivers: Drivers) -> None:
@@ -120,9 +176,10 @@ def test_a_cluster_ends_with_its_owner() -> None:
     with subprocess.Popen([sys.executable, "-c", owner], **pipes) as process:
         *pids, folder = process.stdout.readline().split()
         leaders = [int(pid) for pid in pids]
-        assert [len(session_of(pid)) > 2 for pid in leaders] == [True, True]
+        everything = [pid for leader in leaders for pid in belonging_to(leader)]
+        assert len(everything) > 5
         process.send_signal(signal.SIGKILL)
-    wait_until(lambda: not any(session_of(pid) for pid in leaders), "the cluster is gone", 20)
+    wait_until(lambda: not any(running(pid) for pid in everything), "the cluster is gone", 20)
     assert not Path(folder).exists()
 
 
@@ -146,7 +203,13 @@ def test_a_cut_link_is_silent_and_can_be_mended(drivers: Drivers) -> None:
         assert all(running(pid) for _, pid, _ in placed)  # nobody was told
         cluster.restore(1)
         wait_until(reaches_head, "the link is back", 10)
-        cluster.cut(1)
+        cluster.switch.set_link(HEAD, up=False)
+        assert not reaches_head()
+        cluster.switch.set_link(HEAD, up=True)
+        wait_until(reaches_head, "the head's link is back", 10)
+        cluster.kill_node(0)
+        cluster.cut(0, 1)  # what is down has no link
+        assert [node.state for node in cluster.nodes] == ["down", "cut"]
         wait_until(lambda: cluster.nodes[1].node_id not in cluster.alive(), "the node is missed", 30)
 
 

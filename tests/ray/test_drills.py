@@ -14,21 +14,24 @@ from pathlib import Path
 import pytest
 from tests.ray.conftest import Command, Project
 from tests.ray.fire import EPOCH_STEPS, Fire, make_whole
+from tests.tiers import examples
 
 from headway.report import Report
 from headway.testing.cluster import Cluster
 from headway.testing.faults import Fault, random_faults, script
 from headway.testing.injector import Injector
 from headway.testing.inside import ENVIRONMENT
-from headway.testing.links import cut_possible
+from headway.testing.links import cut_possible, lacking
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.soak, pytest.mark.timeout(300)]
 
-SEEDS = range(int(os.environ.get("HEADWAY_DRILLS", "10")))
+SEEDS = range(int(os.environ.get("HEADWAY_DRILLS", examples(6, 30))))
 """About a minute each; `HEADWAY_DRILLS=100 pytest tests/ray/test_drills.py` for a night."""
 NODES, EPOCHS = 2, 2
 STEPS = EPOCHS * EPOCH_STEPS
 LINKS = cut_possible() is None
+WITHOUT = {*lacking(), "full-disk"}
+"""The runs of one cluster share a folder of the tests, which is no disk of a drill's own."""
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,7 @@ def numbered(faults: tuple[Fault, ...], cluster: Cluster) -> list[Fault]:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_shows_afterwards(seed: int, cluster: Cluster, quiet: Report, project: Project, tmp_path: Path) -> None:
-    drawn = random_faults(seed, STEPS, NODES, links=LINKS)
+    drawn = random_faults(seed, STEPS, NODES, without=WITHOUT)
     print(f"seed {seed}: {script(drawn)}")
     make_whole(cluster, NODES)
     faults = numbered(drawn, cluster)

@@ -21,7 +21,7 @@ from headway.testing.cluster import Cluster
 from headway.testing.faults import Faults
 from headway.testing.inside import ENVIRONMENT
 from headway.testing.links import cut_possible
-from headway.testing.node import session_of
+from headway.testing.processes import session_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -105,6 +105,7 @@ def test_1_a_worker_killed_while_it_computes(begin: Begin, quiet: Report) -> Non
     assert not trained_later(fire, victim["id"], recovery["generation"])
 
 
+@pytest.mark.slow
 def test_2_a_worker_killed_while_the_others_wait_for_it_in_a_collective(begin: Begin, quiet: Report) -> None:
     fire = begin()
     _, victim = fire.wait_for_members(2)
@@ -252,7 +253,7 @@ def test_11_a_stopped_worker_that_goes_on_later_commits_nothing(begin: Begin, qu
 
 @pytest.mark.slow
 def test_12_a_training_thread_that_hangs(begin: Begin, quiet: Report) -> None:
-    fire = begin(workers={"hang_s": 5.0})
+    fire = begin(workers={"hang_s": 7.0})
     _, victim = fire.wait_for_members(2)
     fire.inject(Faults().hang(worker=1, at_step=0))
     recovery = fire.wait_for_recovery("hung")
@@ -348,6 +349,7 @@ def test_17_a_flipped_bit_is_found_and_healed(begin: Begin, quiet: Report) -> No
     assert report.replicas["step"] > 0
 
 
+@pytest.mark.slow
 def test_18_an_exception_on_one_worker_ends_the_run_with_its_traceback(begin: Begin) -> None:
     fire = begin(brake=0.0, arguments={"trouble": "raise", "rank": 1})
     report = fire.end()

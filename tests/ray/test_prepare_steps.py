@@ -21,6 +21,7 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from tests.tiers import SOAK, examples
 
 from headway.data import manifest as manifests
 from headway.data.arrays import arrays
@@ -431,12 +432,14 @@ def test_stats_and_head(tmp_path: Path, headway: Callable) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.timeout(3600 if SOAK else 300)
 @pytest.mark.parametrize(
     ("kind", "options"),
     [("csv", []), ("csv", ["--dedup", "mail", "--shuffle", "--split", "train=0.8,test=0.2"]), ("parquet", [])],
 )
 def test_kill_9_at_random_moments(tmp_path: Path, kind: str, options: list[str]) -> None:
-    """Five kills each, then to the end: the bytes of a quiet run, and nothing that was written is written again."""
+    """Three kills each, then to the end: the bytes of a quiet run, and nothing that was written is written again."""
     table = people(tmp_path / "src", 200_000, 40)
     if kind == "parquet":
         shutil.rmtree(tmp_path / "src")
@@ -447,7 +450,7 @@ def test_kill_9_at_random_moments(tmp_path: Path, kind: str, options: list[str])
     env = {k: v for k, v in os.environ.items() if k == "RAY_TMPDIR" or not k.startswith("RAY_")}
     run = lambda name: [*command, str(tmp_path / name), *layout, *options]  # noqa: E731
     subprocess.run(run("quiet"), check=True, capture_output=True, env=env)
-    moments = sorted(random.Random(len(options)).sample(range(5, 120), 5))
+    moments = sorted(random.Random(len(options)).sample(range(5, 120), examples(3, 30)))
     for moment in moments:
         process = subprocess.Popen(run("out"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
         before = None

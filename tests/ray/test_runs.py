@@ -48,6 +48,7 @@ def test_the_cluster_decides_how_fast_never_what(
         assert wide.workers[0]["workers"] == workers
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_no_sample(two: headway.Report, project: Project, runs: Path) -> None:
     hit = run(project, runs, "hit", 2, arguments={"trouble": "die", "rank": 1, "at": 23})
     # The restarted process counts its calls anew, so it dies once more at its own 23rd step; checkpoints move it on.
@@ -112,6 +113,22 @@ def test_another_jobs_checkpoint_is_refused(alone: headway.Report, runs: Path) -
     copy(runs, "other")
     with pytest.raises(BadCheckpoint, match="belongs to another job"):
         headway.resume("other", runs_folder=runs, settings=["lane_batch=4"])
+
+
+def test_2_14c_other_threads_are_told_and_must_be_allowed(project: Project, runs: Path) -> None:
+    run(project, runs, "threads", 1, reproducible="bitwise", epochs=None, steps=3)
+    settings = ["steps=4", "workers.cpus=2"]
+    with pytest.raises(BadInput, match=r"threads=2, and 1 before.*--allow threads"):
+        headway.resume("threads", runs_folder=runs, settings=settings)
+    said: list[str] = []
+    headway.resume(
+        "threads",
+        runs_folder=runs,
+        settings=settings,
+        allow=["threads"],
+        watch=lambda p: said.extend(p.messages),
+    )
+    assert any("other bits from here on, as allowed: threads=2, and 1 before" in text for text in said)
 
 
 def test_an_unknown_run_is_named_with_the_nearest(alone: headway.Report, runs: Path) -> None:

@@ -73,6 +73,27 @@ def test_seams_of_the_worker() -> None:
     assert parameters(RayTrainWorker.run_train_fn) == ["self", "train_fn_ref"]
 
 
+def test_2_3_seam_of_nodes_that_are_avoided() -> None:
+    """A bundle's label selector keeps a worker off nodes by their ids."""
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    mine = not ray.is_initialized()
+    if mine:
+        ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        here, other = ray.get_runtime_context().get_node_id(), "f" * 56
+        found = {}
+        for selector in (f"!in({other})", f"!in({here},{other})"):
+            labels = {ray._raylet.RAY_NODE_ID_KEY: selector}
+            group = placement_group([{"CPU": 0.01}], bundle_label_selector=[labels])
+            found[selector] = group.wait(2.0)
+            remove_placement_group(group)
+        assert list(found.values()) == [True, False]
+    finally:
+        if mine:
+            ray.shutdown()
+
+
 def test_seam_of_rays_messages() -> None:
     from ray._private import worker
 

@@ -6,7 +6,6 @@ import math
 import runpy
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,22 +23,6 @@ from headway.data.writer import write_dataset
 
 TRAINERS = Path(__file__).resolve().parents[2] / "trainers"
 CONTEXT = 32
-
-
-@pytest.fixture(scope="module")
-def one_ray() -> Iterator[None]:
-    """One Ray for all recipes: `headway.train` uses the Ray that its process is connected to."""
-    import ray
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-        try:
-            yield
-        finally:
-            ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +98,7 @@ def fall(losses: list[float], window: int = 4) -> float:
 
 
 @pytest.mark.ray
-def test_image_classification(one_ray: None, data: Path, tmp_path: Path) -> None:
+def test_image_classification(connected: None, data: Path, tmp_path: Path) -> None:
     settings = ("steps=30", "lane_batch=8", "schedule.warmup_steps=5", "evaluate_every_steps=15")
     report = small("image_classification", data / "images", tmp_path, *settings, workers=2)
     assert_sane(report, 30, 30 * 64, {"accuracy", "loss"}, workers=2)
@@ -125,7 +108,7 @@ def test_image_classification(one_ray: None, data: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.ray
-def test_language_model(one_ray: None, data: Path, tmp_path: Path) -> None:
+def test_language_model(connected: None, data: Path, tmp_path: Path) -> None:
     arguments = f"arguments={{context: {CONTEXT}, width: 32, heads: 2, layers: 2, dropout: 0.1, rate: 0.01}}"
     settings = ("steps=20", "schedule.warmup_steps=4", "precision=bf16")
     report = small("language_model", data / "source", tmp_path, arguments, *settings)
@@ -136,7 +119,7 @@ def test_language_model(one_ray: None, data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-def test_tabular(one_ray: None, data: Path, tmp_path: Path) -> None:
+def test_tabular(connected: None, data: Path, tmp_path: Path) -> None:
     report = small("tabular", data / "flights", tmp_path, "epochs=4", "lane_batch=8", "schedule.warmup_steps=4")
     assert_sane(report, 32, 4 * 512, {"log_loss", "accuracy", "brier"})
     assert fall(report.losses) < 0.7
@@ -144,7 +127,7 @@ def test_tabular(one_ray: None, data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-def test_own_loop(one_ray: None, data: Path, tmp_path: Path) -> None:
+def test_own_loop(connected: None, data: Path, tmp_path: Path) -> None:
     report = small("own_loop", data / "images", tmp_path, "epochs=3", "lane_batch=8", workers=2)
     assert_sane(report, 24, 3 * 512, {"accuracy"}, workers=2)
     assert [e["step"] for e in report.evaluations] == [8, 16, 24]

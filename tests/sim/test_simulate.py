@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.tiers import examples
 from typer.testing import CliRunner
 
 from headway.cli.app import app
@@ -142,11 +143,13 @@ def test_an_account_without_seconds_has_no_goodput():
 
 
 @pytest.mark.slow
-def test_a_thousand_drills():
-    done, ends = drills(range(1000))
-    print(f"seeds 0 to 999: {dict(ends)}")
-    assert ends == {"as the quiet run": 1000}
-    assert sum(d.faults for d in done) > 3000
+@pytest.mark.soak
+def test_a_hundred_drills_and_thousands_in_a_soak():
+    number = examples(100, 5000)
+    done, ends = drills(range(number))
+    print(f"seeds 0 to {number - 1}: {dict(ends)}")
+    assert ends == {"as the quiet run": number}
+    assert sum(d.faults for d in done) > 3 * number
 
 
 @pytest.mark.slow

@@ -131,3 +131,19 @@ def test_rewinding_before_the_first_step_changes_nothing() -> None:
     net = Net()
     LaneBuffers(net).rewind()
     assert torch.equal(net.third, Net().third)
+
+
+def test_2_22_a_counter_that_becomes_nought_stays_nought() -> None:
+    net = nn.Module()
+    net.register_buffer("left", torch.tensor(1))
+    buffers = LaneBuffers(net)
+    buffers.begin()
+    buffers.enter()
+    net.left -= 1
+    buffers.accept(buffers.leave(1.0, counters=True))
+    assert net.left == 0
+    buffers.begin()
+    buffers.enter()
+    net.left += 5
+    buffers.accept(buffers.leave(1.0, counters=False))
+    assert net.left == 0, "no lane spoke for it"

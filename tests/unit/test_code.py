@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -203,3 +206,34 @@ def test_too_much_to_carry_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         file(tmp_path / f"home/{name}.py", "")
     with pytest.raises(BadInput, match="over 2 Python files"):
         code.carry(code.locate(f"{tmp_path}/home/a.py:T"), tmp_path / "copy")
+
+
+@pytest.mark.parametrize("fault", ["mkdir", "copy2", "rename"])
+def test_2_17_code_that_cannot_be_carried_leaves_what_was_carried_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    file(tmp_path / "task/my_task.py", TASK.format(who="a"))
+    source = code.locate(f"{tmp_path}/task/my_task.py:T")
+    code.carry(source, tmp_path / "run/code")
+    file(tmp_path / "task/my_task.py", TASK.format(who="b"))
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil if fault == "copy2" else Path, fault, full)
+        with pytest.raises(BadInput, match="No space left on device; what was there is there still"):
+            code.carry(source, tmp_path / "run/code")
+    assert "'a'" in (tmp_path / "run/code/my_task.py").read_text()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["code"]
+    code.carry(source, tmp_path / "run/code")
+    assert "'b'" in (tmp_path / "run/code/my_task.py").read_text()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["code"]
+
+
+def test_2_17_code_moved_aside_by_one_that_was_killed_comes_back(tmp_path: Path) -> None:
+    file(tmp_path / "task/my_task.py", TASK.format(who="a"))
+    file(tmp_path / "run/.code.old/my_task.py", "")
+    code.carry(code.locate(f"{tmp_path}/task/my_task.py:T"), tmp_path / "run/code")
+    assert "'a'" in (tmp_path / "run/code/my_task.py").read_text()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["code"]

@@ -22,9 +22,11 @@ from headway.core.order import Order
 from headway.errors import BadInput
 from headway.testing import account
 from headway.testing.account import Account, lane_digests, recoveries, samples
-from headway.testing.faults import parse
+from headway.testing.faults import VERBS, parse
 from headway.testing.follower import Follower
+from headway.testing.health import Patience, killed
 from headway.testing.injector import Injector
+from headway.testing.network.switch import HEAD
 
 ORDER = Order((10, 7), seed=3, lanes=2, lane_batch=3)  # 3 steps of 6, 6 and 5 rows
 TOTAL = 7
@@ -159,6 +161,9 @@ GOOD: dict[str, Any] = {
         ({"samples_missed": 1}, False),
         ({"state": "failed"}, False),
         ({"faults": [{"fault": "kill all step=3", "time": None}]}, False),
+        ({"healthy_killed": 1, "benign": True}, False),
+        ({"healthy_killed": 1, "benign": False}, True),
+        ({"healthy_killed": 0, "benign": True}, True),
     ],
 )
 def test_what_counts_as_good(changes: dict[str, Any], good: bool) -> None:
@@ -190,26 +195,58 @@ def test_the_follower_sees_commits_and_their_repetition(tmp_path: Path) -> None:
     assert follower.repeated == {1: 1, 2: 1}
 
 
+INNER = 10**6
+"""What a process's number on its node is above its number here."""
+
+
+class Switch:
+    """Notes what is done to links, without the keys under which it is undone."""
+
+    def __init__(self, calls: list[tuple[Any, ...]]) -> None:
+        self._calls = calls
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        keyed = name in ("lose", "one_way", "part", "heal")
+        return lambda *values, **named: self._calls.append((name, *values[keyed:], *named.values()))
+
+
 class Town:
     """A cluster for the injector, whose workers are processes of the test."""
 
     def __init__(self) -> None:
-        self.nodes = [SimpleNamespace(state="up", node_id=f"id{number}") for number in range(2)]
+        self.nodes = [SimpleNamespace(number=number, state="up", node_id=f"id{number}") for number in range(2)]
         self.calls: list[tuple[Any, ...]] = []
         self.pids: list[int] = []
 
     def processes(self) -> list[int]:
         return self.pids
 
+    def process_of(self, node_id: str, inner: int) -> int | None:
+        """As on nodes with a PID namespace: there, every process has another number."""
+        return inner - INNER if inner - INNER in self.pids else None
+
+    def numbered(self, node_id: str) -> Any:
+        return next((node for node in self.nodes if node.node_id == node_id), None)
+
+    @property
+    def switch(self) -> Any:
+        return Switch(self.calls)
+
+    def freeze(self, all_of_it: bool = False) -> None:
+        self.calls.append(("freeze", all_of_it))
+
+    def thaw(self) -> None:
+        self.calls.append(("thaw",))
+
     def kill_node(self, number: int) -> None:
         self.nodes[number].state = "down"
         self.calls.append(("kill", number))
 
-    def cut(self, number: int) -> None:
-        self.calls.append(("cut", number))
+    def cut(self, *which: int) -> None:
+        self.calls.append(("cut", *which))
 
-    def restore(self, number: int) -> None:
-        self.calls.append(("restore", number))
+    def restore(self, *which: int) -> None:
+        self.calls.append(("restore", *which))
 
     def drain_node(self, number: int, deadline_s: float) -> None:
         self.calls.append(("drain", number, deadline_s))
@@ -237,8 +274,11 @@ def workers() -> Iterator[list[subprocess.Popen[bytes]]]:
         process.communicate()
 
 
-def members(run: Path, *pids: int) -> None:
-    rows = [{"id": f"w{i}", "rank": i, "phase": "member", "pid": pid, "node_id": "id0"} for i, pid in enumerate(pids)]
+def members(run: Path, *pids: int, nodes: tuple[str, ...] = ("id0", "id0")) -> None:
+    rows = [
+        {"id": f"w{i}", "rank": i, "phase": "member", "pid": pid + INNER, "node_id": nodes[i]}
+        for i, pid in enumerate(pids)
+    ]
     temporary = run / "members.new"
     temporary.write_text(json.dumps({"generation": 1, "workers": rows}))
     temporary.replace(run / "members.json")
@@ -256,14 +296,14 @@ def test_faults_strike_when_their_step_is_committed(tmp_path: Path, workers: lis
     town.pids = [process.pid for process in workers]
     members(tmp_path, *town.pids)
     steps = tmp_path / "steps.jsonl"
-    killed = threading.Event()
+    driver_killed = threading.Event()
     script = parse(
         "kill worker=1 step=2; cut node=1 step=4 for=3s; add node step=4; drain node=2 step=4 deadline=2s; "
         "raise worker=0 step=5; kill driver step=6; kill node=9 step=6"
     )
 
     def kill_driver() -> int:
-        killed.set()
+        driver_killed.set()
         return 7
 
     with Injector(tmp_path, script, town, kill_driver) as injector:  # type: ignore[arg-type]
@@ -282,13 +322,143 @@ def test_faults_strike_when_their_step_is_committed(tmp_path: Path, workers: lis
         assert record["target"]["workers"] == [{"id": "w1", "rank": 1, "pid": workers[1].pid, "node_id": "id0"}]
         append(steps, (3, 4.0), (4, 5.0), (5, 6.0), (6, 7.0))
         until(lambda: len(injector.done) == 6)
-    assert killed.is_set()
+        assert [str(fault) for fault in injector.left] == ["raise worker=0 step=5", "kill node=9 step=6"]
+        (order,) = (tmp_path / "faults").glob("*-w0.json")
+        assert json.loads(order.read_text())["verb"] == "raise"
+        order.rename(order.with_suffix(".taken"))  # by the worker
+    assert driver_killed.is_set()
     assert [call for call in town.calls if call[0] != "after"] == [("cut", 1), ("restore", 1), ("drain", 2, 2.0)]
     assert [str(fault) for fault in injector.left] == ["kill node=9 step=6"]
     added = next(record for record in injector.done if record["fault"] == "add node step=4")
     assert added["target"] == {"node": 2, "node_id": "id2"}
-    (order,) = (tmp_path / "faults").glob("*-w0.json")
-    assert json.loads(order.read_text())["verb"] == "raise"
+
+
+def test_bad_links_and_slow_things_are_done_and_undone(tmp_path: Path, workers: list[subprocess.Popen[bytes]]) -> None:
+    town = Town()
+    town.pids = [process.pid for process in workers]
+    members(tmp_path, *town.pids, nodes=("id0", "id1"))
+    script = parse(
+        "restore worker=1 for=2s; part workers=0,1 step=0 for=8s; blip head step=1 for=3s; cut nodes=0,1 step=2 for=3s;"
+        "loss node=1 percent=20 step=3 for=2s; oneway node=0 to=head step=4 for=1s; oneway node=0 from=all step=5;"
+        "delay node=1 by=200ms step=6 for=9s; reorder node=0 by=20ms step=7 for=1s; rate node=1 kbit=500 step=8 for=1s;"
+        "freeze driver step=9 for=5s; freeze head step=10 for=1s; lock worker=1 step=11 for=8s;"
+        "slow-store step=12 for=60s; full-disk step=13 for=2s"
+    )
+    with Injector(tmp_path, script, town) as injector:  # type: ignore[arg-type]
+        until(lambda: injector.done)
+        assert injector.done[0]["fault"] == "restore worker=1 for=2s"  # before the first step
+        append(tmp_path / "steps.jsonl", *((step, float(step)) for step in range(14)))
+        until(lambda: len(injector.done) == len(script) - 1)
+        orders = [json.loads(path.read_text()) for path in sorted((tmp_path / "faults").glob("*.json"))]
+        assert [str(fault) for fault in injector.left][:1] == ["restore worker=1 for=2s"]  # nobody has taken it
+    assert [call for call in town.calls if call[0] != "after"] == [
+        ("part", 0, 1), ("heal",),
+        ("set_link", HEAD, False), ("set_link", HEAD, True),
+        ("cut", 0, 1), ("restore", 0, 1),
+        ("lose", 1, 20.0), ("heal",),
+        ("one_way", 0, HEAD), ("heal",),
+        ("one_way", None, 0),
+        ("delay", 1, 0.2, 100.0), ("heal",), ("hurry", 1),
+        ("delay", 0, 0.02, 25.0), ("heal",), ("hurry", 0),
+        ("slow", 1, 500.0), ("heal",), ("slow", 1, None),
+        ("freeze", False), ("thaw",), ("freeze", True), ("thaw",),
+    ]  # fmt: skip
+    assert [(o["verb"], o["worker"], o["rank"], o["span_s"], o["point"]) for o in orders] == [
+        ("restore", "any", 1, 2.0, "restore"),
+        ("lock", "w1", None, 8.0, "compute"),
+        ("slow-store", "w0", None, 60.0, "compute"),
+        ("slow-store", "w1", None, 60.0, "compute"),
+    ]
+    done = {record["fault"]: record["target"] for record in injector.done}
+    assert done["cut nodes=0,1 step=2 for=3s"]["node_ids"] == ["id0", "id1"]
+    assert {worker["id"] for worker in done["cut nodes=0,1 step=2 for=3s"]["workers"]} == {"w0", "w1"}
+    assert [worker["pid"] for worker in done["part workers=0,1 step=0 for=8s"]["workers"]] == town.pids
+    ((fault, reason),) = injector.refused.items()  # nobody's real disk is filled
+    assert (fault, "not on a disk of the drill's own" in reason) == ("full-disk step=13 for=2s", True)
+
+
+def test_workers_of_one_node_cannot_be_parted(tmp_path: Path, workers: list[subprocess.Popen[bytes]]) -> None:
+    town = Town()
+    town.pids = [process.pid for process in workers]
+    members(tmp_path, *town.pids)
+    append(tmp_path / "steps.jsonl", (0, 1.0))
+    with Injector(tmp_path, parse("part workers=0,1 step=0"), town) as injector:  # type: ignore[arg-type]
+        until(lambda: injector.refused)
+    assert "the workers are on one node" in injector.refused["part workers=0,1 step=0"]
+
+
+PATIENCE = Patience(silence_s=2.0, hang_s=10.0)
+LEFT = [
+    {"kind": "generation", "time": 10.0, "members": ["w0", "w1", "w2"]},
+    {"kind": "generation", "time": 20.0, "members": ["w0", "w2"]},
+    {"kind": "recovery", "time": 21.0, "workers": ["w1"], "cause": "link_cut"},
+]
+
+
+def hit(text: str, at: float, *ids: str, up: int = 3) -> dict[str, Any]:
+    return {"fault": text, "time": at, "target": {"workers": [{"id": worker} for worker in ids], "up": up}}
+
+
+@pytest.mark.parametrize(
+    ("text", "ids", "victims"),
+    [
+        ("kill worker=1 step=3", ["w1"], 0),
+        ("kill worker=2 step=3", ["w2"], 1),  # another's death is no reason
+        ("kill all step=3", [], 0),
+        ("kill driver step=3", [], 0),
+        ("blip head step=3 for=3s", [], 1),
+        ("blip head step=3 for=60s", [], 0),
+        ("freeze driver step=3 for=5s", [], 1),
+        ("freeze head step=3 for=5s", [], 1),
+        ("cut node=1 step=3 for=8s", ["w1"], 0),
+        ("cut node=1 step=3 for=1s", ["w1"], 1),
+        ("cut node=1 step=3", ["w1"], 0),
+        ("cut nodes=0,1,2 step=3 for=3s", ["w0", "w1", "w2"], 1),  # all at once: the observer is ill
+        ("cut nodes=0,1,2 step=3 for=60s", ["w0", "w1", "w2"], 0),
+        ("part workers=1,2 step=3 for=8s", ["w1", "w2"], 0),
+        ("part workers=0,2 step=3 for=8s", ["w0", "w2"], 1),
+        ("oneway node=1 to=head step=3 for=4s", ["w1"], 0),
+        ("oneway node=1 to=head step=3 for=1s", ["w1"], 1),
+        ("stop worker=1 step=3 for=1s", ["w1"], 1),
+        ("stop worker=1 step=3 for=6s", ["w1"], 0),
+        ("loss node=1 percent=20 step=3 for=8s", ["w1"], 1),
+        ("loss node=1 percent=90 step=3 for=8s", ["w1"], 0),
+        ("delay node=1 by=200ms step=3 for=8s", ["w1"], 1),
+        ("delay node=1 by=2s step=3 for=8s", ["w1"], 0),
+        ("lock worker=1 step=3 for=8s", ["w1"], 1),
+        ("lock worker=1 step=3 for=60s", ["w1"], 0),
+        ("compile worker=1 for=200s", [], 1),
+        ("slow-store step=3 for=200s", ["w0", "w1", "w2"], 1),
+        ("add node step=3", [], 1),
+    ],
+)
+def test_2_4_a_healthy_worker_that_was_given_up_is_a_victim(text: str, ids: list[str], victims: int) -> None:
+    found = killed(LEFT, [hit(text, 15.0, *ids)], PATIENCE)
+    assert found == [{"worker": "w1", "time": 20.0, "cause": "link_cut"}] * victims
+
+
+def test_who_leaves_by_plan_or_comes_is_no_victim() -> None:
+    assert len(killed(LEFT, [], PATIENCE)) == 1
+    assert killed([LEFT[1], LEFT[0]], [], PATIENCE) == []
+    assert killed([*LEFT[:2], {**LEFT[2], "cause": "drained"}], [], PATIENCE) == []
+    assert len(killed(LEFT, [hit("kill worker=1 step=3", 25.0, "w1")], PATIENCE)) == 1  # it came later
+
+
+@pytest.mark.parametrize(("verb", "fault"), [("cut", "cut node=0 step=2"), ("loss", "loss node=0 percent=5 step=2")])
+def test_what_cannot_be_done_here_is_refused_by_name(
+    job: Path, verb: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    result = CliRunner().invoke(app, ["drill", str(job), "--faults", fault])
+    assert isinstance(result.exception, BadInput), result.output
+    assert f"`{verb}` cannot be done on this machine" in str(result.exception)
+
+
+def test_the_page_has_every_fault() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "drill.md").read_text()
+    for name, verb in VERBS.items():
+        assert f"| `{name} " in page
+        assert verb.span is None or f"{verb.span}=" in page
 
 
 def test_no_process_outside_the_cluster_is_touched(tmp_path: Path, workers: list[subprocess.Popen[bytes]]) -> None:
@@ -331,6 +501,9 @@ def job(tmp_path: Path, make_dataset: Callable[..., Path]) -> Path:
         (["--faults", "kill worker=1 step=20"], "comes too late: the run has 20 steps"),
         (["--steps", "5", "--faults", "kill worker=1 step=5"], "the run has 5 steps"),
         (["--faults", "kill node=4 step=2; add node step=1"], "hits nobody: there are nodes 0 to 2"),
+        (["--faults", "cut nodes=0,5 step=2 for=1s"], "hits nobody: there are nodes 0 to 1"),
+        (["--faults", "lock worker=2 step=2 for=1s"], "hits nobody: there are at most 2 workers, counted from 0"),
+        (["--faults", "part workers=1 step=2"], "names one, and nobody to part it from"),
         (["--nodes", "3"], "--nodes 3: the job has 2 lanes"),
         (["--set", "workers.gpus=1"], "the nodes of a drill have no GPUs"),
         (["--set", "lanez=1"], "unknown key 'lanez'"),

@@ -1,4 +1,4 @@
-"""A thousand random runs: workers come and go, and every step sees the rows that the order says, each in one place."""
+"""Random runs: workers come and go, and every step sees the rows that the order says, each in one place."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.tiers import examples
 
 from headway.core.lanes import moved
 from headway.core.mixture import Mixture, Walk
 from headway.core.order import Order
 from headway.core.sampling import Sampling
-
-CASES = 1000
 
 
 @st.composite
@@ -58,7 +58,8 @@ def ids(walk: Walk, epoch: int, lane: int, start: int, stop: int) -> list[int]:
     return [int(i) for i in found]
 
 
-@settings(max_examples=CASES)
+@pytest.mark.soak
+@settings(max_examples=examples(150, 5000))
 @given(walks(), st.integers(0, 5), st.lists(st.sets(st.integers(0, 9), min_size=1), min_size=1, max_size=4), st.data())
 def test_whoever_carries_the_lanes(
     walk: Walk, first_epoch: int, memberships: list[set[int]], data: st.DataObject

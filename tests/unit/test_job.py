@@ -60,6 +60,20 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "wrong type: on for a float": ("optimizer: {name: sgd, lr: on}", ["optimizer.lr=True"]),
     "wrong type: number for a name": ("name: 5", ["name=5", "valid string"]),
     "min over max": ("workers: {min: 3, max: 2}", ["min=3", "max=2", "set min to 2 or less"]),
+    "hang_s within the silence": (
+        "workers: {silence_s: 30, hang_s: 60}",
+        ["workers.hang_s=60", "workers.silence_s=30", "Set hang_s above 60"],
+    ),
+    "patience_s below hang_s": (
+        "workers: {hang_s: 1200, patience_s: 900}",
+        ["workers.patience_s=900", "workers.hang_s=1200", "Set patience_s to 1200 or more"],
+    ),
+    "no patience": ("workers: {patience_s: 0}", ["workers.patience_s=0"]),
+    "2.23: half a GPU for each of two": (
+        "workers: {gpus: 0.5, max: 2}",
+        ["workers.gpus=0.5", "workers.max=2", "NCCL", "Set gpus to 1, or max to 1"],
+    ),
+    "one and a half GPUs": ("workers: {gpus: 1.5}", ["workers.gpus=1.5", "a whole number"]),
     "lanes below max": (
         "lanes: 8\nworkers: {max: 12}",
         ["lanes=8 cannot be carried by workers.max=12", "4 workers would idle", "Set lanes to 12 or more"],
@@ -116,6 +130,23 @@ def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
     assert "lanes=0" in message
     assert "'lane'" in message
     assert "workers.min='x'" in message
+
+
+def test_every_contradiction_is_named_at_once(tmp_path: Path) -> None:
+    more = "steps: 5\nlanes: 2\nworkers: {min: 4, max: 3, silence_s: 5, hang_s: 9, patience_s: 8, gpus: 0.5}\n"
+    message = refusal(tmp_path, MINIMAL + more)
+    wanted = ["both are given", "1 workers would idle", "workers.min=4", "hang_s=9", "patience_s=8", "gpus=0.5"]
+    assert [words for words in wanted if words not in message] == []
+
+
+def test_2_8_patience_follows_a_longer_hang_s(tmp_path: Path) -> None:
+    assert loaded(tmp_path).workers.patience_s == 900
+    assert loaded(tmp_path, "workers: {hang_s: 1200}\n").workers.patience_s == 1200
+
+
+def test_2_23_a_lone_worker_may_share_a_gpu(tmp_path: Path) -> None:
+    assert loaded(tmp_path, "workers: {gpus: 0.5}\n").workers.gpus == 0.5
+    assert loaded(tmp_path, "workers: {gpus: 2, max: 2}\n").workers.gpus == 2
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,9 @@ from headway.core.events import (
 from headway.core.lanes import moved
 from headway.core.membership import Membership, Policy
 from headway.sim.drill import drill, settle, unharmed
-from headway.sim.workers import World, most_that_stay
+from headway.sim.workers import BAD_MOUNT, World, most_that_stay
 
-DEATHS = "without a single new step"
+GIVEN_UP = ("without a single new step", BAD_MOUNT, "no worker could be started")
 
 policies = st.integers(1, 5).flatmap(
     lambda most: st.builds(
@@ -62,11 +62,13 @@ def test_every_history_keeps_the_invariants(policy: Policy, choices: list[tuple[
         else:
             world.tick()
     settle(world, random.Random(seed))
-    assert isinstance(world.ended, End) or (isinstance(world.ended, Fail) and DEATHS in world.ended.reason)
+    assert isinstance(world.ended, End) or given_up(world)
     assert isinstance(world.ended, Fail) or unharmed(world)
 
 
-@pytest.mark.parametrize("first", range(0, 2000, 250))
+@pytest.mark.parametrize(
+    "first", [0, 250, *(pytest.param(first, marks=pytest.mark.slow) for first in range(500, 2000, 250))]
+)
 def test_wild_histories_keep_the_invariants(first: int):
     """Many more, longer and wilder than hypothesis has time for: some faults show once in a thousand histories."""
     for seed in range(first, first + 250):
@@ -87,8 +89,7 @@ def test_wild_histories_keep_the_invariants(first: int):
             else:
                 world.tick(chance.choice([0.3, 1.0, 5.0]))
         settle(world, chance)
-        given_up = isinstance(world.ended, Fail) and DEATHS in world.ended.reason
-        assert given_up or (isinstance(world.ended, End) and unharmed(world)), f"seed {seed}: {world.ended}"
+        assert given_up(world) or (isinstance(world.ended, End) and unharmed(world)), f"seed {seed}: {world.ended}"
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -115,6 +116,11 @@ def test_as_many_lanes_stay_as_in_the_best_of_all_assignments(lanes: int, data: 
     assert stay == best == most_that_stay(lanes, [len(before.get(w, ())) for w in workers])
 
 
+def given_up(world: World) -> bool:
+    """Whether the run ended for so many faults as chance may bring."""
+    return isinstance(world.ended, Fail) and any(reason in world.ended.reason for reason in GIVEN_UP)
+
+
 # Histories that were found
 
 
@@ -131,7 +137,9 @@ def started(workers: int = 3, minimum: int = 1, lanes: int = 8, **policy: object
 
 def go(m: Membership, steps: dict[str, int]) -> Go:
     assert m.published is not None
-    actions = [a for w in m.published.members for a in m.step(Arrived(w, m.published.number, steps.get(w, -1), 0, 2.0))]
+    actions = [
+        a for w in m.published.members for a in m.step(Arrived(w, m.published.number, steps.get(w, -1), 0, False, 2.0))
+    ]
     return next(a for a in actions if isinstance(a, Go))
 
 
@@ -150,8 +158,8 @@ def test_a_leaver_that_may_be_a_step_ahead_is_asked_before_it_goes():
     assert set(publish(m.step(Gone("w1", "process_died", 5.1))).generation.members) == {"w0", "w2"}
     assert m.published is not None
     number = m.published.number
-    m.step(Arrived("w0", number, 8, 0, 5.2))
-    first, second = m.step(Arrived("w2", number, 7, 0, 5.2))
+    m.step(Arrived("w0", number, 8, 0, False, 5.2))
+    first, second = m.step(Arrived("w2", number, 7, 0, False, 5.2))
     assert isinstance(first, Go)
     assert first.source == "w0"
     assert isinstance(second, Publish)
@@ -164,7 +172,7 @@ def test_a_relief_that_was_not_levelled_does_not_lose_the_state():
     m.step(Drained("w0", 60.0, 5.0))
     join(m, "w1", 9.0)
     go(m, {"w0": 40})
-    again = publish(m.step(Lost("w1", m.active.number if m.active else -1, 10.0)))
+    again = publish(m.step(Lost("w1", m.active.number if m.active else -1, (), 10.0)))
     assert set(again.generation.members) == {"w0", "w1"}
     assert go(m, {"w0": 40}).source == "w0"
 
@@ -173,7 +181,7 @@ def test_a_death_breaks_the_generation_until_the_next_goes():
     m = started(3)
     m.step(Gone("w1", "link_cut", 5.0))
     assert m.active is None
-    assert m.step(Lost("w0", 1, 5.1)) == []
+    assert m.step(Lost("w0", 1, (), 5.1)) == []
     assert publish(m.step(Gone("w2", "process_died", 5.2))).generation.urgent
 
 
@@ -188,7 +196,7 @@ def test_a_death_while_a_planned_pause_waits_for_the_end_of_a_step_stops_the_oth
     m = started(3, minimum=3)
     m.step(Drained("w0", 13.0, 5.0))
     m.step(Tick(8.5))
-    assert m.step(Lost("w2", 1, 8.6))[0].urgent  # type: ignore[union-attr]
+    assert m.step(Lost("w2", 1, (), 8.6))[0].urgent  # type: ignore[union-attr]
 
 
 def test_whoever_finished_is_not_waited_for():
@@ -200,7 +208,7 @@ def test_whoever_finished_is_not_waited_for():
 def test_the_end_needs_no_min():
     m = started(2, minimum=2)
     m.step(Finished("w0", 5.0))
-    assert publish(m.step(Lost("w1", 1, 5.1))).generation.members == ("w1",)
+    assert publish(m.step(Lost("w1", 1, (), 5.1))).generation.members == ("w1",)
 
 
 def test_a_finished_worker_that_is_gone_starts_nobody():
@@ -224,7 +232,7 @@ def test_deaths_are_not_taken_for_connections_that_break():
     m = started(8, blips=2)
     for i in range(6):
         assert m.active is not None
-        assert not any(isinstance(a, Fail) for a in m.step(Lost("w7", m.active.number, 5.0)))
+        assert not any(isinstance(a, Fail) for a in m.step(Lost("w7", m.active.number, (), 5.0)))
         m.step(Gone(f"w{i}", "process_died", 5.0))
         go(m, dict.fromkeys(m.workers, 7))
 
@@ -261,7 +269,7 @@ def test_news_of_a_worker_whose_place_is_not_known_yet_does_not_lose_it():
 
 def test_a_second_arrival_does_not_start_a_generation_twice():
     m = started(1)
-    assert m.step(Arrived("w0", 1, 0, 0, 3.0)) == []
+    assert m.step(Arrived("w0", 1, 0, 0, False, 3.0)) == []
 
 
 def test_a_drained_worker_is_out_before_its_deadline():
@@ -284,7 +292,7 @@ def test_a_decision_among_ten_thousand_takes_milliseconds():
         generation = publish(actions).generation
         start = time.process_time()
         for w in generation.members:
-            m.step(Arrived(w, generation.number, 7, 0, 6.0))
+            m.step(Arrived(w, generation.number, 7, 0, False, 6.0))
         arrivals.append(time.process_time() - start)
     assert min(worst) <= 0.05
     assert min(arrivals) <= 0.25, "25 us each, with the decision to go"

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from headway.core.retry import Policy
+from headway.data.reach import Store
 from headway.data.remote import Remote
-from headway.data.store import ArrowStore, Folder, Store, open_raw, open_store
+from headway.data.store import ArrowStore, Folder, open_raw, open_store
 from headway.errors import BadData, BadInput
 from headway.job import Store as Options
 from headway.testing.s3 import S3, Faults

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from headway import runs
+from headway import epochs, runs
 from headway.errors import BadInput
 from headway.job import Job, load, parse
+from headway.tracking.store import redact, with_password
 
 JOB = {"name": "n", "task": "/t.py:T", "data": {"train": "/d"}, "steps": 3}
 
@@ -86,12 +90,94 @@ def test_looking_whether_a_run_is_led_does_not_keep_anyone_from_leading_it(tmp_p
 def test_steps_are_dropped_from_a_number_on_and_a_torn_line_ends_them(tmp_path: Path) -> None:
     run = runs.create(tmp_path, "r", job())
     assert list(run.steps()) == []
-    with run.open_steps() as file:
-        for step in range(5):
-            run.append_step(file, {"step": step})
-        file.write('{"step": 5')
+    assert run.last_step() == -1
+    path = run.path / "steps.jsonl"
+    path.write_text("".join(json.dumps({"step": step}) + "\n" for step in range(5)) + '{"step": 5')
     assert [s["step"] for s in run.steps()] == [0, 1, 2, 3, 4]
-    with run.open_steps(before=3) as file:
-        run.append_step(file, {"step": 3})
-    lines = (run.path / "steps.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [0, 1, 2, 3]
+    assert run.last_step() == 4
+    run.cut("steps", 2)
+    lines = path.read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 1, 2]
+    before = path.stat().st_ino
+    run.cut("steps", 2)
+    assert path.stat().st_ino == before, "nothing to cut, nothing written"
+
+
+def test_evaluations_are_merged_by_step(tmp_path: Path) -> None:
+    run = runs.create(tmp_path, "r", job())
+    lines = [(2, {"a": 1.0}), (2, {"b": 2.0}), (4, {"a": 3.0}), (4, {"a": 4.0})]
+    text = "".join(json.dumps({"step": step, "values": values}) + "\n" for step, values in lines)
+    (run.path / "metrics.jsonl").write_text(text)
+    assert run.evaluations() == [{"step": 2, "values": {"a": 1.0, "b": 2.0}}, {"step": 4, "values": {"a": 4.0}}]
+
+
+def test_workers_over_time_forget_what_was_done_again(tmp_path: Path) -> None:
+    run = runs.create(tmp_path, "r", job())
+    for step, workers in ((0, 2), (50, 1), (80, 2), (60, 3)):
+        with run.events_file.open("a") as file:
+            file.write(json.dumps({"kind": "workers", "step": step, "workers": workers, "time": 0.0}) + "\n")
+    assert [(w["step"], w["workers"]) for w in run.workers()] == [(0, 2), (50, 1), (60, 3)]
+
+
+# -- 2.17, 2.20: leading it on a disk that is full -------------------------------------------------------------------
+
+
+def full(*_: Any, **__: Any) -> Any:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_2_17_a_full_disk_leaves_the_job_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = runs.create(tmp_path, "r", job())
+    before = run.job_file.read_bytes()
+    for name in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os if name == "fsync" else Path, name, full)
+            with pytest.raises(BadInput, match="No space left on device; nothing in it was changed"):
+                runs.write_job(run, parse({**JOB, "steps": 9}))
+        assert run.job_file.read_bytes() == before
+
+
+def test_2_17_a_full_disk_leaves_the_facts_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = runs.create(tmp_path, "r", job())
+    facts = run.read()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            run.write({"run": "another"})
+    assert run.read() == facts
+
+
+def test_2_17_leading_a_run_on_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = runs.create(tmp_path, "r", job())
+    monkeypatch.setattr("headway.epochs.claim", full)
+    with pytest.raises(BadInput, match="cannot be written: No space left"), run.led():
+        pass
+
+
+def test_2_20_each_that_leads_has_a_higher_number(tmp_path: Path) -> None:
+    run = runs.create(tmp_path, "r", job())
+    for expected in (1, 2, 3):
+        with run.led() as epoch:
+            assert epoch == expected == epochs.newest(run.path)
+
+
+# -- 2.21: passwords -------------------------------------------------------------------------------------------------
+
+
+def test_2_21_passwords_of_the_tracking_store_are_not_kept(tmp_path: Path) -> None:
+    uri = "postgresql://me:hush@host/db?sslmode=require&sslpassword=hush2"
+    run = runs.create(tmp_path, "r", parse({**JOB, "tracking": {"uri": uri}}))
+    kept = load(run.job_file).tracking.uri
+    assert kept == "postgresql://me:***@host/db?sslmode=require&sslpassword=***"
+    assert not [path for path in run.path.rglob("*") if path.is_file() and b"hush" in path.read_bytes()]
+
+
+def test_2_21_a_password_comes_back_from_the_environment_or_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = redact("mysql+pymysql://me:a/b@c@host/db")
+    monkeypatch.delenv("HEADWAY_TRACKING_PASSWORD", raising=False)
+    with pytest.raises(BadInput, match=r"lacks its password.*Set HEADWAY_TRACKING_PASSWORD.*--set tracking\.uri"):
+        with_password(kept)
+    monkeypatch.setenv("HEADWAY_TRACKING_PASSWORD", "a/b@c")
+    assert with_password("postgresql://me:***@host/db") == "postgresql://me:a%2Fb%40c@host/db"
+    assert with_password("sqlite:////tmp/x.db") == "sqlite:////tmp/x.db"
+    assert with_password("postgresql://me:new@host/db") == "postgresql://me:new@host/db"

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from headway.checkpoint.store import Store
+from headway.data.reader import Batch
 from headway.data.streams import open_readers
 from headway.elastic.worker import context as contexts
 from headway.elastic.worker.context import Context
 from headway.elastic.worker.members import Alone
+from headway.elastic.worker.saver import Saver
 from headway.elastic.worker.session import Session, Step, session
 from headway.errors import BadCheckpoint, BadInput, NonFiniteLoss
 from headway.job import Job, parse
@@ -35,6 +41,7 @@ class Heard:
         self.compared: list[tuple[int, str]] = []
         self.weights = ""
         self.stop_at: int | None = None
+        self.leads = False
 
     @property
     def stop_requested(self) -> bool:
@@ -48,6 +55,12 @@ class Heard:
 
     def settle(self) -> bool:
         return True
+
+    def journal(self) -> dict[str, Any]:
+        return {}
+
+    def take(self, journal: dict[str, Any]) -> None:
+        pass
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -66,6 +79,15 @@ class Heard:
 
     def checkpoint_begun(self, step: int, reason: str, blocked_s: float) -> None:
         self.saves.append((step, reason))
+
+    def checkpoint_skipped(self, step: int, reason: str) -> None:
+        pass
+
+    def checkpoint_done(self, checkpoint: Any, error: str | None) -> None:
+        pass
+
+    def allows(self, step: int) -> bool:
+        return True
 
     def ended(self, step: int, weights_sha256: str) -> None:
         self.weights = weights_sha256
@@ -132,7 +154,7 @@ def open_session(folder: Path, tmp_path: Path) -> Iterator[Callable[..., Session
         opened.append(context)
         model = model or Net()
         made = Session(context, model, own or torch.optim.AdamW(model.parameters(), lr=0.01), None)
-        made.heard = context.reporter  # type: ignore[attr-defined]
+        made.heard = context.journal  # type: ignore[attr-defined]
         return made
 
     yield make
@@ -145,10 +167,11 @@ def alone(folder: Path, checkpoints: Path, group: Group | None = None, **fields:
     made = job(folder, **fields)
     train, validation = open_readers(made)
     share = tuple(range(LANES))[group.rank :: group.size] if group else None
+    heard: Any = Heard()
     return Context(
         job=made, device="cpu", train=train, validation=validation,
-        store=Store(checkpoints, "a" * 64, made.checkpoint),
-        reporter=Heard(), run="r", members=Alone(LANES, group, share),  # type: ignore[arg-type]
+        saver=Saver(Store(checkpoints, "a" * 64, made.checkpoint), made.checkpoint, heard, "w0"),
+        journal=heard, run="r", members=Alone(LANES, group, share),  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -167,7 +190,7 @@ def trained(training: Session, body: Callable[[Session, Step, dict[str, torch.Te
             for batch in step.lanes():
                 if body(training, step, batch) == "break":
                     break
-    training.context.store.wait()
+    training.context.saver.finish()
     return training
 
 
@@ -223,7 +246,7 @@ def test_zero_grad_in_the_loop_is_harmless(open_session: Callable[..., Session],
                     if habit:
                         training.optimizer.zero_grad()
                     step.backward(loss(training.model, batch))
-        training.context.store.wait()
+        training.context.saver.finish()
         weights.append(training.heard.weights)  # type: ignore[attr-defined]
         (tmp_path / "checkpoints").rename(tmp_path / f"kept-{habit}")
     assert weights[0] == weights[1]
@@ -369,7 +392,7 @@ def test_randomness_follows_the_lane(open_session: Callable[..., Session]) -> No
                         torch.rand(7)
                     step.backward(loss(training.model, batch))
             training.stopping = True
-            training._saved_step = training.step  # no checkpoint
+            training.context.saver.begin(training.step)  # no checkpoint
         return found
 
     calm = drawn(False)
@@ -422,7 +445,7 @@ def test_an_overflow_under_fp16_skips_the_update_and_not_the_step(open_session: 
                 step.backward(found * 1e36 if step.number == 0 else found)
             moved.append(not torch.equal(before, training.model.body[0].weight))  # type: ignore[index,arg-type]
     assert moved == [False, True, True]
-    assert training.scaler.get_scale() == 2.0**15
+    assert training.replica.scaler.get_scale() == 2.0**15
     assert [s["lr"] for s in training.heard.steps] == pytest.approx([0.005, 0.0025, 0.00125])  # type: ignore[attr-defined]
 
 
@@ -448,7 +471,6 @@ def test_evaluation_weighs_rows(open_session: Callable[..., Session], folder: Pa
         return {"mean": batch["id"].float().mean(), "count": 1}
 
     with training:
-        training._saved_step = training.step
         assert training.evaluate(metrics) == {"mean": 4.5, "count": 1.0}
     assert sorted(sizes) == [1, 1, 2, 2, 2, 2]
     assert training.heard.recorded == [(0, {"mean": 4.5, "count": 1.0})]  # type: ignore[attr-defined]
@@ -485,10 +507,11 @@ def test_checkpoints_carry_only_metrics_of_their_own_step(open_session: Callable
         for step in training.steps():
             for batch in step.lanes():
                 step.backward(loss(training.model, batch))
+            training.context.saver.finish()  # one that is under way would let the next be skipped
             if step.last_of_epoch:
                 training.evaluate(lambda model, batch: {"m": 1.0})
-    training.context.store.wait()
-    metrics = {c.step: c.facts["metrics"] for c in training.context.store.committed()}
+    training.context.saver.finish()
+    metrics = {c.step: c.facts["metrics"] for c in training.context.saver.store.committed()}
     assert metrics == {3: {}, 4: {"m": 1.0}, 6: {}, 8: {"m": 1.0}}
     assert training.heard.saves[1] == (4, "evaluation")  # type: ignore[attr-defined]
 
@@ -530,14 +553,15 @@ def test_a_resumed_run_ends_with_the_same_bits(
                 for batch in step.lanes():
                     overflowing(part, step, batch)
                 counter.count += 1
-                part.stopping = part.step == until
-        part.context.store.wait()
+                if part.step == until:
+                    part.stop()
+        part.context.saver.finish()
         counts.append(counter.count)
         steps += part.heard.steps  # type: ignore[attr-defined]
     assert counts == [3, 6, 12]
     assert steps == whole.heard.steps  # type: ignore[attr-defined]
     assert part.heard.weights == whole.heard.weights  # type: ignore[attr-defined]
-    assert part.scaler.state_dict() == whole.scaler.state_dict()
+    assert part.replica.scaler.state_dict() == whole.replica.scaler.state_dict()
 
 
 def test_state_registered_before_the_session_is_entered_is_loaded_too(open_session: Callable[..., Session]) -> None:
@@ -548,7 +572,7 @@ def test_state_registered_before_the_session_is_entered_is_loaded_too(open_sessi
             assert counter.count == expected
             counter.count = 5
             training.save("mine")
-        training.context.store.wait()
+        training.context.saver.finish()
     with pytest.raises(BadInput, match="called twice"):
         training.register("counter", counter)
 
@@ -577,9 +601,9 @@ def worker(group: Group, folder: str, checkpoints: str) -> dict[str, Any]:
                 step.backward(loss(model, batch))
             if step.last_of_epoch:
                 values.append(training.evaluate(lambda m, b: {"loss": loss(m, b)})["loss"])
-    context.store.wait()
+    context.saver.finish()
     context.close()
-    heard: Any = context.reporter
+    heard: Any = context.journal
     state = {name: tensor.tolist() for name, tensor in model.state_dict().items()}
     found = {"steps": heard.steps, "state": state, "weights": heard.weights, "evaluations": values}
     return {**found, "compared": heard.compared}
@@ -604,3 +628,183 @@ def test_any_number_of_workers_sees_the_same_samples_and_reaches_the_same_weight
             assert result["evaluations"] == pytest.approx(alone["evaluations"], abs=1e-5)
             for name, values in alone["state"].items():
                 assert torch.allclose(torch.tensor(result["state"][name]), torch.tensor(values), atol=1e-5), name
+
+
+# -- what, not how fast ----------------------------------------------------------------------------------------------
+
+
+def drawing(group: Group, folder: str, checkpoints: str) -> list[list[float]]:
+    """What user's code draws around the lanes of each step."""
+    context = alone(Path(folder), Path(checkpoints), group, workers={"max": group.size}, epochs=1)
+    model, found = Net(), []
+    training = Session(context, model, torch.optim.SGD(model.parameters(), lr=0.01), None)
+    with training:
+        for step in training.steps():
+            drawn = [torch.rand(()).item(), float(np.random.rand()), random.random()]
+            for batch in step.lanes():
+                step.backward(loss(model, batch))
+            drawn += [torch.rand(()).item(), float(np.random.rand()), random.random()]
+            training.evaluate(lambda m, b: {"loss": loss(m, b)})
+            found.append([*drawn, torch.rand(()).item(), float(np.random.rand()), random.random()])
+    context.saver.finish()
+    context.close()
+    return found
+
+
+def test_2_14d_what_is_drawn_outside_of_lanes_follows_the_step(folder: Path, tmp_path: Path) -> None:
+    found = {}
+    for workers in (1, 3):
+        (tmp_path / str(workers)).mkdir()
+        checkpoints = tmp_path / f"checkpoints-{workers}"
+        found[workers] = run(drawing, workers, tmp_path / str(workers), str(folder), str(checkpoints))
+    alone, *_ = found[1]
+    assert all(result == alone for result in found[3])
+    flat = [value for step in alone for value in step]
+    assert len(set(flat)) == len(flat)
+
+
+def test_2_14d_and_comes_back_after_a_resume(open_session: Callable[..., Session], tmp_path: Path) -> None:
+    def drawn(until: int) -> list[float]:
+        found = []
+        training = open_session(epochs=1)
+        with training:
+            for step in training.steps():
+                found.append(torch.rand(()).item())
+                for batch in step.lanes():
+                    step.backward(loss(training.model, batch))
+                found.append(torch.rand(()).item())
+                if training.step == until:
+                    training.stop()
+        training.context.saver.finish()
+        return found
+
+    parts = drawn(2) + drawn(4)
+    for path in sorted((tmp_path / "checkpoints").glob("step-*")):
+        shutil.rmtree(path)
+    assert parts == drawn(4)
+
+
+class Head(nn.Module):
+    """A loss with parameters of its own, outside of the model, as ArcFace has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.weight = nn.Parameter(torch.randn(2, 2))
+
+    def forward(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(features @ self.weight, labels)
+
+
+def headed(group: Group, folder: str, checkpoints: str, until: int = 0) -> tuple[list[float], list[float]]:
+    context = alone(Path(folder), Path(checkpoints), group, workers={"max": group.size}, reproducible="bitwise")
+    model, head = nn.Linear(4, 2), Head()
+    nn.init.ones_(model.weight)
+    training = Session(context, model, torch.optim.Adam([*model.parameters(), *head.parameters()], lr=0.05), None)
+    with training:
+        for step in training.steps():
+            for batch in step.lanes():
+                step.backward(head(model(batch["x"]), batch["y"]))
+            if training.step == until:
+                training.stop()
+    context.saver.finish()
+    context.close()
+    return model.weight.view(-1).tolist(), head.weight.view(-1).tolist()
+
+
+def test_2_14e_parameters_of_the_loss_are_reduced_saved_and_resumed(folder: Path, tmp_path: Path) -> None:
+    found = []
+    for workers in (1, 2):
+        (tmp_path / str(workers)).mkdir()
+        found += run(headed, workers, tmp_path / str(workers), str(folder), str(tmp_path / f"c{workers}"))
+    assert found[0] == found[1] == found[2]
+    assert found[0][1] != Head().weight.view(-1).tolist()
+    (tmp_path / "r1").mkdir()
+    (tmp_path / "r2").mkdir()
+    run(headed, 1, tmp_path / "r1", str(folder), str(tmp_path / "c3"), 3)
+    resumed = run(headed, 2, tmp_path / "r2", str(folder), str(tmp_path / "c3"))
+    assert resumed == [found[0]] * 2
+
+
+def test_2_14e_parameters_that_are_let_go_later_are_trained_from_then_on(open_session: Callable[..., Session]) -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    plain = copy.deepcopy(model)
+    model[0].requires_grad_(False)
+    training = open_session(model, own=torch.optim.SGD(model.parameters(), lr=0.5), epochs=1)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.5)
+    with training:
+        for step in training.steps():
+            model[0].requires_grad_(step.number >= 2)
+            seen = []
+            for batch in step.lanes():
+                seen.append(batch)
+                step.backward(loss(model, batch))
+            whole = {name: torch.cat([batch[name] for batch in seen]) for name in seen[0]}
+            plain[0].requires_grad_(step.number >= 2)
+            optimizer.zero_grad()
+            loss(plain, whole).backward()
+            optimizer.step()
+            for a, b in zip(model.parameters(), plain.parameters(), strict=True):
+                assert torch.allclose(a, b, atol=1e-6), step.number
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_2_16_a_gradient_that_is_no_number_is_named_and_not_applied(
+    open_session: Callable[..., Session], clip_norm: float | None
+) -> None:
+    model = nn.Linear(4, 2)
+    training = open_session(model, clip_norm=clip_norm)
+    before = model.weight.detach().clone()
+
+    def spoiled(training: Session, step: Step, batch: dict[str, torch.Tensor]) -> None:
+        found = loss(model, batch)
+        step.backward(found + 0.0 * (model.weight * 0).pow(2).sum().sqrt())  # 0, with a derivative of 0 * inf
+
+    with pytest.raises(NonFiniteLoss, match="gradient's norm is nan at step 0"):
+        trained(training, spoiled)
+    assert torch.equal(model.weight, before)
+    assert training.heard.saves == []  # type: ignore[attr-defined]
+
+
+class Holes:
+    """A reader of which some rows are set aside."""
+
+    def __init__(self, reader: Any, gone: set[int]) -> None:
+        self._reader, self._gone = reader, gone
+
+    def batch(self, epoch: int, step: int, lane: int) -> Any:
+        found = self._reader.batch(epoch, step, lane)
+        kept = np.array([row not in self._gone for row in found.ids.tolist()], dtype=bool)
+        return Batch({name: array[kept] for name, array in found.arrays.items()} if kept.any() else {}, found.ids[kept])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+
+def test_2_15_rows_that_are_set_aside_give_the_others_no_more_weight(
+    open_session: Callable[..., Session], folder: Path
+) -> None:
+    """A step is the plain step over the rows that are left."""
+    data = {"train": str(folder / "train"), "on_bad_data": "quarantine"}
+    ours = nn.Linear(4, 2)
+    plain = copy.deepcopy(ours)
+    training = open_session(ours, own=torch.optim.SGD(ours.parameters(), lr=0.5), epochs=1, data=data)
+    training.context.train = Holes(training.context.train, set(range(0, 61, 7)) | set(range(40, 48)))
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.5)
+    rows = 0
+    with training:
+        for step in training.steps():
+            seen = []
+            for batch in step.lanes():
+                seen.append(batch)
+                step.backward(loss(ours, batch))
+            whole = {name: torch.cat([batch[name] for batch in seen]) for name in seen[0]}
+            rows += len(whole["y"])
+            optimizer.zero_grad()
+            value = loss(plain, whole)
+            value.backward()
+            optimizer.step()
+            assert step.loss == pytest.approx(value.item(), rel=1e-5)
+            for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+                assert torch.allclose(a, b, atol=1e-6)
+    assert rows == 61 - len(set(range(0, 61, 7)) | set(range(40, 48)))

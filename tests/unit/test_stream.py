@@ -329,7 +329,7 @@ def test_text_reaches_the_transform_and_nothing_else(tmp_path: Path) -> None:
     with closing(reader(source, lanes=1)) as found:
         found.use(lambda rows, random, training: {"id": [int(w[1:]) for w in rows["word"].to_pylist()]})
         batch = found.batch(0, 1, 0)
-        assert batch.arrays["id"] == batch.ids.tolist()
+        assert batch.arrays["id"].tolist() == batch.ids.tolist()
 
 
 def test_only_the_callers_thread_reads(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,14 +21,15 @@ def test_workers_tails_add_up_to_the_whole(lanes: int, workers: int, spare: int,
         tail.ids(lane, np.arange(first + lane, first + lane + 3))
         tail.loss(lane, torch.tensor(float(lane) / 7))
     for rank, tail in enumerate(tails):
-        tail.replica(rank, replicas[rank])
+        tail.replica(rank, 2**24 - 1 - rank, replicas[rank])
     assert all(tail.values.shape == (tail.size,) for tail in tails)
     whole = torch.stack([tail.values for tail in tails]).sum(0)
     tails[-1].take(whole)
     wanted = [of_ids(np.arange(first + lane, first + lane + 3)) for lane in range(lanes)]
     assert np.array_equal(tails[-1].digests(), np.stack(wanted))
     assert tails[-1].losses() == [torch.tensor(lane / 7).item() for lane in range(lanes)]
-    assert np.array_equal(tails[-1].replicas(workers), np.stack(replicas))
+    assert tails[-1].replicas(workers) == [(2**24 - 1 - rank, words.tobytes()) for rank, words in enumerate(replicas)]
+    assert tails[-1].rows() == 3 * lanes
     assert not tails[-1].stopping()
     assert not tails[-1].news()
 
@@ -48,7 +49,7 @@ def test_clearing_forgets_the_step_before() -> None:
     tail.ids(0, np.arange(3))
     tail.loss(1, torch.tensor(2.0))
     tail.flags(True, True)
-    tail.replica(1, of_ids(np.arange(3)))
+    tail.replica(1, 7, of_ids(np.arange(3)))
     tail.clear()
     assert tail.values.count_nonzero() == 0
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from headway import optim
 from headway.elastic.worker import batches, update
+from headway.elastic.worker.replica import Replica, seed
 from headway.errors import BadInput
 from headway.job import OPTIMIZERS, Optimizer, Schedule
 
@@ -87,11 +88,15 @@ def test_clipping_is_of_the_true_gradient_whatever_the_scale(enabled: bool) -> N
     net = model()
     before = [p.detach().clone() for p in net.parameters()]
     optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
-    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=enabled)
-    scaler.scale(torch.ones(()))  # as backward() does; makes the scale
+    replica = Replica(net, optimizer, None, "fp16" if enabled else "fp32")
+    if enabled:
+        replica.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        replica.scaler.scale(torch.ones(()))  # as backward() does; makes the scale
     for parameter in net.parameters():
         parameter.grad = torch.full_like(parameter, 30.0 * (1024.0 if enabled else 1.0))
-    update.apply(optimizer, None, scaler, net, clip_norm=0.5)
+    guard = optimizer.register_step_pre_hook(replica.refuse_step)
+    replica.apply(clip_norm=0.5)
+    guard.remove()
     moved = torch.cat([(a - b).flatten() for a, b in zip(before, net.parameters(), strict=True)])
     assert moved.norm().item() == pytest.approx(0.5, rel=1e-4)
 
@@ -153,10 +158,10 @@ def test_a_seed_sets_every_generator() -> None:
     def drawn() -> tuple[float, float, float]:
         return torch.rand(()).item(), float(np.random.rand()), random.random()
 
-    batches.seed(1, 0, 0, 0)
+    seed("lane", 1, 0, 0, 0)
     first = drawn()
-    batches.seed(1, 0, 0, 1)
+    seed("lane", 1, 0, 0, 1)
     second = drawn()
-    batches.seed(1, 0, 0, 0)
+    seed("lane", 1, 0, 0, 0)
     assert drawn() == first
     assert all(a != b for a, b in zip(first, second, strict=True))

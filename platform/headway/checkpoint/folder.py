@@ -3,7 +3,7 @@
     checkpoints/step-00000400/manifest.json   sizes and digests of the parts, the cursor, the job, versions
                               model.pt  optimizer.pt  session.pt
 
-Parts are written into `.writing-*` and synced; one rename of that folder commits the checkpoint.
+Parts are written into `.writing-EPOCH-OWNER-STEP-*` and synced; one rename of that folder commits the checkpoint.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,8 +24,12 @@ from typing import IO, Any, cast
 from headway.durable import sync_folder, take_place
 from headway.errors import BadCheckpoint
 
-FORMAT = "headway-checkpoint/1"
+FORMAT = "headway-checkpoint/2"
+EARLIER = ("headway-checkpoint/1",)  # without epoch, and never looked at for NaN when it was written
 MANIFEST = "manifest.json"
+LEAVING_S = 300.0
+"""For so long after the last write in it, what another worker was writing may yet be committed."""
+_WRITING = re.compile(r"\.writing-e(\d+)-(.*)-\d{8,}-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class Checkpoint:
         bytes: of all parts.
         parts: size and SHA-256 of each part by file name.
         facts: run, reason, cursor, metrics, versions.
+        epoch: of the process that led the run; 0 in those of an earlier release.
+        finite: whether it was looked at for NaN before it was written.
     """
 
     folder: Path
@@ -45,6 +53,8 @@ class Checkpoint:
     bytes: int
     parts: dict[str, dict[str, Any]]
     facts: dict[str, Any]
+    epoch: int = 0
+    finite: bool = False
 
     def load(self, device: Any = "cpu") -> dict[str, Any]:
         """The parts as trees of tensors and plain values."""
@@ -96,9 +106,14 @@ def read(folder: Path) -> Checkpoint:
         body, digest = tree["checkpoint"], tree["sha256"]
         if _digest(body) != digest:
             raise BadCheckpoint(f"{folder / MANIFEST} was altered", "its own digest does not match", "")
-        if body["format"] != FORMAT:
-            raise BadCheckpoint(f"{folder} has format {body['format']!r}", f"this Headway reads {FORMAT!r}", "")
-        return Checkpoint(folder, body["step"], body["job"], body["bytes"], body["parts"], body["facts"])
+        if body["format"] not in (FORMAT, *EARLIER):
+            raise BadCheckpoint(
+                f"{folder} has format {body['format']!r}",
+                f"this Headway reads {FORMAT!r}",
+                "Resume with the release that wrote it, or move it away.",
+            )
+        kept = (body["step"], body["job"], body["bytes"], body["parts"], body["facts"])
+        return Checkpoint(folder, *kept, epoch=body.get("epoch", 0), finite=body["format"] == FORMAT)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadCheckpoint(f"{folder} is no checkpoint", f"its manifest cannot be read ({error})", "") from error
 
@@ -110,6 +125,8 @@ def write(
     parts: dict[str, Any],
     facts: dict[str, Any],
     allowed: Callable[[], bool] = lambda: True,
+    owner: str = "",
+    epoch: int = 0,
 ) -> Checkpoint | None:
     """Write and commit a checkpoint.
 
@@ -120,6 +137,8 @@ def write(
         parts: trees of tensors and plain values by part name.
         facts: kept in the manifest.
         allowed: asked just before the commit; False commits nothing.
+        owner: who writes.
+        epoch: of the process that leads the run.
 
     Returns:
         The checkpoint, or None if it was not allowed.
@@ -128,12 +147,20 @@ def write(
         OSError: the disk is full or gone; nothing half-written stays.
     """
     target = root / f"step-{step:08d}"
-    temporary = root / f".writing-{step:08d}-{uuid.uuid4().hex[:8]}"
+    temporary = root / f".writing-e{epoch:06d}-{owner}-{step:08d}-{uuid.uuid4().hex[:8]}"
     temporary.mkdir(parents=True)
     try:
         written = {f"{name}.pt": _write_part(temporary / f"{name}.pt", tree) for name, tree in parts.items()}
         size = sum(part["bytes"] for part in written.values())
-        body = {"format": FORMAT, "step": step, "job": job, "bytes": size, "parts": written, "facts": facts}
+        body = {
+            "format": FORMAT,
+            "step": step,
+            "epoch": epoch,
+            "job": job,
+            "bytes": size,
+            "parts": written,
+            "facts": facts,
+        }
         text = json.dumps({"checkpoint": body, "sha256": _digest(body)}, indent=1)
         _write_file(temporary / MANIFEST, lambda file: file.write(text.encode()))
         sync_folder(temporary)
@@ -145,11 +172,15 @@ def write(
     except BaseException:  # raised again: nothing half-written stays, whatever the cause
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    return Checkpoint(target, step, job, size, written, facts)
+    return Checkpoint(target, step, job, size, written, facts, epoch, finite=True)
 
 
-def clean(root: Path) -> None:
-    """Remove what an interrupted write left behind, and put back what it had moved aside."""
+def clean(root: Path, owner: str = "", epoch: int = 0) -> None:
+    """Remove what an interrupted write left behind, and put back what it had moved aside.
+
+    What somebody else of this epoch is writing stays until nothing in it has changed for `LEAVING_S`: a worker that
+    leaves may be finishing it. What was begun in an earlier epoch, or by `owner`, nobody will finish.
+    """
     for path in root.glob(".replaced-*"):
         target = root / path.name.removeprefix(".replaced-")
         if target.exists():
@@ -157,7 +188,18 @@ def clean(root: Path) -> None:
         else:
             path.rename(target)
     for path in root.glob(".writing-*"):
-        shutil.rmtree(path, ignore_errors=True)
+        named = _WRITING.fullmatch(path.name)
+        theirs = named is not None and int(named[1]) >= epoch and named[2] != owner
+        if not theirs or time.time() - _touched(path) > LEAVING_S:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _touched(folder: Path) -> float:
+    """When something in a folder was last written; 0.0 where it is gone."""
+    try:
+        return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+    except FileNotFoundError:
+        return 0.0
 
 
 def _take_place(temporary: Path, target: Path) -> None:

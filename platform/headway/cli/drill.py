@@ -67,6 +67,7 @@ def show(found: Account) -> None:
             "weights",
             _same(found.same_weights) + ("" if found.bitwise else " (promised only by reproducible=bitwise)"),
         ),
+        ("healthy", f"workers killed: {found.healthy_killed}" + _killed(found.killed)),
         ("steps", f"{found.steps_repeated} repeated"),
         ("goodput", "not recorded" if found.goodput is None else f"{found.goodput:.3f}"),
         ("ledger", "  ".join(f"{name} {seconds:.1f} s" for name, seconds in found.ledger_s.items()) or "not recorded"),
@@ -87,6 +88,11 @@ def _fault(fault: dict[str, object]) -> str:
     if fault["time"] is None:
         return f"{fault['fault']}: NOT injected, {fault['reason']}"
     return f"{fault['fault']}: injected after step {fault['committed']}"
+
+
+def _killed(killed: list[dict[str, object]]) -> str:
+    named = [f"{victim['worker']} ({victim['cause'] or 'no reason told'})" for victim in killed]
+    return f": {', '.join(named)}" if named else ""
 
 
 def _recovery(recovery: dict[str, object]) -> str:

@@ -20,6 +20,9 @@ def simulate(
     notice: Annotated[float, typer.Option(min=0.0, help="Seconds of notice before a node goes.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
     drills: Annotated[int, typer.Option(min=0, help="Random drills instead of a trace, one for each seed.")] = 0,
+    doubt: Annotated[
+        int, typer.Option(min=0, help="Healthy runs in bad weather instead, one for each seed: nobody may be killed.")
+    ] = 0,
     costs: Annotated[
         Path | None, typer.Option(help="JSON of costs in seconds, or the results of benchmarks/elasticity.py.")
     ] = None,
@@ -34,13 +37,16 @@ def simulate(
     from headway.sim import costs as pricing
     from headway.sim import trace as traces
 
-    if (trace is not None) + (generate is not None) + (drills > 0) != 1:
+    if (trace is not None) + (generate is not None) + (drills > 0) + (doubt > 0) != 1:
         raise BadInput(
-            "one of TRACE, --generate and --drills is needed",
+            "one of TRACE, --generate, --drills and --doubt is needed",
             remedy="For a first look: `headway simulate --generate spot --workers 64`.",
         )
     if drills:
         _drill(drills, seed, json)
+        return
+    if doubt:
+        _doubt(doubt, seed, json)
         return
     prices = pricing.load(costs)
     found = traces.read(trace, seed) if trace else traces.generate(generate or "", workers or 64, seed, hours)
@@ -98,3 +104,31 @@ def _drill(number: int, seed: int, as_json: bool) -> None:
         )
     if odd:
         raise RunFailed(f"{len(odd)} of {number} drills did not", f"seeds {', '.join(map(str, odd[:10]))}")
+
+
+def _doubt(number: int, seed: int, as_json: bool) -> None:
+    """Healthy runs in bad weather: all that goes wrong passes, and nobody may be killed."""
+    import json as encoder
+
+    from headway.errors import RunFailed
+    from headway.sim.doubt import doubt
+
+    done = [doubt(s) for s in range(seed, seed + number)]
+    odd = [d.seed for d in done if d.killed or not d.resumed]
+    summary = {
+        "seeds": [seed, seed + number - 1],
+        "killed": sum(d.killed for d in done),
+        "resumed": sum(d.resumed for d in done),
+        "faults": sum(len(d.faults) for d in done),
+        "doubt_s": round(sum(d.doubt_s for d in done), 1),
+        "odd_seeds": odd,
+    }
+    if as_json:
+        print(encoder.dumps(summary))
+    else:
+        print(
+            f"seeds {seed} to {seed + number - 1}: {summary['killed']} workers killed in {number} healthy runs "
+            f"({summary['faults']} faults, {summary['doubt_s']} s of doubt); {summary['resumed']} trained to the end"
+        )
+    if odd:
+        raise RunFailed(f"{len(odd)} of {number} runs were harmed", f"seeds {', '.join(map(str, odd[:10]))}")

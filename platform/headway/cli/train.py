@@ -20,6 +20,10 @@ Address = Annotated[
     str, typer.Option("--address", help="local (an embedded Ray), auto, or HOST:PORT of an existing Ray cluster.")
 ]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the job.")]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option("--allow", metavar="KEY[,KEY]", help="Go on with other bits: threads, torch or device may differ."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the report as one JSON object on standard output.")]
 
 
@@ -43,6 +47,7 @@ def resume(
     run: Annotated[str, typer.Argument(help="The run's name, or the path of its folder.")],
     runs: Runs = Path("runs"),
     setting: Set = None,
+    allow: Allow = None,
     address: Address = "local",
     json: Json = False,
 ) -> None:
@@ -50,7 +55,7 @@ def resume(
     from headway.run import resume as again
 
     def start(watch: Any) -> Report:
-        return again(run, runs_folder=runs, address=address, watch=watch, settings=setting)
+        return again(run, runs_folder=runs, address=address, watch=watch, settings=setting, allow=allow or ())
 
     _follow(start, runs, json)
 

@@ -55,12 +55,14 @@ class Arrived:
     Args:
         step: steps it has committed; -1 for one that holds no state.
         exchanges: completed exchanges of any kind, which tell apart workers of one step.
+        busy: it is in the middle of an evaluation, and cannot hand its state on before that is through.
     """
 
     worker: str
     generation: int
     step: int
     exchanges: int
+    busy: bool
     at: float
 
 
@@ -77,9 +79,18 @@ class Committed:
 
 @dataclass(frozen=True)
 class Lost:
-    """A member's exchange with the others broke off."""
+    """A member's exchange with the others broke off. peers: whom it cannot reach, if that is `Watch.credible`."""
 
     worker: str
+    generation: int
+    peers: tuple[str, ...]
+    at: float
+
+
+@dataclass(frozen=True)
+class Stuck:
+    """All members of a generation wait for each other, and none gets on."""
+
     generation: int
     at: float
 
@@ -89,14 +100,16 @@ class Gone:
     """A worker is no more, or is to be held for gone.
 
     Args:
-        cause: process_died, node_died, link_cut, stopped, hung, start_failed.
-        silent_s: seconds between its last sign of life and this event.
+        cause: process_died, node_died, link_cut, stopped, hung, start_failed, parted, hardware, diverged, unreachable.
+        silent_s: how long it was silent, or stood still, before this event.
+        heard_s: seconds since anything of it was heard last; 0 where that is not known. Its lease counts from then.
     """
 
     worker: str
     cause: str
     at: float
     silent_s: float = 0.0
+    heard_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -104,6 +117,14 @@ class Drained:
     """Notice that a worker's machine will be taken away at a deadline."""
 
     worker: str
+    deadline: float
+    at: float
+
+
+@dataclass(frozen=True)
+class HeadDrained:
+    """Notice that the machine that leads the run will be taken away at a deadline."""
+
     deadline: float
     at: float
 
@@ -127,10 +148,11 @@ class Diverged:
 
 @dataclass(frozen=True)
 class Raised:
-    """The user's code raised on a worker."""
+    """A worker ended by an error. kind: "user" (of their code) or "machine" (of the hardware, a disk, a mount)."""
 
     worker: str
     message: str
+    kind: str
     at: float
 
 
@@ -149,18 +171,38 @@ class Tick:
     at: float
 
 
-Event = Placed | Ready | Arrived | Committed | Lost | Gone | Drained | Slow | Diverged | Raised | Finished | Tick
+Event = (
+    Placed
+    | Ready
+    | Arrived
+    | Committed
+    | Lost
+    | Stuck
+    | Gone
+    | Drained
+    | HeadDrained
+    | Slow
+    | Diverged
+    | Raised
+    | Finished
+    | Tick
+)
 
 # Actions
 
 
 @dataclass(frozen=True)
 class Launch:
-    """Find a place for a new worker and start it, `after_s` seconds from now."""
+    """Find a place for a new worker and start it, `after_s` seconds from now.
+
+    Args:
+        avoid: nodes on which it should not be placed.
+    """
 
     worker: str
     after_s: float
     reason: str
+    avoid: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -177,12 +219,14 @@ class Go:
     Args:
         source: the member whose state is the newest, if anybody holds one; None: begin from the newest checkpoint.
         positions: (steps, exchanges) of each member, in order of rank; (-1, _) for one without state.
+        lease_s: for how long, from its sending, a beat that was answered lets a member commit.
     """
 
     generation: Generation
     source: str | None
     positions: tuple[tuple[int, int], ...]
     reason: str
+    lease_s: float
 
 
 @dataclass(frozen=True)
@@ -246,7 +290,7 @@ class End:
 
 @dataclass(frozen=True)
 class Fail:
-    """The run cannot go on."""
+    """The run cannot go on. worker: whose error it is; None: of nobody in particular."""
 
     reason: str
     worker: str | None = None

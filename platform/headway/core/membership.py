@@ -7,13 +7,17 @@ simulator.
 A *generation* is a numbered membership that was published. Its members arrive (they stop between two steps, or in the
 middle of one that broke), and when the last has arrived all are told to go: they build their process group, whoever is
 behind takes the state of whoever is ahead, and they train. A planned change (a worker that joins, one that is drained)
-waits until the members reach the end of a step. An urgent one (a member is gone) breaks the exchange that they are in.
+waits until the members reach the end of a step. An urgent one (a member is gone) breaks the exchange that they are in;
+it seats nobody new where enough are left, since whoever has no state keeps the others waiting.
+
+No generation begins beside another: where nobody of the last one is left, and some of it fell silent rather than died,
+the next waits until the last lease that they may hold has run out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from headway.core.events import (
     Action,
@@ -29,100 +33,97 @@ from headway.core.events import (
     Generation,
     Go,
     Gone,
-    Launch,
+    HeadDrained,
     Lost,
     Pause,
     Placed,
     Publish,
     Raised,
     Ready,
-    Recovered,
     Save,
     Slow,
+    Stuck,
     Tick,
 )
+from headway.core.hiring import Hiring
+from headway.core.incidents import Incidents
 from headway.core.lanes import moved
+from headway.core.links import Links
+from headway.core.roster import (
+    BLIPS_S,
+    ENTERED,
+    FINISHED,
+    LEAVING,
+    MEMBER,
+    READY,
+    WARMING,
+    Policy,
+    Worker,
+)
+from headway.core.seating import enough, planned, seats, survivors
+from headway.core.states import Broken, Ended, Gathering, State, Training, Waiting
+from headway.core.watch import lease_s
 
-WARMING, READY, MEMBER, LEAVING, FINISHED = "warming", "ready", "member", "leaving", "finished"
-PLANNED = ("joined", "drained", "rebalanced")
+__all__ = ["ENTERED", "FINISHED", "LEAVING", "MEMBER", "READY", "WARMING", "Membership", "Policy", "Worker", "seats"]
 
-
-@dataclass(frozen=True)
-class Policy:
-    """What the job says about its workers.
-
-    Args:
-        lanes: of the run.
-        min: fewest workers to train with.
-        max: most workers.
-        gather_s: how long the first generation waits for workers that are starting, once `min` are ready.
-        leave_s: how long before its deadline a drained worker leaves at the latest, replaced or not.
-        slow: "report", "rebalance" (fewer lanes) or "replace", for workers that are slower than the others.
-        divergences: after so many a worker whose replica differs is evicted.
-        blips: so often in a row may an exchange break with nobody gone.
-    """
-
-    lanes: int
-    min: int = 1
-    max: int = 1
-    gather_s: float = 3.0
-    leave_s: float = 5.0
-    slow: str = "report"
-    divergences: int = 2
-    blips: int = 5
+DEAD = frozenset({"process_died", "hardware"})
+"""Causes after which a worker surely does nothing more; after any other it may not know yet that it is out."""
+AT_FAULT = frozenset({"hardware", "parted"})
+"""Causes after which a worker's node is better avoided."""
+DEATHS_EACH = 3
+PARTED_S = 0.3
 
 
-@dataclass
-class Worker:
-    """What is known of a worker that was launched and is not gone."""
-
-    phase: str = WARMING
-    node: str | None = None
-    deadline: float | None = None
-    weight: float = 1.0
-    divergences: int = 0
-
-
-@dataclass
-class _Incident:
-    cause: str
-    workers: list[str]
-    at: float
-    silent_s: float
-
-
-@dataclass
 class Membership:
-    """The state machine. Fields are for reading."""
+    """The state machine. Fields and properties are for reading."""
 
-    policy: Policy
-    workers: dict[str, Worker] = field(default_factory=dict)
-    published: Generation | None = None
-    """The newest generation; None before the first, and while training is paused."""
-    active: Generation | None = None
-    """The newest generation that was told to go, if it is not broken."""
-    committed: int = 0
-    """Steps known to be committed."""
-    ended: bool = False
-    _number: int = 0
-    _names: int = 0
-    _asked: set[str] = field(default_factory=set)
-    _arrived: dict[str, tuple[int, int]] = field(default_factory=dict)
-    _awaited: set[str] = field(default_factory=set)
-    _last_carried: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    _incident: _Incident | None = None
-    _first_ready_at: float | None = None
-    _blips: int = 0
-    _deaths: int = 0
-    _failed_starts: int = 0
-    _reshape: bool = False
-    _finishing: bool = False
-    _pausing: Generation | None = None
-    """Whose members a planned pause asked to stop; they may be in a last exchange."""
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.workers: dict[str, Worker] = {}
+        self.committed = 0
+        """Steps known to be committed."""
+        self.carried: dict[str, tuple[int, ...]] = {}
+        """Lanes of the last generation that was told to go, by worker: these may hold the newest state."""
+        self._state: State = Waiting()
+        self._number = 0
+        self._hiring = Hiring(policy.max, policy.patience.slow_s)
+        self._incidents = Incidents()
+        self._links = Links()
+        self._blips, self._blips_since = 0, 0.0
+        self._deaths = 0
+        self._reshape = False
+        self._finishing = False
+        """Some have done all steps: nobody new is needed."""
+        self._fence = 0.0
+        """Until when workers that fell silent may still hold a lease."""
+        self._head_deadline = float("inf")
+        self._head_saves = 0
+        """Checkpoints still to be asked for, since the machine that leads will be taken away."""
+
+    @property
+    def published(self) -> Generation | None:
+        """The newest generation; None before the first, and while training is paused."""
+        state = self._state
+        return None if isinstance(state, Waiting) else state.generation
+
+    @property
+    def active(self) -> Generation | None:
+        """The newest generation that was told to go, if it is not broken."""
+        match self._state:
+            case Training(generation):
+                return generation
+            case Gathering(before=before):
+                return before
+        return None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run is over."""
+        return isinstance(self._state, Ended)
 
     def begin(self) -> list[Action]:
         """The actions before any event."""
-        return self._launch("the run begins")
+        return self._hire("the run begins", 0.0)
 
     def step(self, event: Event) -> list[Action]:
         """Take an event in; returns what is to be done, in order.
@@ -133,33 +134,19 @@ class Membership:
             return []
         worker = getattr(event, "worker", None)
         if worker is not None and worker not in self.workers and not isinstance(event, Placed):
-            if worker in self._asked:  # it has no place yet, as far as is known
-                return self._on_gone(event) if isinstance(event, Gone) else []
-            return [] if isinstance(event, Gone) else [Dismiss(worker, "it is no longer part of the run")]
-        handlers = {
-            Placed: self._on_placed,
-            Ready: self._on_ready,
-            Arrived: self._on_arrived,
-            Committed: self._on_committed,
-            Lost: self._on_lost,
-            Gone: self._on_gone,
-            Drained: self._on_drained,
-            Slow: self._on_slow,
-            Diverged: self._on_diverged,
-            Raised: self._on_raised,
-            Finished: self._on_finished,
-            Tick: self._on_tick,
-        }
-        return handlers[type(event)](event)  # type: ignore[operator, no-any-return]
+            if worker not in self._hiring.asked:
+                return [] if isinstance(event, Gone) else [Dismiss(worker, "it is no longer part of the run")]
+            if not isinstance(event, Gone | Raised):
+                return []  # it has no place yet, as far as is known
+        return _HANDLERS[type(event)](self, event)
 
     # What happens
 
     def _on_placed(self, event: Placed) -> list[Action]:
         if event.worker in self.workers:
             return []
-        if event.worker not in self._asked:
+        if not self._hiring.placed(event.worker, event.node):
             return [Dismiss(event.worker, "nobody asked for it any more")]
-        self._asked.discard(event.worker)
         self.workers[event.worker] = Worker(node=event.node)
         return []
 
@@ -167,109 +154,196 @@ class Membership:
         worker = self.workers[event.worker]
         if worker.phase == WARMING:
             worker.phase = READY
-            self._failed_starts = 0
-            if self._first_ready_at is None:
-                self._first_ready_at = event.at
+            self._hiring.stands()
+            if isinstance(self._state, Waiting) and self._state.ready_at is None:
+                self._state.ready_at = event.at
         return self._consider(event.at)
 
     def _on_arrived(self, event: Arrived) -> list[Action]:
-        generation = self.published
-        if generation is None or event.generation != generation.number or event.worker not in self._awaited:
+        state = self._state
+        if not isinstance(state, Gathering) or event.generation != state.generation.number:
             return []
-        self._awaited.discard(event.worker)
-        self._arrived[event.worker] = (event.step, event.exchanges)
-        if self._awaited:
+        if event.worker not in state.awaited:
             return []
-        positions = tuple(self._arrived[m] for m in generation.members)
+        state.awaited.discard(event.worker)
+        state.arrived[event.worker] = (event.step, event.exchanges, event.busy)
+        return [] if state.awaited else self._go(state, event.at)
+
+    def _go(self, state: Gathering, at: float) -> list[Action]:
+        """All have arrived."""
+        generation = state.generation
+        arrived = [state.arrived[m] for m in generation.members]
+        busy = any(b for step, _, b in arrived if step >= 0)
+        fresh = {m for m, (step, _, _) in zip(generation.members, arrived, strict=True) if step < 0}
+        if busy and fresh:
+            for m in fresh & self.workers.keys():
+                self.carried.pop(m, None)
+                self.workers[m].phase = READY if self.workers[m].phase == MEMBER else self.workers[m].phase
+            others = [m for m in generation.members if m not in fresh]
+            return self._publish(others, at, False, "an evaluation is under way: whoever is new waits for its end")
+        positions = tuple((step, exchanges) for step, exchanges, _ in arrived)
         newest = max(positions)
         source = generation.members[positions.index(newest)] if newest[0] >= 0 else None
-        self.active = generation
-        self._arrived = {}
-        self._last_carried = generation.carries()
+        self._state = Training(generation, busy)
+        self.carried = generation.carries()
+        lease = lease_s(self.policy.patience, len({self.workers[m].node for m in generation.members}))
+        if not all(self.workers[m].entered for m in generation.members):
+            self._hiring.seated()
+        for m in generation.members:
+            self.workers[m].entered, self.workers[m].lease_s = True, lease
         reason = "all have arrived" if source else "all have arrived, and nobody holds a state"
-        actions: list[Action] = [Go(generation, source, positions, reason)]
-        for m in [m for m, w in self.workers.items() if w.phase == LEAVING and m not in generation.members]:
+        actions: list[Action] = [Go(generation, source, positions, reason, lease)]
+        members = set(generation.members)
+        for m in [m for m, w in self.workers.items() if w.phase == LEAVING and m not in members]:
             del self.workers[m]
             actions.append(Dismiss(m, "the others go on without it", graceful=True))
-        return actions + self._consider(event.at)
+        return actions + self._consider(at)
 
     def _on_committed(self, event: Committed) -> list[Action]:
         self.committed = max(self.committed, event.step)
         self._deaths = self._blips = 0
-        incident, active = self._incident, self.active
-        if incident is None or active is None or event.generation != active.number:
+        self._links.forget()
+        active, state = self.active, self._state
+        if active is None or event.generation != active.number:
             return []
-        self._incident = None
-        return [
-            Recovered(
-                incident.cause,
-                tuple(incident.workers),
-                active.number,
-                event.step,
-                incident.at,
-                event.at,
-                incident.silent_s,
-                event.pause_s,
-                f"step {event.step} is committed by generation {active.number}",
-            )
-        ]
+        actions: list[Action] = [*self._incidents.over(event, active)]
+        if isinstance(state, Training) and state.busy:
+            state.busy = False
+            actions += self._consider(event.at)
+        return actions
 
     def _on_lost(self, event: Lost) -> list[Action]:
-        if self._pausing is not None and event.generation == self._pausing.number:
-            return self._pause(event.at, True, f"{event.worker} lost the others before all had stopped")
+        peers = [p for p in event.peers if p in self.workers]
+        self._links.accuse(event.worker, peers)
+        state, reason = self._state, f"{event.worker} lost the others"
+        if isinstance(state, Waiting) and state.stopping is not None and event.generation == state.stopping.number:
+            return self._pause(event.at, True, f"{reason} before all had stopped")
+        if self.active is not None and event.generation == self.active.number:
+            return self._broke("connection_lost", [event.worker], event.at, reason, bool(peers))
+        if peers and isinstance(state, Gathering) and state.before is None and event.generation == state.after:
+            self._state = Broken(state.generation, event.at + PARTED_S)
+        return []  # it is broken already
+
+    def _on_stuck(self, event: Stuck) -> list[Action]:
         if self.active is None or event.generation != self.active.number:
-            return []  # it is broken already
+            return []
+        return self._broke("stuck", [], event.at, "all wait for each other", False)
+
+    def _broke(self, cause: str, workers: list[str], at: float, reason: str, accused: bool) -> list[Action]:
+        """The active generation's exchange broke, with nobody gone so far."""
+        active = self.active
+        assert active is not None
         self._blips += 1
-        if self._blips > self.policy.blips:
+        if self._blips == 1:
+            self._blips_since = at
+        if self._blips > self.policy.blips and at - self._blips_since >= BLIPS_S:
             return self._fail(
                 f"the workers' connections to each other broke {self._blips} times in a row with nobody gone; "
                 "they cannot reach each other"
             )
-        self._note("connection_lost", [event.worker], event.at)
-        self.active = None
-        return self._without(event.at, True, f"{event.worker} lost the others")
+        self._incidents.note(cause, workers, at)
+        if accused:  # others will say the same, and the more are heard the surer it is who must go
+            self._state = Broken(active, at + PARTED_S)
+            return []
+        return self._without(at, True, reason)
+
+    def _part(self, at: float) -> list[Action]:
+        """Whoever cannot reach the most others goes, until all that are left reach each other."""
+        heard = self._stay()
+        parted: list[str] = []
+        while (worst := self._links.blamed([m for m in heard if m not in parted])) is not None:
+            parted.append(worst)
+        if not parted:
+            return self._without(at, True, "the exchange broke")
+        actions: list[Action] = []
+        for m in parted[:-1]:
+            actions.append(Dismiss(m, "parted"))
+            self._strike(self.workers.pop(m), Gone(m, "parted", at))
+        return actions + self._on_gone(Gone(parted[-1], "parted", at))
 
     def _on_gone(self, event: Gone) -> list[Action]:
-        self._asked.discard(event.worker)
-        worker = self.workers.pop(event.worker, None)
-        phase = worker.phase if worker else WARMING
+        return self._gone(event, None)
+
+    def _gone(self, event: Gone, raised: Raised | None) -> list[Action]:
+        """A worker is gone. raised: because of that, and it was no member."""
+        self._hiring.asked.discard(event.worker)
+        worker = self.workers.pop(event.worker, None) or Worker()
+        phase, reason = worker.phase, f"{event.worker} is gone ({event.cause})"
         actions: list[Action] = [Dismiss(event.worker, event.cause)]
-        reason = f"{event.worker} is gone ({event.cause})"
-        breaks = self.active is None or event.worker in self.active.members  # else the others step on undisturbed
-        if phase in (WARMING, READY):
-            self._failed_starts += 1
-        elif phase in (MEMBER, LEAVING):
-            self._blips = 0
-            self._note(event.cause, [event.worker], event.at, event.silent_s)
-        if phase != FINISHED and breaks:
+        if phase == FINISHED:
+            return actions + self._consider(event.at)
+        active = self.active
+        breaks = active is None or event.worker in active.members  # else the others step on undisturbed
+        if phase in ENTERED:
+            self._strike(worker, event)
+        if phase not in ENTERED or raised is not None:
+            self._hiring.failed(worker.node, event.at)
+        if phase == WARMING or raised is not None:
+            failure = self._in_vain(event, raised)
+            if failure is not None:
+                return actions + failure
+        elif breaks:
             self._deaths += 1
-            if self._deaths >= 3 * self.policy.max:
+            if self._deaths >= DEATHS_EACH * self.policy.max:
                 return actions + self._fail(
                     f"workers died {self._deaths} times without a single new step (the last: {reason})"
                 )
-        if phase != FINISHED:
-            if breaks:
-                self.active = None
-            if self._pausing is not None and event.worker in self._pausing.members:
-                actions += self._pause(event.at, True, f"{reason} before all had stopped")
-            elif self.published is not None and (breaks or event.worker in self.published.members):
-                actions += self._without(event.at, breaks, reason) if phase in (MEMBER, LEAVING) else []
-        return actions + self._consider(event.at) + self._launch(reason)
+        if phase in ENTERED:
+            actions += self._left_behind(event, breaks, reason)
+        return actions + self._consider(event.at) + self._hire(reason, event.at)
+
+    def _strike(self, worker: Worker, event: Gone) -> None:
+        """A member is off the list."""
+        self._blips = 0
+        self._incidents.note(event.cause, [event.worker], event.at, event.silent_s)
+        if event.cause in AT_FAULT:
+            self._hiring.avoid(worker.node, event.at)
+        if event.cause not in DEAD:
+            self._fence = max(self._fence, event.at - event.heard_s + worker.lease_s)
+
+    def _left_behind(self, event: Gone, breaks: bool, reason: str) -> list[Action]:
+        """What those do that are left when a member is gone."""
+        state = self._state
+        if isinstance(state, Waiting):
+            if state.stopping is not None and event.worker in state.stopping.members:
+                return self._pause(event.at, True, f"{reason} before all had stopped")
+            return []
+        if breaks or (state.generation is not None and event.worker in state.generation.members):
+            return self._without(event.at, breaks, reason)
+        return []
+
+    def _in_vain(self, event: Gone, raised: Raised | None) -> list[Action] | None:
+        """Whether the run ends, since nobody can be started."""
+        if any(w.phase != WARMING for w in self.workers.values()):
+            return None
+        theirs = raised is not None and raised.kind == "user"
+        if not self._hiring.hopeless(event.at, theirs, bool(self.workers)):
+            return None
+        if raised is not None:
+            return self._fail(raised.message, raised.worker)
+        return self._fail(f"no worker could be started in {self._hiring.in_vain} attempts (the last: {event.cause})")
 
     def _on_drained(self, event: Drained) -> list[Action]:
         worker = self.workers[event.worker]
         if worker.phase == FINISHED or (worker.deadline is not None and worker.deadline <= event.deadline):
             return []
         worker.deadline = event.deadline
+        reason = f"{event.worker}'s machine is being taken away"
         if worker.phase in (WARMING, READY):
             del self.workers[event.worker]
-            return [Dismiss(event.worker, "its machine is being taken away"), *self._launch("a machine is taken away")]
+            return [Dismiss(event.worker, "its machine is being taken away"), *self._hire(reason, event.at)]
         worker.phase = LEAVING
-        actions = self._launch(f"{event.worker}'s machine is being taken away")
+        actions = self._hire(reason, event.at)
         others = [w for w in self.workers.values() if w.phase in (MEMBER, READY)]
         if len(others) < self.policy.min:
             actions.append(Save(f"{event.worker} is being taken away, and {len(others)} would be left"))
         return actions + self._consider(event.at)
+
+    def _on_head_drained(self, event: HeadDrained) -> list[Action]:
+        if self._head_deadline <= event.deadline:
+            return []
+        self._head_deadline, self._head_saves = event.deadline, 1
+        return [Save("the machine that leads the run is being taken away")]
 
     def _on_slow(self, event: Slow) -> list[Action]:
         worker = self.workers[event.worker]
@@ -279,7 +353,7 @@ class Membership:
                 worker.weight, self._reshape = weight, True
         elif self.policy.slow == "replace" and event.factor > 1.0 and worker.phase == MEMBER:
             worker.phase, worker.deadline = LEAVING, float("inf")
-            return self._launch(f"{event.worker} is {event.factor:.1f} times slower") + self._consider(event.at)
+            return self._hire(f"{event.worker} is {event.factor:.1f} times slower", event.at) + self._consider(event.at)
         return self._consider(event.at)
 
     def _on_diverged(self, event: Diverged) -> list[Action]:
@@ -290,97 +364,90 @@ class Membership:
         return self._on_gone(Gone(event.worker, "diverged", event.at))
 
     def _on_raised(self, event: Raised) -> list[Action]:
-        return self._fail(event.message, event.worker)
+        worker = self.workers.get(event.worker)
+        if worker is None or not worker.entered:
+            return self._gone(Gone(event.worker, "start_failed", event.at), event)
+        if event.kind == "user":
+            return self._fail(event.message, event.worker)
+        return self._on_gone(Gone(event.worker, "hardware", event.at))
 
     def _on_finished(self, event: Finished) -> list[Action]:
         self.workers[event.worker].phase = FINISHED
         self._finishing = True
-        if not any(m in self.workers and self.workers[m].phase in (MEMBER, LEAVING) for m in self._last_carried):
-            self.ended = True
-            return [End("every member has finished")]
+        if not any(m in self.workers and self.workers[m].phase in ENTERED for m in self.carried):
+            return self._end("every member has finished")
         if self.active is None:  # the others would wait for it to arrive
             return self._without(event.at, True, f"{event.worker} has finished")
         return []
 
     def _on_tick(self, event: Tick) -> list[Action]:
-        return self._consider(event.at)
+        actions: list[Action] = []
+        if self._head_saves and event.at >= self._head_deadline - self.policy.leave_s:
+            self._head_saves -= 1
+            actions.append(Save("the machine that leads the run is about to go"))
+        if isinstance(self._state, Broken) and event.at >= self._state.until:
+            return actions + self._part(event.at)
+        return actions + self._consider(event.at)
 
-    # What is to be done
+    # Who is in
 
     def _stay(self) -> list[str]:
         """Members that could be in the next generation, in order of rank."""
-        before = self.published.members if self.published else self._last_carried
-        could = {m for m, w in self.workers.items() if w.phase in (MEMBER, LEAVING)}
+        before = self.published.members if self.published else self.carried
+        could = {m for m, w in self.workers.items() if w.phase in ENTERED}
         alive = [m for m in before if m in could]
         first = set(alive)
         return alive + [m for m in self.workers if m in could and m not in first]
 
-    def _wanted(self, at: float, urgent: bool) -> list[str]:
-        """The next generation's members by the wishes of the moment: who stays, then who is ready, at most max.
-
-        Those who are being taken away go as soon as others have taken all their places and one of them holds the state,
-        or when their deadline is near: until then they are as good as any. But nobody goes whose exchange broke: it may
-        have been completed there and nowhere else. An urgent generation therefore has all that may hold a state, and
-        the next one is without the leaving.
-        """
-        alive = self._stay()
+    def _survivors(self, at: float) -> list[str]:
         if self._finishing:
-            return [m for m in alive if m in self._last_carried]
-        wanted = [m for m in alive if self.workers[m].phase == MEMBER]
-        wanted += [m for m, w in self.workers.items() if w.phase == READY]
-        wanted = wanted[: self.policy.max]
-        leaving = [m for m in alive if self.workers[m].phase == LEAVING]
-        kept: list[str] = []
-        if leaving:
-            held = any(m in self._last_carried for m in wanted)
-            for m in sorted(leaving, key=lambda m: -(self.workers[m].deadline or 0.0)):
-                there = len(wanted) + len(kept)
-                short = not self._due(m, at) and there < self.policy.max
-                hands_over = there > 0 and m in self._last_carried and (urgent or not held)
-                if short or hands_over:
-                    kept.append(m)
-                    held = held or m in self._last_carried
-        order = {m: i for i, m in enumerate(alive)}
-        return sorted(wanted[: self.policy.lanes - len(kept)] + kept, key=lambda m: order.get(m, len(order)))
+            return [m for m in self._stay() if m in self.carried]
+        return survivors(self.policy, self.workers, self._stay(), self.carried, at)
 
-    def _due(self, worker: str, at: float) -> bool:
-        """Whether a worker's machine is about to be taken away."""
-        deadline = self.workers[worker].deadline
-        return deadline is not None and at >= deadline - self.policy.leave_s
+    def _planned(self, at: float) -> list[str]:
+        newcomers = not (isinstance(self._state, Training) and self._state.busy)
+        return planned(self.policy, self.workers, self._stay(), self.carried, at, newcomers)
 
-    def _enough(self, wanted: list[str], at: float) -> bool:
-        return sum(not self._due(m, at) for m in wanted) >= self.policy.min or (self._finishing and bool(wanted))
+    def _enough(self, wanted: list[str], at: float, urgent: bool) -> bool:
+        return bool(wanted) and (self._finishing or enough(self.policy, self.workers, wanted, at, urgent))
+
+    def _fenced(self, wanted: list[str], at: float) -> bool:
+        """Whether others may still train that nobody of these has been with."""
+        return at < self._fence and not any(m in self.carried for m in wanted)
+
+    # What is to be done
 
     def _consider(self, at: float) -> list[Action]:
         """Publish a planned change, or a first generation, if it is time."""
-        if self.ended or self._finishing:
+        state = self._state
+        if self._finishing:
             return []
-        published = self.published
-        if published is None:
-            return self._start(at)
-        if self.active is not published:
+        if isinstance(state, Waiting):
+            return self._start(state, at)
+        if not isinstance(state, Training):
             return []  # the last change is not through yet; the next one waits, and gathers more
-        wanted, members = self._wanted(at, False), set(published.members)
-        if not self._reshape and set(wanted) == members:
+        wanted, members = self._planned(at), set(state.generation.members)
+        few = len(members) < self.policy.min and not state.busy
+        if not self._reshape and not few and set(wanted) == members:
             return []
-        left = [m for m in published.members if m not in set(wanted)]
-        if not self._enough(wanted, at):
-            return self._pause(at, False, f"{', '.join(left)} leave, and fewer than {self.policy.min} are left")
+        left = [m for m in state.generation.members if m not in set(wanted)]
+        if not self._enough(wanted, at, False):
+            return self._pause(at, False, f"{', '.join(left) or 'some'} left, and fewer than {self.policy.min} remain")
         joined = [m for m in wanted if m not in members]
         words = [f"{', '.join(joined)} joined" if joined else "", f"{', '.join(left)} left" if left else ""]
         reason = "; ".join(w for w in words if w) or "lanes are shared anew"
-        self._note("drained" if left else "joined" if joined else "rebalanced", left or joined, at)
+        self._incidents.note("drained" if left else "joined" if joined else "rebalanced", left or joined, at)
         return self._publish(wanted, at, False, reason)
 
-    def _start(self, at: float) -> list[Action]:
+    def _start(self, state: Waiting, at: float) -> list[Action]:
         """Publish the first generation, or the first after a pause."""
-        held = any(m in self.workers for m in self._last_carried)  # members wait with their state: no more delay
-        first = at if self._first_ready_at is None else self._first_ready_at
+        held = any(m in self.workers for m in self.carried)  # members wait with their state: no more delay
+        first = at if state.ready_at is None else state.ready_at
         warming = any(w.phase == WARMING for w in self.workers.values())
         if warming and not held and at < first + self.policy.gather_s:
             return []
-        wanted = self._wanted(at, True)
-        if not self._enough(wanted, at):
+        wanted = self._survivors(at)
+        if not self._enough(wanted, at, True) or self._fenced(wanted, at):
             return []
         return self._publish(wanted, at, True, f"{len(wanted)} workers are ready")
 
@@ -388,70 +455,75 @@ class Membership:
         """Somebody of the published or active generation is gone."""
         if self._finishing and not urgent:
             return []
-        wanted = self._wanted(at, urgent)
+        wanted = self._survivors(at) if urgent else self._planned(at)
         if self._finishing and not wanted:
-            self.ended = True
-            return [End("every member that is left has finished")]
-        if not self._enough(wanted, at):
+            return self._end("every member that is left has finished")
+        if not self._enough(wanted, at, urgent):
             return self._pause(at, urgent, f"{reason}; {len(wanted)} left, {self.policy.min} needed")
+        if self._fenced(wanted, at):
+            return self._pause(at, urgent, f"{reason}; nobody is left that trained, and some may not know it yet")
         return self._publish(wanted, at, urgent, reason)
 
     def _publish(self, members: Iterable[str], at: float, urgent: bool, reason: str) -> list[Action]:
-        chosen = tuple(members)
+        chosen, published, active = tuple(members), self.published, self.active
         self._number += 1
         weights = {m: self.workers[m].weight for m in chosen if self.workers[m].weight != 1.0}
-        lanes = moved(self.policy.lanes, chosen, self._last_carried, weights)
-        # A planned generation that was never entered must not hide that the active one is broken.
-        urgent = urgent or self.active is None
-        self.published = Generation(self._number, chosen, lanes, urgent, reason)
-        self._arrived, self._awaited = {}, set(chosen)
-        self._pausing = None
+        lanes = moved(self.policy.lanes, chosen, self.carried, weights)
+        before = None if urgent else active
+        # A planned generation that was never entered must not hide that the one before it is broken.
+        generation = Generation(self._number, chosen, lanes, before is None, reason)
+        broken = active or published
+        after = self._state.after if isinstance(self._state, Gathering) and active is None else 0
+        self._state = Gathering(generation, {}, set(chosen), before, after or (broken.number if broken else 0))
         self._reshape = False
-        for m in chosen:
-            if self.workers[m].phase == READY:
-                self.workers[m].phase = MEMBER
-        self._first_ready_at = None
-        return [Publish(self.published)]
+        seated = set(chosen)
+        for m, w in self.workers.items():
+            if w.phase == READY and m in seated:
+                w.phase = MEMBER
+            elif w.phase == MEMBER and m not in seated and m not in self.carried:
+                w.phase = READY  # it was to enter a generation that never came about
+        return [Publish(generation)]
 
     def _pause(self, at: float, urgent: bool, reason: str) -> list[Action]:
         self._number += 1
         leaving = [m for m, w in self.workers.items() if w.phase == LEAVING]
         save = bool(leaving) and not any(w.phase in (MEMBER, READY) for w in self.workers.values())
         if not urgent:
-            self._note("drained", leaving, at)
-            self._pausing = self.active
-        else:
-            self._pausing = None
-        self.published, self.active, self._arrived = None, None, {}
-        self._last_carried = {m: lanes for m, lanes in self._last_carried.items() if m in self.workers}
-        if self._first_ready_at is None and any(w.phase == READY for w in self.workers.values()):
-            self._first_ready_at = at
+            self._incidents.note("drained", leaving, at)
+        self.carried = {m: lanes for m, lanes in self.carried.items() if m in self.workers}
+        ready = any(w.phase == READY for w in self.workers.values())
+        self._state = Waiting(at if ready else None, None if urgent else self.active)
         return [Pause(self._number, urgent, save, reason)]
 
-    def _launch(self, reason: str) -> list[Action]:
+    def _hire(self, reason: str, at: float) -> list[Action]:
         """Ask for as many as are missing to the full number."""
         if self._finishing:
             return []
-        there = sum(w.phase in (WARMING, READY, MEMBER) for w in self.workers.values()) + len(self._asked)
-        delay = min(60.0, 2.0 ** min(self._failed_starts - 1, 6)) if self._failed_starts > 1 else 0.0
-        actions: list[Action] = []
-        for _ in range(self.policy.max - there):
-            name = f"w{self._names}"
-            self._names += 1
-            self._asked.add(name)
-            actions.append(Launch(name, delay, reason))
-        return actions
+        there = sum(w.phase in (WARMING, READY, MEMBER) for w in self.workers.values()) + len(self._hiring.asked)
+        return [*self._hiring.ask(self.policy.max - there, reason, at)]
+
+    def _end(self, reason: str) -> list[Action]:
+        self._state = Ended(self.published)
+        return [End(reason)]
 
     def _fail(self, reason: str, worker: str | None = None) -> list[Action]:
-        self.ended = True
+        self._state = Ended(self.published)
         return [Fail(reason, worker)]
 
-    def _note(self, cause: str, workers: list[str], at: float, silent_s: float = 0.0) -> None:
-        """An incident begins, or goes on; a planned change that something worse comes into takes its name."""
-        incident = self._incident
-        if incident is None or (incident.cause in PLANNED and cause not in PLANNED):
-            self._incident = _Incident(cause, workers, at, silent_s)
-        elif incident.cause == "connection_lost" and cause not in (*PLANNED, "connection_lost"):
-            self._incident = _Incident(cause, workers, incident.at, silent_s)  # now it is known why
-        elif cause not in PLANNED or cause == incident.cause:
-            incident.workers += [w for w in workers if w not in incident.workers]
+
+_HANDLERS: dict[type[Event], Callable[[Membership, Any], list[Action]]] = {
+    Placed: Membership._on_placed,
+    Ready: Membership._on_ready,
+    Arrived: Membership._on_arrived,
+    Committed: Membership._on_committed,
+    Lost: Membership._on_lost,
+    Stuck: Membership._on_stuck,
+    Gone: Membership._on_gone,
+    Drained: Membership._on_drained,
+    HeadDrained: Membership._on_head_drained,
+    Slow: Membership._on_slow,
+    Diverged: Membership._on_diverged,
+    Raised: Membership._on_raised,
+    Finished: Membership._on_finished,
+    Tick: Membership._on_tick,
+}

@@ -22,9 +22,9 @@ from xxhash import xxh3_128_hexdigest
 from headway.core.eviction import UNANNOUNCED
 from headway.data.files import Files, LocalFiles
 from headway.data.manifest import Manifest, RowGroup, Shard
-from headway.data.remote import OutOfReach
+from headway.data.reach import OutOfReach, Store
 from headway.data.shelf import Shelf, share, usual_folder
-from headway.data.store import Store, is_url, local_folder, open_store
+from headway.data.store import is_url, local_folder, open_store
 from headway.errors import BadData, BadInput, HeadwayError, RunFailed
 
 if TYPE_CHECKING:

@@ -13,7 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from headway.core.order import Rows
+from headway.data.aligned import ALIGNMENT, aligned_at
 from headway.data.arrays import Array, array_of, numpy_dtype, tensor_dtype
+from headway.data.lay import Lay
 from headway.data.tensors import TensorType
 
 LEAST_BYTES = 1 << 20  # smaller arrays are best left to malloc
@@ -32,21 +34,25 @@ class Memory:
         self._arrays: list[Array] = []
         self._lock = threading.Lock()
 
-    def take(self, size: int) -> Array:
-        """An array of so many bytes, uint8. All arrays that share its memory hold on to it, as NumPy's do."""
+    def take(self, size: int, lead: int = 0) -> Array:
+        """An array of so many bytes, uint8, of which byte `lead` is at an aligned address.
+
+        All arrays that share its memory hold on to it, as NumPy's do.
+        """
         if size < LEAST_BYTES:
-            return np.empty(size, np.uint8)
+            return aligned_at(np.empty(size + ALIGNMENT, np.uint8), size, lead)
+        room = size + ALIGNMENT
         with self._lock:
             free = [at for at, holders in enumerate(_holders(self._arrays)) if holders <= NOBODY]
-            fit = min((at for at in free if size <= self._arrays[at].nbytes <= 2 * size), default=None)
+            fit = min((at for at in free if room <= self._arrays[at].nbytes <= 2 * room), default=None)
             if fit is None:
-                taken = np.empty(size + size // 8, np.uint8)  # the next one may be a little larger
+                taken = np.empty(room + size // 8, np.uint8)  # the next one may be a little larger
             else:
                 taken = self._arrays[fit]
                 free.remove(fit)
             dropped = {*free[SPARE:], fit}
             self._arrays = [array for at, array in enumerate(self._arrays) if at not in dropped] + [taken]
-            return taken[:size]
+            return aligned_at(taken, size, lead)
 
     def clear(self) -> None:
         """Keep nothing that is not in use."""
@@ -72,13 +78,24 @@ class Gathering:
         order: which rows are taken, numbered as the pieces lie, in this order; some maybe not at all, or repeatedly.
         memory: to put them into.
         with_nulls: columns that have nulls in some piece.
+        lay: where batches begin, each of which is to be at an aligned address, if memory for that may be taken.
     """
 
     def __init__(
-        self, schema: pa.Schema, sizes: Sequence[int], order: Rows, memory: Memory, with_nulls: Container[str] = ()
+        self,
+        schema: pa.Schema,
+        sizes: Sequence[int],
+        order: Rows,
+        memory: Memory,
+        with_nulls: Container[str] = (),
+        lay: Lay | None = None,
     ) -> None:
         self.schema, self._sizes, self._rows, self._order = schema, sizes, len(order), order
-        self._places = _places(sizes, order)
+        widths = [_width(field.type) or 1 for field in schema]
+        self.lay = lay if lay is not None and lay.fits(widths) else None
+        self._pads = [self.lay.pad(width) if self.lay else 0 for width in widths]
+        plain = _places(sizes, order)
+        self._places = {pad: [(self._laid(to, pad), of) for to, of in plain] for pad in set(self._pads)}
         self._plain: dict[int, Array] = {}
         self._chunks: dict[int, list[pa.Array | None]] = {}
         for at, field in enumerate(schema):
@@ -86,7 +103,8 @@ class Gathering:
             if width is None or field.name in with_nulls:
                 self._chunks[at] = [None] * len(sizes)
             else:
-                self._plain[at] = memory.take(len(order) * width).view(_item(width))
+                lead = self.lay.first * width if self.lay else 0
+                self._plain[at] = memory.take(self._room(at) * width, lead).view(_item(width))
 
     def put(self, number: int, piece: pa.Table) -> str | None:
         """Take a piece in. Returned is a column that has nulls and was not said to: then all was in vain."""
@@ -94,14 +112,28 @@ class Gathering:
             view = _flat(_one(piece.column(at)))
             if view is None:
                 return str(self.schema.field(at).name)
-            to, of = self._places[number]
+            to, of = self._places[self._pads[at]][number]
             rows[to] = view if of is None else view[of]
         for at, chunks in self._chunks.items():
             chunks[number] = _one(piece.column(at))
         return None
 
+    def _laid(self, rows: Rows, pad: int) -> Rows:
+        return rows if self.lay is None else self.lay.places(rows, pad)
+
+    def _room(self, at: int) -> int:
+        """Rows of a column's memory, those left free among them."""
+        return self.lay.place(self._rows - 1, self._pads[at]) + 1 if self.lay is not None and self._rows else self._rows
+
+    @property
+    def pads(self) -> dict[str, int]:
+        """Rows that are left free behind each batch, by column; empty where none are."""
+        return dict(zip(self.schema.names, self._pads, strict=True)) if any(self._pads) else {}
+
     def arrays(self, kept: Mask | None = None) -> dict[str, Array]:
         """The rows as writable arrays as `headway.data.arrays.arrays` gives them; with `kept`, only these.
+
+        Where there is a lay and all are kept they lie as it says, with free rows between the batches.
 
         Raises:
             BadData: naming the column that is not numbers, or has nulls.
@@ -112,15 +144,25 @@ class Gathering:
             if form is None:
                 column = self._column(at)
                 column = column if kept is None else column.filter(pa.array(kept))
-                found[field.name] = array_of(field.name, pa.chunked_array([column], field.type))
+                array = array_of(field.name, pa.chunked_array([column], field.type))
+                found[field.name] = array if self.lay is None or kept is not None else self._spread(at, array)
             else:
                 dtype, shape = form
-                array = self._plain[at].view(dtype).reshape(self._rows, *shape)
-                found[field.name] = array if kept is None else array[kept]
+                array = self._plain[at].view(dtype).reshape(self._room(at), *shape)
+                found[field.name] = array if kept is None else array[self._laid(np.flatnonzero(kept), self._pads[at])]
         return found
 
+    def _spread(self, at: int, array: Array) -> Array:
+        """An array's rows as the lay says."""
+        assert self.lay is not None
+        row = array.itemsize * int(np.prod(array.shape[1:], dtype=np.int64))
+        memory = Memory().take(self._room(at) * row, self.lay.first * row)
+        spread = memory.view(array.dtype).reshape(self._room(at), *array.shape[1:])
+        spread[self._laid(np.arange(self._rows), self._pads[at])] = array
+        return spread
+
     def table(self, kept: Mask | None = None) -> pa.Table:
-        """The rows as an Arrow table, one chunk a column; with `kept`, only these."""
+        """The rows as an Arrow table, one chunk a column; with `kept`, only these. Not with a lay."""
         table = pa.Table.from_arrays([self._column(at) for at in range(len(self.schema))], schema=self.schema)
         return table if kept is None else table.filter(pa.array(kept)).combine_chunks()
 

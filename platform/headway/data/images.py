@@ -83,7 +83,7 @@ def shape_of(file: Any, name: str, size: tuple[int, int] | None) -> tuple[int, .
         with _pillow().open(file) as image:
             height, width = size or (image.height, image.width)
             return (height, width) if image.mode in GREY else (height, width, 3)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, _pillow().DecompressionBombError) as error:
         raise unreadable(name, error) from None
 
 
@@ -116,7 +116,7 @@ def pixels_of(
             pixels = _eight_bits(image).convert("L" if len(shape) == 2 else "RGB")
             fitting = pixels if pixels.size == (shape[1], shape[0]) else pixels.resize((shape[1], shape[0]))
             return np.asarray(fitting, np.uint8)
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, _pillow().DecompressionBombError) as error:
         raise unreadable(name, error) from None
 
 

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from xxhash import xxh3_128_hexdigest
 
-from headway.data.store import Store, is_url, local_folder, open_store
+from headway.data.reach import Store
+from headway.data.store import is_url, local_folder, open_store
 from headway.durable import sync_folder
 from headway.errors import BadData
 

@@ -19,6 +19,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
+from headway import embedded
 from headway.data.assembly import Run, Unread, rows_per_task
 from headway.data.ray_data import ordered
 from headway.data.recipe import Flags, Recipe, fitted, typed
@@ -255,8 +256,7 @@ def ray_for(address: str | None) -> Iterator[int]:
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address in (None, "local"):
-        quiet["object_store_memory"] = OBJECT_STORE_BYTES
-        ray.init(address="local", num_cpus=os.cpu_count(), include_dashboard=False, **quiet)
+        embedded.start(os.cpu_count() or 1, OBJECT_STORE_BYTES, **quiet)
     else:
         shipped = {"py_modules": [str(Path(__file__).parents[1])]}
         try:

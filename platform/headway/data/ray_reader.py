@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 
 from headway.core.mixture import Walk
+from headway.data.aligned import aligned_batch
 from headway.data.ray_data import ordered
 from headway.data.reader import Batch, OnQuarantine, Reader, Transform
 from headway.data.stream import DirectReader
@@ -265,7 +266,7 @@ class _Job:
     def _take_in(self, table: pa.Table, late: int) -> int:
         """Keep a block's batches; counts on how many in a row came too late."""
         for packed in table["batch"].to_pylist() if table.num_rows else []:
-            place, batch, set_aside = pickle.loads(packed)
+            place, batch, set_aside = unpacked(packed)
             for what in set_aside:
                 if what not in self._told:
                     self._told.add(what)
@@ -321,6 +322,17 @@ class _Watch:
         pass
 
 
+def packed_batch(place: Place, batch: Batch, told: list[Any]) -> bytes:
+    """A batch and what was set aside, for the way through the object store."""
+    return pickle.dumps((place, batch, list(told)), protocol=5)
+
+
+def unpacked(packed: bytes) -> tuple[Place, Batch, list[Any]]:
+    """What `packed_batch` was given, with arrays in memory as the direct reader's."""
+    place, batch, told = pickle.loads(packed)
+    return place, Batch(aligned_batch(batch.arrays), batch.ids), told
+
+
 _kept: dict[bytes, tuple[Reader, list[Any]]] = {}
 """The reader that a process of the cluster made last, and what it set aside."""
 
@@ -342,5 +354,5 @@ def _read(rows: pa.Table, make: Make) -> Iterator[pa.Table]:
         if reader.order.sizes(step)[piece.lane]:
             batch = reader.batch(piece.epoch, step, piece.lane)
             # All of it each time: what is given may never be taken in. Who keeps the records counts each place once.
-            packed = pickle.dumps(((piece.epoch, step, piece.lane), batch, list(told)), protocol=5)
+            packed = packed_batch((piece.epoch, step, piece.lane), batch, told)
             yield pa.table({"batch": pa.array([packed], pa.large_binary())})

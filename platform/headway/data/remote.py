@@ -14,17 +14,13 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from headway.core.retry import Allowance, Latencies, Policy, lasting
-from headway.data.store import KEYS, Store
-from headway.errors import BadData, BadInput, HeadwayError
+from headway.data.reach import KEYS, OutOfReach, Store
+from headway.errors import BadInput, HeadwayError
 
 T = TypeVar("T")
 BODY = 8 << 20
 """Bytes that a time-out is for: a larger body has as many times as long."""
 _SECRET = re.compile(r"(?i)\b(sig|signature|x-amz-[a-z-]+|token|secret|key)=[^\s&'\"]+")
-
-
-class OutOfReach(BadData):
-    """A store does not answer, or only with errors: nothing is known of the data there."""
 
 
 @dataclass

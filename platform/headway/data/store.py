@@ -11,9 +11,10 @@ import time
 from collections import OrderedDict
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from headway.data.reach import AZURE, OutOfReach, Store
 from headway.errors import BadData, BadInput
 
 if TYPE_CHECKING:
@@ -23,45 +24,6 @@ if TYPE_CHECKING:
     from headway.job import Store as Options
 
 OPEN_FILES = 64
-AZURE = "AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN"
-KEYS = {
-    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or data.store.anonymous: true)",
-    "gs": "GOOGLE_APPLICATION_CREDENTIALS (or data.store.anonymous: true)",
-    "az": AZURE,
-}
-
-
-class Store(Protocol):
-    """Named files in one place. Methods may be called from many threads."""
-
-    url: str
-
-    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        """Bytes [offset, offset + length) of a file, or up to its end.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            BadData: it cannot be had, or is shorter than asked for.
-        """
-
-    def size(self, name: str) -> int:
-        """Bytes of a file.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-        """
-
-    def exists(self, name: str) -> bool:
-        """Whether there is such a file."""
-
-    def list(self) -> list[str]:
-        """Names of all files, also of those in folders below (`train/manifest.json`), sorted."""
-
-    def write(self, name: str, content: bytes | Path) -> None:
-        """Make a file of bytes, or of a local file's; readers see none or all of it."""
-
-    def close(self) -> None:
-        """Nothing more will be asked for."""
 
 
 def is_url(place: str | Path) -> bool:
@@ -141,7 +103,6 @@ def _region(bucket: str, options: Options) -> str:
     from pyarrow.fs import resolve_s3_region
 
     from headway.core.retry import Policy, lasting
-    from headway.data.remote import OutOfReach
 
     policy, tries = Policy(options.retries, options.timeout_s, False), 0
     while bucket not in _regions:

@@ -21,6 +21,7 @@ import pyarrow as pa
 from headway.core.mixture import Mixture, Walk
 from headway.core.order import Rows, Window
 from headway.data.ahead import Once, Threads
+from headway.data.aligned import aligned, aligned_batch, empty
 from headway.data.arrays import Array
 from headway.data.gather import gathered_table
 from headway.data.groups import Groups
@@ -216,6 +217,7 @@ class DirectReader:
         else:
             random = generator(self._seed, *key, self._training)
             arrays = self._transform(_joined_table(slices, order), random, self._training)
+            arrays = arrays if self._pin else aligned_batch(arrays)
         return Batch(_pinned(arrays) if self._pin else arrays, found)
 
     def _parts(self, key: Key) -> tuple[Sequence[Part], Rows | None]:
@@ -399,10 +401,16 @@ def _close_all() -> None:
 
 def _joined_arrays(slices: list[Slice], order: Rows | None) -> dict[str, Array]:
     if len(slices) == 1 and order is None:
-        return slices[0].arrays()
+        (one,) = slices
+        return one.arrays() if one.opened.lay is not None else aligned_batch(one.arrays())
     pieces = [piece.arrays() for piece in slices]
-    joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-    return joined if order is None else {name: array[order] for name, array in joined.items()}
+    return {name: _joined([piece[name] for piece in pieces], order) for name in pieces[0]}
+
+
+def _joined(pieces: list[Array], order: Rows | None) -> Array:
+    joined = empty((sum(map(len, pieces)), *pieces[0].shape[1:]), pieces[0].dtype)
+    np.concatenate(pieces, out=joined)
+    return joined if order is None else aligned(joined[order])
 
 
 def _joined_table(slices: list[Slice], order: Rows | None) -> pa.Table:
@@ -421,6 +429,6 @@ def _pinned(arrays: Any) -> Any:
     found = {}
     for name, array in arrays.items():
         plain = isinstance(array, np.ndarray) and array.dtype.kind in "biuf" and array.dtype.isnative
-        tensor = torch.from_numpy(np.require(array, requirements=["C", "W"])) if plain else array
+        tensor = torch.from_numpy(np.require(array, requirements=["C", "W"])) if plain else aligned(array)
         found[name] = tensor.pin_memory() if isinstance(tensor, torch.Tensor) and not tensor.is_cuda else tensor
     return found

@@ -26,6 +26,18 @@ from headway.errors import BadData
 
 SAMPLED = 256
 BATCH_ROWS = 4096
+SAMPLE_BYTES = 512 << 20
+"""The most that a sample may take: it is held in memory whole, several times over while it is encoded. A compressed or
+sparse tar of a few KB may claim any size."""
+HEADER_BYTES = 1 << 20
+"""The most that a long name or an extended header may take: tarfile reads it whole."""
+LONG_HEADERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 Sample = dict[str, bytes]
 
 
@@ -40,6 +52,11 @@ class _Member(tarfile.TarInfo):
             if isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
                 raise
             raise EOFError(f"{error}, before its end mark") from None
+
+    def _proc_member(self, tar: tarfile.TarFile) -> Any:
+        if self.type in LONG_HEADERS and self.size > HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes, more than {HEADER_BYTES:,}")
+        return super()._proc_member(tar)  # type: ignore[misc]
 
 
 def plan_webdataset(files: list[Path], size: tuple[int, int] | None) -> Plan:
@@ -103,12 +120,14 @@ def samples(path: Path) -> Iterator[tuple[str, Sample]]:
     """Samples of a tar: pairs of (key, members by their ending).
 
     Raises:
-        BadData: naming the tar, and the member where a sample has two of one ending.
+        BadData: naming the tar, and the member where a sample has two of one ending or is too large.
     """
-    key, members = "", Sample()
+    key, members, size = "", Sample(), 0
     try:
         with tarfile.open(path, "r|*", tarinfo=_Member) as tar:
             for member in tar:
+                if member.size > SAMPLE_BYTES:  # also of what is passed over: it would be unpacked all the same
+                    raise _too_large(path, member.name, member.size)
                 folder, _, name = member.name.rpartition("/")
                 stem, dot, ending = name.partition(".")
                 if not member.isfile() or not stem or not dot:
@@ -116,8 +135,11 @@ def samples(path: Path) -> Iterator[tuple[str, Sample]]:
                 found = f"{folder}/{stem}" if folder else stem
                 if found != key and members:
                     yield key, members
-                    members = {}
+                    members, size = {}, 0
                 key = found
+                size += member.size
+                if size > SAMPLE_BYTES:
+                    raise _too_large(path, f"{key} up to its {ending}", size)
                 if ending.lower() in members:
                     raise BadData(f"{path} has {member.name} twice", "a sample has one of each", "Mend the tar.")
                 content = tar.extractfile(member)
@@ -128,6 +150,11 @@ def samples(path: Path) -> Iterator[tuple[str, Sample]]:
         raise unreadable(path, error) from None
     if members:
         yield key, members
+
+
+def _too_large(path: Path, name: str, size: int) -> BadData:
+    reason = f"a sample is held in memory whole, and may take {SAMPLE_BYTES:,}"
+    return BadData(f"{path}: {name} takes {size:,} bytes", reason, "Leave it out of the tar, or cut it up.")
 
 
 def _is_image(ending: str) -> bool:
@@ -141,7 +168,7 @@ def _values(path: str | Path, key: str, sample: Sample) -> dict[str, Any]:
         where = f"{path}: {key}.{ending}"
         try:
             found = _columns(ending, content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # not text, not JSON, or nested too deeply
             raise unreadable(where, error) from None
         odd = sorted(set(values) & set(found))
         if odd:
@@ -170,7 +197,7 @@ def _schema(path: Path, columns: dict[str, list[Any]], shape: tuple[int, ...] | 
     for name, values in columns.items():
         try:
             kind = TensorType("uint8", shape) if name == "image" and shape else pa.array(values).type
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OverflowError) as error:  # a number of more than 64 bits
             raise unreadable(f"{path}: {name!r}", error) from None
         fields.append(pa.field(name, kind))
     return pa.schema(fields)
@@ -182,6 +209,6 @@ def _table(path: str, rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table
         kind = column.type.storage_type if isinstance(column.type, TensorType) else column.type
         try:
             columns.append(pa.array([row.get(column.name) for row in rows], kind))
-        except (pa.ArrowException, TypeError, ValueError) as error:
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise unreadable(f"{path}: {column.name!r} of {rows[0]['key']} and those after it", error) from None
     return pa.table(columns, names=schema.names)

@@ -19,6 +19,7 @@ from headway.data.ahead import Once
 from headway.data.arrays import Array
 from headway.data.gather import Gathering, Mask, Memory
 from headway.data.groups import Group, Groups
+from headway.data.lay import Lay
 
 Place = tuple[int, int, int]
 """A window's lane, epoch and index."""
@@ -36,6 +37,8 @@ class Opened:
         kept: which of the rows taken are there, shape [window.rows]; None for all.
         before: how many rows are there before each place of the walk, shape [window.rows + 1]; None as above.
         bytes: of the content.
+        lay: where the batches of arrays begin, each at an aligned address; None: row after row, wherever that is.
+        pads: rows that are left free behind each batch, by column; empty where none are.
     """
 
     content: pa.Table | dict[str, Array] | None
@@ -43,6 +46,8 @@ class Opened:
     kept: Mask | None
     before: Rows | None
     bytes: int
+    lay: Lay | None = None
+    pads: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -99,10 +104,14 @@ class Slice(NamedTuple):
     kept: Mask | None
 
     def arrays(self) -> dict[str, Array]:
-        """The rows by name; views."""
-        start, stop, content = self.start, self.stop, self.opened.content
+        """The rows of a batch by name; views."""
+        start, stop, content, lay = self.start, self.stop, self.opened.content, self.opened.lay
         assert isinstance(content, dict)
-        return {name: array[start:stop] for name, array in content.items()}
+        if lay is None or not self.opened.pads:
+            return {name: array[start:stop] for name, array in content.items()}
+        pads, number = self.opened.pads, max((start - lay.first) // lay.batch, 0)
+        rows = stop - start
+        return {name: array[(at := start + number * pads[name]) : at + rows] for name, array in content.items()}
 
     def table(self) -> pa.Table:
         """The rows, without a copy."""
@@ -271,9 +280,10 @@ class Windows:
     def _open(self, lane: int, epoch: int, window: Window) -> Opened:
         order = self.order.window_order(epoch, lane, window)
         ids = self.order.ids(window)[order]
-        uses = self._uses_of(epoch)
+        uses, batch = self._uses_of(epoch), self.order.lane_batch
+        lay = Lay(-window.first % batch, batch) if self.as_arrays else None
         while True:
-            opening = Opening(window, order, self._memory, self._with_nulls)
+            opening = Opening(window, order, self._memory, self._with_nulls, lay)
             pieces = [
                 Once(partial(opening.put, number, self._shared.begin(epoch, piece.group, uses)))
                 for number, piece in enumerate(window.pieces)
@@ -297,7 +307,8 @@ class Windows:
         with self._lock:
             self._decoded += gathering.bytes
             self._stored += self._bytes_stored(window)
-        return Opened(content, ids, kept, before, gathering.bytes)
+        lay = gathering.lay if kept is None else None
+        return Opened(content, ids, kept, before, gathering.bytes, lay, gathering.pads)
 
     def _uses_of(self, epoch: int) -> Counter[int]:
         """How many windows of an epoch need a row group and are yet to be opened, for the lanes that are kept.
@@ -331,10 +342,14 @@ class Opening:
         order: of its rows.
         memory: for them.
         with_nulls: columns that are known to have nulls.
+        lay: where batches begin.
     """
 
-    def __init__(self, window: Window, order: Rows, memory: Memory, with_nulls: Container[str]) -> None:
+    def __init__(
+        self, window: Window, order: Rows, memory: Memory, with_nulls: Container[str], lay: Lay | None
+    ) -> None:
         self._window, self._order, self._memory, self._with_nulls = window, order, memory, with_nulls
+        self._lay = lay
         self._sizes = [piece.stop - piece.start for piece in window.pieces]
         self._begins = [0, *accumulate(self._sizes)]
         self._lock = threading.Lock()
@@ -352,7 +367,8 @@ class Opening:
             return None
         with self._lock:
             if self.gathering is None:
-                self.gathering = Gathering(group.table.schema, self._sizes, self._order, self._memory, self._with_nulls)
+                rows = (group.table.schema, self._sizes, self._order)
+                self.gathering = Gathering(*rows, self._memory, self._with_nulls, self._lay)
         return self.gathering.put(number, group.table.slice(piece.start, self._sizes[number]))
 
 

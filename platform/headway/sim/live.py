@@ -125,7 +125,7 @@ class Replay:
                     self._stop("detect")
                 self._later(
                     self.now + self.costs.detect_s,
-                    lambda: self._tell(Gone(worker, "node_died", self.now, self.costs.detect_s)),
+                    lambda: self._tell(Gone(worker, "node_died", self.now, self.costs.detect_s, self.costs.detect_s)),
                 )
         self._point()
 
@@ -220,7 +220,7 @@ class Replay:
             return  # the others arrive and wait in vain; the news that ends it is on its way
         for m in generation.members:
             step = self.step if m in self._holders else -1
-            self._tell(Arrived(m, generation.number, step, step, self.now))
+            self._tell(Arrived(m, generation.number, step, step, False, self.now))
 
     def _go(self, go: Go) -> None:
         if go.source is None:

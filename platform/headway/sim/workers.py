@@ -3,7 +3,8 @@
 A `World` holds the real `Membership` and toy workers that launch, warm up, arrive, exchange, commit, die, are cut off
 and come back. What could happen next is a list of moves; who picks from it (a property test, a seed) decides the
 history. Messages of one worker keep their order; everything else may overtake everything else. An exchange needs all
-members of a generation, and when one breaks it may have been completed on some of them and not on others.
+members of a generation, and when one breaks it may have been completed on some of them and not on others. After some
+steps the workers evaluate: exchanges that commit nothing, and during which nobody new can be given the state.
 
 The state that the toy workers train is the digest of the samples of all lanes and steps, so a lane or a step that is
 lost, or counted twice, shows in the end.
@@ -39,15 +40,18 @@ from headway.core.events import (
     Pause,
     Placed,
     Publish,
+    Raised,
     Ready,
     Slow,
     Tick,
 )
-from headway.core.membership import FINISHED, Membership, Policy
+from headway.core.membership import ENTERED, FINISHED, READY, Membership, Policy, seats
 
 Words = np.ndarray[Any, np.dtype[np.uint16]]
 ASKED, WARMING, WAITING, TRAINING, DONE = "asked", "warming", "waiting", "training", "done"
 MOVE_S = 0.01
+EVALUATE_EVERY, EVALUATIONS = 3, 2
+BAD_MOUNT = "the mount is missing"
 
 
 @cache
@@ -70,6 +74,8 @@ class Group:
 
     go: Go
     state: tuple[int, str]
+    evaluating: int = 0
+    exchanges: int = 0
     rounds: list[dict[str, int]] = field(default_factory=lambda: [{}])
     broken: bool = False
 
@@ -91,6 +97,8 @@ class Process:
     deadline: float | None = None
     state: tuple[int, str] | None = None
     exchanges: int = 0
+    evaluating: int = 0
+    """Exchanges that are left of its evaluation."""
     seen: int = 0
     target: Generation | None = None
     planned: int = 0
@@ -134,6 +142,8 @@ class World:
         self.ended: End | Fail | None = None
         self.log: list[str] = []
         self.gone_since_commit = 0
+        self.parted: set[frozenset[str]] = set()
+        """Pairs of workers that cannot reach each other."""
         self._carry_out(self.machine.begin())
 
     # What could happen
@@ -157,9 +167,9 @@ class World:
                 contributed = p.group.rounds[p.round]
                 if p.name not in contributed:
                     yield lambda p=p: self.contribute(p)  # type: ignore[misc]
-                elif len(contributed) == len(p.group.go.generation.members):
+                elif len(contributed) == len(p.group.go.generation.members) and not self._apart(p.group):
                     yield lambda p=p: self.complete(p)  # type: ignore[misc]
-                if p.group.broken:
+                if p.group.broken or self._unreached(p, p.group):
                     yield lambda p=p: self.lose(p)  # type: ignore[misc]
 
     def faults(self) -> Iterator[Callable[[], None]]:
@@ -170,11 +180,15 @@ class World:
             yield lambda p=p: self.die(p)  # type: ignore[misc]
             yield lambda p=p: self.die(p, with_node=True)  # type: ignore[misc]
             yield lambda p=p: self.cut(p)  # type: ignore[misc]
-            if p.doing != ASKED and p.deadline is None:
+            if p.doing != ASKED and (p.deadline is None or p.deadline > self.now + 0.5):
                 yield lambda p=p: self.drain(p, 10.0)  # type: ignore[misc]
                 yield lambda p=p: self.drain(p, 0.5)  # type: ignore[misc]
+            if p.doing == WARMING:
+                yield lambda p=p: self.fail_start(p)  # type: ignore[misc]
             if p.doing == TRAINING and p.group is not None:
                 yield lambda p=p: self.disconnect(p)  # type: ignore[misc]
+                if len(p.group.go.generation.members) > 1:
+                    yield lambda p=p: self.part(p)  # type: ignore[misc]
                 yield lambda p=p: self.hear(Slow(p.name, 3.0, self.now))  # type: ignore[misc]
                 yield lambda p=p: self.hear(Diverged(p.name, self.now))  # type: ignore[misc]
                 yield lambda p=p: self.keep(p)  # type: ignore[misc]
@@ -246,12 +260,17 @@ class World:
         if len(group.rounds) == p.round:
             group.rounds.append({})
         if p.round == 1 and group.levels:
-            p.state = group.state
+            p.state, p.evaluating, p.exchanges = group.state, group.evaluating, group.exchanges + 1
         else:
-            self._commit(p, group)
+            if p.evaluating:
+                p.evaluating -= 1
+            else:
+                self._commit(p, group)
             if p.state is not None and p.state[0] == self.steps:
                 p.doing, p.group = DONE, None
                 p.news.append(Finished(p.name, self.now))
+            elif p.evaluating:
+                return  # who joins waits for its end
             elif max(contributed.values()) > group.go.generation.number:
                 p.doing, p.group = WAITING, None
                 self._kept(p)
@@ -260,7 +279,7 @@ class World:
     def lose(self, p: Process) -> None:
         """A worker finds its exchange broken; it leaves its group, and the others find that too."""
         assert p.group is not None
-        p.news.append(Lost(p.name, p.group.go.generation.number, self.now))
+        p.news.append(Lost(p.name, p.group.go.generation.number, tuple(self._unreached(p, p.group)), self.now))
         self._leave(p)
 
     def die(self, p: Process, with_node: bool = False) -> None:
@@ -281,8 +300,26 @@ class World:
         else:
             p.cut = False
 
+    def fail_start(self, p: Process) -> None:
+        """A worker raises before it was ever a member, for its machine's fault."""
+        p.alive, p.noticed = False, True
+        self.hear(Raised(p.name, BAD_MOUNT, "machine", self.now))
+
+    def part(self, p: Process) -> None:
+        """A worker and the next in rank do not reach each other any more, though the coordinator reaches both."""
+        assert p.group is not None
+        members = p.group.go.generation.members
+        self.parted.add(frozenset((p.name, members[(members.index(p.name) + 1) % len(members)])))
+
+    def _unreached(self, p: Process, group: Group) -> list[str]:
+        return [m for m in group.go.generation.members if frozenset((p.name, m)) in self.parted]
+
+    def _apart(self, group: Group) -> bool:
+        return any(pair <= set(group.go.generation.members) for pair in self.parted)
+
     def heal(self) -> None:
         """All links that are cut come back."""
+        self.parted.clear()
         for p in self.processes.values():
             p.cut = False
 
@@ -318,12 +355,17 @@ class World:
         machine = self.machine
         known = name is None or name in machine.workers or isinstance(event, Placed | Gone)
         before = (machine.published, machine.active)
-        carried, there = dict(machine._last_carried), set(machine.workers)
+        standing = any(w.phase in (READY, *ENTERED) for n, w in machine.workers.items() if n != name)
+        carried, there = dict(machine.carried), set(machine.workers)
         actions = machine.step(event)
         self.log.append(f"{event}\n   -> " + "\n   -> ".join(map(str, actions)))
         if not known and not machine.ended:
             require(all(isinstance(a, Dismiss) for a in actions), f"{name} is evicted and was heard: {actions}")
             require(before == (machine.published, machine.active), f"{name} is evicted and changed the membership")
+        if isinstance(event, Raised) and standing:
+            require(
+                not any(isinstance(a, Fail) for a in actions), f"a failed start ended the run beside others: {actions}"
+            )
         if isinstance(event, Committed):
             self.gone_since_commit = 0
         if isinstance(event, Gone) and known:
@@ -349,10 +391,12 @@ class World:
                         if p.alive and p.name in self.machine.workers:
                             p.mail.append(action)
                 case Go(generation):
-                    state = self.checkpoint
+                    state, evaluating = self.checkpoint, 0
                     if action.source is not None:
                         state = self.processes[action.source].state or state
-                    self.groups[generation.number] = Group(action, state)
+                        evaluating = self.processes[action.source].evaluating
+                    exchanges = max(action.positions)[1]  # they travel with the state
+                    self.groups[generation.number] = Group(action, state, evaluating, exchanges)
                     for name in generation.members:
                         self.processes[name].mail.append(action)
                 case Dismiss(worker) if worker in self.processes:
@@ -362,7 +406,9 @@ class World:
 
     def _arrive(self, p: Process) -> None:
         if p.target is not None:
-            p.news.append(Arrived(p.name, p.target.number, p.state[0] if p.state else -1, p.exchanges, self.now))
+            p.news.append(
+                Arrived(p.name, p.target.number, p.state[0] if p.state else -1, p.exchanges, p.evaluating > 0, self.now)
+            )
 
     def _leave(self, p: Process) -> None:
         if p.group is not None:
@@ -386,6 +432,7 @@ class World:
         chain = digest.Chain(p.state[1])
         chain.add(step, total)
         p.state = (step, chain.hexdigest())
+        p.evaluating = EVALUATIONS if step % EVALUATE_EVERY == 0 and step < self.steps else 0
         self.commits += 1
         self.highest = max(self.highest, step)
         if not p.told:
@@ -401,7 +448,10 @@ class World:
         require(all(generation.lanes), f"a member carries nothing: {generation}")
         require(len(set(generation.members)) == len(generation.members), f"a member is in twice: {generation}")
         finishing = any(p.doing == DONE for p in self.processes.values())
-        require(len(generation.members) >= policy.min or finishing, f"fewer than min: {generation}")
+        most = seats(policy.lanes, policy.max)
+        require(len(generation.members) <= most, f"more members than the {most} seats: {generation}")
+        evaluating = any(self.processes[m].evaluating for m in generation.members)
+        require(len(generation.members) >= policy.min or finishing or evaluating, f"fewer than min: {generation}")
         for name in generation.members:
             require(name in self.machine.workers, f"{name} is not there: {generation}")
             require(self.machine.workers[name].phase != FINISHED, f"{name} has finished: {generation}")
@@ -422,6 +472,10 @@ class World:
         ]
         newest = max((p.state for p in holders if p.state), default=None)
         source = self.processes[go.source].state if go.source is not None else None
+        if any(p.evaluating for p in members):
+            require(
+                all(p.state is not None for p in members if p.alive), f"a newcomer is seated in an evaluation: {go}"
+            )
         if source is None:
             require(newest is None, f"{[p.name for p in holders]} hold a state, and nobody is the source: {go}")
             require(all(p.state is None for p in members if p.alive), "a holder was not asked")

@@ -59,20 +59,31 @@ class PeerLost(RuntimeError):
 
 @contextmanager
 def exchange() -> Iterator[None]:
-    """Around calls of torch's process groups, whose errors of all kinds are RuntimeErrors.
+    """Around calls of torch's process groups, which say that a peer is lost by a bare RuntimeError or DistError.
+
+    Other errors keep their names: what a machine lacks (memory, a sound device) is not the peers' doing.
 
     Raises:
         PeerLost: in their place.
     """
+    import torch
+
     try:
         yield
     except RuntimeError as error:
+        lost = type(error) is RuntimeError or isinstance(error, torch.distributed.DistError)
+        if not lost or any(words in str(error) for words in _OUT_OF_MEMORY):
+            raise
         raise PeerLost(str(error)) from error
+
+
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")
+"""In what torch's allocator for the CPU says, by a bare RuntimeError."""
 
 
 def create(
     name: str,
-    model: nn.Module,
+    parameters: Sequence[nn.Parameter],
     *,
     reproducible: Reproducible = "order",
     lanes: int,
@@ -80,11 +91,12 @@ def create(
     changes: int,
     group: Group | None = None,
 ) -> Strategy:
-    """The strategy called `name` for a model.
+    """The strategy called `name` for a set of parameters. Make another one when the set changes.
 
     Args:
         name: as in the job.
-        model: on its final device.
+        parameters: all that are trained, the model's and the optimiser's own, each once, in the same order on every
+            worker; on their final device. Those without `requires_grad` are left out.
         reproducible: order sums gradients in whatever order is fastest; bitwise in one that does not depend on who
             carries which lanes.
         lanes: of the run.
@@ -93,7 +105,7 @@ def create(
         group: of the workers; None for a worker alone.
 
     Raises:
-        BadInput: no such strategy.
+        BadInput: no such strategy; parameters on several devices.
     """
     from headway.errors import BadInput, nearest
     from headway.strategies.all_reduce import AllReduce
@@ -102,4 +114,12 @@ def create(
     known: dict[str, dict[Reproducible, type[AllReduce | Tree]]] = {"all_reduce": {"order": AllReduce, "bitwise": Tree}}
     if name not in known:
         raise BadInput(f"strategy={name!r}", "there is no such strategy", nearest(name, list(known)))
-    return known[name][reproducible](model, lanes=lanes, tail=tail, changes=changes, group=group)
+    each_once = list(dict.fromkeys(parameters))
+    devices = sorted({str(parameter.device) for parameter in each_once})
+    if len(devices) > 1:
+        raise BadInput(
+            f"the parameters live on several devices: {', '.join(devices)}",
+            "a worker has one device, where all its gradients are summed",
+            "Move the model, and parameters that only the optimiser holds, to session.device.",
+        )
+    return known[name][reproducible](each_once, lanes=lanes, tail=tail, changes=changes, group=group)

@@ -20,6 +20,7 @@ from headway.strategies.flat import (
     layouts,
     let_go,
     places,
+    sparse,
 )
 from headway.strategies.flight import Flight
 from headway.strategies.group import Group
@@ -29,15 +30,17 @@ class AllReduce:
     """See `headway.strategies.Strategy`.
 
     Args:
-        model: its trainable parameters get gradients that are views of flat buffers.
+        parameters: get gradients that are views of flat buffers; those without `requires_grad` are left alone.
         lanes: of the run.
         tail: elements of the tail.
         changes: elements of what a lane changed.
         group: of the workers; None, or one of size 1: nothing is exchanged.
     """
 
-    def __init__(self, model: nn.Module, *, lanes: int, tail: int, changes: int, group: Group | None) -> None:
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], *, lanes: int, tail: int, changes: int, group: Group | None
+    ) -> None:
+        self._parameters = [p for p in parameters if p.requires_grad]
         self._layouts = layouts(self._parameters, tail + changes + len(self._parameters))
         self._buffers = [layout.buffer() for layout in self._layouts]
         self._slices = [layout.slices(b) for layout, b in zip(self._layouts, self._buffers, strict=True)]
@@ -99,7 +102,9 @@ class AllReduce:
         room.copy_(whole)
         self._launch(everything=True)
         flight.wait()
-        return room.to("cpu", copy=True)
+        found = room.to("cpu", copy=True)
+        flight.confirm()
+        return found
 
     def _hook(self, place: Place, view: torch.Tensor) -> Callable[[torch.Tensor], None]:
         def ready(parameter: torch.Tensor) -> None:
@@ -128,6 +133,8 @@ class AllReduce:
 def take(parameter: torch.Tensor, view: torch.Tensor) -> None:
     """Have a parameter's first gradient of a step in its place."""
     assert parameter.grad is not None
+    if parameter.grad.layout != torch.strided:
+        raise sparse()
     view.copy_(parameter.grad)
     parameter.grad = view
 

@@ -158,6 +158,15 @@ def came_twice() -> BadInput:
     )
 
 
+def sparse() -> BadInput:
+    """What is raised where a parameter got a sparse gradient."""
+    return BadInput(
+        "a parameter got a sparse gradient",
+        "gradients of all lanes add up in flat memory, which a sparse one would have to fill anyway",
+        "Use Embedding(..., sparse=False) and an optimiser for dense gradients.",
+    )
+
+
 def drop_unused(parameters: list[nn.Parameter], used: torch.Tensor) -> None:
     """A parameter that no lane used keeps no gradient, as in a plain loop: its optimiser state must not move.
 

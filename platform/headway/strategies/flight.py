@@ -22,7 +22,7 @@ class Flight:
     def __init__(self, group: Group) -> None:
         self._group = group
         self._works: list[Work] = []
-        self._loss: RuntimeError | None = None
+        self._loss: Exception | None = None
 
     def launch(self, start: Callable[..., Work], *arguments: Any) -> Work | None:
         """Start a collective, a method of the group; None where there is no point any more."""
@@ -30,40 +30,68 @@ class Flight:
             return None
         try:
             work = start(*arguments)
-        except RuntimeError as error:
+        except Exception as error:  # raised by `wait`, under its own name
             self._loss = error
             return None
         self._works.append(work)
         return work
 
+    def order(self, work: Work | None) -> None:
+        """What is done with a collective's tensors from here on comes after it.
+
+        Raises:
+            PeerLost: as `wait`.
+        """
+        with self._watched():
+            if self._loss is not None or work is None:
+                raise self._loss or PeerLost("it was not begun")
+            work.wait()
+
     def wait(self, work: Work | None = None) -> None:
-        """Until a collective is done; by default all.
+        """Until a collective is done; by default all. It may still have been broken off, see `confirm`.
 
         Raises:
             PeerLost: a peer went away. Nothing is under way any more, and no buffer is written to.
         """
-        try:
+        with self._watched():
             if self._loss is not None:
                 raise self._loss
             for each in self._works if work is None else [work]:
                 each.wait()
-        except RuntimeError as error:
-            self._loss = error
-            self.drop()
-            raise PeerLost(str(error)) from error
-        if work is None:
-            self._works = []
+            self._group.confirm()  # reading would wait too, but without a limit
+            if work is None:
+                self._works = []
+
+    def confirm(self) -> None:
+        """What was waited for and read is complete and right.
+
+        Raises:
+            PeerLost: as `wait`.
+        """
+        with self._watched():
+            self._group.confirm()
 
     def drop(self) -> None:
         """Break off what is under way, and return when none of it writes to its buffers any more."""
         if self._works or self._loss is not None:
             self._group.sever()  # also frees those that wait for us
-        for work in self._works:
+            for work in self._works:
+                with contextlib.suppress(RuntimeError):
+                    work.wait()
             with contextlib.suppress(RuntimeError):
-                work.wait()
+                self._group.settle()
         self._works = []
 
     def restart(self) -> None:
         """For the next step."""
         self.drop()
         self._loss = None
+
+    @contextlib.contextmanager
+    def _watched(self) -> Any:
+        try:
+            yield
+        except Exception as error:
+            self._loss = error
+            self.drop()
+            raise

@@ -1,148 +1,270 @@
-"""Process groups of one generation: made in milliseconds, given up at any moment, broken from any thread.
+"""All workers of a generation, and what they can say to one another.
 
 Torch's process group objects are used directly, without `torch.distributed`'s default group and its registry: a group
-belongs to one generation and goes with it. Two things torch does not give:
+belongs to one generation, goes with it, and can be broken from any thread at any moment.
 
-- A worker that leaves does not reliably free those that wait for it: gloo's `abort` does nothing, and destroying the
-  group leaves its connections open. Shutting the group's sockets down does; collectives fail within milliseconds.
-- Making a group waits for all peers, and cannot be interrupted. It is done in a thread that can be left behind.
+What a collective leaves in memory is only right if it is *known* to be complete. A gloo collective says so by itself;
+an NCCL one is merely put in line, and when it is broken off it leaves half a sum behind without a word. So every verb
+that returns something first reads it and then asks `confirm`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import fcntl
-import os
-import pickle
-import socket
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 
-from headway.errors import BadInput
-from headway.strategies import PeerLost, exchange
+from headway.strategies import PeerLost, exchange, plain
+from headway.strategies.sockets import Sockets
 
-DESCRIPTORS = Path("/proc/self/fd")
-POLL_S = 0.005
 LINGER_S = 0.5
 """A severed group's collectives end in milliseconds, or never."""
 _GLANCE = timedelta(milliseconds=100)
-
-Sockets = frozenset[tuple[int, str]]
-"""File descriptor and inode of each socket."""
+_CPU = torch.device("cpu")
 
 
 class Work(Protocol):
     """A collective under way."""
 
     def wait(self) -> Any:
-        """Until it is done. Raises RuntimeError when a peer is lost; the tensors are not written any more then."""
+        """Until it is done, or in line on the device: what is done with its tensors from here on comes after it.
+
+        Raises:
+            PeerLost: a worker went away; the tensors are not written any more then.
+        """
+
+
+class Backend(Protocol):
+    """What differs between gloo, NCCL and their like. One instance serves one group."""
+
+    device: torch.device | None
+    """Where tensors must live; None: anywhere."""
+
+    def start(self, store: Any, rank: int, size: int, limit: timedelta, address: str | None) -> Any:
+        """Make torch's process group object, which may not be connected yet."""
+
+    def connect(self, handle: Any) -> None:
+        """Have it connected."""
+
+    def done(self, handle: Any) -> bool:
+        """Whether the device has done all that was put in line, or broken it off."""
+
+    def error(self, handle: Any) -> str | None:
+        """What went wrong, as far as the backend knows."""
+
+    def abort(self, handle: Any) -> None:
+        """Break off what is under way, where shutting connections down does not do it."""
 
 
 class Group:
-    """All workers of a generation. Collectives must be called in the same order by all.
+    """Collectives must be called in the same order by all. Tensors may live anywhere, but for `all_reduce`,
+    `all_to_all` and `all_gather`, whose tensors live on `device`.
 
     Args:
         rank: this worker's place.
         size: number of workers.
-        handle: torch's process group object.
-        sockets: those that making it opened; none where the backend can abort by itself.
-        device: where tensors made here for small messages live.
+        handle: torch's process group object, or the like of it.
+        backend: of the handle.
+        sockets: those that making it opened, where shutting them down is the way to break it.
+        limit_s: of waiting for the device.
     """
 
-    def __init__(self, rank: int, size: int, handle: Any, sockets: Sockets = frozenset(), device: str = "cpu") -> None:
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        handle: Any,
+        backend: Backend,
+        sockets: Sockets | None = None,
+        limit_s: float = 600.0,
+    ) -> None:
         self.rank, self.size = rank, size
-        self._handle, self._sockets, self._device = handle, sockets, device
+        self._handle, self._backend, self._limit_s = handle, backend, limit_s
+        self._sockets = sockets or Sockets()
         self._severed_at: float | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the exchange happens."""
+        return self._backend.device or _CPU
+
+    # Collectives under way: for strategies, which confirm by themselves
 
     def all_reduce(self, tensor: torch.Tensor) -> Work:
         """Sum in place."""
-        return self._started(self._handle.allreduce([tensor]))
+        return self._started("allreduce", [tensor])
 
     def all_to_all(
         self, output: torch.Tensor, input: torch.Tensor, output_sizes: Sequence[int], input_sizes: Sequence[int]
     ) -> Work:
         """Flat tensors; sizes in elements, by rank."""
-        return self._started(self._handle.alltoall_base(output, input, list(output_sizes), list(input_sizes)))
+        return self._started("alltoall_base", output, input, list(output_sizes), list(input_sizes))
 
     def all_gather(self, output: torch.Tensor, input: torch.Tensor) -> Work:
         """Flat tensors; every worker's input has the same size."""
-        return self._started(self._handle._allgather_base(output, input))
+        return self._started("_allgather_base", output, input)
+
+    def start_send(self, tensor: torch.Tensor, to: int) -> Work:
+        """Begin to give a contiguous tensor on `device` to one worker."""
+        return self._started("send", [tensor], to, 0, pair=True)
+
+    def start_receive(self, tensor: torch.Tensor, source: int) -> Work:
+        """Begin to fill a contiguous tensor on `device` with what one worker sends."""
+        return self._started("recv", [tensor], source, 0, pair=True)
+
+    def confirm(self) -> None:
+        """What was exchanged and read up to here is complete and right. Call it after the last read.
+
+        Raises:
+            PeerLost: or it may not be, since a worker went away.
+        """
+        self._settle()
+        if self._severed_at is not None:
+            raise PeerLost("the group was broken off")
+        error = self._backend.error(self._handle)
+        if error is not None:
+            self.sever()
+            raise PeerLost(error)
+
+    def settle(self) -> None:
+        """Return when nothing writes to the tensors of earlier collectives any more, complete or not."""
+        self._settle()
+
+    # Verbs that return what is complete; all raise PeerLost when a worker goes away
+
+    def total(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum over all workers; a new tensor where the given one lives."""
+        there = self._there(tensor, copy=True)
+        self.all_reduce(there).wait()
+        return self._back(there, tensor)
 
     def broadcast(self, tensor: torch.Tensor, source: int) -> None:
-        """Give everybody the tensor of rank `source`, in place.
-
-        Raises:
-            PeerLost: a worker went away.
-        """
+        """Give everybody the tensor of rank `source`, in place; of any device and strides. On PeerLost, the others' may
+        hold anything."""
+        there = self._there(tensor)
         options = dist.BroadcastOptions()
         options.rootRank, options.rootTensor = source, 0
-        with exchange():
-            self._started(self._handle.broadcast([tensor], options)).wait()
+        self._started("broadcast", [there], options).wait()
+        if there is not tensor and self.rank != source:
+            self.confirm()
+            with torch.no_grad():
+                tensor.copy_(there)
+        self.confirm()
 
-    def all_gather_object(self, value: Any) -> list[Any]:
-        """Every worker's value by rank; pickled, for small things.
+    def send(self, tensor: torch.Tensor, to: int) -> None:
+        """Give a tensor to one worker, which calls `receive`."""
+        self.start_send(self._there(tensor), to).wait()
+        self.confirm()
 
-        Raises:
-            PeerLost: a worker went away.
-        """
-        mine = self._packed(value)
-        sizes = torch.zeros(self.size, dtype=torch.int64, device=self._device)
-        with exchange():
-            self.all_gather(sizes, torch.tensor([len(mine)], device=self._device)).wait()
-            longest = int(sizes.max())
-            padded = torch.zeros(longest, dtype=torch.uint8, device=self._device)
-            padded[: len(mine)] = mine
-            found = torch.empty(longest * self.size, dtype=torch.uint8, device=self._device)
-            self.all_gather(found, padded).wait()
-        parts = zip(found.view(self.size, longest).cpu(), sizes.tolist(), strict=True)
-        return [pickle.loads(part[:size].numpy().tobytes()) for part, size in parts]
+    def receive(self, tensor: torch.Tensor, source: int) -> None:
+        """Fill a tensor with what one worker sends; same shape and dtype there."""
+        there = self._there(tensor)
+        self.start_receive(there, source).wait()
+        if there is not tensor:
+            self.confirm()
+            with torch.no_grad():
+                tensor.copy_(there)
+        self.confirm()
 
-    def broadcast_object(self, value: Any, source: int) -> Any:
-        """The value of rank `source`; pickled, for small things. The others' is not looked at.
+    def gather(self, value: Any) -> list[Any]:
+        """Every worker's value by rank; plain values (see `plain.pack`), for small things."""
+        if self.size == 1:
+            self.confirm()
+            return [plain.unpack(plain.pack(value))]
+        mine = _bytes(plain.pack(value)).to(self.device)
+        sizes = torch.zeros(self.size, dtype=torch.int64, device=self.device)
+        self.all_gather(sizes, torch.tensor([len(mine)], device=self.device)).wait()
+        lengths = self._read(sizes).tolist()
+        padded = torch.zeros(max(lengths), dtype=torch.uint8, device=self.device)
+        padded[: len(mine)] = mine
+        found = torch.empty(len(padded) * self.size, dtype=torch.uint8, device=self.device)
+        self.all_gather(found, padded).wait()
+        parts = zip(self._read(found).view(self.size, -1), lengths, strict=True)
+        return [plain.unpack(part[:length].numpy().tobytes()) for part, length in parts]
 
-        Raises:
-            PeerLost: a worker went away.
-        """
-        mine = self._packed(value if self.rank == source else None)
-        size = torch.tensor([len(mine)], device=self._device)
+    def share(self, value: Any, source: int) -> Any:
+        """The value of rank `source` (see `plain.pack`), for small things. The others' is not looked at."""
+        mine = _bytes(plain.pack(value)) if self.rank == source else torch.empty(0, dtype=torch.uint8)
+        size = torch.tensor([len(mine)])
         self.broadcast(size, source)
         if self.rank != source:
-            mine = torch.empty(int(size), dtype=torch.uint8, device=self._device)
+            mine = torch.empty(_length(int(size)), dtype=torch.uint8)
         self.broadcast(mine, source)
-        return pickle.loads(mine.cpu().numpy().tobytes())
+        return plain.unpack(mine.numpy().tobytes())
 
     def barrier(self) -> None:
-        """Wait for all.
+        """Wait for all."""
+        self._read(self.total(torch.zeros(1)))
 
-        Raises:
-            PeerLost: a worker went away.
-        """
-        with exchange():
-            self._started(self._handle.barrier()).wait()
+    # The end
 
     def sever(self) -> None:
         """Break every connection, from any thread: collectives fail here and at the peers. Again does nothing more."""
-        self._severed_at = self._severed_at or time.monotonic()
-        if self._sockets:
-            _shut_down(self._sockets)
-        elif self.size > 1:
-            self._handle.abort()
+        first = self._severed_at is None
+        self._severed_at = self._severed_at or time.monotonic()  # before the abort: who reads after it must see it
+        self._sockets.shut_down()
+        if first:
+            self._backend.abort(self._handle)
 
     def close(self) -> None:
-        """Sever, and let go of torch's object. Collectives raise PeerLost from here on."""
+        """Sever, and let go of torch's object. Everything raises PeerLost from here on."""
         self.sever()
-        self._handle, self._sockets = _Closed(), frozenset()
+        self._handle, self._sockets = _Closed(), Sockets()
 
-    def _started(self, work: Any) -> Work:
-        return _Patient(work, self) if self._sockets else work
+    # Seen from other threads
+
+    def unanswered(self, patience_s: float) -> tuple[str, ...]:
+        """Addresses of peers whose kernel has not acknowledged for so long what was sent to it. Ask regularly; nothing
+        is known of NCCL's connections."""
+        return self._sockets.unanswered(patience_s)
+
+    def bytes_moved(self) -> int:
+        """Acknowledged bytes on the group's connections, both ways: they move while an exchange does. 0 for NCCL."""
+        return self._sockets.bytes_moved()
+
+    # Inside
+
+    def _there(self, tensor: torch.Tensor, copy: bool = False) -> torch.Tensor:
+        """The tensor where the exchange happens, contiguous."""
+        found = tensor.detach()
+        device = self._backend.device or found.device
+        if copy or found.device != device or not found.is_contiguous():
+            return found.to(device, copy=True, memory_format=torch.contiguous_format)
+        return tensor
+
+    def _back(self, there: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+        self.confirm()  # reading would wait too, but without a limit
+        found = there.to(tensor.device)
+        self.confirm()
+        return found
+
+    def _read(self, tensor: torch.Tensor) -> torch.Tensor:
+        """In host memory, known to be complete."""
+        return self._back(tensor, torch.empty(0))
+
+    def _settle(self) -> None:
+        deadline = time.monotonic() + self._limit_s
+        pause_s = 0.0
+        while not self._backend.done(self._handle):
+            if self._given_up():
+                return  # an abort that the device does not heed: nobody can wait for that
+            if self._severed_at is None:
+                error = self._backend.error(self._handle)
+                if error is not None or time.monotonic() > deadline:
+                    self.sever()
+                    raise PeerLost(error or f"an exchange took more than {self._limit_s:g} s")
+            time.sleep(pause_s)
+            pause_s = min(pause_s + 1e-5, 1e-3)
+
+    def _started(self, verb: str, *arguments: Any, pair: bool = False) -> Work:
+        with exchange():
+            work = getattr(self._handle, verb)(*arguments)
+        return _Pending(work, self, glance=bool(self._sockets) and not pair)
 
     def _given_up(self) -> bool:
         """Whether a collective that has not ended by now never will."""
@@ -153,148 +275,35 @@ class Group:
         for kept in (work, self._handle):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
 
-    def _packed(self, value: Any) -> torch.Tensor:
-        return torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8).to(self._device)
 
+class _Pending:
+    """A collective that is waited for while its group holds.
 
-def connect(
-    store: Any,
-    rank: int,
-    size: int,
-    *,
-    backend: str = "gloo",
-    address: str | None = None,
-    timeout_s: float = 600.0,
-    connect_s: float = 3.0,
-    given_up: Callable[[], bool] = lambda: False,
-) -> Group:
-    """Make a group with the other workers; all must call it, one call at a time in a process.
-
-    Args:
-        store: torch's, where the workers find one another, under a prefix that no group had before. It is cloned, so
-            that an attempt that is left behind does not hold it. A worker alone needs none.
-        rank: this worker's place.
-        size: number of workers. One worker opens no sockets.
-        backend: gloo or nccl (for tensors on the current CUDA device).
-        address: of this node, as the peers reach it (gloo); by default what its host name resolves to.
-        timeout_s: of a collective.
-        connect_s: for making the group.
-        given_up: asked every few milliseconds; true ends the attempt.
-
-    Raises:
-        PeerLost: the group could not be made in time, or was given up.
-        BadInput: no such backend.
-    """
-    if backend not in _MAKERS:
-        raise BadInput(f"backend={backend!r}", "there is no such backend", f"Choose one of {', '.join(_MAKERS)}.")
-    if size == 1:
-        return Group(rank, size, _Alone())
-    before = _sockets()
-    attempt = _Attempt(lambda: _MAKERS[backend](store, rank, size, connect_s, address))
-    deadline = time.monotonic() + connect_s
-    while not attempt.done.wait(POLL_S):
-        late = time.monotonic() > deadline
-        if late or given_up():
-            _shut_down(_sockets() - before)  # frees the thread, and peers that are connected already
-            reason = f"took more than {connect_s:g} s" if late else "was given up"
-            raise PeerLost(f"making a group of {size} workers {reason}")
-    if attempt.error is not None:
-        _shut_down(_sockets() - before)
-        raise PeerLost(f"no group of {size} workers: {attempt.error}") from attempt.error
-    attempt.made.set_timeout(timedelta(seconds=timeout_s))
-    if backend == "nccl":
-        return Group(rank, size, attempt.made, device="cuda")
-    return Group(rank, size, attempt.made, _sockets() - before)
-
-
-class _Patient:
-    """A gloo collective that is waited for while its group holds.
-
-    One that is started in the moment in which the group is severed sometimes never ends, here or at the peers.
+    A gloo one that is started in the moment in which the group is severed sometimes never ends, here or at the peers;
+    so it is looked at again and again. Not so what passes between two workers: there, a wait that ends for its time
+    limit makes gloo break all connections of the group.
     """
 
-    def __init__(self, work: Any, group: Group) -> None:
-        self._work, self._group = work, group
+    def __init__(self, work: Any, group: Group, glance: bool) -> None:
+        self._work, self._group, self._glance = work, group, glance
 
     def wait(self) -> None:
+        if not self._glance:
+            with exchange():
+                self._work.wait()
+            return
         while True:
             try:
                 self._work.wait(_GLANCE)
                 return
             except RuntimeError:
-                if self._work.is_completed():
-                    raise
-                if self._group._given_up():
-                    self._group._abandon(self._work)
-                    raise
-
-
-class _Attempt:
-    """Makes something in a thread of its own; `done` is set once `made` or `error` is there."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self.made: Any = None
-        self.error: Exception | None = None
-        self.done = threading.Event()
-        threading.Thread(target=self._run, args=(make,), name="headway-connect", daemon=True).start()
-
-    def _run(self, make: Callable[[], Any]) -> None:
-        try:
-            self.made = make()
-        except Exception as error:  # given to whoever waits
-            self.error = error
-        self.done.set()
-
-
-def _gloo(store: Any, rank: int, size: int, connect_s: float, address: str | None) -> Any:
-    # The time limit of this call is the group's; set_timeout() changes it once the group is there.
-    limit = timedelta(seconds=connect_s)
-    if address is None:
-        return dist.ProcessGroupGloo(store.clone(), rank, size, limit)
-    options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
-    options._timeout = limit
-    options._devices = [dist.ProcessGroupGloo.create_device(hostname=address)]
-    return dist.ProcessGroupGloo(store.clone(), rank, size, options)
-
-
-def _nccl(store: Any, rank: int, size: int, connect_s: float, address: str | None) -> Any:
-    options = dist.ProcessGroupNCCL.Options()
-    options._timeout = timedelta(seconds=connect_s)
-    made: Any = dist.ProcessGroupNCCL(store.clone(), rank, size, options)
-    made.allreduce([torch.zeros(1, device="cuda")]).wait()  # NCCL connects at the first collective
-    torch.cuda.current_stream().synchronize()
-    return made
-
-
-_MAKERS: dict[str, Callable[[Any, int, int, float, str | None], Any]] = {"gloo": _gloo, "nccl": _nccl}
-
-
-class _Done:
-    """The work of a worker alone."""
-
-    def wait(self) -> None:
-        return
-
-
-class _Alone:
-    """Stands for torch's process group where there is one worker."""
-
-    def allreduce(self, tensors: list[torch.Tensor]) -> Work:
-        return _Done()
-
-    def broadcast(self, tensors: list[torch.Tensor], options: Any) -> Work:
-        return _Done()
-
-    def barrier(self) -> Work:
-        return _Done()
-
-    def alltoall_base(self, output: torch.Tensor, input: torch.Tensor, *sizes: list[int]) -> Work:
-        output.copy_(input)
-        return _Done()
-
-    def _allgather_base(self, output: torch.Tensor, input: torch.Tensor) -> Work:
-        output.copy_(input)
-        return _Done()
+                with exchange():
+                    if self._work.is_completed():  # failed, or done just after the glance
+                        self._work.wait()  # returns at once, or says what failed
+                        return
+                    if self._group._given_up():
+                        self._group._abandon(self._work)
+                        raise
 
 
 class _Closed:
@@ -303,26 +312,12 @@ class _Closed:
     def __getattr__(self, name: str) -> Any:
         raise PeerLost("the group is closed")
 
-    def abort(self) -> None:
-        return
+
+def _bytes(data: bytes) -> torch.Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
-def _sockets() -> Sockets:
-    """The process's sockets that a new program would inherit. Gloo's are; those of Python, torch's store and gRPC are
-    not, so what other threads open while a group is made stays untouched."""
-    found = set()
-    for name in os.listdir(DESCRIPTORS):  # noqa: PTH208  names only: the entries come and go
-        with contextlib.suppress(OSError):
-            target = os.readlink(DESCRIPTORS / name)  # noqa: PTH115
-            if target.startswith("socket:") and not fcntl.fcntl(int(name), fcntl.F_GETFD) & fcntl.FD_CLOEXEC:
-                found.add((int(name), target))
-    return frozenset(found)
-
-
-def _shut_down(sockets: Sockets) -> None:
-    for descriptor, target in sockets & _sockets():  # a number may have been given to another file since
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
-            same = os.readlink(DESCRIPTORS / str(connection.fileno())) == target  # noqa: PTH115
-            # A listening socket must stay as it is: gloo's accept loop ends the process when it breaks.
-            if same and not connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                connection.shutdown(socket.SHUT_RDWR)
+def _length(found: int) -> int:
+    if not 0 < found <= plain.MOST_BYTES:
+        raise PeerLost(f"a peer announced a value of {found} bytes")
+    return found

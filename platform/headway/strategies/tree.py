@@ -26,6 +26,7 @@ from headway.strategies.flat import (
     layouts,
     let_go,
     places,
+    sparse,
 )
 from headway.strategies.flight import Flight
 from headway.strategies.group import Group, Work
@@ -60,15 +61,17 @@ class Tree:
     Between lanes, parameters have no gradients: each lane's is taken from the parameter as it becomes ready.
 
     Args:
-        model: its trainable parameters get gradients that are views of flat buffers.
+        parameters: get gradients that are views of flat buffers; those without `requires_grad` are left alone.
         lanes: of the run.
         tail: elements of the tail.
         changes: elements of what a lane changed.
         group: of the workers; None, or one of size 1: nothing is exchanged.
     """
 
-    def __init__(self, model: nn.Module, *, lanes: int, tail: int, changes: int, group: Group | None) -> None:
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], *, lanes: int, tail: int, changes: int, group: Group | None
+    ) -> None:
+        self._parameters = [p for p in parameters if p.requires_grad]
         self._group = group if group is not None and group.size > 1 else None
         self._flight = Flight(self._group) if self._group is not None else None
         self._rank, self._size = (group.rank, group.size) if group is not None else (0, 1)
@@ -129,7 +132,7 @@ class Tree:
                 self._place(place, None)
 
     def lane_done(self, change: torch.Tensor) -> None:
-        _put(self._stack[-1].changes, change, self._merges)
+        _put(self._stack[-1].changes, change.to(self._device), self._merges)
 
     def finish(self, tail: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         self._check_unmeddled()
@@ -144,8 +147,11 @@ class Tree:
         for place in self._places:
             place.parameter.grad = result.views[place.bucket[0]][place.number]
         summed, used = whole.split([len(tail), len(self._used)])
+        changes = result.changes.to("cpu", copy=True)
+        if self._flight is not None:
+            self._flight.confirm()
         drop_unused(self._parameters, used)
-        return summed, result.changes.to("cpu", copy=True)
+        return summed, changes
 
     def close(self) -> None:
         let_go(self._flight, self._hooks, self._parameters)
@@ -156,6 +162,8 @@ class Tree:
             if not self._open:
                 self._meddled = True
                 return
+            if gradient is not None and gradient.layout != torch.strided:
+                raise sparse()
             self._used[place.index] = True
             self._seen[place.index] += 1
             self._place(place, gradient)
@@ -182,10 +190,11 @@ class Tree:
         if self._plan is None and self._flight is not None and self._plan_work is not None:
             try:
                 self._flight.wait(self._plan_work)
+                carried = tuple(tuple(row.nonzero().view(-1).tolist()) for row in self._carried.cpu())
+                self._flight.confirm()
             except PeerLost:
                 self._plan_work = None
             else:
-                carried = tuple(tuple(row.nonzero().view(-1).tolist()) for row in self._carried.cpu())
                 self._plan = plan(carried, self._carried.shape[1])
         return self._plan
 
@@ -233,7 +242,7 @@ class Tree:
             self._stack.append(self._zero())
         for sent in self._sending:
             assert self._plan is not None
-            flight.wait(sent.work)
+            flight.order(sent.work)
             flat, bucket = sent.place
             total = added(self._plan, sent.came)
             flight.launch(group.all_gather, self._stack[0].slices[flat][bucket], total)

@@ -36,6 +36,9 @@ class Account:
         message: why, where the state needs a reason.
         steps: committed by it.
         bitwise: whether the job promises the same bits.
+        healthy_killed: workers given up although nothing lasting was done to them: how many.
+        killed: these, each with the time, and the cause that the run gave.
+        benign: whether no fault was meant to cost a worker; then none may be given up.
         folder: of the two runs, where they were kept.
     """
 
@@ -53,6 +56,9 @@ class Account:
     message: str
     steps: int
     bitwise: bool
+    healthy_killed: int = 0
+    killed: list[dict[str, Any]] = field(default_factory=list)
+    benign: bool = False
     folder: str | None = None
     weights_sha256: dict[str, str | None] = field(default_factory=dict)
     samples_sha256: dict[str, str | None] = field(default_factory=dict)
@@ -66,7 +72,8 @@ class Account:
         kept = self.state == "finished" and self.same_samples and self.samples_missed == 0
         weights = not self.bitwise or self.same_weights is not False
         took_place = [fault["time"] is not None for fault in self.faults]
-        return kept and weights and (all(took_place) if self.seed is None else any(took_place))
+        spared = not (self.benign and self.healthy_killed)
+        return kept and weights and spared and (all(took_place) if self.seed is None else any(took_place))
 
     def shown(self) -> dict[str, Any]:
         """As plain values."""

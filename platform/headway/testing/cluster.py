@@ -4,14 +4,14 @@ with Cluster(nodes=3) as cluster:
     driver = cluster.run(["headway", "train", "job.yaml", "--address", cluster.address])
     cluster.kill_node(1)
 
-The head carries no worker; every node is a raylet of its own, in a session of its own, on an address of its own, and
-holds one worker. With `links=True` each node has a network namespace too, and its link can be cut. Nothing outlives the
-cluster, even if its owner is killed.
+The head carries no worker; every node is a raylet of its own, on an address of its own, and holds one worker. A node
+has a PID namespace (where one can be made, else a session), so that whatever was started on it ends with it. With
+`links=True` each has a network of its own too, and its link can fail in many ways: `cluster.switch`. Nothing outlives
+the cluster, even if its owner is killed.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -22,17 +22,19 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from headway.errors import BadInput, HeadwayError, RunFailed
 from headway.testing import links
-from headway.testing.node import kill_session, session_of
+from headway.testing.machine import Node
+from headway.testing.network.namespace import inside, wait_for_namespace
+from headway.testing.network.switch import HEAD, Switch
+from headway.testing.node import ALONE
+from headway.testing.processes import isolation, only_child, session_of
 
 STORE_BYTES = 80 * 2**20
-PATIENCE_S = 60.0
 HEALTH = {
     # Ray hears of a node that fell silent after about 6 s, not 30: drills are short, and machines do come back.
     "RAY_health_check_initial_delay_ms": "2000",
@@ -40,46 +42,6 @@ HEALTH = {
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
 }
-
-
-@dataclass
-class Node:
-    """One machine. `state` is up, cut, stopped, or down."""
-
-    number: int
-    process: subprocess.Popen[str]
-    folder: Path
-    node_id: str = ""
-    ip: str = ""
-    state: str = "up"
-    asking: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def pid(self) -> int:
-        """Leader of the session that holds all the node's processes."""
-        return self.process.pid
-
-    def ask(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Send an order to the node's program, and wait for the answer."""
-        stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        with self.asking:
-            watch = threading.Timer(PATIENCE_S, self.process.kill)
-            watch.start()
-            try:
-                stdin.write(json.dumps(order) + "\n")
-                stdin.flush()
-                line = stdout.readline()
-            except OSError:
-                line = ""
-            finally:
-                watch.cancel()
-        if not line:
-            said = (self.folder / "said").read_text(errors="replace").strip().splitlines()
-            raise RunFailed(f"node {self.number} of the local cluster is gone", said[-1] if said else "it said nothing")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
 
 
 class Cluster:
@@ -92,6 +54,8 @@ class Cluster:
         guarded: ask drivers for a token, which `environment` holds. Ray's ports are open to the network otherwise; a
             driver in a process that has used Ray before needs False.
         environment: variables for the nodes and their workers, beside this process's own.
+        isolated: give every node a PID namespace where one can be made. What runs on it has other process ids there
+            than here, which `process_of` translates.
     """
 
     def __init__(
@@ -102,12 +66,15 @@ class Cluster:
         links: bool = False,
         guarded: bool = True,
         environment: Mapping[str, str] | None = None,
+        isolated: bool = True,
     ) -> None:
         self.nodes: list[Node] = []
         self.address = ""
-        self.cpus, self.links = cpus, links
+        self.cpus, self.links, self.isolated = cpus, links, isolated
         self._first = nodes
         self._head: Node | None = None
+        self._switch: Switch | None = None
+        self._drivers: list[subprocess.Popen[Any]] = []
         self._folder: Path | None = None
         self._timers: list[threading.Timer] = []
         self._lock = threading.Lock()
@@ -129,7 +96,10 @@ class Cluster:
         # A short path: it holds Unix sockets, whose names end at 107 characters.
         self._folder = Path(tempfile.mkdtemp(prefix="hw-", dir="/tmp" if Path("/tmp").is_dir() else None))
         try:
-            self._head = self._launch(-1)
+            if self.links:
+                self._switch = Switch()
+                self._switch.open()
+            self._head = self._launch(HEAD)
             self.address = self._begin(self._head)["address"]
             for node in [self._launch(number) for number in range(self._first)]:
                 self.nodes.append(node)
@@ -147,13 +117,15 @@ class Cluster:
 
     def command(self, command: Sequence[str | Path]) -> list[str]:
         """The command line that runs `command` on the head, where drivers belong."""
-        before = links.inside(self._leader.pid) if self.links else []
+        before = inside(self._leader.pid) if self.links else []
         return [*before, *map(str, command)]
 
     def run(self, command: Sequence[str | Path], **options: Any) -> subprocess.Popen[Any]:
         """Start a driver; options are those of `subprocess.Popen`, `env` being added to `environment`."""
         environment = {**self.environment, **options.pop("env", {})}
-        return subprocess.Popen(self.command(command), env=environment, **options)
+        driver = subprocess.Popen(self.command(command), env=environment, **options)
+        self._drivers.append(driver)
+        return driver
 
     def add_node(self) -> Node:
         """Start one more node, and wait until it is there."""
@@ -167,12 +139,7 @@ class Cluster:
 
     def kill_node(self, number: int) -> None:
         """End everything on a node at once, as a machine that is switched off."""
-        node = self._node(number)
-        if node.state == "down":  # its process id may be another's by now
-            return
-        node.state = "down"
-        kill_session(node.pid)
-        node.process.wait()
+        self._node(number).end()
 
     def stop_node(self, number: int) -> None:
         """Stop every process of a node (SIGSTOP)."""
@@ -182,13 +149,37 @@ class Cluster:
         """Let a stopped node go on (SIGCONT)."""
         self._signal(number, signal.SIGCONT, "up")
 
-    def cut(self, number: int) -> None:
-        """Cut a node's link: nothing arrives any more, and no connection is closed."""
-        self._link(number, up=False)
+    def freeze(self, all_of_it: bool = False) -> None:
+        """Stop the head's side: the drivers and the actors beside them, or everything on the head."""
+        for pid in self._on_head(all_of_it):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
 
-    def restore(self, number: int) -> None:
-        """Mend a node's link."""
-        self._link(number, up=True)
+    def thaw(self) -> None:
+        """Let the head go on (SIGCONT)."""
+        for pid in self._on_head(all_of_it=True):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    @property
+    def switch(self) -> Switch:
+        """Where links fail.
+
+        Raises:
+            BadInput: the cluster has none.
+        """
+        if self._switch is None:
+            fact = "the links of this cluster cannot be touched"
+            raise BadInput(fact, "its nodes share one network", "Start it with links=True.")
+        return self._switch
+
+    def cut(self, *which: int) -> None:
+        """Cut the links of nodes: nothing arrives any more, and no connection is closed."""
+        self._link(which, up=False)
+
+    def restore(self, *which: int) -> None:
+        """Mend the links of nodes."""
+        self._link(which, up=True)
 
     def drain_node(self, number: int, deadline_s: float) -> None:
         """Tell Ray that a node will go, as a cloud's notice does, and take it down at the deadline: Ray does not.
@@ -223,8 +214,12 @@ class Cluster:
 
     def processes(self) -> list[int]:
         """Process ids of all that runs in the cluster."""
-        sessions = [node.pid for node in [self._head, *self.nodes] if node is not None and node.state != "down"]
-        return [pid for session in sessions for pid in session_of(session)]
+        return [pid for node in [self._head, *self.nodes] if node is not None for pid in node.processes()]
+
+    def process_of(self, node_id: str, inner: int) -> int | None:
+        """The process id of what calls itself `inner` on a node; None when there is no such process."""
+        node = self.numbered(node_id)
+        return None if node is None else node.process_of(inner)
 
     def close(self) -> None:
         """End the cluster and whatever runs on it; its folder goes too."""
@@ -234,12 +229,13 @@ class Cluster:
             timer.cancel()
         for node in [*self.nodes, self._head]:
             if node is not None:
-                kill_session(node.pid)
-                node.process.wait()
-                node.state = "down"
+                node.end()
                 for pipe in (node.process.stdin, node.process.stdout):
                     if pipe is not None:
                         pipe.close()
+        if self._switch is not None:
+            self._switch.close()
+            self._switch = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -268,10 +264,13 @@ class Cluster:
         assert self._folder is not None
         folder = self._folder / ("h" if number < 0 else f"n{number}")
         folder.mkdir()
-        program = [sys.executable, "-P", str(Path(__file__).with_name("node.py"))]
+        # The head needs no PID namespace: it is never killed, and drivers, which are outside, must find it.
+        apart = isolation() if self.isolated and number != HEAD else ()
+        spaces = [*apart, *(["--net"] if self.links else [])]
+        program = [sys.executable, "-P", str(Path(__file__).with_name("node.py")), *([ALONE] if apart else [])]
         with (folder / "said").open("w") as said:
             process = subprocess.Popen(
-                ["unshare", "--net", "--", *program] if self.links else program,
+                ["unshare", *spaces, "--", *program] if spaces else program,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=said,
@@ -279,11 +278,10 @@ class Cluster:
                 start_new_session=True,
                 env={**self.environment, **HEALTH},
             )
-        node = Node(number, process, folder)
-        if self.links:
-            links.wait_for_namespace(process.pid)
-            leader = process.pid if number < 0 else self._leader.pid
-            node.ip = links.make_bridge(leader) if number < 0 else links.plug_in(leader, process.pid, number)
+        node = Node(number, process, only_child(process.pid) if apart else process.pid, folder, bool(apart))
+        if self._switch is not None:
+            wait_for_namespace(process.pid)
+            node.ip = self._switch.plug_in(number, process.pid)
         else:
             node.ip = f"127.0.0.{number + 3}"
         return node
@@ -330,17 +328,25 @@ class Cluster:
         node = self._node(number)
         if node.state == "down":
             return
-        for pid in session_of(node.pid):
-            os.kill(pid, sent)
+        node.signal(sent)
         node.state = state
 
-    def _link(self, number: int, up: bool) -> None:
-        node = self._node(number)
-        if not self.links:
-            raise BadInput(
-                f"the link of node {number} cannot be cut",
-                "the cluster's nodes share one network",
-                "Start it with links=True.",
-            )
-        links.set_link(self._leader.pid, number, up)
-        node.state = "up" if up else "cut"
+    def _link(self, which: Sequence[int], up: bool) -> None:
+        switch = self.switch
+        for node in [self._node(number) for number in which]:
+            if node.state != "down":  # its cable went with it
+                switch.set_link(node.number, up)
+                node.state = "up" if up else "cut"
+
+    def _on_head(self, all_of_it: bool) -> list[int]:
+        living = [driver.pid for driver in self._drivers if driver.returncode is None]
+        drivers = [pid for driver in living for pid in {driver, *session_of(driver)}]
+        return drivers + [pid for pid in self._leader.processes() if all_of_it or _is_actor(pid)]
+
+
+def _is_actor(pid: int) -> bool:
+    """Whether a process is one that Ray runs user code in, which it shows in its name."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::")
+    except OSError:
+        return False

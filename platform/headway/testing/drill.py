@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,18 @@ from headway.job import Job, load, to_yaml
 from headway.report import Report
 from headway.report import load as load_report
 from headway.runs import RunFolder
-from headway.testing import account, inside
+from headway.testing import account, health, inside
 from headway.testing.cluster import Cluster
-from headway.testing.faults import Fault, in_order, parse, random_faults
+from headway.testing.disk import Disk
+from headway.testing.faults import VERBS, Fault, in_order, parse, random_faults
 from headway.testing.injector import Injector
-from headway.testing.links import cut_possible, require_cut
+from headway.testing.links import lacking, require
 
 NODES = 3
 HANG_S = 10
 CHECK_STEPS = 1
 """What a drill with a `hang` or a `flip` sets the job's limits to; it would end before the usual ones."""
+RUNS = "runs"
 LOOK_S = 0.1
 STALL_S = 300.0
 """After so long without a step, the run is given up."""
@@ -77,18 +79,26 @@ def drill(
     first = load(job, settings)
     nodes = nodes or min(NODES, first.lanes)
     if script is None:
-        script = random_faults(seed, plan.check(first).total_steps, nodes, links=cut_possible() is None)
+        script = random_faults(seed, plan.check(first).total_steps, nodes, without=lacking())
     chosen, checked = _planned(job, settings, nodes, script)
-    links = any(fault.verb == "cut" for fault in script)
-    if links:
-        require_cut()
+    for verb in sorted({fault.verb for fault in script}):
+        require(verb)
+    means = {VERBS[fault.verb].means for fault in script} - {""}
+    links = bool(means - {"disk"})
     folder = Path(tempfile.mkdtemp(prefix="headway-drill-"))
     try:
-        with Cluster(nodes, cpus=chosen.workers.cpus, links=links, environment=inside.ENVIRONMENT) as cluster:
+        with ExitStack() as stack:
+            if "disk" in means:
+                stack.enter_context(Disk(folder / RUNS))
+            cluster = stack.enter_context(
+                Cluster(nodes, cpus=chosen.workers.cpus, links=links, environment=inside.ENVIRONMENT)
+            )
             tell(f"a cluster of {nodes} nodes is up" + (", each with a network of its own" if links else ""))
             quiet = _quiet(cluster, folder, chosen, nodes, tell) if quiet_run else None
             fire = _under_fire(cluster, folder, chosen, script, tell)
-        drilled = _account(chosen, checked, quiet, fire, None if faults is not None else seed)
+            drilled = _account(chosen, checked, quiet, fire, None if faults is not None else seed)
+            if keep and "disk" in means:
+                shutil.copytree(folder / RUNS, folder / f"{RUNS}-kept")  # the disk goes with the drill
         return replace(drilled, folder=str(folder)) if keep else drilled
     finally:
         if not keep:
@@ -127,8 +137,11 @@ def _planned(job: str | Path, settings: Sequence[str], nodes: int, script: Seque
         if fault.step >= checked.total_steps:
             remedy = "Choose an earlier step, or run for more with --steps."
             raise BadInput(f"the fault '{fault}' comes too late", f"the run has {checked.total_steps} steps", remedy)
-        if fault.target == "node" and fault.which and fault.which[0] >= total:
+        if fault.target == "node" and fault.which and max(fault.which) >= total:
             raise BadInput(f"the fault '{fault}' hits nobody", f"there are nodes 0 to {total - 1}", "")
+        if fault.target == "worker" and max(fault.which) >= chosen.workers.max:
+            ranks = f"there are at most {chosen.workers.max} workers, counted from 0"
+            raise BadInput(f"the fault '{fault}' hits nobody", ranks, "Drill with more --nodes.")
     return chosen, checked
 
 
@@ -170,15 +183,22 @@ def _under_fire(cluster: Cluster, folder: Path, job: Job, script: Sequence[Fault
     with injector:
         driver.follow(look)
         look()
-    missing = [(fault, injector.refused.get(str(fault), "its target was never there")) for fault in injector.left]
-    return _Run(driver.run, driver.report(), injector.done, missing, injector.repeated)
+    missing = [(fault, _why_not(fault, injector)) for fault in injector.left]
+    late = {str(fault) for fault, _ in missing}
+    done = [record for record in injector.done if record["fault"] not in late]
+    return _Run(driver.run, driver.report(), done, missing, injector.repeated)
+
+
+def _why_not(fault: Fault, injector: Injector) -> str:
+    told = any(record["fault"] == str(fault) for record in injector.done)
+    return injector.refused.get(str(fault), "no worker came to it" if told else "its target was never there")
 
 
 class _Driver:
     """`headway train` on the cluster's head, as a process of its own; `headway resume` after it was killed."""
 
     def __init__(self, cluster: Cluster, folder: Path, name: str, job: Job) -> None:
-        self.run = RunFolder(folder / name)
+        self.run = RunFolder(folder / RUNS / name)
         self._cluster, self._log = cluster, folder / f"{name}.log"
         self._killed = False
         file = folder / f"{name}.yaml"
@@ -253,6 +273,8 @@ def _account(job: Job, checked: plan.Plan, quiet: _Run | None, fire: _Run, seed:
     runs = {"fire": fire.report} | ({"quiet": quiet.report} if quiet else {})
     samples = {name: report.samples_sha256 for name, report in runs.items()}
     weights = {name: report.weights_sha256 for name, report in runs.items()}
+    patience = health.Patience(job.workers.silence_s, job.workers.hang_s, job.workers.patience_s)
+    killed = health.killed(events, fire.injected, patience)
     return account.Account(
         same_samples=found.same and len(set(samples.values())) == 1,
         same_weights=len(set(weights.values())) == 1 and None not in weights.values() if quiet else None,
@@ -268,6 +290,9 @@ def _account(job: Job, checked: plan.Plan, quiet: _Run | None, fire: _Run, seed:
         message=fire.report.message,
         steps=fire.report.steps,
         bitwise=job.reproducible == "bitwise",
+        healthy_killed=len(killed),
+        killed=killed,
+        benign=all(health.excuse(record, patience) is None for record in fire.injected),
         weights_sha256=weights,
         samples_sha256=samples,
     )

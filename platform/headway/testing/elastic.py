@@ -10,28 +10,32 @@ processes of their own that can be killed, stopped and drained at any moment. Ma
 from __future__ import annotations
 
 import contextlib
-import datetime
 import multiprocessing
 import os
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from headway.core.ledger import Ledger
 from headway.core.membership import Policy
-from headway.elastic.lead.coordinator import Coordinator
+from headway.core.watch import Patience
+from headway.elastic.lead.coordinator import Coordinator, Failure
 from headway.elastic.lead.recorder import Recorder
-from headway.elastic.worker.journal import DriverLost, Reporter
-from headway.elastic.worker.line import Control, Dismissed, Place
+from headway.elastic.wire.place import Place
+from headway.elastic.worker import failures
+from headway.elastic.worker.journal import DriverLost, Journal
+from headway.elastic.worker.line import Dismissed, Line
 from headway.job import Job
 from headway.runs import RunFolder
+
+if TYPE_CHECKING:
+    from headway.elastic.worker.context import Context
 
 HOST = "127.0.0.1"
 POLL_S = 0.005
@@ -57,6 +61,7 @@ class Outcome:
         events: what the coordinator recorded, the ledger's and the members' events too.
         results: what each worker's function returned.
         facts: run.json.
+        evaluations: what was recorded, by step.
         account: seconds by cause of all workers.
     """
 
@@ -65,6 +70,7 @@ class Outcome:
     events: list[dict[str, Any]]
     results: dict[str, Any]
     facts: dict[str, Any]
+    evaluations: list[dict[str, Any]]
     account: dict[str, float]
 
     def of(self, kind: str) -> list[dict[str, Any]]:
@@ -87,6 +93,7 @@ class Run:
         train: called as train(context, *arguments) in each worker; importable by name.
         arguments: picklable.
         places: workers that there is room for at first; see `places`.
+        setup: called as setup(worker) in each worker's process before anything else; importable by name.
         policy: fields of `Policy` to set beside the job's.
     """
 
@@ -97,15 +104,15 @@ class Run:
         train: Callable[..., Any],
         *arguments: Any,
         places: int | None = None,
+        setup: Callable[[str], None] | None = None,
         **policy: Any,
     ) -> None:
         self.folder, self.job = folder, job
-        self._train, self._arguments = train, arguments
+        self._setup, self._train, self._arguments = setup, train, arguments
         workers = job.workers
-        self._policy = Policy(
-            **{"lanes": job.lanes, "min": workers.min, "max": workers.max, "slow": workers.slow, **policy}
-        )
-        self.coordinator = Coordinator(self._policy, workers.silence_s, workers.hang_s, self)
+        of_job = {"lanes": job.lanes, "min": workers.min, "max": workers.max, "slow": workers.slow}
+        patience = Patience.of(workers.silence_s, workers.hang_s, workers.patience_s)
+        self.coordinator = Coordinator(Policy(**{**of_job, "patience": patience, **policy}), self)
         self.members: list[str] = []
         self.events: list[dict[str, Any]] = []
         self.processes: dict[str, Any] = {}
@@ -122,8 +129,6 @@ class Run:
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
-        from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
         _processes.set_forkserver_preload(PRELOADED)
         self.folder.mkdir(parents=True, exist_ok=True)
         files = RunFolder(self.folder)
@@ -132,7 +137,6 @@ class Run:
         self._recorder = Recorder(str(self.folder), None, {}, 10)
         self._listener = Listener(str(self.folder / "r"))
         self._thread(self._accept)
-        self._store = TCPStore(HOST, 0, is_master=True, wait_for_workers=False, timeout=datetime.timedelta(seconds=30))
         self._port = self.coordinator.start(HOST)
         self.coordinator.begin()
         self._fill()
@@ -211,20 +215,24 @@ class Run:
             self._closed = True
             self._recorder.finish("failed" if failure else "finished", failure or "", 1.0)
         files = RunFolder(self.folder)
-        return Outcome(failure, list(files.steps()), self.events, self.results, files.read(), account)
+        return Outcome(
+            failure, list(files.steps()), self.events, self.results, files.read(), files.evaluations(), account
+        )
 
     def state(self) -> str:
         """For messages."""
         machine = self.coordinator.membership
-        peers = {w: (p.step, "waits" if p.waiting else "works") for w, p in list(self.coordinator._peers.items())}
+        peers = {
+            w: (p.step, str(p.at), "waits" if p.waiting else "works") for w, p in list(self.coordinator._peers.items())
+        }
         return (
             f"step {self.step}, published {machine.published}, active {machine.active}, "
-            f"workers {machine.workers}, asked {machine._asked}, peers {peers}, events {self.events[-5:]}"
+            f"workers {machine.workers}, peers {peers}, events {self.events[-5:]}"
         )
 
     # What the coordinator asks for
 
-    def launch(self, worker: str, after_s: float) -> None:
+    def launch(self, worker: str, after_s: float, avoid: tuple[str, ...]) -> None:
         def queue() -> None:
             with self._lock:
                 self._slots.waiting.append(worker)
@@ -250,8 +258,11 @@ class Run:
     def changed(self, members: list[str]) -> None:
         self.members = members
 
-    def ended(self, failure: str | None) -> None:
-        self.failure = failure
+    def ended(self, failure: Failure | None) -> None:
+        if failure is not None:
+            self.failure = f"{failure['fact']}: {failure['reason']}\n{failure.get('traceback', '')}".rstrip()
+            with self._recording:
+                self._recorder.fail(failure)
         self._over.set()
 
     # Processes
@@ -266,9 +277,9 @@ class Run:
 
     def _spawn(self, worker: str) -> None:
         receive, send = _processes.Pipe(duplex=False)
-        where = Place(worker, HOST, self._port, self._store.port, self.coordinator.token)
+        where = Place(worker, HOST, self._port, self.coordinator.pulse_port, self.coordinator.token)
         tree = self.job.model_dump(mode="json")
-        arguments = (send, where, tree, str(self.folder), self._step, self._train, self._arguments)
+        arguments = (send, where, tree, str(self.folder), self._step, self._setup, self._train, self._arguments)
         process = _processes.Process(target=_work, args=arguments, daemon=True)
         process.start()
         send.close()
@@ -281,10 +292,7 @@ class Run:
             kind, value = pipe.recv()
         except (EOFError, OSError):
             kind, value = "gone", None
-        if kind == "raised":
-            with self._recording:
-                self._recorder.fail({"fact": worker, "reason": value})
-        elif kind == "returned":
+        if kind == "returned":
             self.results[worker] = value
         process.join()
         pipe.close()
@@ -352,7 +360,7 @@ def advance(step: int) -> None:
         _foremost.value = max(_foremost.value, step)
 
 
-class _Reporter(Reporter):
+class _Journal(Journal):
     """Talks to the recorder over a connection instead of Ray."""
 
     def __init__(self, address: str, worker: str) -> None:
@@ -377,56 +385,71 @@ def _work(
     tree: dict[str, Any],
     folder: str,
     foremost: Any,
+    setup: Callable[[str], None] | None,
     train: Callable[..., Any],
     arguments: Any,
 ) -> None:
     global _foremost
     import torch
 
-    from headway.checkpoint.store import Store
-    from headway.data.streams import open_readers
     from headway.elastic.worker import context as contexts
-    from headway.elastic.worker.context import Context
-    from headway.elastic.worker.members import Led
 
     _foremost = foremost
     torch.set_num_threads(1)
     ledger = Ledger(time.monotonic())
     job = Job.model_validate(tree)
     torch.manual_seed(job.seed)
-    control = Control(where, ledger, job.workers.silence_s)
-    control.connect({"pid": os.getpid(), "node_ip": HOST})
-    reporter = _Reporter(str(Path(folder) / "r"), where.worker)
-    store = Store(Path(folder) / "checkpoints", "a" * 64, job.checkpoint, reporter.checkpoint_done, reporter.settle)
-    training, validation = open_readers(job, reporter.quarantined)
-    context = Context(
-        job=job,
-        device="cpu",
-        train=training,
-        validation=validation,
-        store=store,
-        reporter=reporter,
-        run=Path(folder).name,
-        members=Led(control, "gloo", HOST, lambda rank, nodes: None),
-        ledger=ledger,
-    )
-    contexts.enter(context)
-
-    def close() -> None:
-        store.wait()
-        context.close()
-        reporter.close()
-
+    line = Line(where, ledger, job.workers.silence_s)
+    line.connect(HOST)
+    context = None
+    starting = True
     try:
+        if setup is not None:
+            setup(where.worker)
+        context = _context(job, Path(folder), line, ledger)
+        contexts.enter(context)
+        starting = False
         value = train(context, *arguments)
-        close()
+        _close(context)
         ledger.switch("idle", time.monotonic())
         pipe.send(("returned", value))
         context.members.finished()
     except Dismissed:
-        close()
+        if context is not None:
+            _close(context)
         pipe.send(("dismissed", None))
-    except BaseException as error:  # as the platform's own worker does: the run fails
-        pipe.send(("raised", traceback.format_exc()))
-        control.tell("raised", reason=f"{type(error).__name__}: {error}")
+    except BaseException as error:  # as the platform's own worker does
+        at = context.at if context is not None else "set-up"
+        line.tell(failures.raised(error, f"{where.worker}, at {at}", starting))
+        pipe.send(("raised", None))
         time.sleep(1)
+
+
+def _context(job: Job, folder: Path, line: Line, ledger: Ledger) -> Context:
+    from headway.checkpoint.store import Store
+    from headway.data.streams import open_readers
+    from headway.elastic.worker.context import Context
+    from headway.elastic.worker.members import Led
+    from headway.elastic.worker.saver import Saver
+
+    worker = line.place.worker
+    journal = _Journal(str(folder / "r"), worker)
+    store = Store(folder / "checkpoints", "a" * 64, job.checkpoint)
+    training, validation = open_readers(job, journal.quarantined)
+    return Context(
+        job=job,
+        device="cpu",
+        train=training,
+        validation=validation,
+        saver=Saver(store, job.checkpoint, journal, f"{worker}-{os.getpid()}"),
+        journal=journal,
+        run=folder.name,
+        members=Led(line, "gloo", HOST, lambda rank, nodes: None, job.workers.silence_s, job.workers.patience_s),
+        ledger=ledger,
+    )
+
+
+def _close(context: Context) -> None:
+    context.saver.close()
+    context.close()
+    context.journal.close()

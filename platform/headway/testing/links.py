@@ -1,22 +1,32 @@
-"""Machines with links that can be cut: a network namespace per node, joined by a bridge in the head's.
+"""What can be done to links on this machine. The network itself is in `headway.testing.network`.
 
-Nothing is named outside: a namespace lives as long as the processes in it, and takes its end of the cable along, so
-there is nothing to clean up, even after SIGKILL. In every namespace the interface is called eth0, as on a real machine.
+Everything is tried in namespaces of its own, which are gone at once; nothing of the machine's network is touched.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
-import time
-from pathlib import Path
+import sys
 
 from headway.errors import BadInput
+from headway.testing.faults import VERBS
 
-NETWORK = "10.77.0"
-START_S = 10.0
-_PROBE = "ip link add name hw0 type bridge && ip link add name hw1 type veth peer name hw2"
+_CABLE = "ip link add name hw0 type bridge && ip link add name hw1 type veth peer name hw2"
+_CHAIN = "type filter hook forward priority 0; iifname hw1 numgen random mod 9 < 1 drop;"
+_FILTER = f"nft 'table bridge hw {{ chain forward {{ {_CHAIN} }}; }}'"
+_SHAPE = f"{_CABLE} && tc qdisc add dev hw1 root tbf rate 100kbit burst 3200 latency 400ms"
+_FRAMES = f"{sys.executable} -I -S -c 'import socket; socket.socket(17, 3).setsockopt(263, 15, 1)'"
+_DISK = "mount -t tmpfs -o size=1m none /tmp"
+
+_MEANS: dict[str, tuple[tuple[str, ...], str]] = {
+    "filter": (("nft",), _FILTER),
+    "shape": (("tc",), _SHAPE),
+    "frames": ((), _FRAMES),
+}
+"""What a verb needs beside a network of its own: programs, and what must succeed in one."""
 
 
 def cut_possible() -> str | None:
@@ -26,10 +36,8 @@ def cut_possible() -> str | None:
         return f"{' and '.join(missing)} not found (iproute2 and util-linux have them)"
     if os.geteuid() != 0:
         return "network namespaces need root"
-    tried = subprocess.run(["unshare", "--net", "sh", "-c", _PROBE], capture_output=True, text=True)
-    if tried.returncode:
-        return f"network namespaces cannot be made here: {tried.stderr.strip() or 'no reason given'}"
-    return None
+    said = _try("--net", _CABLE)
+    return said and f"network namespaces cannot be made here: {said}"
 
 
 def require_cut() -> None:
@@ -44,59 +52,58 @@ def require_cut() -> None:
         raise BadInput("links between nodes cannot be cut on this machine", reason, remedy)
 
 
-def inside(pid: int) -> list[str]:
-    """What a command line begins with to run in the network of a process."""
-    return ["nsenter", f"--net=/proc/{pid}/ns/net", "--"]
+def possible(verb: str) -> str | None:
+    """None where a fault of that name can be done on this machine, else the reason why not, in words."""
+    means = VERBS[verb].means
+    if means == "":
+        return None
+    if means == "disk":
+        return disk_possible()
+    return cut_possible() or (None if means == "cable" else _beyond(means))
 
 
-def wait_for_namespace(pid: int) -> None:
-    """Wait until a process begun by `unshare --net` has a network of its own."""
-    ours, deadline = Path("/proc/self/ns/net").readlink(), time.monotonic() + START_S
-    while Path(f"/proc/{pid}/ns/net").readlink() == ours:
-        if time.monotonic() > deadline:
-            raise BadInput(f"process {pid} got no network namespace", f"not within {START_S:.0f} s", "Try again.")
-        time.sleep(0.002)
+def lacking() -> tuple[str, ...]:
+    """The faults that cannot be done on this machine."""
+    return tuple(verb for verb in VERBS if possible(verb) is not None)
 
 
-def make_bridge(head: int) -> str:
-    """Lay the bridge in the head's namespace; returns the head's address."""
-    address = f"{NETWORK}.1"
-    ip(
-        head,
-        "link set lo up",
-        "link add name eth0 type bridge forward_delay 0",
-        f"address add {address}/24 dev eth0",
-        "link set eth0 up",
-    )
-    return address
-
-
-def plug_in(head: int, node: int, number: int) -> str:
-    """Connect a node's namespace to the bridge; returns its address."""
-    address = f"{NETWORK}.{number + 2}"
-    ip(head, f"link add name {port(number)} type veth peer name eth0 netns {node}")
-    ip(head, f"link set {port(number)} master eth0 up")
-    ip(node, "link set lo up", f"address add {address}/24 dev eth0", "link set eth0 up")
-    return address
-
-
-def port(number: int) -> str:
-    """The bridge's end of a node's cable."""
-    return f"port{number}"
-
-
-def set_link(head: int, number: int, up: bool) -> None:
-    """Take a node's link down, so that packets vanish without a FIN or RST, or up again."""
-    ip(head, f"link set {port(number)} {'up' if up else 'down'}")
-
-
-def ip(pid: int, *orders: str) -> None:
-    """Run `ip` orders in the network of a process.
+def require(verb: str) -> None:
+    """Refuse a fault that cannot be done here.
 
     Raises:
-        BadInput: one was refused.
+        BadInput: saying why, and what can be done without.
     """
-    command = [*inside(pid), "ip", "-batch", "-"]
-    done = subprocess.run(command, input="\n".join(orders) + "\n", capture_output=True, text=True)
-    if done.returncode:
-        raise BadInput("the drill's network cannot be set up", done.stderr.strip(), "See headway.testing.links.")
+    reason = possible(verb)
+    if reason is not None:
+        able = ", ".join(verb for verb in VERBS if VERBS[verb].means == "")
+        raise BadInput(f"`{verb}` cannot be done on this machine", reason, f"These need nothing: {able}.")
+
+
+def disk_possible() -> str | None:
+    """None where a file system can be mounted, else the reason why not."""
+    if os.geteuid() != 0:
+        return "mounting a small disk needs root"
+    if shutil.which("unshare") is None or shutil.which("mount") is None:
+        return "unshare or mount not found (util-linux has them)"
+    said = _try("--mount", _DISK)
+    return said and f"no file system can be mounted here: {said}"
+
+
+def _beyond(means: str) -> str | None:
+    tools, command = _MEANS[means]
+    missing = [tool for tool in tools if shutil.which(tool) is None]
+    if missing:
+        return f"{missing[0]} not found ({'nftables' if missing == ['nft'] else 'iproute2'} has it)"
+    said = _try("--net", command)
+    return said and f"the kernel cannot do it: {said}"
+
+
+def _try(space: str, command: str) -> str | None:
+    """None when it succeeds in a namespace of its own, else what was said."""
+    return _tried(space, command, os.environ.get("PATH", ""))
+
+
+@functools.cache
+def _tried(space: str, command: str, path: str) -> str | None:
+    done = subprocess.run(["unshare", space, "sh", "-c", command], capture_output=True, text=True)
+    return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no reason given"])[0]

@@ -2,7 +2,8 @@
 
 Not `ray start`, which brings a dashboard, an autoscaler and a client server that a drill has no use for and that take
 most of its seconds. Orders come as JSON lines on standard input, answers go to standard output. When the input ends,
-because whoever started the node ended it or is gone, everything in the session is killed.
+because whoever started the node ended it or is gone, everything in the session is killed. Where the node has a PID
+namespace of its own, this program is the first in it, as init is on a machine, and all else ends with it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from headway.testing.processes import kill_session
+
+ALONE = "--alone"
+"""The argument that says: nothing but this node is in the PID namespace."""
+
 
 def main() -> None:
+    if os.getsid(0) != os.getpid():
+        os.setsid()  # begun by `unshare --fork`, whose session it still had
     orders = (json.loads(line) for line in sys.stdin)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever Ray prints is no answer
@@ -31,6 +39,9 @@ def main() -> None:
         for order in chain([{}], orders):
             print(json.dumps(_obey(node, order)), file=answers, flush=True)
     finally:
+        if ALONE in sys.argv and os.getpid() == 1:
+            with suppress(ProcessLookupError):
+                os.kill(-1, signal.SIGKILL)  # all of this namespace but ourselves
         kill_session(os.getpid(), spare=os.getpid())
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # the last node to go takes the cluster's folder along
@@ -82,30 +93,6 @@ def _alive(node: Any) -> list[str]:
 
     nodes = node.get_gcs_client().get_all_node_info(timeout=10, state_filter=GcsNodeInfo.GcsNodeState.ALIVE)
     return [node_id.hex() for node_id in nodes]
-
-
-def session_of(leader: int) -> list[int]:
-    """The live processes of a session: Ray's workers leave the process group, never the session."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, _, session = path.read_text().rpartition(")")[2].split()[:4]
-        except OSError:  # it has just ended
-            continue
-        if int(session) == leader and state not in "ZX":
-            found.append(int(path.parent.name))
-    return found
-
-
-def kill_session(leader: int, spare: int = 0) -> None:
-    """SIGKILL a session, but for one process to spare, until nothing else of it lives."""
-    while living := [pid for pid in session_of(leader) if pid != spare]:
-        for pid in living:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        time.sleep(0.005)
 
 
 if __name__ == "__main__":

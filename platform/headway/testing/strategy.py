@@ -1,34 +1,38 @@
 """The contract of a strategy that sums gradients synchronously: what `headway.strategies.Strategy` promises, as checks.
 
-Each check runs in every worker of a process group (`headway.testing.workers.run`) and raises AssertionError where the
-strategy breaks the promise. A way is the strategy's name and whether it is `order` or `bitwise`. `CHECKS` lists them:
+Each check runs in every worker of a group (`headway.testing.workers.crew`) and raises AssertionError where the strategy
+breaks the promise. A way is the strategy's name and whether it is `order` or `bitwise`. `CHECKS` lists them:
 
     @pytest.mark.parametrize("check", CHECKS)
     @pytest.mark.parametrize("workers", [1, 2, 3])
-    def test_contract(check, workers, tmp_path):
-        run(check, workers, tmp_path, ("my_strategy", "order"))
+    @pytest.mark.parametrize("backend", CREWS)
+    def test_contract(check, workers, backend, tmp_path):
+        crew(backend, tmp_path)(check, workers, ("my_strategy", "order"))
 """
 
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from headway.errors import BadInput
 from headway.strategies import PeerLost, Reproducible, Strategy, create
-from headway.strategies.group import Group, connect
-from headway.testing.workers import die
+from headway.strategies.group import Group
+from headway.testing.workers import connect_again, die
 
 LANES = 7
 ROWS = (4, 3, 0, 2, 1, 3, 2)
 """Rows of each lane: uneven, one empty, one of a single row."""
 CHANGES = 5
+
+_seeding = threading.Lock()
+"""Workers may be threads, which share torch's random numbers."""
 
 Way = tuple[str, Reproducible]
 
@@ -38,13 +42,14 @@ class Net(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        torch.manual_seed(0)
-        self.first = nn.Linear(6, 8)
-        self.coarse = nn.Linear(8, 8).bfloat16()
-        self.sometimes = nn.Linear(8, 8)
-        self.last = nn.Linear(8, 1)
-        self.never = nn.Linear(3, 3)
-        self.frozen = nn.Linear(8, 8).requires_grad_(False)
+        with _seeding:
+            torch.manual_seed(0)
+            self.first = nn.Linear(6, 8)
+            self.coarse = nn.Linear(8, 8).bfloat16()
+            self.sometimes = nn.Linear(8, 8)
+            self.last = nn.Linear(8, 1)
+            self.never = nn.Linear(3, 3)
+            self.frozen = nn.Linear(8, 8).requires_grad_(False)
 
     def forward(self, x: torch.Tensor, extra: bool) -> torch.Tensor:
         x = torch.tanh(self.first(x))
@@ -62,7 +67,8 @@ def batch(lane: int, step: int = 0) -> torch.Tensor:
 
 def loss(model: nn.Module, lane: int, step: int = 0) -> torch.Tensor:
     """The lane's share of the step's loss; scalar."""
-    value: torch.Tensor = model(batch(lane, step), extra=lane == 3).square().sum() / sum(ROWS)
+    device = next(model.parameters()).device
+    value: torch.Tensor = model(batch(lane, step).to(device), extra=lane == 3).square().sum() / sum(ROWS)
     return value
 
 
@@ -121,7 +127,9 @@ def mine(group: Group, seed: int | None = None) -> list[int]:
 def made(way: Way, model: nn.Module, group: Group, tail: int = 0, changes: int = CHANGES) -> Strategy:
     """The strategy under test, for the contract's lanes."""
     name, reproducible = way
-    return create(name, model, reproducible=reproducible, lanes=LANES, tail=tail, changes=changes, group=group)
+    return create(
+        name, list(model.parameters()), reproducible=reproducible, lanes=LANES, tail=tail, changes=changes, group=group
+    )
 
 
 def do_lanes(
@@ -145,17 +153,18 @@ def do_lanes(
 
 def assert_sums(model: nn.Module, wanted: dict[str, torch.Tensor | None]) -> None:
     for name, parameter in model.named_parameters():
-        grad, right = parameter.grad, wanted[name]
+        given, right = parameter.grad, wanted[name]
         if right is None:
-            assert grad is None, f"{name} was used by no lane and has a gradient"
+            assert given is None, f"{name} was used by no lane and has a gradient"
         else:
-            assert grad is not None, f"{name} has no gradient"
+            assert given is not None, f"{name} has no gradient"
+            grad = given.cpu()
             tolerance = 2e-2 if right.dtype == torch.bfloat16 else 1e-6
             assert torch.allclose(grad, right, rtol=tolerance, atol=tolerance), f"{name}: {grad} is not {right}"
 
 
 def gradients_are_the_sum_over_all_lanes(group: Group, way: Way) -> None:
-    model = Net()
+    model = Net().to(group.device)
     strategy = made(way, model, group, 2)
     for step, seed in enumerate([None, 1, 2, 3]):
         do_lanes(strategy, model, mine(group, seed), step)
@@ -167,7 +176,7 @@ def gradients_are_the_sum_over_all_lanes(group: Group, way: Way) -> None:
 def bitwise_sums_are_those_of_the_tree(group: Group, way: Way) -> None:
     if way[1] != "bitwise":
         return
-    model = Net()
+    model = Net().to(group.device)
     strategy = made(way, model, group)
     for step in range(8):
         do_lanes(strategy, model, mine(group, step or None), step)
@@ -175,12 +184,12 @@ def bitwise_sums_are_those_of_the_tree(group: Group, way: Way) -> None:
         sums, wanted_changes = in_tree_order(step)
         for name, parameter in model.named_parameters():
             if parameter.grad is not None:
-                assert torch.equal(parameter.grad, sums[name]), f"step {step}: {name} is not the same to the bit"
+                assert torch.equal(parameter.grad.cpu(), sums[name]), f"step {step}: {name} is not the same to the bit"
         assert torch.equal(changes, wanted_changes)
 
 
 def zero_grad_in_the_loop_loses_nothing(group: Group, way: Way) -> None:
-    model = Net()
+    model = Net().to(group.device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     strategy = made(way, model, group, 2)
     for step in range(2):
@@ -191,7 +200,7 @@ def zero_grad_in_the_loop_loses_nothing(group: Group, way: Way) -> None:
 
 def gradients_changed_between_lanes_are_refused(group: Group, way: Way) -> None:
     """Or do no harm, where the strategy keeps the sums out of reach. For a worker alone."""
-    model = Net()
+    model = Net().to(group.device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     strategy = made(way, model, group)
     try:
@@ -204,7 +213,7 @@ def gradients_changed_between_lanes_are_refused(group: Group, way: Way) -> None:
 
 def a_backward_pass_of_the_users_own_is_refused(group: Group, way: Way) -> None:
     """For a worker alone."""
-    model = Net()
+    model = Net().to(group.device)
     strategy = made(way, model, group)
     try:
         do_lanes(strategy, model, mine(group), between=lambda: loss(model, 0).backward())
@@ -215,7 +224,7 @@ def a_backward_pass_of_the_users_own_is_refused(group: Group, way: Way) -> None:
 
 
 def the_state_of_unused_parameters_does_not_move(group: Group, way: Way) -> None:
-    model = Net()
+    model = Net().to(group.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
     strategy = made(way, model, group)
     for step in range(2):
@@ -223,12 +232,12 @@ def the_state_of_unused_parameters_does_not_move(group: Group, way: Way) -> None
         strategy.finish(torch.zeros(0))
         optimizer.step()
     assert model.never.weight not in optimizer.state
-    assert torch.equal(model.never.weight, Net().never.weight), "weight decay moved it"
+    assert torch.equal(model.never.weight.cpu(), Net().never.weight), "weight decay moved it"
     assert optimizer.state[model.sometimes.weight]["step"] == 2, "used by one lane, moved on every worker"
 
 
 def the_tail_arrives_exactly(group: Group, way: Way) -> None:
-    model = Net()
+    model = Net().to(group.device)
     values = torch.randn(300, generator=torch.Generator().manual_seed(1)) * 1e6
     part = torch.where(torch.arange(300) % group.size == group.rank, values, torch.zeros(300))
     strategy = made(way, model, group, 300)
@@ -240,7 +249,7 @@ def the_tail_arrives_exactly(group: Group, way: Way) -> None:
 
 def a_worker_without_lanes_takes_part(group: Group, way: Way) -> None:
     """In the last step of an epoch a worker may carry only empty lanes."""
-    model = Net()
+    model = Net().to(group.device)
     strategy = made(way, model, group, 1)
     do_lanes(strategy, model, [lane for lane in range(LANES) if ROWS[lane]] if group.rank == 0 else [])
     assert strategy.finish(torch.ones(1))[0].item() == group.size
@@ -249,7 +258,7 @@ def a_worker_without_lanes_takes_part(group: Group, way: Way) -> None:
 
 def a_step_begun_again_leaves_nothing_behind(group: Group, way: Way) -> None:
     """The sums are right, or the peers are lost; never wrong."""
-    model = Net()
+    model = Net().to(group.device)
     strategy = made(way, model, group)
     lanes = mine(group)
     for done in range(len(lanes)):
@@ -270,24 +279,24 @@ def a_step_begun_again_leaves_nothing_behind(group: Group, way: Way) -> None:
 
 
 def closing_lets_go_of_the_model(group: Group, way: Way) -> None:
-    model = Net()
+    model = Net().to(group.device)
     strategy = made(way, model, group, 1)
     do_lanes(strategy, model, mine(group))
     strategy.finish(torch.zeros(1))
     strategy.close()
     assert all(p.grad is None for p in model.parameters())
     loss(model, 0).backward()
-    other = made(way, Net(), group, 1)
+    other = made(way, Net().to(group.device), group, 1)
     other.begin([])
     other.finish(torch.zeros(1))
 
 
 def a_model_without_float32_works(group: Group, way: Way) -> None:
-    model = nn.Linear(2, 1).bfloat16()
+    model = nn.Linear(2, 1).bfloat16().to(group.device)
     strategy = made(way, model, group, 3, changes=0)
     strategy.begin([group.rank])
     strategy.before_backward(group.rank, last=True)
-    model(torch.ones(1, 2, dtype=torch.bfloat16)).sum().backward()
+    model(torch.ones(1, 2, dtype=torch.bfloat16, device=group.device)).sum().backward()
     strategy.after_backward()
     strategy.lane_done(torch.zeros(0))
     assert strategy.finish(torch.ones(3))[0].tolist() == [group.size] * 3
@@ -297,7 +306,7 @@ def a_model_without_float32_works(group: Group, way: Way) -> None:
 
 def a_lost_peer_never_raises_in_backward(group: Group, way: Way) -> None:
     """The connection breaks before the last lane's backward pass; only `finish` says so. Leaves the group broken."""
-    model = Net()
+    model = Net().to(group.device)
     strategy = made(way, model, group)
     strategy.begin(mine(group))
     group.sever()
@@ -311,7 +320,7 @@ def a_lost_peer_never_raises_in_backward(group: Group, way: Way) -> None:
 
 def a_killed_peer_is_a_lost_peer(group: Group, way: Way, folder: str) -> float:
     """Rank 1 dies in its second step; the others repeat it without. Returns the seconds after which they knew."""
-    model = Net()
+    model = Net().to(group.device)
     strategy = made(way, model, group, 1)
     do_lanes(strategy, model, mine(group))
     strategy.finish(torch.zeros(1))
@@ -328,8 +337,7 @@ def a_killed_peer_is_a_lost_peer(group: Group, way: Way, folder: str) -> float:
         raise AssertionError("a step was finished without the worker that is gone")
     strategy.close()
     group.close()
-    store = dist.FileStore(f"{folder}/again", group.size - 1)  # type: ignore[attr-defined]
-    fewer = connect(store, max(group.rank - 1, 0), group.size - 1, timeout_s=10.0, connect_s=20.0)
+    fewer = connect_again(group, "fewer", max(group.rank - 1, 0), group.size - 1, folder)
     strategy = made(way, model, fewer, 1)
     for step in (1, 2):
         do_lanes(strategy, model, mine(fewer), step)

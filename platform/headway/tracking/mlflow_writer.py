@@ -17,7 +17,7 @@ from headway.errors import BadInput
 from headway.tracking import entities, progress
 from headway.tracking.recording import Batch, Recording, is_sound, open_run
 from headway.tracking.spool import FILE, Event, Spool
-from headway.tracking.store import check_uri, connect, default_uri, locked, redact
+from headway.tracking.store import check_uri, connect, default_uri, locked, redact, with_password
 
 POLL_S = 2.0
 BACK_OFF_S = (0.5, 30.0)
@@ -258,7 +258,9 @@ def sync(run_folder: str | Path, uri: str | None = None, timeout_s: float = 300)
         raise BadInput(f"no records in {folder}", f"{FILE} is missing", remedy)
     tracking = _tracking(folder)
     uri = uri or tracking.get("uri")
-    writer = Writer(folder, check_uri(uri) if uri else None, str(tracking.get("experiment") or "headway"))
+    writer = Writer(
+        folder, check_uri(with_password(uri)) if uri else None, str(tracking.get("experiment") or "headway")
+    )
     writer.start()
     return writer.close(timeout_s)
 

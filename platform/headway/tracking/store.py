@@ -11,13 +11,16 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from headway.errors import BadInput
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+PASSWORD = "HEADWAY_TRACKING_PASSWORD"
+HIDDEN = "***"
+_SECRET = re.compile(r"(?i)([?&;](?:[\w.-]*(?:password|passwd|pwd|secret|token))=)[^&;@\s]+")
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
 _DRIVERS = {
@@ -64,8 +67,27 @@ def check_uri(uri: str) -> str:
 
 
 def redact(uri: str) -> str:
-    """The URI without its password."""
-    return re.sub(r"(://[^/@\s:]*):[^@\s]*@", r"\1:***@", uri)
+    """The URI without its passwords, `***` in their places."""
+    uri = re.sub(r"(://[^/@\s:]*):[^@\s]*@", rf"\1:{HIDDEN}@", uri)
+    return _SECRET.sub(rf"\1{HIDDEN}", uri)
+
+
+def with_password(uri: str) -> str:
+    """A URI as it was kept, with its password again, from the variable HEADWAY_TRACKING_PASSWORD.
+
+    Raises:
+        BadInput: the variable is not set, or there are several passwords.
+    """
+    if HIDDEN not in uri:
+        return uri
+    password = os.environ.get(PASSWORD)
+    if not password or uri.count(HIDDEN) > 1:
+        raise BadInput(
+            f"tracking.uri={uri!r} lacks its password",
+            "passwords are not kept with a run",
+            f"Set {PASSWORD}, or give the whole URI again: --set tracking.uri=...",
+        )
+    return uri.replace(HIDDEN, quote(password, safe=""))
 
 
 def _check_address(uri: str, fact: str) -> None:

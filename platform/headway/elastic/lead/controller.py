@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import datetime
 import logging
 import threading
 import time
@@ -37,15 +36,17 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from headway.core.membership import Policy
-from headway.elastic.lead.coordinator import Coordinator
+from headway.elastic.lead.coordinator import Coordinator, Failure
 from headway.elastic.lead.view import contexts, show
-from headway.elastic.worker import place
-from headway.elastic.worker.line import Place
+from headway.elastic.wire import place
+from headway.elastic.wire.place import Place
 
 logger = logging.getLogger(__name__)
 
-DRAIN_POLL_S = 0.5
-STORE_TIMEOUT = datetime.timedelta(seconds=30)
+NODES_POLL_S = 0.5
+RECORD_S = 30.0
+AVOID_S = 120.0
+"""So long a worker waits for a place that is not on a node to be avoided; then any will do."""
 
 
 class _Groups(PlacementGroupHandle):
@@ -129,32 +130,32 @@ class ElasticController(TrainController):
 
     Args:
         policy: of membership.
-        silence_s: see `Coordinator`.
-        hang_s: likewise.
         recorder: actor handle of `headway.elastic.lead.recorder.Recorder`.
+        alike: see `Coordinator`.
     """
 
     worker_group_cls = ElasticWorkerGroup
 
-    def __init__(self, *, policy: Policy, silence_s: float, hang_s: float, recorder: Any, **rest: Any) -> None:
-        from torch.distributed import TCPStore
-
+    def __init__(self, *, policy: Policy, recorder: Any, alike: bool, **rest: Any) -> None:
         self._recorder = recorder
         self._launched: dict[str, Any] = {}
         self._dismissed: set[str] = set()
         self._lock = threading.Lock()
         self._members: list[str] | None = None
         self._settled: list[str] = []
+        self._failed: Any = None
+        """The recorder's word that it knows why the run failed."""
         self._over = threading.Event()
-        self._coordinator = Coordinator(policy, silence_s, hang_s, self)
+        self._coordinator = Coordinator(policy, self, ray.get_runtime_context().get_node_id(), alike)
         self._host = ray.util.get_node_ip_address()
-        self._store = TCPStore(self._host, 0, is_master=True, wait_for_workers=False, timeout=STORE_TIMEOUT)
         super().__init__(**rest)
 
     # What the coordinator asks for; called in its thread
 
-    def launch(self, worker: str, after_s: float) -> None:
-        threading.Thread(target=self._launch, args=(worker, after_s), name=f"launch-{worker}", daemon=True).start()
+    def launch(self, worker: str, after_s: float, avoid: tuple[str, ...]) -> None:
+        threading.Thread(
+            target=self._launch, args=(worker, after_s, avoid), name=f"launch-{worker}", daemon=True
+        ).start()
 
     def dismiss(self, worker: str) -> None:
         threading.Thread(target=self._free, args=(worker,), name=f"dismiss-{worker}", daemon=True).start()
@@ -165,28 +166,24 @@ class ElasticController(TrainController):
     def changed(self, members: list[str]) -> None:
         self._members = members
 
-    def ended(self, failure: str | None) -> None:
+    def ended(self, failure: Failure | None) -> None:
         if failure is not None:
-            self._recorder.give_up.remote(failure)
+            self._failed = self._recorder.fail.remote(failure)
         self._over.set()
 
     # Workers' places; in threads that may block
 
-    def _launch(self, name: str, after_s: float) -> None:
-        group = None
+    def _launch(self, name: str, after_s: float, avoid: tuple[str, ...]) -> None:
         try:
             if self._over.wait(after_s):
                 return
+            group = self._find_place(name, avoid)
+            if group is None:
+                return
             assert self._worker_group is not None
-            group = placement_group([self._worker_group.get_resources_per_worker()])
-            self._worker_group.groups.by_worker[name] = group
-            while not group.wait(1.0):
-                if self._over.is_set() or self._is_dismissed(name):
-                    self._worker_group.groups.free(name)
-                    return
             node, address = _where(group)
             self._coordinator.placed(name, node, address)
-            here = Place(name, self._host, self._port, self._store.port, self._coordinator.token)
+            here = Place(name, self._host, self._port, self._coordinator.pulse_port, self._coordinator.token)
             worker = self._worker_group.spawn(name, group, here)
             with self._lock:
                 self._launched[name] = worker
@@ -196,6 +193,26 @@ class ElasticController(TrainController):
         except Exception as error:  # a node that died while the worker was started on it, of whatever kind
             logger.warning("worker %s could not be started: %s", name, error)
             self._coordinator.gone(name, "start_failed")
+
+    def _find_place(self, name: str, avoid: tuple[str, ...]) -> Any:
+        """A placement group that is ready, or None if the worker is not wanted any more."""
+        assert self._worker_group is not None
+        resources = [self._worker_group.get_resources_per_worker()]
+        elsewhere = _elsewhere(avoid)
+        while True:
+            group = placement_group(resources, bundle_label_selector=elsewhere)
+            self._worker_group.groups.by_worker[name] = group
+            until = time.monotonic() + AVOID_S
+            while not group.wait(1.0):
+                if self._over.is_set() or self._is_dismissed(name):
+                    self._worker_group.groups.free(name)
+                    return None
+                if elsewhere is not None and time.monotonic() > until:
+                    elsewhere = None  # such a node is better than none
+                    self._worker_group.groups.free(name)
+                    break
+            else:
+                return group
 
     def _is_dismissed(self, name: str) -> bool:
         with self._lock:
@@ -213,17 +230,21 @@ class ElasticController(TrainController):
         except (RayError, ValueError) as error:
             logger.warning("worker %s could not be ended: %s", name, error)
 
-    def _watch_drains(self) -> None:
-        """Hand on notices of nodes that will be taken away."""
-        while not self._over.wait(DRAIN_POLL_S):
+    def _watch_nodes(self) -> None:
+        """Hand on what Ray says of nodes: notices that they will be taken away, and that they are dead."""
+        dead: set[str] = set()
+        while not self._over.wait(NODES_POLL_S):
             try:
                 draining = ray._private.state.state.get_draining_nodes()
+                dead |= {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
             except Exception as error:  # the control store may be away for a moment
-                logger.warning("draining nodes are not known: %s", error)
+                logger.warning("the nodes' states are not known: %s", error)
                 continue
             for node, deadline_ms in draining.items():
                 left = deadline_ms / 1000 - time.time() if deadline_ms else 30.0
                 self._coordinator.drained(node, max(0.0, left))
+            for node in dead:
+                self._coordinator.node_died(node)
 
     # Ray Train's control loop
 
@@ -231,7 +252,7 @@ class ElasticController(TrainController):
         super()._start_worker_group(num_workers, resources_per_worker)
         self._port = self._coordinator.start(self._host)
         self._coordinator.begin()
-        threading.Thread(target=self._watch_drains, name="watch-drains", daemon=True).start()
+        threading.Thread(target=self._watch_nodes, name="watch-nodes", daemon=True).start()
 
     async def _step(self) -> TrainControllerLoopIterationResult:
         if not isinstance(self.get_state(), RunningState):
@@ -267,6 +288,8 @@ class ElasticController(TrainController):
 
     async def _shutdown(self) -> TrainControllerLoopIterationResult:
         self._over.set()
+        if self._failed is not None:  # before the driver sees that this is over
+            await asyncio.to_thread(ray.wait, [self._failed], timeout=RECORD_S)
         for name in list(self._launched):
             self._free(name)
         result = await super()._shutdown()
@@ -309,6 +332,15 @@ class ElasticTrainer(TorchTrainer):
         controller = actor(ElasticController).remote(**arguments, **self._controls)
         ray.get(controller.run.remote())
         return ray.get(controller.get_result.remote())
+
+
+def _elsewhere(avoid: tuple[str, ...]) -> list[dict[str, str]] | None:
+    """A selector for the only bundle of a group that keeps it off these nodes, if there is another."""
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    avoided = sorted(alive & set(avoid))
+    if not avoided or len(avoided) == len(alive):
+        return None
+    return [{ray._raylet.RAY_NODE_ID_KEY: f"!in({','.join(avoided)})"}]
 
 
 def _where(group: Any) -> tuple[str, tuple[str, int] | None]:

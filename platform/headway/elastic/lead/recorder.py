@@ -1,21 +1,26 @@
-"""The run's one memory on the driver's side: an actor that takes the workers' records and keeps them in the folder.
+"""The run's one memory on the driver's side: an actor that takes the workers' records and has them kept in the folder.
 
-It writes `steps.jsonl` (a line per committed step) and `run.json` (the run's state), and feeds the tracking spool. It
-dies with the driver, and workers that cannot reach it stop: nobody trains, or commits a checkpoint, for a run that is
-not led.
+It answers at once: `steps.jsonl` (a line per committed step), `metrics.jsonl` (a line per record of the user's) and
+`run.json` (the run's state, which does not grow) are written by a thread of their own, and it feeds the tracking spool.
+It dies with the driver, and workers that cannot reach it stop: nobody trains, or commits a checkpoint, for a run that
+is not led.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from pathlib import Path
 from typing import Any
 
 from headway.core import ledger
 from headway.elastic.lead.said import words
+from headway.elastic.lead.scribe import Scribe
 from headway.runs import RunFolder
+
+PLACES = 20_000  # places of entries that are remembered; an entry comes again within a few batches, or never
+MESSAGES = 10_000  # that nobody has asked for yet
+CLOSE_S = 60.0
 
 
 class Recorder:
@@ -27,6 +32,8 @@ class Recorder:
         first: the spool's opening event: job, datasets, environment.
         every_steps: steps between two points of a training curve in the tracking store.
         most_aside: rows that may be set aside, by dataset; no limit where not given.
+        epoch: of the process that leads the run, see `headway.epochs`; 0 where nobody else could.
+        fail_after: seconds for which writing may fail before the run ends; None for ever.
     """
 
     def __init__(
@@ -36,17 +43,23 @@ class Recorder:
         first: dict[str, Any],
         every_steps: int,
         most_aside: dict[str, int] | None = None,
+        epoch: int = 0,
+        fail_after: float | None = 600.0,
     ) -> None:
         self._run = RunFolder(Path(folder))
         self._hold = self._run.hold_records()
         self._every_steps, self._most_aside = every_steps, most_aside or {}
         self._leader: str | None = None
-        self._epoch, self._next = 0, 0
+        self._start, self._floor = -1, -1
+        self._places: OrderedDict[tuple[int, str], int] = OrderedDict()
+        """How many entries of a step and kind were taken in this start, for the newest of them."""
         self._stop = False
         self._failure: dict[str, Any] | None = None
-        self._messages: list[str] = []
+        self._messages: deque[str] = deque(maxlen=MESSAGES)
+        self._said = 0
+        """Messages so far."""
         self._seen: dict[str, Any] = {
-            "step": sum(1 for _ in self._run.steps()),
+            "step": self._run.last_step() + 1,
             "total_steps": 0,
             "loss": None,
             "workers": 0,
@@ -54,46 +67,63 @@ class Recorder:
             "goodput": 0.0,
             "metrics": {},
         }
+        self._unsaved = ""
+        """Why the newest checkpoint could not be written."""
+        self._measured = -1
+        """The newest step of which metrics came in this start."""
         self._ledger: dict[str, Any] = {}
         self._lost_steps = 0
         self._epoch_began = False
         self._recent: deque[tuple[float, int]] = deque(maxlen=4096)
         self._facts = self._run.read()
         self._facts["ledger_before"] = self._facts.pop("ledger_s", {})
-        self._steps = self._run.open_steps()
-        self._spool = None
-        self._writer = None
+        self._writer = spool = None
         if tracking is not None:
             from headway.tracking.mlflow_writer import Writer
             from headway.tracking.spool import Spool
 
-            self._spool = Spool(self._run.spool)
+            spool = Spool(self._run.spool)
             self._writer = Writer(self._run.path, **tracking)
-            self._spool.append(first)
-            self._spool.append({"kind": "state", "state": "running", "message": ""})
+        self._scribe = Scribe(self._run, epoch, fail_after, self._say, self.fail, spool)
+        self._scribe.track(first)
+        self._scribe.track({"kind": "state", "state": "running", "message": ""})
+        if self._writer is not None:
             self._writer.start()
 
     def push(self, worker: str, records: list[dict[str, Any]]) -> dict[str, Any]:
-        """Take records from a leader; that rows are set aside, from anyone.
+        """Take records from a leader; that rows are set aside, from anyone. Answers at once.
 
-        Entries of the journal have a place (epoch, number), and each place is taken once, whoever sends it.
+        Entries of the journal have a place (start, step, kind, n-th within the step); each is taken once.
 
         Returns:
-            Whether the run shall stop, whether that worker still leads, and the next place that is wanted.
+            stop: whether the run shall stop.
+            current: whether that worker leads, as far as is known here.
+            accepted: whether there was room for the records; else they are to be sent again.
+            start, step: the run's start whose entries are taken, and how many of its steps are.
+            taken, written: tasks for the disk so far, and those that are done.
+            error: why none can be done at present; empty where they can.
         """
         current = self._leader in (None, worker)
-        for record in records:
+        accepted = not self._scribe.full
+        for record in records if accepted else ():
             if (current or record["kind"] == "quarantine") and self._is_new(record):
                 getattr(self, "_on_" + record["kind"])(record)
-        if current:
-            self._steps.flush()
-        return {"stop": self._stop, "current": current, "next": (self._epoch, self._next)}
+        return {
+            "stop": self._stop,
+            "current": current,
+            "accepted": accepted,
+            "start": self._start,
+            "step": self._seen["step"],
+            "taken": self._scribe.taken,
+            "written": self._scribe.written,
+            "error": self._scribe.error,
+        }
 
     def event(self, event: dict[str, Any]) -> None:
         """What the coordinator tells of the membership."""
         kind = event["kind"]
         if kind == "members":
-            self._run.write_members({name: event[name] for name in ("generation", "time", "workers")})
+            self._scribe.members({name: event[name] for name in ("generation", "time", "workers")})
             return
         if kind == "ledger":
             self._ledger = event
@@ -106,22 +136,10 @@ class Recorder:
         if kind == "recovery":
             event = {**event, "lost_steps": self._lost_steps}
             self._lost_steps = 0
-        with self._run.events_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event) + "\n")
+        self._scribe.line("events", event)
         said = words(event)
         if said:
             self._say(said)
-
-    def give_up(self, reason: str) -> None:
-        """The coordinator cannot go on."""
-        self.fail(
-            {
-                "kind": "workers",
-                "fact": reason,
-                "reason": "the cause lies in the task or the machines (out of memory, a crash in native code)",
-                "remedy": "Look for it in Ray's worker logs, or try a smaller lane_batch.",
-            }
-        )
 
     def fail(self, failure: dict[str, Any]) -> None:
         """The first failure counts."""
@@ -136,42 +154,54 @@ class Recorder:
 
     def progress(self, messages_seen: int) -> dict[str, Any]:
         """How far the run is, with the messages that the caller has not seen."""
-        fresh = {"messages": self._messages[messages_seen:], "failure": self._failure}
+        waiting = max(0, min(self._said - messages_seen, len(self._messages)))
+        messages = list(self._messages)[len(self._messages) - waiting :]
+        missed = self._said - messages_seen - waiting
+        if missed > 0:
+            messages[:1] = [f"({missed + 1} messages were not shown)"]
         samples, steps = self._rates()
-        return {**self._seen, **fresh, "samples_per_s": samples, "steps_per_s": steps}
+        found = {"messages": messages, "messages_seen": self._said, "failure": self._failure}
+        return {**self._seen, **found, "samples_per_s": samples, "steps_per_s": steps}
+
+    def done(self) -> int:
+        """Steps that a worker has told the run to have ended with, in this start or one before."""
+        return int(self._facts.get("steps", 0))
 
     def finish(self, state: str, message: str, timeout_s: float) -> dict[str, Any]:
-        """Close the books. Returns the tracking store's summary."""
-        self._steps.close()
+        """Close the books.
+
+        Returns:
+            The tracking store's summary; `unwritten` in it says why records are not on the disk.
+        """
         self._save(state=state, message=message, ended=time.time(), **self._account())
-        if self._writer is None or self._spool is None:
-            return {}
         account = self._account()
         values = {f"ledger/{cause}_s": seconds for cause, seconds in account["ledger_s"].items()}
         self._point({"step": self._seen["step"], "time": time.time()}, {**values, "goodput": account["goodput"]})
-        self._spool.append({"kind": "state", "state": state, "message": message})
-        summary = self._writer.close(timeout_s)
-        found = {
-            "uri": summary.uri,
-            "run_id": summary.run_id,
-            "sent": summary.sent,
-            "waiting": summary.waiting,
-            "error": summary.error,
-        }
-        self._save(tracking=found)
-        return found
+        self._scribe.track({"kind": "state", "state": state, "message": message})
+        self._scribe.sync()
+        found: dict[str, Any] = {}
+        if self._writer is not None and self._scribe.flush(CLOSE_S):
+            summary = self._writer.close(timeout_s)
+            found = {name: getattr(summary, name) for name in ("uri", "run_id", "sent", "waiting", "error")}
+            self._save(tracking=found)
+        whole = self._scribe.close(CLOSE_S)
+        return found if whole else {**found, "unwritten": self._scribe.error or "another process leads the run"}
 
     def _is_new(self, record: dict[str, Any]) -> bool:
         place = record.get("place")
         if place is None:
             return True
-        epoch, number = place
-        if (epoch, number) < (self._epoch, self._next):
+        start, step, kind, number = place
+        if start > self._start:
+            self._start, self._floor, self._measured = start, -1, -1
+            self._places.clear()
+        at = (step, kind)
+        if start < self._start or step < self._floor or number < self._places.get(at, 0):
             return False
-        expected = self._next if epoch == self._epoch else 0
-        if number != expected:
-            self._say(f"{number - expected} records of the steps before {record.get('step')} were lost with a worker")
-        self._epoch, self._next = epoch, number + 1
+        self._places[at] = number + 1
+        if len(self._places) > PLACES:
+            (oldest, _), _ = self._places.popitem(last=False)
+            self._floor = max(self._floor, oldest + 1)
         return True
 
     def _account(self) -> dict[str, Any]:
@@ -183,31 +213,37 @@ class Recorder:
     def _workers(self, step: int, workers: int, time: float) -> None:
         """So many train from a step on. A generation that begins from a checkpoint knows its step only later (-1)."""
         if step >= 0:
-            history = [w for w in self._facts.get("workers", []) if w["step"] < step]
-            self._save(workers=[*history, {"step": step, "workers": workers, "time": time}])
+            self._scribe.line("events", {"kind": "workers", "step": step, "workers": workers, "time": time})
 
     def _on_began(self, record: dict[str, Any]) -> None:
         step = record["step"]
-        self._steps.close()
         lost = self._seen["step"] - step
         if lost > 0:
             self._lost_steps += lost if self._epoch_began else 0
             self.event({"kind": "restart", "time": record["time"], "from_step": step, "lost_steps": lost})
-        self._steps = self._run.open_steps(before=step)
+        self._scribe.cut(step, self._left)
         keep = {"total_steps": record["total_steps"], "steps_per_epoch": record["steps_per_epoch"]}
         self._epoch_began = True
         self._workers(step, self._seen["workers"], record["time"])
         self._seen.update(keep, step=step)
         self._recent.clear()
-        metrics = [m for m in self._facts.get("metrics", []) if m["step"] <= step]
-        self._seen["metrics"] = metrics[-1]["values"] if metrics else {}
-        self._save(state="running", message="", metrics=metrics, weights_sha256=None, **keep)
+        if "metrics" in self._facts:  # as runs of an earlier release kept them
+            keep["metrics"] = [m for m in self._facts["metrics"] if m["step"] <= step]
+        self._save(state="running", message="", weights_sha256=None, **keep)
+
+    def _left(self, metrics: dict[str, float]) -> None:
+        """Called by the thread that writes: the newest metrics on the disk, when the later ones are gone."""
+        if self._measured < 0:
+            self._seen["metrics"] = metrics
 
     def _on_step(self, record: dict[str, Any]) -> None:
+        lost = record["step"] - self._seen["step"]
+        if lost > 0:
+            self._say(f"the records of {lost} steps before {record['step']} were lost with a worker")
         self._seen.update(step=record["step"] + 1, loss=record["loss"], epoch=record["epoch"])
         self._recent.append((record["time"], record["rows"]))
         fields = ("step", "epoch", "loss", "lr", "rows", "time", "samples")
-        self._run.append_step(self._steps, {name: record[name] for name in fields})
+        self._scribe.line("steps", {name: record[name] for name in fields})
         if record["step"] % self._every_steps == 0 or record["step"] + 1 == self._seen["total_steps"]:
             values = {"loss": record["loss"], "lr": record["lr"], "epoch": record["epoch"]}
             values |= {"samples_per_s": self._rates()[0], "workers": self._seen["workers"]}
@@ -215,24 +251,34 @@ class Recorder:
             self._point(record, values)
 
     def _on_metrics(self, record: dict[str, Any]) -> None:
-        values = record["values"]
+        values, self._measured = record["values"], record["step"]
         self._seen["metrics"] = {**self._seen["metrics"], **values}
-        history = [m for m in self._facts.get("metrics", []) if m["step"] < record["step"]]
-        same = [m for m in self._facts.get("metrics", []) if m["step"] == record["step"]]
-        merged = {**(same[0]["values"] if same else {}), **values}
-        self._save(metrics=[*history, {"step": record["step"], "values": merged}])
+        self._scribe.line("metrics", {"step": record["step"], "time": record["time"], "values": values})
         self._point(record, {f"validation/{name}": value for name, value in values.items()})
+
+    def _on_dropped(self, record: dict[str, Any]) -> None:
+        self._save(records_dropped=self._facts.get("records_dropped", 0) + record["entries"])
+        self._say(f"{record['entries']} records were dropped: they came faster than they could be kept")
+
+    def _on_sync(self, record: dict[str, Any]) -> None:
+        self._scribe.sync()
 
     def _on_checkpoint_begun(self, record: dict[str, Any]) -> None:
         self._save(checkpoint_blocked_s=self._facts.get("checkpoint_blocked_s", 0.0) + record["blocked_s"])
 
     def _on_checkpoint(self, record: dict[str, Any]) -> None:
-        event = {name: record[name] for name in ("kind", "step", "path", "bytes", "metrics", "time")}
-        if self._spool is not None:
-            self._spool.append(event)
+        if self._unsaved:
+            self._say(f"checkpoints are written again, since step {record['step']}")
+        self._unsaved = ""
+        self._scribe.track({name: record[name] for name in ("kind", "step", "path", "bytes", "metrics", "time")})
 
     def _on_checkpoint_failed(self, record: dict[str, Any]) -> None:
-        self._say(f"a checkpoint could not be written ({record['error']}); training goes on")
+        if record["error"] != self._unsaved:
+            self._say(f"a checkpoint could not be written ({record['error']}); training goes on, and tries again")
+        self._unsaved = record["error"]
+
+    def _on_checkpoint_skipped(self, record: dict[str, Any]) -> None:
+        self._save(checkpoints_skipped=self._facts.get("checkpoints_skipped", 0) + 1)
 
     def _on_printed(self, record: dict[str, Any]) -> None:
         self._say(record["text"])
@@ -266,11 +312,13 @@ class Recorder:
         self._save(replicas={"step": record["step"], "digest": record["digest"]})
 
     def _on_ended(self, record: dict[str, Any]) -> None:
+        skipped = self._facts.get("checkpoints_skipped", 0)
+        if skipped:
+            self._say(f"{skipped} checkpoints were skipped: the one before each was still being written")
         self._save(steps=record["step"], weights_sha256=record["weights_sha256"])
 
     def _point(self, record: dict[str, Any], values: dict[str, float]) -> None:
-        if self._spool is not None:
-            self._spool.append({"kind": "points", "step": record["step"], "time": record["time"], "values": values})
+        self._scribe.track({"kind": "points", "step": record["step"], "time": record["time"], "values": values})
 
     def _rates(self) -> tuple[float, float]:
         """Rows and steps per second over the latest few seconds."""
@@ -285,7 +333,8 @@ class Recorder:
 
     def _save(self, **facts: Any) -> None:
         self._facts.update(facts)
-        self._run.write(self._facts)
+        self._scribe.facts(self._facts)
 
     def _say(self, text: str) -> None:
         self._messages.append(text)
+        self._said += 1

@@ -13,6 +13,10 @@ CAUSES = {
     "diverged": "its replica differed again and again",
     "start_failed": "it could not be started",
     "connection_lost": "the workers' connections broke",
+    "parted": "the others cannot reach it",
+    "hardware": "its machine is ill",
+    "unreachable": "it cannot be reached",
+    "stuck": "all waited for each other, and nobody got on",
 }
 
 
@@ -25,6 +29,20 @@ def words(event: dict[str, Any]) -> str:
         return f"training pauses: {event['reason']}"
     if kind == "drain":
         return f"{event['worker']}'s machine is taken away in {event['deadline_s']:.0f} s; its lanes move on"
+    if kind == "head_drain":
+        return f"the machine that leads the run is taken away in {event['deadline_s']:.0f} s"
+    if kind == "doubt" and event["reason"]:
+        return f"nobody is given up for silence now: {event['reason']}"
+    if kind == "doubt":
+        return "workers are heard again"
+    if kind == "raised" and (event["starting"] or event["fault"] == "machine"):
+        did = "could not start" if event["starting"] else "leaves"
+        return f"{event['worker']} {did}: {event['fact']}: {event['reason']} (node {event['node_id'][:8]})"
+    if kind == "rounding":
+        does = "it is not taken" if event["refused"] else "it is taken all the same"
+        return f"{event['worker']}'s machine rounds otherwise than the others: {does}"
+    if kind == "refused":
+        return f"refused on the run's ports so far: {', '.join(f'{n} {why}' for why, n in event['counts'].items())}"
     if kind == "restart":
         return f"going on from the checkpoint of step {event['from_step']}: {event['lost_steps']} steps are done again"
     if kind == "replica":

@@ -1,40 +1,327 @@
-"""Messages between the controller and its workers: a JSON object a line, over one connection per worker."""
+"""What the coordinator and its workers say to each other: a JSON object a line, over one connection per worker.
+
+Whatever comes in is read strictly: a kind that is not known, a field that is missing, unknown or of another type, and a
+line that is too long are a ValueError, and nothing else.
+"""
 
 from __future__ import annotations
 
 import json
-import socket
-import struct
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-_UNACKNOWLEDGED, _LAST_ACK_MS = 24, 56  # offsets in Linux' struct tcp_info: tcpi_unacked, tcpi_last_ack_recv
+HELLO_BYTES = 4096
+"""Longest line of one that has not shown the run's token."""
+LINE_BYTES = 2**20
+"""Longest line of a worker."""
+WORD_BYTES = 2**26
+"""Longest line of the coordinator: it may name thousands of members."""
+TRACE_BYTES = 2**16
+_LARGEST = 2**63
+
+# From a worker
 
 
-def encode(kind: str, **fields: Any) -> bytes:
-    """One message."""
-    return json.dumps({"kind": kind, **fields}, separators=(",", ":")).encode() + b"\n"
+@dataclass(frozen=True)
+class Hello:
+    """The first line.
+
+    Args:
+        age_s: seconds since the worker's account began.
+        probe_port: where its heart answers peers that ask whether they reach it; 0: nowhere.
+    """
+
+    worker: str
+    token: str = field(repr=False)
+    age_s: float
+    pid: int
+    node_ip: str
+    probe_port: int
 
 
-def decode(line: bytes) -> dict[str, Any]:
-    """Raises ValueError for what is no message."""
-    message = json.loads(line)
-    if not isinstance(message, dict) or "kind" not in message:
-        raise ValueError("not a message")
+@dataclass(frozen=True)
+class Beat:
+    """How a worker is, a few times a second.
+
+    Args:
+        number: grows from beat to beat.
+        heard: `Lease.at` of the newest that it has had; 0 before the first.
+        mark: moves with the training thread.
+        at: a `core.watch.At`.
+        waiting: for the others.
+        lane_s: typical seconds of a lane; 0 while not known.
+        ledger: its account, in seconds by cause.
+    """
+
+    number: int
+    heard: float
+    mark: int
+    at: str
+    waiting: bool
+    step: int
+    lane_s: float
+    ledger: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """It has warmed up.
+
+    Args:
+        rounding: how its machine rounds, as digest or name; empty where that is not known.
+    """
+
+    rounding: str = ""
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """It has stopped before a generation. See `core.events.Arrived`."""
+
+    generation: int
+    step: int
+    exchanges: int
+    busy: bool
+
+
+@dataclass(frozen=True)
+class Committed:
+    """Its first step in a generation is committed."""
+
+    generation: int
+    step: int
+    pause_s: float
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Its exchange broke. peers: those that it cannot reach."""
+
+    generation: int
+    reason: str
+    peers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Diverged:
+    """A member's replica differed, and was healed."""
+
+    worker: str
+    step: int
+
+
+@dataclass(frozen=True)
+class Raised:
+    """It cannot go on. fault: user or machine; failure: kind, fact, reason, remedy, traceback."""
+
+    fault: str
+    failure: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """It has done all steps."""
+
+
+@dataclass(frozen=True)
+class Put:
+    """A value (base64) for the other members of a generation, while they build their group."""
+
+    generation: int
+    key: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Want:
+    """Asks for such a value, as soon as it is there."""
+
+    generation: int
+    key: str
+
+
+# From the coordinator
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """The answer to a hello. running: the others train already."""
+
+    running: bool
+
+
+@dataclass(frozen=True)
+class Publish:
+    """A new generation. lanes: those of whom this is said to; none if it is no member."""
+
+    number: int
+    members: tuple[str, ...]
+    urgent: bool
+    lanes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Too few are left. See `core.events.Pause`."""
+
+    number: int
+    urgent: bool
+    save: bool
+
+
+@dataclass(frozen=True)
+class Go:
+    """All members have stopped.
+
+    Args:
+        source: rank of who holds the newest state; None: nobody does.
+        newest: its (steps, exchanges); (-1, 0) if nobody does.
+        behind: (rank, steps, exchanges) of each that is elsewhere.
+        hosts: the members' distinct (node id, address).
+        seats: (index into hosts, port that answers probes), by rank.
+        lease_s: how long word of the coordinator lasts in this generation.
+    """
+
+    number: int
+    source: int | None
+    newest: tuple[int, int]
+    behind: tuple[tuple[int, int, int], ...]
+    hosts: tuple[tuple[str, str], ...]
+    seats: tuple[tuple[int, int], ...]
+    lease_s: float
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The answer to a beat. at: the coordinator's clock, to be told again."""
+
+    number: int
+    at: float
+
+
+@dataclass(frozen=True)
+class Save:
+    """Take a checkpoint."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Dismiss:
+    """The run goes on without this worker. graceful: it may finish what it writes."""
+
+    graceful: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Value:
+    """The answer to `Want`."""
+
+    generation: int
+    key: str
+    value: str
+
+
+FromWorker = Hello | Beat | Ready | Arrived | Committed | Lost | Diverged | Raised | Finished | Put | Want
+FromLead = Welcome | Publish | Pause | Go | Lease | Save | Dismiss | Value
+Message = FromWorker | FromLead
+
+
+def encode(message: Message) -> bytes:
+    """One line."""
+    tree = {"kind": type(message).__name__.lower(), **{f.name: getattr(message, f.name) for f in fields(message)}}
+    return json.dumps(tree, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+
+
+def publish(number: int, members: tuple[str, ...], urgent: bool) -> Callable[[tuple[int, ...]], bytes]:
+    """Makes the line of a `Publish` from lanes. What is the same for thousands of members is encoded once."""
+    head = encode(Publish(number, members, urgent, ())).removesuffix(b"[]}\n")
+    return lambda lanes: head + json.dumps(lanes, separators=(",", ":")).encode() + b"}\n"
+
+
+def from_worker(line: bytes) -> FromWorker:
+    """What a worker says. Raises ValueError for anything else."""
+    message: FromWorker = _decode(line, _FROM_WORKER, LINE_BYTES)
     return message
 
 
-def answers(connection: socket.socket, patience_s: float) -> bool:
-    """Whether the machine at the other end acknowledges what was sent.
+def from_lead(line: bytes) -> FromLead:
+    """What the coordinator says. Raises ValueError for anything else."""
+    message: FromLead = _decode(line, _FROM_LEAD, WORD_BYTES)
+    return message
 
-    A process that is stopped has a kernel that still does; a machine that is gone or cut off has not. Where the kernel
-    does not tell (not Linux), it is taken to answer.
-    """
+
+def _decode(line: bytes, known: dict[str, _Kind], most: int) -> Any:
+    if len(line) > most:
+        raise ValueError(f"a line of {len(line)} bytes is longer than {most}")
     try:
-        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
-    except (OSError, AttributeError):
-        return True
-    if len(info) < _LAST_ACK_MS + 4:
-        return True
-    unacknowledged = struct.unpack_from("I", info, _UNACKNOWLEDGED)[0]
-    last_ack_ms = struct.unpack_from("I", info, _LAST_ACK_MS)[0]
-    return not (unacknowledged and last_ack_ms > 1000 * patience_s)
+        tree = json.loads(line, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(tree, dict) or not isinstance(tree.get("kind"), str) or tree["kind"] not in known:
+        raise ValueError("not a message")
+    kind, read = known[tree.pop("kind")]
+    if tree.keys() != read.keys():
+        raise ValueError(f"{kind.__name__} with the fields {sorted(tree)[:20]}")
+    return kind(**{name: read[name](value) for name, value in tree.items()})
+
+
+def _refuse(word: str) -> Any:
+    raise ValueError(f"{word} is no number")
+
+
+_Read = Callable[[Any], Any]
+_Kind = tuple[type, dict[str, _Read]]
+
+
+def _plain(wanted: type) -> _Read:
+    def read(value: Any) -> Any:
+        if type(value) is not wanted:
+            raise ValueError(f"{str(value)[:80]!r} is no {wanted.__name__}")
+        return value
+
+    return read
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or not -_LARGEST <= value < _LARGEST:
+        raise ValueError(f"{str(value)[:80]!r} is no int")
+    return value
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not abs(value) < _LARGEST:
+        raise ValueError(f"{str(value)[:80]!r} is no number")
+    return float(value)
+
+
+def _reader(hint: Any) -> _Read:
+    """Checks a value of JSON against a field's type."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple and inner[-1] is Ellipsis:
+        each = _reader(inner[0])
+        return lambda value: tuple(each(v) for v in _plain(list)(value))
+    if origin is tuple:
+        parts = [_reader(part) for part in inner]
+        return lambda value: tuple(read(v) for read, v in zip(parts, _plain(list)(value), strict=True))
+    if origin is dict:
+        each = _reader(inner[1])
+        return lambda value: {name: each(v) for name, v in _plain(dict)(value).items()}
+    if origin is types.UnionType:
+        (some,) = [_reader(part) for part in inner if part is not type(None)]
+        return lambda value: None if value is None else some(value)
+    return {float: _number, int: _whole}.get(hint) or _plain(hint)
+
+
+def _kinds(union: Any) -> dict[str, _Kind]:
+    return {
+        kind.__name__.lower(): (kind, {name: _reader(hint) for name, hint in typing.get_type_hints(kind).items()})
+        for kind in typing.get_args(union)
+    }
+
+
+_FROM_WORKER, _FROM_LEAD = _kinds(FromWorker), _kinds(FromLead)

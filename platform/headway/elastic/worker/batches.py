@@ -1,14 +1,12 @@
-"""From what a reader gives to tensors on the device, and the lane's own randomness."""
+"""From what a reader gives to tensors on the device."""
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import numpy as np
 import torch
 
-from headway.core.keys import key
 from headway.data.reader import Batch
 from headway.errors import BadInput
 
@@ -48,16 +46,6 @@ def _tensor(name: str, array: np.ndarray[Any, Any]) -> torch.Tensor:
         reason = str(error).splitlines()[0]
         remedy = "Return arrays of numbers or booleans."
         raise BadInput(f"transform returned {name!r} of type {array.dtype}", reason, remedy) from None
-
-
-def seed(job_seed: int, epoch: int, step: int, lane: int) -> None:
-    """Set the process's generators (torch, NumPy, Python) to the lane's: dropout follows the lane, not the worker."""
-    lane_key = key("lane", job_seed, epoch, step, lane)
-    torch.default_generator.manual_seed(lane_key)
-    if torch.cuda.is_initialized():
-        torch.cuda.manual_seed(lane_key)
-    np.random.seed(lane_key & 0xFFFFFFFF)  # users' augmentation may call the global generator
-    random.seed(lane_key)
 
 
 def _writable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -26,7 +26,8 @@ class LaneBuffers:
         self._places = _places(model)
         floats, counters = self._now()
         self._num_floats = sum(b.numel() for b in floats)
-        self.size = self._num_floats + COUNTER_WORDS * sum(b.numel() for b in counters)
+        self._num_words = COUNTER_WORDS * sum(b.numel() for b in counters)
+        self.size = self._num_floats + self._num_words + bool(counters)  # the last says that a lane spoke for them
         self._floats: list[torch.Tensor] = []
         self._counters: list[torch.Tensor] = []
         self._first = True
@@ -69,8 +70,15 @@ class LaneBuffers:
         if counted and counters:
             flat = torch.cat([b.reshape(-1).to("cpu", torch.int64) for b in counted])
             words = flat.numpy().view("<u2").astype(np.float32)
-            part[self._num_floats :] = torch.from_numpy(words)
+            part[self._num_floats : -1] = torch.from_numpy(words)
+            part[-1] = 1.0
         return part
+
+    def scaled(self, summed: torch.Tensor, factor: float) -> torch.Tensor:
+        """The sum over all lanes with its floating-point changes multiplied; shape [size]."""
+        summed = summed.clone()
+        summed[: self._num_floats] *= factor
+        return summed
 
     @torch.no_grad()
     def accept(self, summed: torch.Tensor) -> None:
@@ -81,11 +89,13 @@ class LaneBuffers:
             change = summed[at : at + buffer.numel()].view(buffer.shape)
             buffer.copy_(before + change.to(before.device, before.dtype))
             at += buffer.numel()
-        words = summed[self._num_floats :].numpy().astype("<u2")
-        numbers = torch.from_numpy(words.view("<i8").astype(np.int64))
-        if not words.any():  # the lane that speaks for them had no rows left
+        if not counters:
+            return
+        if not summed[-1]:  # the lane that speaks for them had no rows left
             _copy(counters, self._counters)
             return
+        words = summed[self._num_floats : -1].numpy().astype("<u2")
+        numbers = torch.from_numpy(words.view("<i8").astype(np.int64))
         at = 0
         for buffer in counters:
             buffer.copy_(numbers[at : at + buffer.numel()].view(buffer.shape))

@@ -10,10 +10,10 @@ from headway.core.ledger import Ledger
 from headway.errors import BadInput
 
 if TYPE_CHECKING:
-    from headway.checkpoint.store import Store
     from headway.data.reader import Reader, Transform
-    from headway.elastic.worker.journal import Reporter
+    from headway.elastic.worker.journal import Journal
     from headway.elastic.worker.members import Members
+    from headway.elastic.worker.saver import Saver
     from headway.job import Job
 
 
@@ -26,27 +26,34 @@ class Context:
         device: torch device, as text.
         train: reads the training set.
         validation: reads the validation set, if there is one.
-        store: of checkpoints.
-        reporter: takes records to the driver's side.
+        saver: of checkpoints.
+        journal: takes records to the driver's side.
         run: name of the run.
         members: who else is there, and this worker's place among them.
         ledger: the account of the training thread's seconds.
         trouble: called as trouble(point, model, step) where drills do their mischief: when a step's lanes begin
             (compute), before its exchange, in regroup, before a worker joins, after a checkpoint was begun.
         at: where in the run the user's code is, in words.
+        rank: of this worker at present.
     """
 
     job: Job
     device: str
     train: Reader
     validation: Reader | None
-    store: Store
-    reporter: Reporter
+    saver: Saver
+    journal: Journal
     run: str
     members: Members
     ledger: Ledger = field(default_factory=lambda: Ledger(0.0))
     trouble: Callable[[str, Any, int], None] = lambda point, model, step: None
     at: str = "set-up"
+    rank: int = 0
+
+    @property
+    def total_steps(self) -> int:
+        """That the job asks for."""
+        return self.job.steps or (self.job.epochs or 0) * self.train.order.steps_per_epoch
 
     def use(self, transform: Transform | None) -> None:
         """Turn rows into arrays in the user's way, not column by column."""

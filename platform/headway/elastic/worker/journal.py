@@ -1,28 +1,40 @@
 """A worker's way to tell the driver's side what happened, without ever waiting for it in the training thread.
 
 What every replica says alike (steps, metrics) is kept in a journal on every worker, and sent by the leader (rank 0): if
-the leader dies before it has sent something, the next one sends it. The recorder takes each entry once.
+the leader dies before it has sent something, the next one sends it. An entry's place is made of what it is: (start,
+step, kind, n-th of its kind within the step); the recorder takes each place once, whoever sends it, and what only one
+worker says (`if session.rank == 0: session.record(...)`) shifts nobody else's places.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
+from itertools import islice
 from typing import Any
 
 from headway.checkpoint.folder import Checkpoint
+from headway.core.outage import Outage
+
+logger = logging.getLogger(__name__)
 
 FLUSH_S = 0.2
+PUSH_S = 60.0
 SETTLE_S = 10.0
-JOURNAL = 20_000  # entries kept; more than a leader commits between two flushes, by far
+BATCH = 1000  # entries in one push
+ENTRIES = 50_000  # kept, and waiting at most; more than a leader commits between two flushes, by far
+CROWDED = 5_000  # from here on whoever adds an entry lets the sending thread run first
+
+Place = tuple[int, int, str, int]
 
 
 class DriverLost(RuntimeError):
     """The recorder is gone: the driver died, and nobody would keep what this worker does."""
 
 
-class Reporter:
+class Journal:
     """See the module.
 
     Args:
@@ -33,17 +45,28 @@ class Reporter:
     def __init__(self, recorder: Any, worker: str) -> None:
         self._recorder, self._worker = recorder, worker
         self._leads = False
-        self._epoch, self._next = 0, 0
-        self._journal: deque[dict[str, Any]] = deque(maxlen=JOURNAL)
-        self._own: list[dict[str, Any]] = []
-        self._taken: tuple[int, int] | None = None
+        self._start, self._step = 0, -1
+        self._counts: Counter[str] = Counter()
+        """Entries by kind within the newest step."""
+        self._entries: deque[dict[str, Any]] = deque()
+        """The leader's: what waits. The others': the newest, of which the recorder may have any."""
+        self._first = 0
+        """The number of the oldest of them."""
+        self._asked = False
+        """Whether the recorder was asked what it has, since this worker leads."""
+        self._forgotten = -1
+        """The newest step of which an entry was let go, though it is not known here whether the recorder has it."""
+        self._dropped = 0
+        self._own: deque[dict[str, Any]] = deque()
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._wake = threading.Event()
         self._closing = False
         self._stop = False
         self._lost = False
-        self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
+        self._outage = Outage(None)
+        self._pause = 0.0
+        self._thread: threading.Thread | None = None
 
     @property
     def leads(self) -> bool:
@@ -65,42 +88,43 @@ class Reporter:
         """This worker is in another generation now, and speaks for all of it or not."""
         with self._lock:
             if leads and not self._leads:
-                self._taken = None
+                self._asked = False
             self._leads = leads
-        if leads and not self._thread.is_alive():
-            self._thread.start()
+        if leads:
+            self._begin()
 
-    def restart(self, epoch: int) -> None:
-        """Begin the journal anew: the run goes on from a checkpoint. epoch: greater than any before, same on all."""
+    def restart(self, start: int) -> None:
+        """Begin the journal anew: the run goes on from a checkpoint. start: greater than any before, same on all."""
         with self._lock:
-            self._epoch, self._next = epoch, 0
-            self._journal.clear()
+            self._start, self._step = start, -1
+            self._counts.clear()
+            self._forget()
 
     def journal(self) -> dict[str, Any]:
         """For a worker that joins: where the journal is, and the entries that may not have been taken yet."""
         with self._lock:
             since = time.time() - 10 * FLUSH_S
-            recent = [e for e in self._journal if e["time"] >= since or self._waits(e)]
-            return {"epoch": self._epoch, "next": self._next, "entries": recent}
+            recent = [e for e in self._entries if self._leads or e["time"] >= since]
+            return {"start": self._start, "step": self._step, "counts": dict(self._counts), "entries": recent}
 
     def take(self, journal: dict[str, Any]) -> None:
         """The journal of the worker that this one takes its state from."""
         with self._lock:
-            mine = {tuple(e["place"]) for e in self._journal}
-            fresh = [e for e in journal["entries"] if tuple(e["place"]) not in mine]
-            if journal["epoch"] != self._epoch:
-                self._journal.clear()
-            self._journal.extend(fresh)
-            self._epoch, self._next = journal["epoch"], journal["next"]
+            if journal["start"] != self._start:
+                self._forget()
+            mine = {tuple(e["place"]) for e in self._entries}
+            self._entries.extend(e for e in journal["entries"] if tuple(e["place"]) not in mine)
+            self._start, self._step = journal["start"], journal["step"]
+            self._counts = Counter(journal["counts"])
 
     def began(self, step: int, total_steps: int, steps_per_epoch: int) -> None:
-        self._note("began", step=step, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+        self._note(step, "began", total_steps=total_steps, steps_per_epoch=steps_per_epoch)
 
     def step(self, step: int, epoch: int, loss: float, rate: float, rows: int, samples: str) -> None:
-        self._note("step", step=step, epoch=epoch, loss=loss, lr=rate, rows=rows, samples=samples)
+        self._note(step, "step", epoch=epoch, loss=loss, lr=rate, rows=rows, samples=samples)
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
-        self._note("metrics", step=step, values=values)
+        self._note(step, "metrics", ",".join(sorted(values)), values=values)
 
     def replicas(self, step: int, digest: str) -> None:
         """All replicas had this digest before the step."""
@@ -108,10 +132,14 @@ class Reporter:
             self._say("replicas", step=step, digest=digest)
 
     def ended(self, step: int, weights_sha256: str) -> None:
-        self._note("ended", step=step, weights_sha256=weights_sha256)
+        self._note(step, "ended", weights_sha256=weights_sha256)
 
     def checkpoint_begun(self, step: int, reason: str, blocked_s: float) -> None:
         self._say("checkpoint_begun", step=step, reason=reason, blocked_s=blocked_s)
+
+    def checkpoint_skipped(self, step: int, reason: str) -> None:
+        """One was due while the one before was still being written."""
+        self._say("checkpoint_skipped", step=step, reason=reason)
 
     def checkpoint_done(self, checkpoint: Checkpoint | None, error: str | None) -> None:
         if checkpoint is None:
@@ -132,83 +160,223 @@ class Reporter:
 
     def quarantined(self, source: str, shard: str, group: int, rows: int, reason: str) -> None:
         """Rows of a row group are set aside. Sent at once, by whoever finds it: the leader need not carry that lane."""
-        said = {"source": source, "shard": shard, "group": group, "rows": rows, "reason": reason}
-        with self._sending:
-            try:
-                self._push([{"kind": "quarantine", "time": time.time(), **said}])
-            except DriverLost:
-                self._lost = True
+        self._say("quarantine", source=source, shard=shard, group=group, rows=rows, reason=reason)
+        self._begin()
+        self._wake.set()
 
     def note(self, text: str) -> None:
         self._say("note", text=text)
 
-    def settle(self) -> bool:
-        """Send all that was said so far; returns whether this worker still leads, as far as the driver's side knows.
+    def settle(self, patience_s: float | None = None) -> bool:
+        """Send all that was said so far, and wait until it is on the disk; returns whether this worker still leads, as
+        far as the driver's side knows, and it is there.
 
-        A checkpoint is committed only after this, so that no run goes on from a step whose records were lost with the
-        worker. It may wait: that a worker leads may become known a little later than it begins to.
+        It may wait: that a worker leads may become known a little later than it begins to. Not for the training thread.
         """
-        deadline = time.monotonic() + SETTLE_S
-        while not self._send():
+        deadline = time.monotonic() + (SETTLE_S if patience_s is None else patience_s)
+        mark = None
+        while True:
+            answer = self._send(sync=mark is None)
+            if answer is not None and answer["current"] and answer["complete"]:
+                mark = answer["taken"] if mark is None else mark
+                if answer["written"] >= mark:
+                    return True
             if self._lost or not self._leads or time.monotonic() > deadline:
                 return False
-            time.sleep(FLUSH_S)
-        return True
+            time.sleep(FLUSH_S if mark is None else FLUSH_S / 10)
+
+    def allows(self, step: int) -> bool:
+        """Whether a checkpoint of that step may be committed: the records before it are on the disk, so that no run
+        goes on from a step whose records were lost with the worker; and the run did not go on elsewhere.
+
+        A worker that leaves may finish what it began, once the one after it has told of the steps until then. It waits
+        as long as the driver's side cannot write; not for the training thread.
+        """
+        mark = deadline = None
+        while not self._lost:
+            answer = self._send(sync=mark is None)
+            if answer is not None and not answer["current"] and answer["start"] > self._start:
+                return False
+            if answer is not None and self._is_kept(answer, step):
+                mark = answer["taken"] if mark is None else mark
+                if answer["written"] >= mark:
+                    return True
+            # Where it leads it waits for the driver's side: that may be slow, and has a limit where it is in trouble.
+            if answer is not None and not answer["error"] and not (answer["current"] and self._leads):
+                deadline = deadline or time.monotonic() + SETTLE_S
+                if time.monotonic() > deadline:
+                    return False
+            time.sleep(FLUSH_S if mark is None else FLUSH_S / 10)
+        return False
+
+    def _is_kept(self, answer: dict[str, Any], step: int) -> bool:
+        """Whether the recorder has all records before a step: from this worker, or from the one that leads now."""
+        if answer["current"]:
+            return bool(answer["complete"])
+        return bool(answer["start"] == self._start and answer["step"] >= step)
 
     def close(self) -> None:
         """Send what is left."""
         self._closing = True
         self._wake.set()
-        if self._thread.is_alive():
+        if self._thread is not None and self._thread.is_alive():
             self._thread.join(timeout=30)
 
-    def _note(self, kind: str, **entry: Any) -> None:
+    # Adding
+
+    def _note(self, step: int, kind: str, what: str = "", **entry: Any) -> None:
         """What every replica says."""
         with self._lock:
-            place = (self._epoch, self._next)
-            self._next += 1
-            self._journal.append({"kind": kind, "time": time.time(), "place": place, **entry})
+            if step != self._step:
+                self._step = step
+                self._counts.clear()
+            key = f"{kind}:{what}" if what else kind
+            place = (self._start, step, key, self._counts[key])
+            self._counts[key] += 1
+            self._entries.append({"kind": kind, "time": time.time(), "place": place, "step": step, **entry})
+            if len(self._entries) > ENTRIES:
+                self._let_go()
+            crowded = self._leads and len(self._entries) > CROWDED
+        if crowded:
+            self._wake.set()
+            time.sleep(0)
+
+    def _let_go(self) -> None:
+        """Of the oldest entry. What the recorder surely lacks is counted; the next leader looks at the others."""
+        gone = self._entries.popleft()
+        self._first += 1
+        if self._leads:
+            self._dropped += 1
+        else:
+            self._forgotten = gone["step"]
+
+    def _forget(self) -> None:
+        self._first += len(self._entries)
+        self._entries.clear()
+        self._forgotten = -1
 
     def _say(self, kind: str, **record: Any) -> None:
         with self._lock:
             self._own.append({"kind": kind, "time": time.time(), **record})
+            if len(self._own) > ENTRIES:
+                self._own.popleft()
+                self._dropped += 1
 
-    def _waits(self, entry: dict[str, Any]) -> bool:
-        return self._taken is None or tuple(entry["place"]) >= self._taken
+    # Sending
+
+    def _begin(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+                self._thread.start()
 
     def _run(self) -> None:
         while not self._lost:
             last = self._closing
-            self._send()
+            pause = FLUSH_S
+            if self._leads or self._urgent():
+                answer = self._send()
+                if answer is None and not last:
+                    pause = max(FLUSH_S, self._pause)
             if last:
                 return
-            self._wake.wait(FLUSH_S)
+            self._wake.wait(pause)
+            self._wake.clear()
+
+    def _urgent(self) -> bool:
+        return any(record["kind"] == "quarantine" for record in list(self._own))
 
     def _push(self, records: list[dict[str, Any]]) -> dict[str, Any]:
-        """Raises DriverLost."""
+        """Raises DriverLost where the recorder is dead; anything else is tried again by whoever calls."""
         import ray
 
         try:
-            answer: dict[str, Any] = ray.get(self._recorder.push.remote(self._worker, records), timeout=60)
-        except ray.exceptions.RayError as error:
+            answer: dict[str, Any] = ray.get(self._recorder.push.remote(self._worker, records), timeout=PUSH_S)
+        except ray.exceptions.ActorUnavailableError:
+            raise
+        except ray.exceptions.RayActorError as error:
             raise DriverLost(str(error)) from error
         return answer
 
-    def _send(self) -> bool:
+    def _send(self, sync: bool = False) -> dict[str, Any] | None:
+        """Push all that waits, a batch after the other; returns the last answer, or None if there was none.
+
+        Batches are taken in order and each place once, so that one whose answer was lost may be sent again.
+
+        Args:
+            sync: what was sent is to be made durable.
+        """
         with self._sending:
-            with self._lock:
-                leads = self._leads
-                own, self._own = self._own, []
-                entries = [e for e in self._journal if self._waits(e)] if leads else []
             try:
-                answer = self._push([*entries, *own])
+                answer = self._push_all(sync)
             except DriverLost:
                 self._lost = True
-                return False
+                return None
+            except Exception as error:  # the recorder's, Ray's, or a time that ran out: none of them is its death
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                self._pause = self._outage.failed(time.monotonic(), reason)
+                logger.warning("the recorder does not answer, and is asked again: %s", reason)
+                return None
+            lasted = self._outage.worked(time.monotonic())
+            if lasted is not None:
+                self.note(f"the driver's side did not answer {self._worker} for {lasted:.1f} s; nothing was lost")
+            return answer
+
+    def _push_all(self, sync: bool) -> dict[str, Any]:
+        if self._leads and not self._asked:
+            self._compare(self._push([]))
+        while True:
             with self._lock:
-                if not answer["current"]:
-                    self._own = own + self._own
+                leads, first = self._leads and self._asked, self._first
+                entries = list(islice(self._entries, BATCH)) if leads else []
+                own = list(islice(self._own, BATCH - len(entries))) if len(entries) == len(self._entries) else []
+                own = own if leads else [record for record in self._own if record["kind"] == "quarantine"][:BATCH]
+                dropped, self._dropped = (self._dropped, 0) if leads else (0, self._dropped)
+                last = len(entries) == len(self._entries) and len(own) == len(self._own)
+            batch = [*entries, *own]
+            if dropped:
+                batch.insert(0, {"kind": "dropped", "time": time.time(), "entries": dropped})
+            if sync and leads and last:
+                batch.append({"kind": "sync", "time": time.time()})
+            try:
+                answer = self._push(batch)
+            except BaseException:
+                self._dropped += dropped
+                raise
+            with self._lock:
+                taken = answer["accepted"] and (answer["current"] or not leads)
+                if taken:
+                    self._took(first, len(entries), own)
+                else:
+                    self._dropped += dropped
                 if leads:
-                    self._taken = tuple(answer["next"])
                     self._stop = answer["stop"]
-            return bool(answer["current"])
+                answer["complete"] = leads and taken and last
+            if last or not taken or not leads:
+                return answer
+
+    def _took(self, first: int, entries: int, own: list[dict[str, Any]]) -> None:
+        """The recorder has these entries, from the number `first` on, and these words of this worker's own."""
+        sent = {id(record) for record in own}
+        self._own = deque(record for record in self._own if id(record) not in sent) if sent else self._own
+        end = first + entries
+        if self._leads:
+            self._dropped -= max(0, min(self._first, end) - first)  # let go on their way: they arrived all the same
+        while self._first < end and self._entries:
+            self._entries.popleft()
+            self._first += 1
+
+    def _compare(self, answer: dict[str, Any]) -> None:
+        """This worker leads since just now: only what the recorder has not is sent."""
+        with self._lock:
+            if not answer["current"]:
+                return
+            same = answer["start"] == self._start
+            while same and self._entries and self._entries[0]["step"] < answer["step"]:
+                self._entries.popleft()
+                self._first += 1
+            if same and self._forgotten >= max(0, answer["step"]):
+                steps = f"steps {answer['step']} to {self._forgotten}"
+                text = f"records of {steps} may be lost: the worker that led before did not send them"
+                self._own.append({"kind": "note", "time": time.time(), "text": text})
+            self._asked, self._forgotten = True, -1

@@ -1,9 +1,10 @@
 """A worker's line to the coordinator: it hears of generations, tells how the worker is, and breaks the group's exchange
-when a member is gone. Two threads of its own; the training thread only reads and waits.
+when a member is gone or out of reach. Threads of its own; the training thread only reads and waits.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import socket
@@ -11,44 +12,44 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from headway.core.ledger import Ledger
+from headway.core.watch import LEASED, At
+from headway.elastic.wire import link
 from headway.elastic.wire import messages as wire
+from headway.elastic.wire.place import Place
+from headway.elastic.worker.heart import Heart
+from headway.elastic.worker.probe import WITHIN_S, reachable
+
+if TYPE_CHECKING:
+    from headway.elastic.worker.rendezvous import LineStore
 
 BEAT_S = 0.2
 CONNECT_S = 30.0
+LEASE_POLL_S = 0.01
 LOST_EXIT = 3  # exit status of a worker that is no longer led
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a worker belongs.
-
-    Args:
-        worker: its id.
-        host: of the coordinator.
-        port: of the coordinator.
-        store_port: of the rendezvous store, at the same host.
-        token: shows that it belongs to the run.
-    """
-
-    worker: str
-    host: str
-    port: int
-    store_port: int
-    token: str
+_AT = {at: index for index, at in enumerate(At)}
 
 
 @dataclass(frozen=True)
 class News:
-    """A generation as published, or a pause (no members)."""
+    """A generation as published, or a pause (no members). lanes: this worker's."""
 
     number: int
     members: tuple[str, ...]
-    lanes: tuple[tuple[int, ...], ...]
+    lanes: tuple[int, ...]
     urgent: bool
     save: bool = False
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Where a member is: the address of its node as the others reach it, and the port there that answers probes."""
+
+    worker: str
+    host: str
+    probe_port: int
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Start:
         source: rank of who holds the newest state; None: begin from the newest checkpoint.
         positions: (steps, exchanges) of each member; (-1, _) for one without state.
         nodes: of each member.
+        places: of each member.
     """
 
     news: News
@@ -68,6 +70,7 @@ class Start:
     source: int | None
     positions: tuple[tuple[int, int], ...]
     nodes: tuple[str, ...]
+    places: tuple[Seat, ...] = ()
 
 
 class Dismissed(BaseException):
@@ -75,19 +78,25 @@ class Dismissed(BaseException):
 
 
 class Breakable(Protocol):
-    """A process group."""
+    """A process group, as far as the line is concerned. Called from the line's threads."""
 
     def sever(self) -> None:
         """Break every connection."""
 
+    def unanswered(self, patience_s: float) -> tuple[str, ...]:
+        """Addresses of peers that have not acknowledged what was sent to them for so long."""
 
-class Control:
+    def bytes_moved(self) -> int:
+        """To and from peers, so far."""
+
+
+class Line:
     """See the module.
 
     Args:
         place: where the worker belongs.
         ledger: the worker's account, told with each beat.
-        silence_s: of the job; a worker alone commits nothing without word from the coordinator for so long.
+        silence_s: of the job.
         leave: ends the process at once, with an exit status.
     """
 
@@ -96,49 +105,121 @@ class Control:
     ) -> None:
         self.place, self._ledger, self._silence_s, self._leave = place, ledger, silence_s, leave
         self.running = False
-        self.mark = 0
-        """Moves with the training thread."""
-        self.step = -1
-        self.waiting = True
-        self.lane_s = 0.0
         self.save_wanted: str | None = None
+        self.lane_s = 0.0
+        self._at, self._waiting, self._step, self._mark, self._carried = At.STARTING, False, -1, 0, 0
+        self._heart: Heart | None = None
         self._connection: socket.socket | None = None
         self._sending = threading.Lock()
         self._changed = threading.Condition()
         self._news: News | None = None
         self._start: Start | None = None
         self._entered = 0
+        self._told_lost = 0
+        """The newest generation that was told to be broken here."""
         self._group: Breakable | None = None
+        self._seats: tuple[Seat, ...] = ()
         self._dismissed: str | None = None
-        self._leased_at = time.monotonic()
+        self._lease_s = LEASED * silence_s
+        self._leased_at = 0.0
+        self._heard = 0.0
+        self._sent: dict[int, float] = {}
+        """When the latest beats were sent, by number."""
+        self._values: dict[tuple[int, str], bytes] = {}
+        self._stores: list[LineStore] = []
+        """All there were: torch may hold one beyond its generation, and must not find it gone."""
         self._closing = threading.Event()
 
-    def connect(self, facts: dict[str, Any]) -> None:
-        """Say hello; raises OSError if nobody is there.
+    def connect(self, address: str) -> None:
+        """Say hello; raises OSError or ValueError if nobody is there who takes this worker.
 
         Args:
-            facts: of this process: pid, node_ip.
+            address: of this node, as the others reach it.
         """
-        self._connection = socket.create_connection((self.place.host, self.place.port), timeout=CONNECT_S)
-        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        place = self.place
+        self._connection = connection = socket.create_connection((place.host, place.port), timeout=CONNECT_S)
+        link.make_quick(connection)
+        heart = Heart(place.worker, (place.host, place.pulse_port), address, place.token)
+        with contextlib.suppress(OSError):  # without one it is heard by its beats alone
+            heart.start()
+        self._heart = heart
+        self._show()
         age_s = self._ledger.age(time.monotonic())
-        self.tell("hello", worker=self.place.worker, token=self.place.token, age_s=age_s, **facts)
-        lines = self._connection.makefile("rb")
-        welcome = wire.decode(lines.readline())
-        if welcome["kind"] == "dismiss":
+        self.tell(wire.Hello(place.worker, place.token, age_s, os.getpid(), address, heart.probe_port))
+        lines = connection.makefile("rb")
+        welcome = wire.from_lead(lines.readline(wire.WORD_BYTES))
+        if isinstance(welcome, wire.Dismiss):
             self._leave(LOST_EXIT)
-        self.running = welcome["running"]
-        self._connection.settimeout(None)
-        for target, name in ((lambda: self._listen(lines), "control-listen"), (self._beat, "control-beat")):
+        if not isinstance(welcome, wire.Welcome):
+            raise ValueError("no welcome")
+        self.running = welcome.running
+        connection.settimeout(None)
+        threads = ((lambda: self._listen(lines), "line-listen"), (self._beat, "line-beat"), (self._mind, "line-mind"))
+        for target, name in threads:
             threading.Thread(target=target, name=name, daemon=True).start()
 
-    # For the training thread
+    # For the training thread: how it is
 
-    def tell(self, kind: str, **fields: Any) -> None:
-        """Send a message; raises OSError if nobody leads any more."""
-        assert self._connection is not None
+    @property
+    def at(self) -> At:
+        """What the training thread is at."""
+        return self._at
+
+    @at.setter
+    def at(self, at: At) -> None:
+        self._at = at
+        self.moved()
+
+    @property
+    def waiting(self) -> bool:
+        """For the others."""
+        return self._waiting
+
+    @waiting.setter
+    def waiting(self, waiting: bool) -> None:
+        self._waiting = waiting
+        self.moved()
+
+    @property
+    def step(self) -> int:
+        """Committed steps; -1 without state."""
+        return self._step
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self._step = step
+        self.moved()
+
+    def moved(self) -> None:
+        """The training thread gets on."""
+        self._mark += 1
+        self._show()
+
+    def _show(self) -> None:
+        if self._heart is not None:
+            self._heart.page.write(self._mark, self._step, _AT[self._at], self._waiting)
+
+    # For the training thread: generations
+
+    def tell(self, message: wire.FromWorker) -> None:
+        """Send a message; raises OSError if nobody leads any more, or it is not connected."""
+        if self._connection is None:
+            raise OSError("not connected")
+        line = wire.encode(message)
         with self._sending:
-            self._connection.sendall(wire.encode(kind, **fields))
+            self._connection.sendall(line)
+
+    def lost(self, generation: int, reason: str, peers: tuple[str, ...] = ()) -> None:
+        """The exchange broke off here. Told once a generation, and not where it is known to be over.
+
+        Args:
+            peers: members that cannot be reached.
+        """
+        with self._changed:
+            if self.broken or generation <= self._told_lost:
+                return
+            self._told_lost = generation
+        self.tell(wire.Lost(generation, reason[-200:], peers))
 
     @property
     def changed(self) -> bool:
@@ -170,13 +251,19 @@ class Control:
             group.sever()
 
     def await_start(
-        self, step: int, exchanges: int, on_pause: Callable[[], None], account: Callable[[str], None]
+        self,
+        step: int,
+        exchanges: int,
+        busy: bool,
+        on_pause: Callable[[], None],
+        account: Callable[[str], None],
     ) -> Start:
         """Stop here, and wait until all members of the newest generation have stopped too.
 
         Args:
             step: committed steps; -1 without state.
             exchanges: completed exchanges.
+            busy: in the middle of an evaluation.
             on_pause: called once if the others pause and ask for a checkpoint first.
             account: told what the time goes to: regroup, or idle while there is nothing to wait for in a hurry.
 
@@ -184,7 +271,7 @@ class Control:
             Dismissed: the run goes on without this worker.
         """
         arrived = saved = 0
-        self.waiting = True
+        before, self.waiting = self.at, True
         try:
             while True:
                 with self._changed:
@@ -194,7 +281,9 @@ class Control:
                     if start is not None and news is not None and start.news.number == news.number > self._entered:
                         return start
                     if news is None or news.number <= max(arrived, self._entered) or self._waits(news, saved):
-                        account("idle" if step < 0 or news is None or not news.members else "regroup")
+                        idle = step < 0 or news is None or not news.members
+                        account("idle" if idle else "regroup")
+                        self._rest(At.IDLE if idle else At.EXCHANGE)
                         self._changed.wait(1.0)
                         continue
                 if news.save:
@@ -202,30 +291,36 @@ class Control:
                     on_pause()
                     continue
                 arrived = news.number
-                self.tell("arrived", generation=news.number, step=step, exchanges=exchanges)
+                self.tell(wire.Arrived(news.number, step, exchanges, busy))
         finally:
-            self.waiting = False
-            self.mark += 1
+            self._at, self.waiting = before, False
+
+    def _rest(self, at: At) -> None:
+        if self._at is not at:
+            self.at = at
 
     def _waits(self, news: News, saved: int) -> bool:
         """Whether this worker has nothing to answer to the news."""
         return self.place.worker not in news.members and not (news.save and saved != news.number)
 
+    @property
     def leased(self) -> bool:
-        """Whether the coordinator was heard of lately: a worker alone must not commit if it may have been given up."""
-        return time.monotonic() - self._leased_at < 0.8 * self._silence_s
+        """Whether a step may be committed now: a beat that was sent lately is known to have reached the coordinator, so
+        it cannot have given this worker up and let others go on without it."""
+        newest = max(self._leased_at, self._heart.page.leased_at if self._heart is not None else 0.0)
+        return time.monotonic() - newest < self._lease_s
 
-    def await_lease(self) -> None:
-        """Wait until the coordinator is heard of again.
+    def may_commit(self) -> None:
+        """Returns as soon as a step may be committed.
 
         Raises:
-            Dismissed: it is, and goes on without this worker.
+            Dismissed: the run goes on without this worker.
         """
-        with self._changed:
-            while not self.leased():
+        while not self.leased:
+            with self._changed:
                 if self._dismissed is not None:
                     raise Dismissed(self._dismissed)
-                self._changed.wait(0.1)
+                self._changed.wait(LEASE_POLL_S)
 
     def close(self) -> None:
         """Say no more."""
@@ -234,59 +329,166 @@ class Control:
             with contextlib.suppress(OSError):
                 self._connection.shutdown(socket.SHUT_RDWR)
             self._connection.close()
+        if self._heart is not None:
+            self._heart.close()
+
+    # For the making of groups
+
+    def store(self, generation: int) -> LineStore:
+        """Where the members of a generation find one another."""
+        from headway.elastic.worker.rendezvous import LineStore
+
+        self._stores.append(LineStore(self, generation))
+        return self._stores[-1]
+
+    def put(self, generation: int, key: str, value: bytes) -> None:
+        """See `Mail`. Raises RuntimeError if nobody leads any more."""
+        with self._changed:
+            self._values[generation, key] = value
+        self._ask(wire.Put(generation, key, base64.b64encode(value).decode()))
+
+    def fetch(self, generation: int, key: str, timeout_s: float) -> bytes:
+        """See `Mail`."""
+        deadline = time.monotonic() + timeout_s
+        asked = False
+        while True:
+            with self._changed:
+                while True:
+                    value = self._values.get((generation, key))
+                    if value is not None:
+                        return value
+                    if self.superseded(generation):
+                        raise RuntimeError(f"generation {generation} is over")
+                    if time.monotonic() > deadline:
+                        raise RuntimeError(f"{key} did not come within {timeout_s:g} s")
+                    if not asked:
+                        break
+                    self._changed.wait(min(1.0, timeout_s))
+            asked = True
+            self._ask(wire.Want(generation, key))
+
+    def known(self, generation: int, key: str) -> bool:
+        """See `Mail`."""
+        return (generation, key) in self._values
+
+    def _ask(self, message: wire.Put | wire.Want) -> None:
+        try:
+            self.tell(message)
+        except OSError as error:
+            raise RuntimeError(f"nobody leads any more: {error}") from error
 
     # Threads
 
     def _listen(self, lines: Any) -> None:
         try:
-            for line in lines:
-                self._take(wire.decode(line))
+            while line := lines.readline(wire.WORD_BYTES):
+                self._take(wire.from_lead(line))
         except (OSError, ValueError):
             pass
         if not self._closing.is_set() and self._dismissed is None:
             self._leave(LOST_EXIT)  # nobody leads this worker any more, and what it did would count for nothing
 
-    def _take(self, message: dict[str, Any]) -> None:
-        kind = message["kind"]
+    def _take(self, message: wire.FromLead) -> None:
         severed: Breakable | None = None
         with self._changed:
-            self._leased_at = time.monotonic()
-            if kind == "publish":
-                lanes = tuple(tuple(lane) for lane in message["lanes"])
-                self._news = News(message["number"], tuple(message["members"]), lanes, message["urgent"])
-            elif kind == "pause":
-                self._news = News(message["number"], (), (), message["urgent"], message["save"])
-            elif kind == "go":
-                self._begin(message)
-            elif kind == "save":
-                self.save_wanted = message["reason"]
-            elif kind == "dismiss":
-                if not message["graceful"]:
-                    self._leave(LOST_EXIT)
-                self._dismissed = message["reason"]
+            match message:
+                case wire.Lease():
+                    self._renew(message)
+                    return
+                case wire.Value(generation, key, value):
+                    self._values[generation, key] = base64.b64decode(value)
+                case wire.Publish(number, members, urgent, lanes):
+                    self._news = News(number, members, lanes, urgent)
+                case wire.Pause(number, urgent, save):
+                    self._news = News(number, (), (), urgent, save)
+                case wire.Go():
+                    self._begin(message)
+                case wire.Save(reason):
+                    self.save_wanted = reason
+                case wire.Dismiss(graceful, reason):
+                    if not graceful:
+                        self._leave(LOST_EXIT)
+                    self._dismissed = reason
             if self.broken:
                 severed = self._group
             self._changed.notify_all()
         if severed is not None:
             severed.sever()
 
-    def _begin(self, message: dict[str, Any]) -> None:
+    def _renew(self, lease: wire.Lease) -> None:
+        sent = self._sent.pop(lease.number, None)
+        self._heard = max(self._heard, lease.at)
+        if sent is not None:
+            self._leased_at = max(self._leased_at, sent)
+            self._changed.notify_all()
+
+    def _begin(self, go: wire.Go) -> None:
         news = self._news
-        if news is not None and news.number == message["number"]:
-            positions = tuple((step, exchanges) for step, exchanges in message["positions"])
-            rank = news.members.index(self.place.worker)
-            self._start = Start(news, rank, message["source"], positions, tuple(message["nodes"]))
+        if news is None or news.number != go.number or self.place.worker not in news.members:
+            return
+        positions = [go.newest] * len(news.members)
+        for rank, step, exchanges in go.behind:
+            positions[rank] = (step, exchanges)
+        hosts = [go.hosts[index] for index, _ in go.seats]
+        seats = zip(news.members, hosts, go.seats, strict=True)
+        places = tuple(Seat(worker, address, port) for worker, (_, address), (_, port) in seats)
+        rank, nodes = news.members.index(self.place.worker), tuple(node for node, _ in hosts)
+        self._lease_s, self._seats = go.lease_s, places
+        self._values = {}
+        self._start = Start(news, rank, go.source, tuple(positions), nodes, places)
 
     def _beat(self) -> None:
+        number = 0
         while not self._closing.wait(BEAT_S):
+            number += 1
+            now = time.monotonic()
+            self._sent[number] = now
+            self._sent.pop(number - 300, None)
+            mark, at = self._mark + self._carried, self._at
+            account = self._ledger.snapshot(now)
             try:
-                self.tell(
-                    "beat",
-                    mark=self.mark,
-                    waiting=self.waiting,
-                    step=self.step,
-                    lane_s=self.lane_s,
-                    ledger=self._ledger.snapshot(time.monotonic()),
-                )
+                self.tell(wire.Beat(number, self._heard, mark, at, self._waiting, self._step, self.lane_s, account))
             except OSError:
                 return  # the listening thread sees the same, and acts
+
+    def _mind(self) -> None:
+        """Watch the exchange: whether it gets on, and whether the peers can be reached."""
+        moved = 0
+        while not self._closing.wait(BEAT_S):
+            with self._changed:
+                group, number, seats = self._group, self._entered, self._seats
+            if group is None:
+                moved = 0
+                continue
+            before, moved = moved, group.bytes_moved()
+            if moved != before:
+                self._carried += 1
+                if self._heart is not None:
+                    self._heart.page.carry(self._carried)
+            if self._waiting and not self.broken:
+                self._part(group, number, seats)
+
+    def _part(self, group: Breakable, number: int, seats: tuple[Seat, ...]) -> None:
+        """Break an exchange with peers that have not acknowledged anything for long."""
+        late = group.unanswered(self._silence_s)
+        if not late:
+            return
+        parted = [address for address in late if not self._reaches(address, seats)]
+        if not parted:
+            # They can be reached again, and the kernel's next attempt may be far off. It is given a moment.
+            if self._closing.wait(WITHIN_S) or not group.unanswered(self._silence_s):
+                return
+            why = f"{', '.join(late)} did not acknowledge anything for {self._silence_s:g} s"
+        else:
+            why = f"{', '.join(parted)} cannot be reached"
+        with self._changed:
+            if self._group is not group or not self._waiting:
+                return
+        peers = tuple(seat.worker for seat in seats if seat.host in parted)
+        with contextlib.suppress(OSError):
+            self.lost(number, why, peers)
+        group.sever()
+
+    def _reaches(self, address: str, seats: tuple[Seat, ...]) -> bool:
+        ports = [seat.probe_port for seat in seats if seat.host == address and seat.probe_port]
+        return bool(ports) and reachable(address, ports[0])

@@ -7,20 +7,21 @@ import io
 import os
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headway import code
+from headway import code, determinism
 from headway.core.ledger import Ledger
-from headway.elastic.worker import place
-from headway.elastic.worker.line import Control, Dismissed
+from headway.elastic.wire import place
+from headway.elastic.wire.messages import Raised
+from headway.elastic.worker import failures, rounding
+from headway.elastic.worker.line import Dismissed, Line
 from headway.errors import HeadwayError
 
 if TYPE_CHECKING:
     from headway.elastic.worker.context import Context
-    from headway.elastic.worker.journal import Reporter
+    from headway.elastic.worker.journal import Journal
     from headway.job import Job
 
 
@@ -37,16 +38,18 @@ def main(config: dict[str, Any]) -> None:
 
     ledger = Ledger(time.monotonic())
     context: Context | None = None
-    control: Control | None = None
+    line: Line | None = None
+    starting = True
     try:
         from headway.job import Job
 
         job = Job.model_validate(config["job"])
-        control = Control(place.current(), ledger, job.workers.silence_s)
+        line = Line(place.current(), ledger, job.workers.silence_s)
         address = ray.util.get_node_ip_address()
-        control.connect({"pid": os.getpid(), "node_ip": address})
-        context = _context(config, job, control, address, ledger)
+        line.connect(address)
+        context = _context(config, job, line, address, ledger)
         contexts.enter(context)
+        starting = False
         run(context.job, code.load(config["source"]))
         _close(context, wait=True)
         ledger.switch("idle", time.monotonic())
@@ -56,17 +59,28 @@ def main(config: dict[str, Any]) -> None:
             _close(context, wait=False)
     except (DriverLost, ray.exceptions.RayActorError):
         os._exit(1)  # nobody leads the run any more
-    except Exception as error:  # the user's code, or an input that only a worker could find bad: it ends the run
-        rank = context.members.rank if context else 0
+    except BaseException as error:  # the coordinator decides what becomes of the run; sys.exit() would end it unheard
+        rank = context.rank if context else 0
         where = f"worker {rank}, at {context.at if context else 'set-up'}"
-        failure = _failure(error, where)
-        ray.get(config["recorder"].fail.remote(failure))
-        if control is not None:
-            control.tell("raised", reason=f"{where}: {failure['reason']}")
+        if context is not None:
+            context.journal.close()  # what was committed before it is not to be lost with it
+        _tell(line, failures.raised(error, where, starting))
     finally:
         contexts.enter(None)
         if isinstance(sys.stdout, _Forwarded):
             sys.stdout = sys.stdout.through
+
+
+def _tell(line: Line | None, raised: Raised) -> None:
+    """What ended this worker. Where nobody hears it, its process ends, which is seen as well."""
+    try:
+        if line is None:
+            raise OSError("not connected")
+        line.tell(raised)
+    except OSError:
+        sys.stderr.write(f"{raised.failure['fact']}: {raised.failure['reason']}\n{raised.failure['traceback']}\n")
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def run(job: Job, found: Callable[..., Any]) -> None:
@@ -74,8 +88,8 @@ def run(job: Job, found: Callable[..., Any]) -> None:
     import inspect
 
     import torch
-    from headway.data.streams import transform_of
 
+    from headway.data.streams import transform_of
     from headway.elastic.worker.context import current
     from headway.elastic.worker.loop import train_task
 
@@ -87,40 +101,45 @@ def run(job: Job, found: Callable[..., Any]) -> None:
     train_task(task, job)
 
 
-def _context(config: dict[str, Any], job: Job, control: Control, address: str, ledger: Ledger) -> Context:
+def _context(config: dict[str, Any], job: Job, line: Line, address: str, ledger: Ledger) -> Context:
     import torch
-    from headway.data.streams import Elsewhere, open_readers
 
     from headway.checkpoint.store import Store
+    from headway.data.streams import Elsewhere, open_readers
     from headway.elastic.worker.context import Context
-    from headway.elastic.worker.journal import Reporter
+    from headway.elastic.worker.journal import Journal
     from headway.elastic.worker.members import Led
     from headway.elastic.worker.memory import keep_freed
+    from headway.elastic.worker.saver import Saver
 
     keep_freed()
     torch.set_num_threads(job.workers.cpus)
-    reporter = Reporter(config["recorder"], control.place.worker)
-    sys.stdout = _Forwarded(sys.stdout, reporter)
-    store = Store(
-        Path(config["folder"]) / "checkpoints",
-        config["digest"],
-        job.checkpoint,
-        reporter.checkpoint_done,
-        reporter.settle,
-    )
+    journal = Journal(config["recorder"], line.place.worker)
+    sys.stdout = _Forwarded(sys.stdout, journal)
+    store = Store(Path(config["folder"]) / "checkpoints", config["digest"], job.checkpoint, config["epoch"])
+    owner = f"{line.place.worker}-{time.time_ns() // 1_000_000:x}"
+    determinism.enforce(job)
     device = _device(job)
     elsewhere = Elsewhere(config["job"], config["source"])
-    train, validation = open_readers(job, reporter.quarantined, device, elsewhere=elsewhere)
+    train, validation = open_readers(job, journal.quarantined, device, elsewhere=elsewhere)
     return Context(
         job=job,
         device=device,
         train=train,
         validation=validation,
-        store=store,
-        reporter=reporter,
+        saver=Saver(store, job.checkpoint, journal, owner),
+        journal=journal,
         run=Path(config["folder"]).name,
-        trouble=_mischief(Path(config["folder"]), control.place.worker),
-        members=Led(control, "nccl" if job.workers.gpus else "gloo", address, place.show),
+        trouble=_mischief(Path(config["folder"]), line.place.worker),
+        members=Led(
+            line,
+            "nccl" if job.workers.gpus else "gloo",
+            address,
+            place.show,
+            job.workers.silence_s,
+            job.workers.patience_s,
+            rounding.digest(job.workers.cpus) if device == "cpu" else torch.cuda.get_device_name(device),
+        ),
         ledger=ledger,
     )
 
@@ -139,12 +158,14 @@ def _mischief(folder: Path, worker: str) -> Callable[[str, Any, int], None]:
 
 def _close(context: Context, wait: bool) -> None:
     """Finish what goes on in the background. wait: the checkpoint under way must succeed."""
-    context.store.wait()
+    if wait:
+        context.saver.finish()
+    context.saver.close()
     context.close()
-    context.reporter.close()
-    if wait and context.store.error is not None:
+    context.journal.close()
+    if wait and context.saver.error is not None:
         raise HeadwayError(
-            "the last checkpoint could not be written", context.store.error, "Free space, then resume the run."
+            "the last checkpoint could not be written", context.saver.error, "Free space, then resume the run."
         )
 
 
@@ -156,30 +177,17 @@ def _device(job: Job) -> str:
     return str(ray.train.torch.get_device())
 
 
-def _failure(error: Exception, where: str) -> dict[str, Any]:
-    if isinstance(error, HeadwayError):
-        return {
-            "kind": type(error).__name__,
-            "fact": error.fact,
-            "reason": error.reason,
-            "remedy": error.remedy,
-            "traceback": error.traceback,
-        }
-    last = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
-    return {"kind": "task", "fact": where, "reason": last, "traceback": code.users_traceback(error)}
-
-
 class _Forwarded(io.TextIOBase):
     """Standard output; what the leader writes is shown by the driver, line by line."""
 
-    def __init__(self, through: Any, reporter: Reporter) -> None:
-        self.through, self._reporter, self._line = through, reporter, ""
+    def __init__(self, through: Any, journal: Journal) -> None:
+        self.through, self._journal, self._line = through, journal, ""
 
     def write(self, text: str) -> int:
         self.through.write(text)
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
-            self._reporter.printed(line)
+            self._journal.printed(line)
         return len(text)
 
     def flush(self) -> None:

@@ -1,30 +1,27 @@
-"""This worker's place among the others: rank, size, lanes and group of its generation, and the way to the next one.
+"""The way to the other workers: word of generations, and the pact of each.
 
-`Alone` is a worker with nobody else and no coordinator; `Led` is one of a run.
+`Alone` is a worker with nobody else and no lead; `Led` is one of a run.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Protocol
 
-from headway.elastic.worker.line import Control, Start
+from headway.core.watch import At
+from headway.elastic.wire import messages as wire
+from headway.elastic.worker.line import Line, News, Start
+from headway.elastic.worker.pact import Pact
 from headway.strategies import PeerLost
-from headway.strategies.group import Group, connect
-
-CONNECT_S = 5.0
-COLLECTIVE_S = 600.0
+from headway.strategies.connect import connect, limits
+from headway.strategies.group import Group
 
 
 class Members(Protocol):
-    """What the session asks. Fields: rank, size, lanes (of this worker), group (None: nobody else), generation."""
+    """What the session asks."""
 
-    rank: int
-    size: int
-    lanes: tuple[int, ...]
-    group: Group | None
-    generation: int
+    at: At
+    """What the training thread is at, for the lead's patience."""
 
     @property
     def running(self) -> bool:
@@ -42,39 +39,35 @@ class Members(Protocol):
     def save_wanted(self) -> str | None:
         """Why a checkpoint is asked for, once."""
 
+    def alone(self) -> Pact:
+        """What a worker has before its first generation: nobody else, and no lanes."""
+
     def ready(self) -> None:
         """This worker has warmed up."""
 
-    def meet(self, step: int, exchanges: int, pause: Callable[[], None], account: Callable[[str], None]) -> Start:
-        """Wait for the next generation's members. Arguments as of `Control.await_start`."""
+    def meet(
+        self, step: int, exchanges: int, busy: bool, pause: Callable[[], None], account: Callable[[str], None]
+    ) -> Start:
+        """Wait for the next generation's members. Arguments as of `Line.await_start`."""
 
-    def join(self, start: Start) -> None:
+    def join(self, start: Start) -> Pact:
         """Build the generation's group.
 
         Raises:
             PeerLost: a member went away meanwhile.
         """
 
-    def lost(self, error: PeerLost) -> None:
+    def lost(self, pact: Pact, error: PeerLost) -> None:
         """The exchange broke off, here."""
 
-    def let_go(self) -> None:
-        """Leave the group."""
-
-    def may_commit(self) -> None:
-        """Returns when a step may be committed; raises Dismissed or PeerLost if it may not."""
-
-    def committed(self, step: int, pause_s: float, first: bool) -> None:
+    def committed(self, pact: Pact, step: int, pause_s: float, first: bool) -> None:
         """A step is committed; the first of its generation, or not."""
 
     def moved(self, lane_s: float | None = None) -> None:
         """The training thread gets on; lane_s: seconds that a lane took."""
 
-    def waits(self, waiting: bool) -> None:
-        """The training thread waits for the others, or does so no more."""
-
-    def diverged(self, rank: int, step: int) -> None:
-        """A member's replica differed, and was healed."""
+    def diverged(self, worker: str, step: int) -> None:
+        """A member's replica differed, and is healed."""
 
     def finished(self) -> None:
         """All steps are done."""
@@ -84,110 +77,123 @@ class Led:
     """A worker of a run.
 
     Args:
-        control: connected.
+        line: connected.
         backend: gloo or nccl.
         address: of this node, as the other workers reach it.
         show: told (rank, nodes) when the membership changed.
+        silence_s: of the job.
+        longest_s: for which a member may keep the others waiting and be in order.
+        rounding: how this machine rounds; see `rounding.digest`.
     """
 
     def __init__(
-        self, control: Control, backend: str, address: str, show: Callable[[int, tuple[str, ...]], None]
+        self,
+        line: Line,
+        backend: str,
+        address: str,
+        show: Callable[[int, tuple[str, ...]], None],
+        silence_s: float = 2.0,
+        longest_s: float = 900.0,
+        rounding: str = "",
     ) -> None:
-        self._control, self._backend, self._address, self._show = control, backend, address, show
-        self.rank, self.size, self.generation = 0, 1, 0
-        self.lanes: tuple[int, ...] = ()
-        self.group: Group | None = None
+        self._rounding = rounding
+        self._line, self._backend, self._address, self._show = line, backend, address, show
+        self._patience = {"silence_s": silence_s, "longest_s": longest_s}
+        self._before = At.STARTING
+        self._generation = 0
+        self._rank = 0
         self._lane_s: list[float] = []
-        self._ranks: tuple[str, ...] = ()
+
+    @property
+    def at(self) -> At:
+        return self._line.at
+
+    @at.setter
+    def at(self, at: At) -> None:
+        self._line.at = at
 
     @property
     def running(self) -> bool:
-        return self._control.running
+        return self._line.running
 
     @property
     def news(self) -> bool:
-        return self._control.changed
+        return self._line.changed
 
     @property
     def broken(self) -> bool:
-        return self._control.broken
+        return self._line.broken
 
     @property
     def save_wanted(self) -> str | None:
-        wanted, self._control.save_wanted = self._control.save_wanted, None
+        wanted, self._line.save_wanted = self._line.save_wanted, None
         return wanted
 
+    def alone(self) -> Pact:
+        return Pact(0, 0, (self._line.place.worker,), (), None, self)
+
     def ready(self) -> None:
-        self._control.tell("ready")
+        self._line.tell(wire.Ready(self._rounding))
 
-    def meet(self, step: int, exchanges: int, pause: Callable[[], None], account: Callable[[str], None]) -> Start:
-        return self._control.await_start(step, exchanges, pause, account)
+    def meet(
+        self, step: int, exchanges: int, busy: bool, pause: Callable[[], None], account: Callable[[str], None]
+    ) -> Start:
+        self._line.hold(None, self._generation)
+        return self._line.await_start(step, exchanges, busy, pause, account)
 
-    def join(self, start: Start) -> None:
-        from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
-
-        number = start.news.number
-        self.generation, self.rank, self.size = number, start.rank, len(start.news.members)
-        self.lanes, self._ranks = start.news.lanes[start.rank], start.news.members
-        self._control.hold(None, number)
-        if self.size > 1:
-            where = self._control.place
-            # A client of its own for each generation: severing the group must be able to break its waits as well.
-            store = TCPStore(where.host, where.store_port, is_master=False, wait_for_workers=False)
-            self.group = connect(
-                PrefixStore(f"generation/{number}", store),
+    def join(self, start: Start) -> Pact:
+        news = start.news
+        self._generation, self._rank = news.number, start.rank
+        self._line.hold(None, news.number)
+        group: Group | None = None
+        if len(news.members) > 1:
+            group = connect(
+                self._line.store(news.number),
                 start.rank,
-                self.size,
+                len(news.members),
                 backend=self._backend,
                 address=self._address,
-                timeout_s=COLLECTIVE_S,
-                connect_s=CONNECT_S,
-                given_up=lambda: self._control.superseded(number),
+                limits=limits(len(news.members), backend=self._backend, **self._patience),
+                given_up=lambda: self._line.superseded(news.number),
             )
-        self._control.hold(self.group, number)
+        self._line.hold(group, news.number)
         self._show(start.rank, start.nodes)
+        return Pact(news.number, start.rank, news.members, news.lanes, group, self)
 
-    def lost(self, error: PeerLost) -> None:
-        if not self._control.broken:
-            self._control.tell("lost", generation=self.generation, reason=str(error)[-200:])
-        if self.group is not None:
-            self.group.sever()  # others may wait for this worker in an exchange that cannot end
-
-    def let_go(self) -> None:
-        group, self.group = self.group, None
-        self._control.hold(None, self.generation)
-        if group is not None:
-            group.close()
-
-    def may_commit(self) -> None:
-        if self.size > 1:
-            return  # the exchange itself proved that the generation is whole
-        if self._control.broken:
-            raise PeerLost("another generation was published")
-        if not self._control.leased():
-            self._control.await_lease()
-
-    def committed(self, step: int, pause_s: float, first: bool) -> None:
-        self._control.step = step
-        if first:
-            self._control.tell("committed", generation=self.generation, step=step, pause_s=pause_s)
-
-    def moved(self, lane_s: float | None = None) -> None:
-        self._control.mark += 1
-        if lane_s is not None:
-            self._lane_s = [*self._lane_s[-14:], lane_s]
-            self._control.lane_s = sorted(self._lane_s)[len(self._lane_s) // 2]
+    def lost(self, pact: Pact, error: PeerLost) -> None:
+        self._line.lost(self._generation, str(error))
+        if pact.group is not None:
+            pact.group.sever()  # others may wait for this worker in an exchange that cannot end
 
     def waits(self, waiting: bool) -> None:
-        self._control.waiting = waiting
-        self._control.mark += 1
+        if waiting:
+            self._before, self._line.at = self._line.at, At.EXCHANGE
+        else:
+            self._line.at = self._before
+        self._line.waiting = waiting
 
-    def diverged(self, rank: int, step: int) -> None:
-        if self.rank == 0:
-            self._control.tell("diverged", worker=self._ranks[rank], step=step)
+    def may_commit(self, alone: bool) -> None:
+        if alone and self._line.broken:
+            raise PeerLost("another generation was published")
+        self._line.may_commit()
+
+    def committed(self, pact: Pact, step: int, pause_s: float, first: bool) -> None:
+        self._line.step = step
+        if first:
+            self._line.tell(wire.Committed(pact.generation, step, pause_s))
+
+    def moved(self, lane_s: float | None = None) -> None:
+        self._line.moved()
+        if lane_s is not None:
+            self._lane_s = [*self._lane_s[-14:], lane_s]
+            self._line.lane_s = sorted(self._lane_s)[len(self._lane_s) // 2]
+
+    def diverged(self, worker: str, step: int) -> None:
+        if self._rank == 0:
+            self._line.tell(wire.Diverged(worker, step))
 
     def finished(self) -> None:
-        self._control.tell("finished")
+        self._line.tell(wire.Finished())
 
 
 class Alone:
@@ -195,59 +201,52 @@ class Alone:
 
     Args:
         lanes: of the job.
-        rank: likewise for tests with a group that does not change.
-        group: that group.
+        group: likewise for tests with a group that does not change.
         share: lanes that this worker carries; all when not given.
     """
 
     running = news = broken = False
     save_wanted: str | None = None
-    generation = 1
+    at = At.STARTING
 
     def __init__(self, lanes: int, group: Group | None = None, share: tuple[int, ...] | None = None) -> None:
-        self.group = group
-        self.rank, self.size = (group.rank, group.size) if group else (0, 1)
-        self.lanes = share if share is not None else tuple(range(lanes))
+        self._group = group
+        self._lanes = share if share is not None else tuple(range(lanes))
+
+    def alone(self) -> Pact:
+        return Pact(0, 0, ("w0",), (), None, self)
 
     def ready(self) -> None:
         pass
 
-    def meet(self, step: int, exchanges: int, pause: Callable[[], None], account: Callable[[str], None]) -> Start:
-        from headway.elastic.worker.line import News
+    def meet(
+        self, step: int, exchanges: int, busy: bool, pause: Callable[[], None], account: Callable[[str], None]
+    ) -> Start:
+        rank, size = (self._group.rank, self._group.size) if self._group else (0, 1)
+        names = tuple(f"w{number}" for number in range(size))
+        return Start(News(1, names, self._lanes, True), rank, None, ((-1, 0),) * size, names)
 
-        members = tuple(str(rank) for rank in range(self.size))
-        return Start(
-            News(1, members, (self.lanes,) * self.size, True), self.rank, None, ((-1, 0),) * self.size, members
-        )
+    def join(self, start: Start) -> Pact:
+        news = start.news
+        return Pact(news.number, start.rank, news.members, news.lanes, self._group, self)
 
-    def join(self, start: Start) -> None:
-        pass
-
-    def lost(self, error: PeerLost) -> None:
+    def lost(self, pact: Pact, error: PeerLost) -> None:
         raise error
 
-    def let_go(self) -> None:
+    def waits(self, waiting: bool) -> None:
         pass
 
-    def may_commit(self) -> None:
+    def may_commit(self, alone: bool) -> None:
         pass
 
-    def committed(self, step: int, pause_s: float, first: bool) -> None:
+    def committed(self, pact: Pact, step: int, pause_s: float, first: bool) -> None:
         pass
 
     def moved(self, lane_s: float | None = None) -> None:
         pass
 
-    def waits(self, waiting: bool) -> None:
-        pass
-
-    def diverged(self, rank: int, step: int) -> None:
+    def diverged(self, worker: str, step: int) -> None:
         pass
 
     def finished(self) -> None:
         pass
-
-
-def now() -> float:
-    """The clock of ledgers and pauses."""
-    return time.monotonic()

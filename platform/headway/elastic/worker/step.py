@@ -7,78 +7,89 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from headway.elastic.worker import batches, transfer, update, vote
-from headway.elastic.worker.members import now
-from headway.errors import BadInput
-from headway.strategies import PeerLost
+from headway.core.watch import At
+from headway.elastic.worker import batches, transfer, update
+from headway.elastic.worker.engine import now
+from headway.elastic.worker.replica import seed
+from headway.elastic.worker.standing import Standing
+from headway.errors import BadInput, NonFiniteLoss
+from headway.strategies import PeerLost, Strategy
 
 if TYPE_CHECKING:
     from headway.data.reader import Batch
-    from headway.elastic.worker.session import Session
+    from headway.elastic.worker.engine import Engine
 
 
 class Step:
     """One optimiser update over one global batch. Fields: number, epoch, rows, last_of_epoch; loss after the lanes."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self.loss = float("nan")
         self.begun = self.committed = False
         self._lane: int | None = None
         self._found: dict[int, Batch] = {}
+        self._strategy: Strategy | None = None
         self._aim()
 
     def _aim(self) -> None:
-        """Be the session's next step, with the lanes that this worker carries now."""
-        session = self._session
-        cursor = session.order.cursor(session.step)
-        self.number, self.epoch, self._at = session.step, cursor.epoch, cursor.step
-        self.last_of_epoch = cursor.step + 1 == session.order.steps_per_epoch
-        self.sizes = session.order.sizes(cursor.step)
+        """Be the next step, with the lanes that this worker carries now."""
+        engine = self._engine
+        cursor = engine.order.cursor(engine.replica.step)
+        self.number, self.epoch, self._at = engine.replica.step, cursor.epoch, cursor.step
+        self.last_of_epoch = cursor.step + 1 == engine.order.steps_per_epoch
+        self.sizes = engine.order.sizes(cursor.step)
         self.rows = sum(self.sizes)
         self._fullest = max(range(len(self.sizes)), key=self.sizes.__getitem__)
-        self._mine = [lane for lane in session.members.lanes if self.sizes[lane]]
+        self._mine = [lane for lane in engine.pact.lanes if self.sizes[lane]]
         self._found = {}
 
     def lanes(self) -> Iterator[dict[str, torch.Tensor]]:
         """The batches of the lanes that this worker carries; when the loop over them ends, the step is committed.
 
         If a worker is lost meanwhile, nothing was applied: the loop goes on over all the lanes that this worker carries
-        then, from the first.
+        then, from the first. So its body may run more than once for a lane of a step.
 
         Yields:
             The lane's rows as tensors by name on the worker's device, first dimension = rows. Randomness inside the
             loop's body follows the lane; autocast is on where the job asks for mixed precision.
         """
-        session = self._session
+        engine = self._engine
         if self.begun:
             raise BadInput(f"step.lanes() was called twice in step {self.number}", "a step has its lanes once", "")
         self.begun = True
-        if session._entered:
-            session._boundary()
-        else:
+        if engine.standing is Standing.REHEARSING:
             yield from self._rehearse()
-            session.context.trouble("join", session.model, session.step)
-            session.members.ready()
-            session._regroup()
-        if session.step >= session.total_steps or session.stopping:
+            engine.context.trouble("join", engine.replica.model, engine.replica.step)
+            engine.members.ready()
+            engine.regroup()
+        else:
+            engine.boundary()
+        if engine.replica.step >= engine.total_steps or engine.replica.outcome.stopping:
             self.committed = True  # it came after the last step
             return
-        session._abreast = True
+        engine.standing = Standing.ABREAST
         self._aim()
-        session.context.at = f"step {self.number}"
-        session.context.trouble("compute", session.model, self.number)
+        engine.context.at = f"step {self.number}"
+        with engine.account("compute", engine.at_work):
+            engine.context.trouble("compute", engine.replica.model, self.number)
         while not self.committed:
             try:
-                yield from self._attempt()
+                with engine.account("compute", engine.at_work):
+                    yield from self._attempt()
             except PeerLost as error:
-                session.context.ledger.abandon(now())
-                session.buffers.rewind()
-                session._repair(error)
-                if session.step > self.number:  # those ahead had committed it, and handed the outcome on
-                    session._tell(self)
+                engine.context.ledger.abandon(now())
+                engine.replica.buffers.rewind()
+                start = engine.start
+                engine.repair(error)
+                anew = engine.start != start  # from a checkpoint, whose step may be before this one or after it
+                if engine.replica.step > self.number and not anew:  # those ahead had committed it, and handed it on
+                    self._tell()
+                elif engine.replica.step >= engine.total_steps:
+                    self.committed = True
                 else:
                     self._aim()
+        seed("after", engine.job.seed, self.number)
 
     def backward(self, loss: torch.Tensor) -> None:
         """Backpropagate a lane's loss, once per batch of `lanes()`.
@@ -86,7 +97,7 @@ class Step:
         Args:
             loss: scalar, the mean over the batch's rows; it is weighed by the batch's share of the step's rows.
         """
-        session, lane = self._session, self._lane
+        engine, lane = self._engine, self._lane
         if lane is None:
             raise BadInput(
                 f"step.backward() was called twice for one batch in step {self.number}",
@@ -99,15 +110,20 @@ class Step:
                 "a loss is one number",
                 "Take its mean.",
             )
-        assert session.strategy is not None
-        share = self.sizes[lane] / self.rows
-        session.tail.loss(lane, loss.detach().float() * share)
+        assert self._strategy is not None
+        share = self._share(lane)
+        engine.tail.loss(lane, loss.detach().float() * share)
         self._lane = None
-        with session._account("communication"), session._waiting():  # it may need word from the others
-            session.strategy.before_backward(lane, last=lane == self._mine[-1])
-        with torch.autocast(session.device.type, enabled=False):
-            session.scaler.scale(loss * share).backward()
-        session.strategy.after_backward()
+        with engine.account("communication"), engine.pact.waiting():  # it may need word from the others
+            self._strategy.before_backward(lane, last=lane == self._mine[-1])
+        with torch.autocast(engine.replica.device.type, enabled=False):
+            engine.replica.scaler.scale(loss * share).backward()
+        self._strategy.after_backward()
+
+    def _share(self, lane: int) -> float:
+        """Of the step's rows that the lane has; of those that were asked for, where some may be set aside."""
+        rows = len(self._found[lane].ids) if lane in self._found else self.sizes[lane]
+        return rows / self.rows
 
     def _attempt(self) -> Iterator[dict[str, torch.Tensor]]:
         """All lanes once, and the commit; without it if a replica had to be healed.
@@ -115,61 +131,94 @@ class Step:
         Raises:
             PeerLost: a worker is gone; nothing has been applied.
         """
-        session = self._session
-        members, ledger, strategy = session.members, session.context.ledger, session.strategy
-        assert strategy is not None
+        engine = self._engine
+        pact, ledger, replica, tail = engine.pact, engine.context.ledger, engine.replica, engine.tail
         ledger.begin_step(now())
         self._leave_out_empty_lanes()
+        engine.fit()
+        self._strategy = strategy = pact.strategy
         strategy.begin(self._mine)
-        session.tail.clear()
-        session.buffers.begin()
-        every = session.job.replica_check_every
-        checked = every is not None and self.number % every == 0 and members.size > 1
+        tail.clear()
+        replica.buffers.begin()
+        every = engine.job.replica_check_every
+        checked = every is not None and self.number % every == 0 and pact.size > 1
         if checked:
-            session.tail.replica(members.rank, vote.words(session.model, session.optimizer))
+            tail.replica(pact.rank, engine.lineage, replica.words())
         for lane in self._mine:
-            if members.broken:
-                raise PeerLost("a member is gone")
+            pact.check()
             begun = now()
             yield from self._do(lane)
-            strategy.lane_done(session.buffers.leave(self.sizes[lane] / self.rows, counters=lane == self._fullest))
-            members.moved(now() - begun)
-        session.tail.flags(session.context.reporter.stop_requested, members.news)
-        session.context.trouble("exchange", session.model, self.number)
-        with session._account("communication"), session._waiting():
-            summed, changes = strategy.finish(session.tail.values)
-            members.may_commit()
-        session.tail.take(summed)
-        if checked and not vote.heal(session, self.number):
+            strategy.lane_done(replica.buffers.leave(self._share(lane), counters=lane == self._fullest))
+            engine.members.moved(now() - begun)
+        tail.flags(engine.context.journal.stop_requested, engine.members.news)
+        engine.context.trouble("exchange", replica.model, self.number)
+        with engine.account("communication"):
+            summed, changes = pact.sum(tail.values)
+        tail.take(summed)
+        if checked and not engine.heal(tail.replicas(pact.size)):
             ledger.abandon(now())
             return  # nothing was applied: once more, from the healed state
-        session.buffers.accept(changes)
-        session._commit(self)
+        self._apply(changes)
+        engine.commit()
+        self._tell()
+
+    def _apply(self, changes: torch.Tensor) -> None:
+        """The update from the sums over all lanes.
+
+        Raises:
+            NonFiniteLoss: it is none; nothing was applied.
+        """
+        engine = self._engine
+        replica, rows = engine.replica, engine.tail.rows()
+        # Rows that were set aside weigh nothing: what is left is divided by what is left, once.
+        whole = self.rows / rows if rows else 1.0
+        losses = replica.outcome.losses = [part * whole for part in engine.tail.losses()]
+        loss = sum(losses)
+        if loss - loss != 0:
+            bad = [lane for lane, part in enumerate(losses) if part - part != 0]
+            raise NonFiniteLoss(
+                f"loss={loss} at step {self.number}, from lane {', '.join(map(str, bad))}",
+                "the update was not applied",
+                "Lower the learning rate, set clip_norm, or look at the rows of that step.",
+            )
+        if whole != 1.0:
+            update.scale(replica.trainable, whole)
+            changes = replica.buffers.scaled(changes, whole)
+        replica.apply(engine.job.clip_norm)
+        replica.buffers.accept(changes)
+
+    def _tell(self) -> None:
+        """The step is committed, here or by those ahead."""
+        engine, replica = self._engine, self._engine.replica
+        self.loss, self.committed = sum(replica.outcome.losses), True
+        rate = float(replica.optimizer.param_groups[0]["lr"])
+        samples = replica.samples.hexdigest()
+        engine.context.journal.step(self.number, self.epoch, self.loss, rate, self.rows, samples)
 
     def _leave_out_empty_lanes(self) -> None:
-        """Where rows may be set aside, it is only known with its batch whether a lane has any left."""
-        session = self._session
-        if session.job.data.on_bad_data == "quarantine":
-            with session._account("data"):
+        """Where rows may be set aside, it is only known with its batch how many a lane has left."""
+        engine = self._engine
+        self._found = {}
+        if engine.job.data.on_bad_data == "quarantine":
+            with engine.account("data"):
                 self._found = {lane: self._read(lane) for lane in self._mine}
             self._mine = [lane for lane in self._mine if len(self._found[lane].ids)]
 
     def _read(self, lane: int) -> Batch:
-        found = self._found.pop(lane, None)
-        return self._session.context.train.batch(self.epoch, self._at, lane) if found is None else found
+        return self._engine.context.train.batch(self.epoch, self._at, lane)
 
     def _do(self, lane: int) -> Iterator[dict[str, torch.Tensor]]:
         """One lane, in the user's loop."""
-        session = self._session
-        session._spend("data")
-        found = self._read(lane)
-        batch = batches.tensors_of(found, session.device)
-        session._spend("compute")
-        session.tail.ids(lane, found.ids)
-        session.buffers.enter()
-        batches.seed(session.job.seed, self.epoch, self._at, lane)
+        engine = self._engine
+        engine.spend("data")
+        found = self._found[lane] if lane in self._found else self._read(lane)
+        batch = batches.tensors_of(found, engine.replica.device)
+        engine.spend("compute")
+        engine.tail.ids(lane, found.ids)
+        engine.replica.buffers.enter()
+        seed("lane", engine.job.seed, self.epoch, self._at, lane)
         self._lane = lane
-        with update.autocast(session.job.precision, session.device):
+        with update.autocast(engine.job.precision, engine.replica.device):
             yield batch
         if self._lane is not None:
             raise BadInput(
@@ -181,17 +230,19 @@ class Step:
     def _rehearse(self) -> Iterator[dict[str, torch.Tensor]]:
         """One lane and one update for nothing, before this worker joins those that train: what is built, compiled and
         allocated at the first step is done here, where nobody waits for it."""
-        session = self._session
-        before = transfer.copied(session._snapshot())
-        session.strategy = session._strategy_for(None)
+        engine, replica = self._engine, self._engine.replica
+        before = transfer.copied(replica.snapshot())
+        self._strategy = engine.strategy_for(None)
         self._mine = [self._fullest]
-        self._leave_out_empty_lanes()
-        session.strategy.begin(self._mine)
-        session.buffers.begin()
-        for lane in self._mine:
-            yield from self._do(lane)
-        session.strategy.finish(session.tail.values)
-        session._apply()
-        session.strategy.close()
-        session.strategy = None
-        session._load(before)
+        with engine.account("start", At.FIRST_STEP):
+            self._leave_out_empty_lanes()
+            self._strategy.begin(self._mine)
+            engine.tail.clear()
+            replica.buffers.begin()
+            for lane in self._mine:
+                yield from self._do(lane)
+            self._strategy.finish(engine.tail.values)
+            replica.apply(engine.job.clip_norm)
+        self._strategy.close()
+        self._strategy = None
+        replica.load(before)

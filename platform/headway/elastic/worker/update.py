@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
-    from headway.strategies.group import Group
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -25,37 +25,27 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
     return torch.autocast(device.type, dtype=AUTOCAST[precision])
 
 
-def apply(
-    optimizer: Optimizer,
-    scheduler: LRScheduler | None,
-    scaler: torch.amp.GradScaler,
-    model: nn.Module,
-    clip_norm: float | None,
-) -> None:
+def norm(parameters: Sequence[nn.Parameter]) -> torch.Tensor:
+    """L2 norm of all gradients together, a scalar; 0 where there are none."""
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+@torch.no_grad()
+def scale(parameters: Sequence[nn.Parameter], factor: float) -> None:
+    """Multiply all gradients."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if gradients:
+        torch._foreach_mul_(gradients, factor)
+
+
+def step(optimizer: Optimizer, scheduler: LRScheduler | None, scaler: torch.amp.GradScaler) -> None:
     """One update from the gradients at hand. Under fp16 scaling, an overflow skips the update, not the step."""
-    if clip_norm is not None:
-        scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     scaler.step(optimizer)
     scaler.update()
     if scheduler is not None:
         if scaler.is_enabled():
             optimizer._opt_called = True  # type: ignore[attr-defined]  # an overflow in the first step is no mistake
         scheduler.step()
-
-
-@torch.no_grad()
-def broadcast(model: nn.Module, group: Group) -> None:
-    """Give rank 0's parameters and buffers to all, so that a model built unseeded is still one model.
-
-    Raises:
-        PeerLost: a worker went away.
-    """
-    for tensor in (*model.parameters(), *model.buffers()):
-        whole = tensor.detach().contiguous()  # a channels_last weight is not, and torch refuses it
-        group.broadcast(whole, 0)
-        if whole is not tensor:
-            tensor.copy_(whole)
 
 
 def weights_sha256(model: nn.Module) -> str:

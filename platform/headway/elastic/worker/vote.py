@@ -1,71 +1,52 @@
 """Replicas that have drifted apart are found by their digests, and healed from the majority.
 
-The digests are of the state before the step and ride on its reduction. Nothing was applied when they are compared, so
-the step is done again from the healed state.
+A worker that joined has a copy of somebody's state, which says nothing that the other's did not. So a lineage (all
+whose state comes from one worker's since all last agreed) has one vote, which is its own majority's.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from typing import TYPE_CHECKING, Any
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 
-import numpy as np
-import torch
-from torch import nn
-
-from headway.core.digest import WORDS
-from headway.elastic.worker import transfer
+from headway.elastic.worker.tail import LARGEST
 from headway.errors import RunFailed
 
-if TYPE_CHECKING:
-    from torch.optim import Optimizer
 
-    from headway.elastic.worker.session import Session
-
-
-def words(model: nn.Module, optimizer: Optimizer) -> np.ndarray[tuple[int], np.dtype[np.uint16]]:
-    """BLAKE2b of all parameters, buffers and optimiser state, in a fixed order; shape [WORDS]."""
-    digest = hashlib.blake2b(digest_size=2 * WORDS)
-    state = optimizer.state_dict()["state"]
-    tensors: list[Any] = list(model.state_dict().values())
-    tensors += [value for key in sorted(state) for _, value in sorted(state[key].items())]
-    for tensor in tensors:
-        if isinstance(tensor, torch.Tensor):
-            plain = tensor.detach().to("cpu").contiguous()
-            digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
-    return np.frombuffer(digest.digest(), "<u2")
+def lineage_of(worker: str) -> int:
+    """The number that a worker's own state goes by, below 2^24."""
+    return zlib.crc32(worker.encode()) % (LARGEST - 1) + 1
 
 
-def heal(session: Session, step: int) -> bool:
-    """Compare what the workers sent; whoever differs takes the majority's state. Returns whether all were equal.
+def verdict(votes: Sequence[tuple[int, bytes]], step: int) -> tuple[int, list[int]]:
+    """Who is right.
+
+    Args:
+        votes: lineage and digest of each replica.
+        step: that they are to do next.
+
+    Returns:
+        The first that is right, and all that are not, as places in `votes`.
 
     Raises:
-        RunFailed: there is no majority.
-        PeerLost: a worker went away meanwhile.
+        RunFailed: there is no majority of lineages.
     """
-    members = session.members
-    digests = [row.tobytes() for row in session.tail.replicas(members.size)]
-    if len(set(digests)) == 1:
-        session.context.reporter.replicas(step, digests[0].hex())
-        return True
-    (right, count), *_ = Counter(digests).most_common()
-    ill = [rank for rank, digest in enumerate(digests) if digest != right]
-    if 2 * count <= members.size:
+    copies: dict[int, Counter[bytes]] = defaultdict(Counter)
+    for lineage, digest in votes:
+        copies[lineage][digest] += 1
+    ballot = Counter(chosen for found in copies.values() if (chosen := _majority(found)) is not None)
+    right = _majority(ballot)
+    if right is None:
         raise RunFailed(
-            f"the replicas of {members.size} workers differ before step {step}, and none has a majority",
+            f"the replicas of {len(votes)} workers differ before step {step}, and none has a majority",
             "memory was corrupted on one of them, and nobody can tell on which",
             "Look at the machines' memory, then resume from the newest checkpoint.",
         )
-    source = digests.index(right)
-    session.buffers.rewind()  # the state that was compared is that before the step
-    assert members.group is not None
-    if members.rank == source:
-        transfer.send(members.group, session._whole())
-    else:
-        whole = transfer.receive(members.group, source, session.device)
-        if members.rank in ill:
-            session._take(whole)
-    for rank in ill:
-        members.diverged(rank, step)
-    return False
+    digests = [digest for _, digest in votes]
+    return digests.index(right), [place for place, digest in enumerate(digests) if digest != right]
+
+
+def _majority(counts: Counter[bytes]) -> bytes | None:
+    """What more than half are for."""
+    return next((digest for digest, count in counts.items() if 2 * count > counts.total()), None)

@@ -1,10 +1,29 @@
-"""Where this worker process belongs: told by the controller before the train function starts."""
+"""Where a worker belongs: told to its process before anything else."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from headway.elastic.worker.line import Place
+
+@dataclass(frozen=True)
+class Place:
+    """Told to a worker's process before anything else.
+
+    Args:
+        worker: its id.
+        host: of the coordinator.
+        port: of the coordinator's connections.
+        pulse_port: where it takes pulses (UDP), at the same host.
+        token: shows that the worker belongs to the run.
+    """
+
+    worker: str
+    host: str
+    port: int
+    pulse_port: int
+    token: str = field(repr=False)
+
 
 Show = Callable[[int, tuple[str, ...]], None]
 _place: Place | None = None

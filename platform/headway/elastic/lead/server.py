@@ -1,0 +1,223 @@
+"""Who may speak to the coordinator: connections that show the run's token, and pulses that are sealed with it.
+
+Strangers cost nothing but a number: they are few at a time and short-lived, whatever they send is counted and dropped,
+and none of it reaches the coordinator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+from collections import Counter
+from typing import Any, Protocol
+
+from headway.elastic.wire import link, pulse
+from headway.elastic.wire import messages as wire
+
+HELLO_S = 10.0
+STRANGERS = 128
+"""Connections that have not said hello; when there are more, the oldest goes: workers speak at once."""
+BACKLOG = 1024
+UNREAD_BYTES = 2**26
+"""Of words that a worker has not read; it is given up then."""
+
+
+class Hears(Protocol):
+    """What the coordinator does with what comes in; called in its loop."""
+
+    def expects(self, worker: str) -> bool:
+        """Whether such a worker was launched, and is not gone."""
+
+    def joined(self, hello: wire.Hello, line: Line) -> None:
+        """A worker's process has connected."""
+
+    def heard(self, worker: str, message: wire.FromWorker) -> None:
+        """Raises ValueError for what makes no sense."""
+
+    def left(self, worker: str, line: Line) -> None:
+        """The connection of one that had joined is closed."""
+
+    def beat(self, said: pulse.Pulse) -> float | None:
+        """A worker's heart beats. Returns the clock for the answer; None: no answer."""
+
+
+class Server:
+    """See the module.
+
+    Args:
+        hears: the coordinator.
+    """
+
+    def __init__(self, hears: Hears) -> None:
+        self.token = secrets.token_hex(16)
+        self.port = self.pulse_port = 0
+        self.refused: Counter[str] = Counter()
+        """What was dropped, by reason."""
+        self.hears = hears
+        self.lines: dict[str, Line] = {}
+        """Of workers that are connected."""
+        self.strangers: dict[Line, asyncio.TimerHandle] = {}
+        self._server: asyncio.Server | None = None
+        self._pulses: asyncio.DatagramTransport | None = None
+        self._keys: dict[str, bytes] = {}
+
+    async def start(self, host: str) -> None:
+        """Begin to listen, at this address only. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Line(self), host, 0, backlog=BACKLOG)
+        self.port = self._server.sockets[0].getsockname()[1]
+        self._pulses, _ = await loop.create_datagram_endpoint(lambda: _Pulses(self), local_addr=(host, 0))
+        self.pulse_port = self._pulses.get_extra_info("sockname")[1]
+
+    def close(self) -> None:
+        """Stop; connections are cut."""
+        if self._server is not None:
+            self._server.close()
+        if self._pulses is not None:
+            self._pulses.close()
+        for line in [*self.lines.values(), *self.strangers]:
+            line.cut()
+
+    def refuse(self, reason: str) -> None:
+        """Count it."""
+        self.refused[reason] += 1
+
+    def key(self, worker: str) -> bytes:
+        """Of the worker's pulses."""
+        if worker not in self._keys:
+            self._keys[worker] = pulse.key(self.token, worker)
+        return self._keys[worker]
+
+    def forget(self, worker: str) -> None:
+        """It is gone."""
+        self._keys.pop(worker, None)
+
+    def knocked(self, line: Line) -> None:
+        """Somebody has connected."""
+        late = asyncio.get_running_loop().call_later(HELLO_S, self._late, line)
+        self.strangers[line] = late
+        if len(self.strangers) > STRANGERS:
+            self._late(next(iter(self.strangers)))
+
+    def hello(self, line: Line, text: bytes) -> None:
+        """A stranger's first line. Raises ValueError if it may not come in."""
+        said = wire.from_worker(text)
+        if not isinstance(said, wire.Hello):
+            raise ValueError("no hello")
+        if not secrets.compare_digest(said.token.encode(), self.token.encode()):
+            raise ValueError("another run's token")
+        if not self.hears.expects(said.worker):
+            line.say(wire.Dismiss(False, "it is no longer part of the run"))
+            line.finish()
+            return
+        if said.worker in self.lines:
+            raise ValueError("a second hello")
+        self.known(line)
+        line.worker = said.worker
+        self.lines[said.worker] = line
+        self.hears.joined(said, line)
+
+    def known(self, line: Line) -> None:
+        """It is no stranger any more, or gone."""
+        late = self.strangers.pop(line, None)
+        if late is not None:
+            late.cancel()
+
+    def _late(self, line: Line) -> None:
+        self.refuse("silent")
+        self.known(line)
+        line.cut()
+
+
+class Line(asyncio.Protocol):
+    """One connection: a stranger's until it has said hello, a worker's from then on."""
+
+    def __init__(self, server: Server) -> None:
+        self.worker: str | None = None
+        self._server = server
+        self._transport: Any = None
+        self._read = bytearray()
+
+    @property
+    def socket(self) -> socket.socket:
+        found: socket.socket = self._transport.get_extra_info("socket")
+        return found
+
+    def say(self, message: wire.FromLead) -> None:
+        """Send it, unless the connection is closed."""
+        self.write(wire.encode(message))
+
+    def write(self, line: bytes) -> None:
+        """Send an encoded message."""
+        if self._transport.is_closing():
+            return
+        self._transport.write(line)
+        if self._transport.get_write_buffer_size() > UNREAD_BYTES:
+            self.cut()
+
+    def finish(self) -> None:
+        """Close it when all that was said is sent."""
+        self._transport.close()
+
+    def cut(self) -> None:
+        """Close it at once."""
+        self._transport.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        link.make_quick(self.socket)
+        self._server.knocked(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._read += data
+        while not self._transport.is_closing():
+            end = self._read.find(b"\n")
+            most = wire.HELLO_BYTES if self.worker is None else wire.LINE_BYTES
+            if end < 0 and len(self._read) <= most:
+                return
+            text = bytes(self._read[: end + 1])
+            del self._read[: end + 1]
+            try:
+                if end < 0 or end > most:
+                    raise ValueError("too long")
+                if self.worker is None:
+                    self._server.hello(self, text)
+                else:
+                    self._server.hears.heard(self.worker, wire.from_worker(text))
+            except ValueError:
+                self._server.refuse("bad hello" if self.worker is None else "bad message")
+                self.cut()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._server.known(self)
+        if self.worker is not None:
+            self._server.lines.pop(self.worker, None)
+            self._server.hears.left(self.worker, self)
+
+
+class _Pulses(asyncio.DatagramProtocol):
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, address: tuple[str | Any, int]) -> None:
+        server = self._server
+        try:
+            worker = pulse.claimed(data)
+            if not server.hears.expects(worker):
+                raise ValueError("not expected")
+            said = pulse.opened(data, server.key(worker))
+            at = server.hears.beat(said)
+        except ValueError:
+            server.refuse("bad pulse")
+            return
+        if at is not None:
+            with contextlib.suppress(OSError):
+                self._transport.sendto(pulse.answer(pulse.Answer(said.number, at), server.key(worker)), address)

@@ -1,0 +1,108 @@
+"""The pulses of a worker's heart and the coordinator's answers: small datagrams, each sealed with the run's token.
+
+They need no connection and none of the worker's threads: they come while its interpreter is locked, and the first that
+gets through after a cut link tells at once that it is back. Only Python's own library is imported here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+from dataclasses import dataclass
+
+PULSE_S = 0.1
+NAME_BYTES = 64
+_SEAL_BYTES = 16
+_PULSE, _ANSWER = b"HWP1", b"HWA1"
+_FIELDS = struct.Struct("!QdQqBBBQ")
+_ANSWERED = struct.Struct("!Qd")
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """What a heart says.
+
+    Args:
+        worker: whose heart it is.
+        number: grows from pulse to pulse.
+        heard: `Answer.at` of the newest answer; 0 before the first.
+        mark: moves with the training thread.
+        step: committed steps.
+        at: index of a `core.watch.At`.
+        waiting: for the others.
+        stopped: the worker's process stands still (SIGSTOP, a debugger).
+        cpu_ms: that it has used.
+    """
+
+    worker: str
+    number: int
+    heard: float
+    mark: int
+    step: int
+    at: int
+    waiting: bool
+    stopped: bool
+    cpu_ms: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """number: of the pulse; at: the coordinator's clock."""
+
+    number: int
+    at: float
+
+
+def key(token: str, worker: str) -> bytes:
+    """Of one worker's pulses and answers."""
+    return hmac.digest(token.encode(), b"pulse:" + worker.encode(), "sha256")
+
+
+def pulse(said: Pulse, secret: bytes) -> bytes:
+    """One datagram."""
+    name = said.worker.encode()
+    flags = (said.at, said.waiting, said.stopped)
+    body = _FIELDS.pack(said.number, said.heard, said.mark, said.step, *flags, said.cpu_ms)
+    return _sealed(_PULSE + bytes([len(name)]) + name + body, secret)
+
+
+def claimed(datagram: bytes) -> str:
+    """The worker that a pulse says it is of, not yet verified. Raises ValueError for what is no pulse."""
+    if len(datagram) < 5 or datagram[:4] != _PULSE or datagram[4] > NAME_BYTES:
+        raise ValueError("not a pulse")
+    return datagram[5 : 5 + datagram[4]].decode()
+
+
+def opened(datagram: bytes, secret: bytes) -> Pulse:
+    """Raises ValueError for what this worker's heart did not say."""
+    worker = claimed(datagram)
+    body = _unsealed(datagram, secret)[5 + datagram[4] :]
+    if len(body) != _FIELDS.size:
+        raise ValueError("not a pulse")
+    number, heard, mark, step, at, waiting, stopped, cpu_ms = _FIELDS.unpack(body)
+    return Pulse(worker, number, heard, mark, step, at, bool(waiting), bool(stopped), cpu_ms)
+
+
+def answer(said: Answer, secret: bytes) -> bytes:
+    """One datagram."""
+    return _sealed(_ANSWER + _ANSWERED.pack(said.number, said.at), secret)
+
+
+def opened_answer(datagram: bytes, secret: bytes) -> Answer:
+    """Raises ValueError for what the coordinator did not say."""
+    body = _unsealed(datagram, secret)
+    if body[:4] != _ANSWER or len(body) != 4 + _ANSWERED.size:
+        raise ValueError("not an answer")
+    return Answer(*_ANSWERED.unpack(body[4:]))
+
+
+def _sealed(body: bytes, secret: bytes) -> bytes:
+    return body + hmac.digest(secret, body, hashlib.sha256)[:_SEAL_BYTES]
+
+
+def _unsealed(datagram: bytes, secret: bytes) -> bytes:
+    body, seal = datagram[:-_SEAL_BYTES], datagram[-_SEAL_BYTES:]
+    if not hmac.compare_digest(seal, hmac.digest(secret, body, hashlib.sha256)[:_SEAL_BYTES]):
+        raise ValueError("not sealed by this run")
+    return body

@@ -1,0 +1,343 @@
+"""What a worker's session is made of, and how it gets from one generation into the next."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from headway.core.membership import seats
+from headway.core.watch import At
+from headway.elastic.worker import transfer, vote
+from headway.elastic.worker.replica import Outcome, TornState, seed
+from headway.elastic.worker.standing import Standing
+from headway.elastic.worker.tail import Tail
+from headway.errors import BadCheckpoint
+from headway.strategies import PeerLost, Strategy, create
+
+if TYPE_CHECKING:
+    from headway.elastic.worker.context import Context
+    from headway.elastic.worker.line import Start
+    from headway.elastic.worker.pact import Pact
+    from headway.elastic.worker.replica import Replica
+    from headway.strategies.group import Group
+
+now = time.monotonic
+"""The clock of ledgers and pauses."""
+
+
+class Engine:
+    """See the module. Fields are for the session, its steps and its evaluations.
+
+    Args:
+        context: of this worker.
+        replica: its state.
+    """
+
+    def __init__(self, context: Context, replica: Replica) -> None:
+        job = context.job
+        self.context, self.job, self.order = context, job, context.train.order
+        self.replica, self.members, self.saver = replica, context.members, context.saver
+        self.tail = Tail(job.lanes, seats(job.lanes, job.workers.max))
+        self.standing = Standing.OUTSIDE
+        self.total_steps = context.total_steps
+        self.pact: Pact = context.members.alone()
+        self.busy = False
+        """Whether an evaluation is under way: nobody can be seated in its middle."""
+        self.lineage = 0
+        self.start = 0
+        """The generation in which all began, or began anew: from a checkpoint, wherever their code was."""
+        self.news = False
+        """Whether all have agreed that another generation comes after this step."""
+        self._abreast = False
+        """Whether what it was taking, when that broke off, was the state that its own code is at."""
+        self._first = True
+        self._compiled = False
+        self._committed_at = now()
+        self._swept = False
+
+    # What the time goes to
+
+    @contextmanager
+    def account(self, cause: str, at: At | None = None) -> Iterator[None]:
+        """Time inside goes to a cause of the ledger; at: what the lead is told of this worker meanwhile."""
+        before, place = self.context.ledger.switch(cause, now()), self.members.at
+        if at is not None:
+            self.members.at = at
+        try:
+            yield
+        finally:
+            self.context.ledger.switch(before, now())
+            self.members.at = place
+
+    def spend(self, cause: str) -> None:
+        """From now on time goes to a cause."""
+        self.context.ledger.switch(cause, now())
+
+    @property
+    def at_work(self) -> At:
+        """What a step is to the lead: the first is slow, for things are built and compiled in it."""
+        return At.STEP if self._compiled else At.FIRST_STEP
+
+    # Changing generations
+
+    def boundary(self) -> None:
+        """Between two steps: into the next generation, if all have agreed to it, or one has broken."""
+        if self.news or self.members.broken or (self.pact.size == 1 and self.members.news):
+            self.regroup()
+
+    def repair(self, error: PeerLost) -> None:
+        """The exchange broke: find the others again."""
+        self.members.lost(self.pact, error)
+        self.regroup()
+
+    def regroup(self) -> None:
+        """Enter the next generation: meet its members, build the group, and be level with whoever is ahead.
+
+        Raises:
+            Dismissed: it does not include this worker.
+        """
+        context, members, replica = self.context, self.members, self.replica
+        before, place = context.ledger.switch("regroup", now()), members.at
+        led = replica.whole and self.pact.rank == 0
+        aim: tuple[tuple[int, ...], int] | None = None
+        while True:
+            self.pact.close()
+            position = (replica.step if replica.whole else -1, replica.exchanges)
+            start = members.meet(*position, self.busy, self._pause, self.spend)
+            self.spend("regroup")
+            if replica.whole or start.source is not None:
+                # Where it will go on is known before it is level with the others: it reads while the group is built.
+                aim = (start.news.lanes, replica.step if start.source is None else start.positions[start.source][0])
+                context.train.carry(*aim)
+            context.trouble("regroup", replica.model, replica.step)
+            try:
+                self.pact = members.join(start)
+                self._level(start)
+                break
+            except PeerLost as error:
+                members.lost(self.pact, error)
+        if aim != (self.pact.lanes, replica.step):
+            context.train.carry(self.pact.lanes, replica.step)
+        self.fit()
+        self.news, self._first, context.rank = False, True, self.pact.rank
+        context.journal.enter(leads=self.pact.rank == 0)
+        if self.pact.rank == 0 and not led:
+            self.saver.lead()
+        self._sweep()
+        context.ledger.switch(before if before != "idle" else "compute", now())
+        members.at = place
+
+    def fit(self) -> None:
+        """Have a strategy for what is trained now."""
+        self.pact.use(self.replica.trainable, self.strategy_for)
+
+    def strategy_for(self, group: Group | None) -> Strategy:
+        """Of the job, for what is trained now."""
+        job = self.job
+        return create(
+            job.strategy,
+            self.replica.trainable,
+            reproducible=job.reproducible,
+            lanes=job.lanes,
+            tail=self.tail.size,
+            changes=self.replica.buffers.size,
+            group=group,
+        )
+
+    def _sweep(self) -> None:
+        """Let go of the group before at once: an exception's traceback may hold its sockets and threads in a cycle.
+
+        What was there when the session began is left out of the search, which then takes a millisecond.
+        """
+        if not self._swept:
+            gc.freeze()
+        self._swept = True
+        gc.collect()
+
+    def _level(self, start: Start) -> None:
+        """Have the newest state of all."""
+        positions, pact = list(start.positions), self.pact
+        if start.source is None:
+            self._begin()
+            return
+        ahead = [rank for rank, position in enumerate(positions) if position == positions[start.source]]
+        behind = [rank for rank in range(pact.size) if rank not in ahead]
+        if behind:
+            source, ill = self._agreed(ahead)
+            self._hand_on(source, sorted({*behind, *ill}), ill)
+
+    def _agreed(self, ahead: list[int]) -> tuple[int, list[int]]:
+        """Who hands its state on, and which of those level with it must take it too: a corrupted one may not spread.
+
+        Raises:
+            RunFailed: they differ, and nobody can tell who is right.
+        """
+        if len(ahead) == 1:
+            return ahead[0], []
+        mine = (self.lineage, self.replica.words().tobytes().hex()) if self.pact.rank in ahead else None
+        found = self.pact.gather(mine)
+        votes = [(found[rank][0], bytes.fromhex(found[rank][1])) for rank in ahead]
+        right, ill = vote.verdict(votes, self.replica.step)
+        return ahead[right], [ahead[place] for place in ill]
+
+    def _hand_on(self, source: int, receivers: list[int], ill: list[int]) -> None:
+        """Give the source's state to those that need it; all others go on at once."""
+        pact, replica = self.pact, self.replica
+        if pact.rank == source:
+            given = {**replica.given(), "lineage": self.lineage, "ending": self.standing is Standing.ENDING}
+            given |= {"journal": self.context.journal.journal(), "saved_step": self.saver.saved_step}
+            pact.give(given, receivers)
+        elif pact.rank in receivers:
+            self._take_from(source, receivers, (replica.whole or self._abreast) and pact.rank not in ill)
+        for rank in ill:
+            self.members.diverged(pact.names[rank], replica.step)
+
+    def _take_from(self, source: int, receivers: list[int], level: bool) -> None:
+        """level: its own code goes on where the others' is, and keeps its own state."""
+        replica, kept = self.replica, self.replica.whole
+        # A large state is put straight into its place: until all of it is there, there is none. A survivor that has a
+        # small one keeps it meanwhile.
+        staged = kept and level and replica.bytes() <= transfer.EXTRA_BYTES
+        replica.whole, replica.torn, self._abreast = staged, replica.torn or not staged, level
+        given = self.pact.take(source, receivers, None if staged else replica.places(registered=not level))
+        replica.take(given, registered=not level)
+        self._abreast = False
+        replica.outcome.stopping |= given["ending"]
+        self.lineage = given["lineage"]
+        if not level:
+            self.context.journal.take(given["journal"])
+            self.saver.begin(given["saved_step"])
+        if not kept and self.standing < Standing.WATCHING:
+            self.standing = Standing.WATCHING
+
+    def heal(self, votes: list[tuple[int, bytes]]) -> bool:
+        """Compare the replicas' digests before a step; whoever differs takes the majority's state. Returns whether all
+        were equal: from then on each stands for itself again.
+
+        Raises:
+            RunFailed: there is no majority.
+            PeerLost: a worker went away meanwhile.
+        """
+        step = self.replica.step
+        right, ill = vote.verdict(votes, step)
+        if not ill:
+            self.lineage = vote.lineage_of(self.pact.names[self.pact.rank])
+            self.context.journal.replicas(step, votes[right][1].hex())
+            return True
+        self.replica.buffers.rewind()  # the state that was compared is that before the step
+        self._hand_on(right, ill, ill)
+        return False
+
+    def _begin(self) -> None:
+        """Nobody has a state: from the newest sound checkpoint, or the weights that rank 0 made.
+
+        Raises:
+            TornState: this worker is in the middle of an evaluation, which its loop cannot go back from.
+        """
+        if self.busy:
+            raise TornState("the worker that handed its state on died half way, in an evaluation")
+        context, pact, replica = self.context, self.pact, self.replica
+        self.lineage, self._abreast = vote.lineage_of(pact.names[0]), False
+        if pact.rank == 0:
+            with self.account("regroup", At.RESTORING):
+                context.trouble("restore", replica.model, replica.step)
+                self._restore()
+        if pact.size > 1:
+            with self.account("regroup", At.RESTORING):
+                self._hand_on(0, list(range(1, pact.size)), [])
+        replica.whole = True  # not before: where the handing on breaks off, this is no begin, and comes once more
+        self.saver.begin(replica.step)
+        self.standing = max(self.standing, Standing.ABREAST)
+        self.start = pact.generation
+        context.journal.restart(pact.generation)
+        context.journal.began(replica.step, self.total_steps, self.order.steps_per_epoch)
+
+    def _restore(self) -> None:
+        """From the newest sound checkpoint, if there is one.
+
+        Raises:
+            TornState: there is none, and this worker's state is not that of the beginning any more.
+        """
+        replica = self.replica
+        found, passed_over = self.saver.restore(replica.names())
+        for reason in passed_over:
+            self.context.journal.note(f"passed over a damaged checkpoint: {reason}")
+        if found is None:
+            if replica.torn:
+                raise TornState("the worker that handed its state on died half way, and there is no checkpoint")
+            return
+        checkpoint, parts = self.saver.load(found.folder)
+        try:
+            replica.load(parts)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise BadCheckpoint(
+                f"checkpoint {checkpoint.folder} does not fit the task's model or optimiser",
+                str(error).splitlines()[0],
+                "Put the task back as it was when the run began, or start a new run.",
+            ) from error
+        replica.step, replica.torn = checkpoint.step, False
+        metrics = dict(checkpoint.facts.get("metrics", {}))
+        replica.outcome = Outcome(metrics=metrics, evaluated_step=checkpoint.step if metrics else -1)
+
+    def _pause(self) -> None:
+        """All are about to be taken away: nothing may be lost with them."""
+        if self.replica.whole and self.pact.rank == 0:
+            self.make_safe("all workers are being taken away")
+
+    # Steps
+
+    def begin_step(self) -> None:
+        """Whatever is drawn outside of lanes follows the step, on every worker alike."""
+        self.members.at = At.USER
+        seed("step", self.job.seed, self.replica.step)
+
+    def commit(self) -> None:
+        """The step's update is applied."""
+        replica, at = self.replica, now()
+        replica.samples.add(replica.step, self.tail.digests())
+        replica.step += 1
+        replica.exchanges += 1
+        replica.outcome.stopping, self.news = self.tail.stopping(), self.tail.news()
+        self.context.ledger.commit(at)
+        self.members.committed(self.pact, replica.step, at - self._committed_at, self._first)
+        self._first, self._committed_at, self._compiled = False, at, True
+
+    # Checkpoints
+
+    def save(self, reason: str) -> None:
+        """Take a checkpoint of this moment, if this worker leads; it is written in the background."""
+        replica = self.replica
+        with self.account("checkpoint"):
+            begun = self.saver.save(replica.step, replica.snapshot, self._facts(), reason, replica.names())
+        if begun:
+            self.context.trouble("checkpoint", replica.model, replica.step)
+
+    def _facts(self) -> dict[str, Any]:
+        replica, outcome = self.replica, self.replica.outcome
+        cursor = self.order.cursor(replica.step)
+        return {
+            "run": self.context.run,
+            "cursor": {"seed": cursor.seed, "epoch": cursor.epoch, "step": cursor.step},
+            "samples_sha256": replica.samples.hexdigest(),
+            "metrics": outcome.metrics if outcome.evaluated_step == replica.step else {},
+            "workers": self.pact.size,
+        }
+
+    def save_if_due(self) -> None:
+        """As the job says, and as the lead asks."""
+        replica = self.replica
+        evaluated = replica.outcome.evaluated_step == replica.step
+        reason = self.saver.due(replica.step, now(), evaluated, self.members.save_wanted)
+        if reason is not None:
+            self.save(reason)
+
+    def make_safe(self, reason: str) -> None:
+        """Wait until this state is on the disk, with all records before it."""
+        replica = self.replica
+        with self.account("checkpoint", At.SAVING):
+            self.saver.end(replica.step, replica.snapshot, self._facts(), reason, replica.names())
+            if self.pact.rank == 0:
+                self.context.journal.settle()

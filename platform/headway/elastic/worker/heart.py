@@ -1,0 +1,260 @@
+"""A worker's heart: a tiny process beside it that tells the coordinator, ten times a second, how the worker is.
+
+It needs nothing of the worker but a page of shared memory and its entry in /proc, so it beats while the worker's
+interpreter is locked by foreign code, and while the worker is stopped, which it says. It ends with the worker, however
+that ends. Only Python's own library is imported here: it starts in some 50 ms and takes some 10 MB.
+
+It also answers peers that ask whether they reach this machine: it takes their connections and closes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from headway.elastic.wire import pulse
+
+START_S = 10.0
+_ROOT = str(Path(__file__).parents[3])
+_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from headway.elastic.worker.heart import main; main()"
+
+
+class Page:
+    """What the worker and its heart share. Each field is eight bytes, written by one side only, and read whole.
+
+    Args:
+        descriptor: of a file of at least `mmap.PAGESIZE` bytes.
+    """
+
+    _MARK, _CARRIED, _STEP, _AT, _WAITING, _LEASED = range(0, 48, 8)
+    _INTEGER, _FLOAT = struct.Struct("=q"), struct.Struct("=d")
+
+    def __init__(self, descriptor: int) -> None:
+        self._memory = mmap.mmap(descriptor, mmap.PAGESIZE)
+
+    def close(self) -> None:
+        self._memory.close()
+
+    # The worker's
+
+    def write(self, mark: int, step: int, at: int, waiting: bool) -> None:
+        """By the training thread."""
+        pack, memory = self._INTEGER.pack_into, self._memory
+        pack(memory, self._STEP, step)
+        pack(memory, self._AT, at)
+        pack(memory, self._WAITING, waiting)
+        pack(memory, self._MARK, mark)
+
+    def carry(self, number: int) -> None:
+        """An exchange got on. By the line's thread."""
+        self._INTEGER.pack_into(self._memory, self._CARRIED, number)
+
+    @property
+    def leased_at(self) -> float:
+        """When the newest pulse was sent that the coordinator has answered (`time.monotonic`); 0 before."""
+        found: float = self._FLOAT.unpack_from(self._memory, self._LEASED)[0]
+        return found
+
+    # The heart's
+
+    @property
+    def mark(self) -> int:
+        """Moves with the training thread and its exchanges."""
+        return self._read(self._MARK) + self._read(self._CARRIED)
+
+    @property
+    def step(self) -> int:
+        return self._read(self._STEP)
+
+    @property
+    def at(self) -> int:
+        return self._read(self._AT)
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._read(self._WAITING))
+
+    def lease(self, at: float) -> None:
+        """See `leased_at`."""
+        self._FLOAT.pack_into(self._memory, self._LEASED, at)
+
+    def _read(self, offset: int) -> int:
+        found: int = self._INTEGER.unpack_from(self._memory, offset)[0]
+        return found
+
+
+class Heart:
+    """The worker's side: the page, and the process.
+
+    Args:
+        worker: its id.
+        lead: address and port that take pulses.
+        address: of this node, as the others reach it; nothing is bound to any other.
+        token: of the run.
+    """
+
+    def __init__(self, worker: str, lead: tuple[str, int], address: str, token: str) -> None:
+        self._worker, self._lead, self._address, self._token = worker, lead, address, token
+        self._process: subprocess.Popen[bytes] | None = None
+        self.probe_port = 0
+        """Where peers may ask whether they reach this machine; 0 while it does not beat."""
+        descriptor = os.memfd_create("headway-heart")
+        os.truncate(descriptor, mmap.PAGESIZE)
+        self._descriptor = descriptor
+        self.page = Page(descriptor)
+
+    def start(self) -> None:
+        """Begin to beat. Raises OSError if the process cannot be started; the worker can be heard without it."""
+        told = {
+            "worker": self._worker,
+            "lead": self._lead,
+            "address": self._address,
+            "key": pulse.key(self._token, self._worker).hex(),  # not among the arguments, which everybody sees
+            "page": self._descriptor,
+            "parent": os.getpid(),
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _PROGRAM, _ROOT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[self._descriptor],
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(told).encode() + b"\n")
+        self._process.stdin.flush()
+        answered = select.poll()  # select() takes no descriptor above 1023, and the process may have many open
+        answered.register(self._process.stdout, select.POLLIN)
+        if not answered.poll(1000 * START_S):
+            raise OSError("the heart does not beat")
+        answer = self._process.stdout.readline()
+        self._process.stdout.close()
+        if not answer:
+            raise OSError("the heart could not start")
+        self.probe_port = int(answer)
+
+    def close(self) -> None:
+        """End it. The page stays readable."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(OSError):
+            assert process.stdin is not None
+            process.stdin.close()
+        process.kill()
+        process.wait()
+        os.close(self._descriptor)
+
+
+# The heart's own process
+
+
+def main() -> None:
+    """Beat until the worker is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to act on
+    told = json.loads(sys.stdin.buffer.readline())
+    parent = told["parent"]
+    watch = _open_pidfd(parent)
+    if os.getppid() != parent:
+        return
+    listener = socket.create_server((told["address"], 0), backlog=64)
+    listener.setblocking(False)
+    with socket.socket(listener.family, socket.SOCK_DGRAM) as pulses:
+        pulses.bind((told["address"], 0))
+        pulses.setblocking(False)
+        sys.stdout.write(f"{listener.getsockname()[1]}\n")
+        sys.stdout.flush()
+        sys.stdout.close()
+        _Beating(told, Page(told["page"]), pulses, listener, watch).run()
+
+
+class _Beating:
+    def __init__(
+        self, told: dict[str, Any], page: Page, pulses: socket.socket, listener: socket.socket, watch: int | None
+    ) -> None:
+        self._worker, self._lead, self._parent = told["worker"], tuple(told["lead"]), told["parent"]
+        self._key = bytes.fromhex(told["key"])
+        self._page, self._pulses, self._listener, self._watch = page, pulses, listener, watch
+        self._number = 0
+        self._heard = 0.0
+        self._sent: dict[int, float] = {}
+        """When the latest pulses were sent, by number."""
+
+    def run(self) -> None:
+        life = sys.stdin.fileno()
+        sources = [life, self._pulses, self._listener] + ([] if self._watch is None else [self._watch])
+        due = time.monotonic()
+        while True:
+            now = time.monotonic()
+            if now >= due:
+                if os.getppid() != self._parent:
+                    return
+                self._beat(now)
+                due = max(due + pulse.PULSE_S, now)
+            ready = select.select(sources, [], [], max(0.0, due - now))[0]
+            if life in ready or self._watch in ready:
+                return
+            if self._listener in ready:
+                with contextlib.suppress(OSError):
+                    self._listener.accept()[0].close()
+            if self._pulses in ready:
+                self._hear()
+
+    def _beat(self, now: float) -> None:
+        """Send a pulse."""
+        state, cpu_ms = _look_at_parent()
+        self._number += 1
+        self._sent[self._number] = now
+        if len(self._sent) > 600:
+            del self._sent[next(iter(self._sent))]
+        page = self._page
+        said = pulse.Pulse(
+            self._worker, self._number, self._heard, page.mark, page.step, page.at, page.waiting, state in "Tt", cpu_ms
+        )
+        with contextlib.suppress(OSError):  # the network is away
+            self._pulses.sendto(pulse.pulse(said, self._key), self._lead)
+
+    def _hear(self) -> None:
+        try:
+            answer = pulse.opened_answer(self._pulses.recv(512), self._key)
+        except (OSError, ValueError):
+            return
+        self._heard = max(self._heard, answer.at)
+        sent = self._sent.get(answer.number)
+        if sent is not None and sent > self._page.leased_at:
+            self._page.lease(sent)
+
+
+def _open_pidfd(process: int) -> int | None:
+    try:
+        return os.pidfd_open(process)
+    except (OSError, AttributeError):
+        return None  # an old kernel: the parent's number tells as well, a beat later
+
+
+def _look_at_parent() -> tuple[str, int]:
+    """Its state as a letter, and the milliseconds of CPU time that it has used; nothing where /proc does not say."""
+    try:
+        # By the number that /proc has for it, which may be another namespace's.
+        parent = _fields("self")[1]
+        fields = _fields(parent)
+        return fields[0], int((int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK"))
+    except (OSError, IndexError):
+        return "?", 0
+
+
+def _fields(process: str) -> list[str]:
+    """Of a process, from its state on."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()

@@ -1,0 +1,89 @@
+"""One machine of a local cluster, as its owner sees it: the process that is the node, and what belongs to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headway.errors import RunFailed
+from headway.testing.processes import belonging_to, kill_session, numbers
+
+PATIENCE_S = 60.0
+
+
+@dataclass
+class Node:
+    """One machine. `state` is up, cut, stopped, or down.
+
+    Args:
+        number: in the cluster; -1 is the head.
+        process: that was started for it.
+        pid: of the node's own program, which leads its session, and is the first in its PID namespace if it has one.
+        folder: of its own.
+        alone: whether it has a PID namespace.
+    """
+
+    number: int
+    process: subprocess.Popen[str]
+    pid: int
+    folder: Path
+    alone: bool = False
+    node_id: str = ""
+    ip: str = ""
+    state: str = "up"
+    asking: threading.Lock = field(default_factory=threading.Lock)
+
+    def processes(self) -> list[int]:
+        """All that runs on it, by the numbers that they have here."""
+        return [] if self.state == "down" else belonging_to(self.pid)
+
+    def process_of(self, inner: int) -> int | None:
+        """The number that a process has here which calls itself `inner` on the node; None when there is none."""
+        return next((pid for pid in self.processes() if numbers(pid)[-1:] == (inner,)), None)
+
+    def signal(self, sent: signal.Signals) -> None:
+        """Send a signal to everything on it."""
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, sent)
+
+    def end(self) -> None:
+        """End everything on it at once, as a machine that is switched off."""
+        if self.state == "down":  # its process id may be another's by now
+            return
+        if self.alone:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)  # the kernel ends the whole namespace before its first process
+        else:
+            kill_session(self.pid)
+        self.process.wait()
+        self.state = "down"
+
+    def ask(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Send an order to the node's program, and wait for the answer."""
+        stdin, stdout = self.process.stdin, self.process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        with self.asking:
+            watch = threading.Timer(PATIENCE_S, self.process.kill)
+            watch.start()
+            try:
+                stdin.write(json.dumps(order) + "\n")
+                stdin.flush()
+                line = stdout.readline()
+            except OSError:
+                line = ""
+            finally:
+                watch.cancel()
+        if not line:
+            said = (self.folder / "said").read_text(errors="replace").strip().splitlines()
+            raise RunFailed(f"node {self.number} of the local cluster is gone", said[-1] if said else "it said nothing")
+        answer: dict[str, Any] = json.loads(line)
+        return answer

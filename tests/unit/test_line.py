@@ -1,0 +1,307 @@
+"""A worker's line: leases, parted pairs, and what the coordinator makes of both."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import pytest
+from tests.unit.lead import DEADLINE_S, HOST, Cluster, Group, Worker, frozen, wait
+
+from headway.core.watch import At
+from headway.elastic.wire import link
+from headway.elastic.wire import messages as wire
+from headway.elastic.worker import line as lines
+from headway.elastic.worker.line import Seat
+
+
+class Stuck(Group):
+    """A group some of whose peers do not acknowledge what they are sent."""
+
+    def __init__(self, *late: str) -> None:
+        super().__init__()
+        self.late, self.moved = late, 0
+
+    def unanswered(self, patience_s: float) -> tuple[str, ...]:
+        return self.late
+
+    def bytes_moved(self) -> int:
+        return self.moved
+
+
+def hold(worker: Worker, group: Group) -> int:
+    """Be in an exchange of the present generation."""
+    number = worker.started[-1].news.number
+    worker.line.hold(group, number)
+    worker.line.at, worker.line.waiting = At.EXCHANGE, True
+    return number
+
+
+@pytest.mark.parametrize("names", [("w0",), ("w0", "w1"), ("w0", "w1", "w2")])
+def test_2_19_a_lease_holds_for_every_size(names: tuple[str, ...]) -> None:
+    with Cluster(silence_s=0.5, max=len(names)) as here:
+        workers = here.train(*names)
+        for worker in workers:
+            worker.line.may_commit()
+            worker.line._lease_s = 0.4  # as on one node
+        with frozen(here):
+            wait(lambda: not any(worker.line.leased for worker in workers))
+        for worker in workers:
+            worker.line.may_commit()
+            assert worker.line.leased
+
+
+def test_2_19_its_length_comes_with_the_word_to_go() -> None:
+    with Cluster(silence_s=0.5) as here:
+        first, *_ = here.train("w0", "w1")  # two nodes: one silence condemns nobody but the silent
+        assert first.line._lease_s == pytest.approx(0.8 * 30.0)
+    with Cluster(silence_s=0.5, max=1) as here:
+        (alone,) = here.train("w0")
+        assert alone.line._lease_s == pytest.approx(0.8 * 0.5)
+
+
+def test_2_19_an_answer_that_comes_late_grants_what_was_left_when_the_beat_was_sent() -> None:
+    with Cluster() as here:
+        (worker,) = here.start("w0")
+        line = worker.line
+        line._closing.set()
+        line._leased_at, line._sent = 0.0, {1: time.monotonic() - 100.0}
+        line._heart.page.lease(0.0)  # type: ignore[union-attr]
+        line._heart.close()  # type: ignore[union-attr]
+        line._take(wire.Lease(1, 5.0))
+        assert not line.leased
+        line._take(wire.Lease(7, 6.0))  # of a beat that was never sent
+        assert line._leased_at == pytest.approx(time.monotonic() - 100.0, abs=5.0)
+
+
+def test_2_7_whoever_cannot_be_reached_is_named_and_the_exchange_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "reachable", lambda host, port: False)
+    with Cluster(silence_s=0.5) as here:
+        first, second, third = here.train("w0", "w1", "w2")
+        number = first.started[0].news.number
+        first.line._seats = tuple(Seat(w, f"10.0.0.{i}", 4000 + i) for i, w in enumerate(("w0", "w1", "w2")))
+        group = Stuck("10.0.0.2")
+        hold(first, group)
+        begun = time.monotonic()
+        assert group.severed.wait(DEADLINE_S)
+        wait(lambda: here.of("lost"))
+        (lost,) = here.of("lost")
+        assert (lost["worker"], lost["generation"], lost["peers"]) == ("w0", number, ("w2",))
+        for worker in (first, second):
+            worker.arrive(1)
+        wait(lambda: len(first.started) == 2 and len(second.started) == 2)
+        assert first.started[1].news.members == ("w0", "w1")
+        assert time.monotonic() - begun < 4.0
+        assert third.left.wait(DEADLINE_S)
+
+
+def test_2_7_one_that_can_be_reached_again_is_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "reachable", lambda host, port: True)
+    monkeypatch.setattr(lines, "WITHIN_S", 0.2)
+    with Cluster(silence_s=0.5) as here:
+        first, second, third = workers = here.train("w0", "w1", "w2")
+        group = Stuck(HOST)
+        hold(first, group)
+        assert group.severed.wait(DEADLINE_S)
+        for worker in workers:
+            worker.arrive(1)
+        wait(lambda: all(len(worker.started) == 2 for worker in workers))
+        assert first.started[1].news.members == ("w0", "w1", "w2"), "nobody goes"
+        assert here.of("lost")[0]["peers"] == ()
+        assert not second.left.is_set()
+        assert not third.left.is_set()
+
+
+def test_2_7_the_loss_of_one_exchange_is_told_once() -> None:
+    with Cluster() as here:
+        first, *_ = here.train("w0", "w1")
+        number = first.started[0].news.number
+        for _ in range(3):
+            first.line.lost(number, "it broke")
+        first.arrive(1)
+        wait(lambda: first.line.changed)
+        first.line.lost(number, "it broke")
+        first.line.tell(wire.Ready())
+        wait(lambda: here.of("lost"))
+        assert len(here.of("lost")) == 1
+
+
+def test_an_exchange_that_gets_on_is_no_hang() -> None:
+    """2.8: bytes that move are progress, though the training thread waits."""
+    with Cluster(silence_s=0.5) as here:
+        first, *_ = here.train("w0", "w1")
+        group = Stuck()
+        hold(first, group)
+        peer = here.coordinator._peers["w0"]
+        before = peer.mark
+        for _ in range(3):
+            group.moved += 10**6
+            wait(lambda before=before: peer.mark > before)  # type: ignore[misc]
+            before = peer.mark
+
+
+def test_2_8_what_a_worker_is_at_is_known_by_either_way() -> None:
+    with Cluster() as here:
+        first, *_ = here.train("w0", "w1")
+        peer = here.coordinator._peers["w0"]
+        for at in At:
+            first.line.at = at
+            wait(lambda at=at: peer.at is at)  # type: ignore[misc]
+        first.line._closing.set()  # no beats any more: the heart says it
+        for at in At:
+            first.line.at = at
+            wait(lambda at=at: peer.at is at)  # type: ignore[misc]
+
+
+def test_2_4_a_silence_of_most_is_the_coordinators_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it reads is lost for four times silence_s, and nothing is acknowledged; then it comes through again."""
+    with Cluster(silence_s=0.5) as here:
+        workers = here.train("w0", "w1", "w2")
+        lead = here.coordinator
+        heard, beat = lead.heard, lead.beat
+        monkeypatch.setattr(link, "answers", lambda connection, patience_s: False)
+        monkeypatch.setattr(lead, "heard", lambda worker, message: None)
+        monkeypatch.setattr(lead, "beat", lambda said: None)
+        wait(lambda: here.of("doubt"))
+        begun = time.monotonic()
+        wait(lambda: time.monotonic() > begun + 2.0)
+        monkeypatch.setattr(lead, "heard", heard)
+        monkeypatch.setattr(lead, "beat", beat)
+        wait(lambda: here.of("doubt")[-1]["reason"] is None)
+        begun = time.monotonic()
+        wait(lambda: time.monotonic() > begun + 1.5)
+        assert set(lead.membership.workers) >= {"w0", "w1", "w2"}
+        assert not any(worker.left.is_set() or worker.group.severed.is_set() for worker in workers)
+        assert all(worker.line.leased for worker in workers)
+
+
+def test_2_4_a_coordinator_that_stood_still_blames_nobody() -> None:
+    with Cluster(silence_s=0.5) as here:
+        workers = here.train("w0", "w1", "w2")
+        with frozen(here):
+            begun = time.monotonic()
+            wait(lambda: time.monotonic() > begun + 3.0)
+        begun = time.monotonic()
+        wait(lambda: time.monotonic() > begun + 1.5)
+        assert set(here.coordinator.membership.workers) >= {"w0", "w1", "w2"}
+        assert not any(worker.left.is_set() or worker.group.severed.is_set() for worker in workers)
+
+
+def test_2_4_one_that_is_silent_is_spoken_to_so_that_its_machine_may_answer() -> None:
+    """Nothing would be unacknowledged on a cut link over which nothing is sent."""
+    with Cluster(silence_s=2.0) as here:
+        _, second, _ = here.train("w0", "w1", "w2")
+        heard: list[wire.Lease] = []
+        second.line._renew = heard.append  # type: ignore[method-assign]
+        second.mute()
+        before = second.line._leased_at
+        wait(lambda: sum(lease.number == 0 for lease in heard) > 3)
+        assert second.line._leased_at == before, "which is no lease"
+
+
+def test_2_4_one_that_is_silent_alone_is_still_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Cluster(silence_s=0.5) as here:
+        _, second, _ = here.train("w0", "w1", "w2")
+        monkeypatch.setattr(link, "answers", lambda connection, patience_s: False)
+        begun = time.monotonic()
+        second.mute()
+        wait(lambda: "w1" not in here.coordinator.membership.workers)
+        assert time.monotonic() - begun < 2.0
+        assert here.of("doubt") == []
+
+
+def test_2_4_rays_word_on_a_dead_node_counts_unless_its_worker_still_speaks() -> None:
+    with Cluster(silence_s=2.0) as here:
+        _, second, _ = here.train("w0", "w1", "w2")
+        here.coordinator.node_died("node-w0")
+        second.mute()
+        begun = time.monotonic()
+        while "w1" in here.coordinator.membership.workers:
+            here.coordinator.node_died("node-w1")
+            assert time.monotonic() < begun + 1.9, "before its silence alone would count"
+            time.sleep(0.1)  # as often as Ray is asked
+        assert "w0" in here.coordinator.membership.workers
+        incident = here.coordinator.membership._incidents._open
+        assert incident is not None
+        assert (incident.cause, incident.workers) == ("node_died", ["w1"])
+
+
+def test_2_22_an_error_in_the_coordinators_timer_ends_the_run_with_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Cluster() as here:
+        here.train("w0", "w1")
+        monkeypatch.setattr(here.coordinator, "_examine", lambda now: 1 / 0)
+        wait(lambda: here.over)
+        (failure,) = here.over
+        assert failure is not None
+        assert failure["kind"] == "internal"
+        assert "ZeroDivisionError" in failure["fact"]
+        assert failure["remedy"]
+
+
+def test_2_22_an_error_at_a_message_ends_the_run_with_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Cluster() as here:
+        first, *_ = here.train("w0", "w1")
+        monkeypatch.setattr(here.coordinator.membership, "step", lambda event: [].pop())
+        first.line.tell(wire.Ready())
+        wait(lambda: here.over)
+        assert here.over[0] is not None
+        assert here.over[0]["kind"] == "internal"
+
+
+def test_2_18_a_second_and_shorter_notice_counts() -> None:
+    with Cluster() as here:
+        here.train("w0", "w1", "w2")
+        for deadline_s in (100.0, 99.9, 20.0, 60.0):
+            here.coordinator.drained("node-w1", deadline_s)
+        wait(lambda: len(here.of("drain")) >= 2)
+        assert [e["deadline_s"] for e in here.of("drain")] == [100.0, 20.0], "not what is the same, or longer"
+        deadline = here.coordinator.membership.workers["w1"].deadline
+        assert deadline is not None
+        assert deadline - time.monotonic() < 20.0
+
+
+def test_2_18_notice_for_the_leads_own_machine_saves() -> None:
+    with Cluster() as here:
+        first, *_ = here.train("w0", "w1")
+        here.coordinator.drained("head", 30.0)
+        wait(lambda: first.line.save_wanted is not None)
+        assert "the machine that leads the run" in str(first.line.save_wanted)
+        assert len(here.of("head_drain")) == 1
+
+
+FAILURE = {"kind": "machine", "fact": "worker 1, at set-up", "reason": "OSError: gone", "remedy": "", "traceback": "T"}
+
+
+def test_2_3_what_a_joiner_raises_is_a_failed_start() -> None:
+    with Cluster() as here:
+        first, second = here.train("w0", "w1")
+        (third,) = here.start("w2")
+        third.line.tell(wire.Raised("machine", FAILURE))
+        assert third.left.wait(DEADLINE_S)
+        assert here.over == []
+        assert not first.left.is_set()
+        assert not second.group.severed.is_set()
+        assert here.of("raised")[0]["starting"]
+        wait(lambda: "w3" in here.launched)
+
+
+def test_2_3_a_members_broken_hardware_takes_it_out_alone() -> None:
+    with Cluster() as here:
+        first, second, third = here.train("w0", "w1", "w2")
+        third.line.tell(wire.Raised("machine", FAILURE))
+        for worker in (first, second):
+            assert worker.group.severed.wait(DEADLINE_S)
+            worker.arrive(1)
+        wait(lambda: len(first.started) == 2)
+        assert first.started[1].news.members == ("w0", "w1")
+        assert here.over == []
+
+
+def test_2_3_one_that_was_evicted_cannot_fail_the_run() -> None:
+    with Cluster() as here:
+        _, second, _ = here.train("w0", "w1", "w2")
+        here.coordinator.gone("w1", "stopped")
+        with contextlib.suppress(OSError):
+            second.line.tell(wire.Raised("user", {**FAILURE, "kind": "task"}))
+        assert second.left.wait(DEADLINE_S)
+        assert here.over == []

@@ -1,0 +1,135 @@
+"""What belongs to a node, and ends with it: with a PID namespace everything, without one its session."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headway.testing.machine import Node
+from headway.testing.processes import belonging_to, isolation, kill_session, numbers, only_child, session_of
+
+LEADER = """
+import os, sys, time
+if os.getsid(0) != os.getpid():
+    os.setsid()
+if os.fork() == 0:  # a daemon: forked twice, in a session of its own
+    os.setsid()
+    if os.fork() == 0:
+        open(sys.argv[1] + ".new", "w").write(str(os.getpid()))
+        os.rename(sys.argv[1] + ".new", sys.argv[1])
+        time.sleep(600)
+    os._exit(0)
+time.sleep(600)
+"""
+
+
+class Machine:
+    """A node without Ray: a leader, and a daemon that left its session."""
+
+    def __init__(self, folder: Path, spaces: tuple[str, ...]) -> None:
+        program = [sys.executable, "-c", LEADER, str(folder / "daemon")]
+        command = ["unshare", *spaces, "--", *program] if spaces else program
+        self.process: subprocess.Popen[Any] = subprocess.Popen(command, start_new_session=True)
+        leader = only_child(self.process.pid) if spaces else self.process.pid
+        self.node = Node(0, self.process, leader, folder, bool(spaces))
+        until(lambda: (folder / "daemon").exists())
+        self.inner = int((folder / "daemon").read_text())
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Machine]]:
+    started: list[Machine] = []
+
+    def begin(spaces: tuple[str, ...]) -> Machine:
+        started.append(Machine(tmp_path, spaces))
+        return started[-1]
+
+    yield begin
+    for machine in started:
+        machine.node.end()
+        if not machine.node.alone and running(machine.inner):
+            os.kill(machine.inner, signal.SIGKILL)
+
+
+def test_a_killed_node_takes_a_daemon_along(start: Callable[..., Machine]) -> None:
+    if not isolation():
+        pytest.skip("no PID namespaces can be made here")
+    machine = start(isolation())
+    node = machine.node
+    daemon = node.process_of(machine.inner)
+    assert daemon is not None
+    assert numbers(daemon)[-1] == machine.inner
+    assert numbers(node.pid)[-1] == 1
+    assert node.process_of(1) == node.pid
+    assert daemon not in session_of(node.pid)
+    assert set(node.processes()) == {node.pid, daemon}
+    node.signal(signal.SIGSTOP)
+    until(lambda: state(daemon) == state(node.pid) == "T")
+    node.end()  # one that stands still ends too
+    assert not running(daemon)
+    assert not running(node.pid)
+    assert node.processes() == []
+    assert node.process_of(machine.inner) is None
+
+
+def test_a_session_does_not(start: Callable[..., Machine]) -> None:
+    """What nodes are where no namespace can be made: the reason why they have one elsewhere."""
+    machine = start(())
+    assert belonging_to(machine.node.pid) == [machine.node.pid]
+    kill_session(machine.node.pid)
+    machine.process.wait()
+    assert running(machine.inner)
+
+
+def test_a_machine_ends_with_its_owner(tmp_path: Path) -> None:
+    """unshare is killed, as when its owner gives a node up that says nothing: the kernel takes the rest along."""
+    if not isolation():
+        pytest.skip("no PID namespaces can be made here")
+    machine = Machine(tmp_path, isolation())
+    everything = machine.node.processes()
+    assert len(everything) == 2
+    machine.process.kill()
+    machine.process.wait()
+    until(lambda: not any(map(running, everything)))
+
+
+def test_one_that_is_gone_has_no_numbers() -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    assert numbers(ended.pid) == ()
+    assert belonging_to(ended.pid) == []
+
+
+def test_without_unshare_there_are_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    isolation.cache_clear()
+    try:
+        assert isolation() == ()
+    finally:
+        isolation.cache_clear()
+
+
+def state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
+
+
+def running(pid: int) -> bool:
+    return state(pid) not in "ZX"
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -1,0 +1,74 @@
+"""How a tier's tests are shared among processes: what a module has made once is used in one process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.tiers import Scheduling
+
+ROOT = Path(__file__).parents[2]
+
+CONFTEST = """
+import pytest
+from tests.tiers import Scheduling, arrange
+
+USES = pytest.StashKey()
+
+@pytest.fixture(scope="session")
+def shared_ray():
+    return 1
+
+@pytest.fixture(scope="module")
+def connected(shared_ray):
+    return 1
+
+def pytest_collection_modifyitems(items):
+    arrange(items, USES)
+
+def pytest_runtest_setup(item):
+    with open("ran", "a") as file:
+        print(item.config.workerinput["workerid"], item.name, item.stash[USES], file=file)
+
+def pytest_xdist_make_scheduler(config, log):
+    return Scheduling(config, log)
+"""
+
+MODULES = {
+    "unit/test_a": "def test_free(): pass",
+    "ray/test_b": "def test_uses(connected): pass\n\ndef test_beside(): pass\n\ndef test_third(): pass",
+    "ray/test_c": "import pytest\n\n@pytest.mark.ray\n@pytest.mark.parametrize('i', range(4))\ndef test_first(i): pass",
+}
+
+
+def test_what_a_module_makes_stays_in_one_process_and_what_lasts_longest_begins(tmp_path: Path) -> None:
+    for name, text in {"conftest": CONFTEST, **{f"tests/{name}": text for name, text in MODULES.items()}}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.py").write_text(text)
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\nmarkers = ray\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "tests"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+    found = [tuple(line.split()) for line in (tmp_path / "ran").read_text().splitlines()]
+    by = {name: worker for worker, name, _ in found}
+    assert len(by) == 8
+    assert len({by[f"test_first[{i}]"] for i in range(4)}) == 1
+    assert by["test_uses"] == by["test_beside"] == by["test_third"]
+    assert {name for _, name, uses in found if uses == "True"} == {"test_uses", "test_beside", "test_third"}
+    assert next(name for worker, name, _ in found if worker == by["test_first[0]"]) == "test_first[0]"
+
+
+def test_the_others_go_wherever_there_is_room() -> None:
+    scopes = [Scheduling._split_scope(Scheduling, name) for name in ("tests/unit/a.py::b", "tests/ray/a.py::b[c]")]  # type: ignore[arg-type]
+    assert scopes == ["tests/unit/a.py::b", "tests/ray/a.py"]
+
+
+@pytest.mark.parametrize(("tier", "number"), [("", 3), ("soak", 1000)])
+def test_examples_of_a_soak(tier: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-c", "from tests.tiers import examples; print(examples(3, 1000))"]
+    monkeypatch.setenv("HEADWAY_TIER", tier)
+    assert int(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout) == number
