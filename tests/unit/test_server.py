@@ -57,7 +57,7 @@ def test_bad_input_ten_thousand_messages_are_refused_and_nobody_notices() -> Non
                 cut = real[: draw.randint(0, len(real))]
                 said = draw.choice([draw.randbytes(draw.randint(0, 200)), cut, real, b"x" * 1400])
                 pulses.sendto(said, (HOST, here.coordinator.pulse_port))
-            if number % 1000 == 0:
+            if number % 50 == 0:  # and so that the kernel, which drops what finds no room, has some for the pulses
                 slowest = max(slowest, round_trip(workers[1], number))
         pulses.close()
         wait(lambda: not here.coordinator._server.strangers)
