@@ -237,14 +237,19 @@ def lose_after_step_9(context: Context, session: Session, step: int, where: str)
 
 def lose_after_evaluation(context: Context, session: Session, step: int, where: str) -> None:
     """The second worker does not get the evaluation's outcome, which the others have."""
-    if (where, step, context.members.alone().names[0]) != ("after", 8, "w1"):
+    worker, outcome = context.members.alone().names[0], context.saver.store.root.parent / "evaluated"
+    if (where, step, worker) == ("evaluated", 8, "w0"):
+        outcome.touch()
+    if (where, step, worker) != ("after", 8, "w1"):
         return
     real = Evaluation.means
 
     def means(evaluation: Evaluation) -> dict[str, float]:
         Evaluation.means = real  # type: ignore[method-assign]
         real(evaluation)
-        wait_for_the_others()
+        deadline = time.monotonic() + 10.0
+        while not outcome.exists() and not context.members.broken and time.monotonic() < deadline:
+            time.sleep(0.005)
         raise PeerLost("scripted")
 
     Evaluation.means = means  # type: ignore[method-assign]

@@ -264,6 +264,8 @@ class Coordinator:
     async def _stop(self) -> None:
         self._over = True
         self._server.close()
+        await asyncio.sleep(0.01)
+        self._server.close()  # whoever was being let in at that moment has a transport by now, which can be cut
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in others:
             task.cancel()
