@@ -81,6 +81,8 @@ class Worker:
             except Dismissed as word:
                 self.dismissed.append(str(word))
                 return
+            except OSError:  # the test is over, and the coordinator closed
+                return
             self.line.hold(self.group, start.news.number)
             self.started.append(start)
 
