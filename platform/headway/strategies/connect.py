@@ -13,9 +13,9 @@ from datetime import timedelta
 from typing import Any
 
 from headway.errors import BadInput
-from headway.strategies import PeerLost
 from headway.strategies.backends import BACKENDS, Alone
 from headway.strategies.group import Backend, Group
+from headway.strategies.lost import PeerLost
 from headway.strategies.sockets import Sockets, opened
 
 POLL_S = 0.005

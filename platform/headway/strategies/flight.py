@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from headway.strategies import PeerLost
 from headway.strategies.group import Group, Work
+from headway.strategies.lost import PeerLost
 
 
 class Flight:

@@ -19,7 +19,8 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
-from headway.strategies import PeerLost, exchange, plain
+from headway.strategies import plain
+from headway.strategies.lost import PeerLost, exchange
 from headway.strategies.sockets import Sockets
 
 LINGER_S = 0.5

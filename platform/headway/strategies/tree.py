@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from headway.core.reduction import Plan, plan
-from headway.strategies import PeerLost
 from headway.strategies.flat import (
     Departures,
     Layout,
@@ -30,6 +29,7 @@ from headway.strategies.flat import (
 )
 from headway.strategies.flight import Flight
 from headway.strategies.group import Group, Work
+from headway.strategies.lost import PeerLost
 
 
 class Sum:

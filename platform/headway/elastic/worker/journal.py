@@ -340,7 +340,7 @@ class Journal:
                 batch.append({"kind": "sync", "time": time.time()})
             try:
                 answer = self._push(batch)
-            except BaseException:
+            except BaseException:  # raised again: what was dropped is still to be told
                 self._dropped += dropped
                 raise
             with self._lock:

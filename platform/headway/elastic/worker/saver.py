@@ -144,7 +144,7 @@ class Saver:
         begun = self._now()
         try:
             parts = self._copies.take(snapshot())
-        except BaseException:
+        except BaseException:  # raised again: nothing is under way, whatever the snapshot raised
             self._writing = False
             raise
         self._saved_step = step

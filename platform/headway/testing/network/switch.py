@@ -110,7 +110,7 @@ class Switch:
             )
             try:
                 self._slowed[number] = Forwarder(self.pid, port(number), far, by_s, percent)
-            except BaseException:
+            except BaseException:  # raised again: no half-laid detour stays
                 namespace.ip(self.pid, f"link del {near}")
                 raise
             namespace.ip(self.pid, f"link set {port(number)} nomaster")
@@ -147,7 +147,7 @@ class Switch:
             self._rules[key] = rules
             try:
                 self._write()
-            except BaseException:
+            except BaseException:  # raised again: the rules are what they were
                 del self._rules[key]
                 raise
 
