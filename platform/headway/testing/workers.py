@@ -179,6 +179,10 @@ def together(
         for rank, thread in enumerate(threads.threads)
         if thread.ident in frames and thread.is_alive()
     ]
+    ours = {thread.ident for thread in threads.threads}
+    if late:  # autograd's thread among them, which serves all
+        others = (frame for ident, frame in frames.items() if ident not in ours)
+        late += [f"another thread:\n{''.join(traceback.format_stack(frame))}" for frame in others]
     threads.sever_all()
     if late or threads.failures:
         raise AssertionError("\n".join([*threads.failures, *late]))
