@@ -51,8 +51,8 @@ def source(folder: Path, kinds: list[Kind]) -> None:
     import numpy as np
     from data_peers.ours import Reader
 
-    from headway.data.get import get
     from headway.data.manifest import FORMAT
+    from headway.data.sets.get import get
 
     images = environments.CACHE / f"images-{FORMAT.rpartition('/')[2]}"
     train = get("fashion-mnist", images, fallback="mnist-5k").folder / "train"

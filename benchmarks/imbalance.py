@@ -28,11 +28,11 @@ from torch.nn.functional import cross_entropy
 from headway.core.keys import key
 from headway.core.mixture import Walk
 from headway.data.augment import Strength, augment
-from headway.data.files import LocalFiles
 from headway.data.manifest import load
-from headway.data.streams import train_order
+from headway.data.read.streams import train_order
+from headway.data.store.files import LocalFiles
 from headway.data.tensors import column
-from headway.data.writer import write_dataset
+from headway.data.write.writer import write_dataset
 from headway.job import parse
 
 CLASSES, RATIO = 10, 100

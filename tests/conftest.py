@@ -17,7 +17,7 @@ from hypothesis import settings
 from tests.tiers import SOAK, Scheduling, arrange
 
 from headway.data.manifest import Manifest, schema_of, write
-from headway.data.writer import shard_of
+from headway.data.write.writer import shard_of
 
 if TYPE_CHECKING:
     from headway.testing.s3 import S3

@@ -21,7 +21,7 @@ import headway
 from headway.cli.app import say_error
 from headway.cli.live import Live
 from headway.cli.runs import show
-from headway.data.get import get
+from headway.data.sets.get import get
 from headway.job import load
 
 HERE = Path(__file__).resolve().parent

@@ -13,7 +13,7 @@ from data_peers import environments
 
 KIND = "images28"
 LATENCY_S = 0.05
-NEEDED = ("headway.data.cache", "headway.testing.s3", "moto")
+NEEDED = ("headway.data.store.cache", "headway.testing.s3", "moto")
 
 
 def object_store(folder: Path, repeats: int) -> dict[str, Any]:

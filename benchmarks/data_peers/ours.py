@@ -26,10 +26,10 @@ class Reader:
 
     def __init__(self, place: Path | str, lanes: int = 1, step: int = 0, **settings: Any) -> None:
         from headway.core.order import Order
-        from headway.data.cache import open_files
-        from headway.data.groups import Groups
         from headway.data.manifest import load as load_manifest
-        from headway.data.stream import DirectReader
+        from headway.data.read.direct import DirectReader
+        from headway.data.read.groups import Groups
+        from headway.data.store.cache import open_files
         from headway.job import Data
 
         data = Data(train=str(place), window=WINDOW_GROUPS, **settings)
@@ -59,8 +59,8 @@ class Reader:
 
 def make(kind: Kind, folder: Path) -> None:
     """Write the Parquet shards, which pyarrow, the DataLoader and Ray Data read too."""
-    from headway.data.sizing import Sizes
-    from headway.data.writer import write_dataset
+    from headway.data.write.sizing import Sizes
+    from headway.data.write.writer import write_dataset
 
     columns = load(kind, folder)
     sizes = Sizes(kind.group_rows, -(-kind.rows // SHARDS))

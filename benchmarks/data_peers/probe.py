@@ -36,7 +36,7 @@ def resume(folder: Path, lanes: int) -> dict[str, float]:
 
 def first_batch(folder: Path, lanes: int) -> dict[str, float]:
     """Time to the batches of the first step, in a process that has imported Headway and read nothing yet."""
-    import headway.data.streams  # noqa: F401  # as the session has
+    import headway.data.read.streams  # noqa: F401  # as the session has
 
     begun = time.perf_counter(), time.process_time()
     _step(Reader(folder, lanes), 0)
@@ -131,8 +131,8 @@ def _rewrite(file: Path, target: Path) -> int:
 def copies(folder: Path, times: int) -> Path:
     """The dataset so many times over, as a dataset beside it."""
     from headway.data.manifest import load
-    from headway.data.sizing import Sizes
-    from headway.data.writer import write_dataset
+    from headway.data.write.sizing import Sizes
+    from headway.data.write.writer import write_dataset
 
     target = folder.with_name(f"{folder.name}-{times}x")
     shutil.rmtree(target, ignore_errors=True)

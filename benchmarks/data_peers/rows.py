@@ -30,7 +30,7 @@ class Kind:
         name: of it.
         rows: how many.
         columns: dtype and shape of a row, by column.
-        group_rows: rows of a row group (as `headway.data.sizing` would choose them).
+        group_rows: rows of a row group (as `headway.data.write.sizing` would choose them).
     """
 
     name: str

@@ -19,7 +19,7 @@ import pyarrow as pa
 import yaml
 
 from elastic_peers import faults, workload
-from headway.data.writer import write_dataset
+from headway.data.write.writer import write_dataset
 from headway.errors import HeadwayError
 from headway.runs import RunFolder
 from headway.testing.drill import drill

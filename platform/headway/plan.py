@@ -15,8 +15,8 @@ from headway import code
 from headway.core.lanes import carried
 from headway.core.mixture import Mixture, Walk
 from headway.data import manifest as manifests
-from headway.data.cache import open_files
-from headway.data.streams import train_order
+from headway.data.read.streams import train_order
+from headway.data.store.cache import open_files
 from headway.errors import BadInput
 from headway.job import Job, Store
 from headway.task import Task

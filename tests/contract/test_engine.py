@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from headway.checkpoint.store import Store
-from headway.data.streams import open_readers
+from headway.data.read.streams import open_readers
 from headway.elastic.worker import transfer
 from headway.elastic.worker.context import Context
 from headway.elastic.worker.line import Dismissed

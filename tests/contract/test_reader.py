@@ -23,14 +23,14 @@ from headway.core.mixture import Mixture, Walk
 from headway.core.order import Order
 from headway.core.sampling import Sampling
 from headway.data import manifest as manifests
-from headway.data.files import LocalFiles
-from headway.data.groups import Groups
-from headway.data.ray_reader import RayReader
-from headway.data.reader import Batch, Reader, Transform
-from headway.data.sizing import Sizes
-from headway.data.stream import DirectReader
+from headway.data.read.direct import DirectReader
+from headway.data.read.groups import Groups
+from headway.data.read.ray_reader import RayReader
+from headway.data.read.reader import Batch, Reader, Transform
+from headway.data.store.files import LocalFiles
 from headway.data.tensors import column
-from headway.data.writer import write_dataset
+from headway.data.write.sizing import Sizes
+from headway.data.write.writer import write_dataset
 
 LAYOUTS = [((1,),), ((7, 3),), ((20, 7, 40), (33, 20), (25, 25, 30)), ((5,) * 30, (9,) * 11), ((64,), (64,), (1, 64))]
 

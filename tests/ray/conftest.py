@@ -86,7 +86,7 @@ class Project:
 def make_dataset(folder: Path, rows: int, seed: int) -> None:
     """Images of 8 x 8 whose bright quarter is the label; written as `headway data` writes them."""
     from headway.data.tensors import column
-    from headway.data.writer import write_dataset
+    from headway.data.write.writer import write_dataset
 
     random = np.random.default_rng(seed)
     labels = random.integers(0, 4, rows)

@@ -18,12 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from headway.data import manifest as manifests
-from headway.data import pipeline, tables
 from headway.data.arrays import arrays
-from headway.data.pipeline import blocks, rows_of, runs
-from headway.data.prepare import prepare
-from headway.data.recipe import Recipe
-from headway.data.sources import Plan
+from headway.data.prepare import prepare, whole
+from headway.data.prepare.sources import tables
+from headway.data.prepare.sources.listing import Plan
+from headway.data.prepare.stages import pipeline
+from headway.data.prepare.stages.pipeline import blocks, rows_of, runs
+from headway.data.prepare.steps.recipe import Recipe
 from headway.errors import BadInput
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("connected")]
@@ -140,7 +141,7 @@ def test_rows_read_where_they_are_encoded_give_the_bytes_that_ray_data_gives(
 def test_a_source_that_changes_meanwhile_is_named(src: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pq.write_table(table(0, 3000), src / "0.parquet", row_group_size=500)
     plan = tables.plan_parquet([src / "0.parquet"])
-    monkeypatch.setattr("headway.data.prepare._plan", lambda *of: replace(plan, files=[src / "0.parquet"]))
+    monkeypatch.setattr(whole, "_plan", lambda *of: replace(plan, files=[src / "0.parquet"]))
     pq.write_table(table(0, 3000), src / "0.parquet", row_group_size=499)
     assert "0.parquet has changed: 3000 rows were in some row groups of it, now 2994" in refused(src)
 

@@ -26,9 +26,10 @@ from tests.tiers import SOAK, examples
 from headway.data import manifest as manifests
 from headway.data.arrays import arrays
 from headway.data.manifest import Manifest
-from headway.data.prepare import Progress, prepare
+from headway.data.prepare import prepare
+from headway.data.prepare.whole import Progress
 from headway.data.tensors import column
-from headway.data.writer import write_dataset
+from headway.data.write.writer import write_dataset
 from headway.errors import BadData, BadInput
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("connected")]
@@ -109,7 +110,7 @@ def test_a_global_shuffle(tmp_path: Path) -> None:
 
 
 def test_a_shuffle_in_many_files_is_the_shuffle_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from headway.data import shuffle
+    from headway.data.prepare.stages import shuffle
 
     people(tmp_path / "src")
     digests = set()
@@ -148,7 +149,7 @@ def test_appending(tmp_path: Path) -> None:
 
 def test_a_crash_between_the_parts_of_an_append(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each part is appended to once, though the first had been and the second had not."""
-    from headway.data import prepare as module
+    from headway.data.prepare import whole as module
 
     people(tmp_path / "src")
     people(tmp_path / "more", first=24_000)

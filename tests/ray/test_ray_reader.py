@@ -21,13 +21,13 @@ from tests.ray.conftest import Project, wait_until
 import headway
 from headway.core.order import Order
 from headway.data import manifest as manifests
-from headway.data import ray_reader
-from headway.data.files import LocalFiles
-from headway.data.groups import Groups
-from headway.data.quarantine import Quarantine
-from headway.data.ray_reader import RayReader
-from headway.data.reader import OnQuarantine, Reader
-from headway.data.stream import DirectReader
+from headway.data.read import ray_reader
+from headway.data.read.direct import DirectReader
+from headway.data.read.groups import Groups
+from headway.data.read.quarantine import Quarantine
+from headway.data.read.ray_reader import RayReader
+from headway.data.read.reader import OnQuarantine, Reader
+from headway.data.store.files import LocalFiles
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("connected")]
 

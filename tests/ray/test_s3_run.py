@@ -14,8 +14,8 @@ from tests.ray.conftest import Project
 from tests.ray.fire import Fire
 
 from headway.data import tensors
-from headway.data.sizing import Sizes
-from headway.data.writer import write_dataset
+from headway.data.write.sizing import Sizes
+from headway.data.write.writer import write_dataset
 from headway.report import Report
 from headway.testing.cluster import Cluster
 from headway.testing.faults import Fault

@@ -16,10 +16,11 @@ import pytest
 
 import headway
 from headway import job as jobs
-from headway.data import tensors, text
-from headway.data.sets import FLIGHT_CODES, FLIGHT_NUMBERS
-from headway.data.sizing import Sizes
-from headway.data.writer import write_dataset
+from headway.data import tensors
+from headway.data.prepare.sources import text
+from headway.data.sets.known import FLIGHT_CODES, FLIGHT_NUMBERS
+from headway.data.write.sizing import Sizes
+from headway.data.write.writer import write_dataset
 
 TRAINERS = Path(__file__).resolve().parents[2] / "trainers"
 CONTEXT = 32

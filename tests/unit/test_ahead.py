@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from headway.data.ahead import Once
+from headway.data.read.ahead import Once
 
 
 def test_an_error_is_final_for_the_thread_that_met_it_and_tried_again_by_others() -> None:

@@ -14,14 +14,14 @@ from numpy.lib.stride_tricks import as_strided
 
 from headway.core.order import Order
 from headway.data import manifest as manifests
-from headway.data.aligned import ALIGNMENT, aligned, aligned_batch, empty
-from headway.data.files import LocalFiles
-from headway.data.groups import Groups
-from headway.data.ray_reader import packed_batch, unpacked
-from headway.data.sizing import Sizes
-from headway.data.stream import DirectReader
+from headway.data.read.aligned import ALIGNMENT, aligned, aligned_batch, empty
+from headway.data.read.direct import DirectReader
+from headway.data.read.groups import Groups
+from headway.data.read.ray_reader import packed_batch, unpacked
+from headway.data.store.files import LocalFiles
 from headway.data.tensors import column
-from headway.data.writer import write_dataset
+from headway.data.write.sizing import Sizes
+from headway.data.write.writer import write_dataset
 
 
 def off_by(shift: int, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from headway.data import cache
 from headway.data import manifest as manifests
-from headway.data.cache import CachedFiles, open_files
-from headway.data.files import Files, LocalFiles
-from headway.data.groups import Groups
-from headway.data.shelf import Shelf, usual_folder
+from headway.data.read.groups import Groups
+from headway.data.store import cache
+from headway.data.store.cache import CachedFiles, open_files
+from headway.data.store.files import Files, LocalFiles
+from headway.data.store.shelf import Shelf, usual_folder
 from headway.errors import BadData, BadInput, RunFailed
 from headway.job import Cache, Data, Store
 from headway.testing.s3 import S3, Faults
@@ -341,7 +341,7 @@ def test_a_full_disk_is_said(cached: Open, monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError(errno.ENOSPC, "No space left on device")
 
     files = cached()
-    monkeypatch.setattr("headway.data.cache._written", full)
+    monkeypatch.setattr("headway.data.store.cache._written", full)
     with pytest.raises(
         BadInput, match=r"data\.cache\.folder=.* cannot be written: the disk is full.*data\.cache\.bytes"
     ):
@@ -400,7 +400,7 @@ def test_what_is_not_ours_in_the_folder_stays(tmp_path: Path) -> None:
 READER = """
 import random, sys
 from headway.data import manifest as manifests
-from headway.data.cache import open_files
+from headway.data.store.cache import open_files
 from headway.job import Cache, Data, Store
 import pyarrow.parquet as pq
 

@@ -64,7 +64,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 def job(tmp_path: Path) -> Path:
     import pyarrow as pa
 
-    from headway.data.writer import write_dataset
+    from headway.data.write.writer import write_dataset
 
     write_dataset(tmp_path / "train", [pa.table({"x": [0.5] * 100})], name="train", source="a test")
     (tmp_path / "small_task.py").write_text(TASK)

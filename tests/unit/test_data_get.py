@@ -13,11 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from headway.cli import data as verbs
-from headway.data import fetch, sets
 from headway.data import manifest as manifests
 from headway.data.arrays import arrays
-from headway.data.get import get
-from headway.data.text import blocks
+from headway.data.prepare.sources.text import blocks
+from headway.data.sets import fetch
+from headway.data.sets import known as sets
+from headway.data.sets.get import get
 from headway.errors import BadData, BadInput
 
 

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from headway.data import manifest as manifests
-from headway.data.sizing import Sizes
 from headway.data.tensors import column
-from headway.data.writer import staging, write_dataset
+from headway.data.write.sizing import Sizes
+from headway.data.write.writer import staging, write_dataset
 from headway.errors import BadData, BadInput
 
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from headway.checkpoint.store import Store
 from headway.core.ledger import Ledger
-from headway.data.streams import open_readers
+from headway.data.read.streams import open_readers
 from headway.elastic.worker.context import Context
 from headway.elastic.worker.engine import now
 from headway.elastic.worker.evaluation import Evaluation

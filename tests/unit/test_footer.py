@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headway.data.encode import Labels, encoded
 from headway.data.tensors import TensorType, column
-from headway.data.writer import Shards, shard_of
+from headway.data.write.encode import Labels, encoded
+from headway.data.write.writer import Shards, shard_of
 
 
 def table(start: int, rows: int) -> pa.Table:

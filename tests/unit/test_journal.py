@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from headway.data import journal as journals
-from headway.data.assembly import PartWriter
-from headway.data.encode import encoded
-from headway.data.journal import Journal, Spill, workplace
-from headway.data.sizing import Sizes
+from headway.data.prepare.stages import journal as journals
+from headway.data.prepare.stages.assembly import PartWriter
+from headway.data.prepare.stages.journal import Journal, Spill, workplace
+from headway.data.write.encode import encoded
+from headway.data.write.sizing import Sizes
 from headway.errors import BadData, BadInput
 
 

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from headway.data import manifest as manifests
-from headway.data.sizing import Sizes
-from headway.data.writer import write_dataset
+from headway.data.write.sizing import Sizes
+from headway.data.write.writer import write_dataset
 from headway.errors import BadData
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from headway import plan
 from headway.data.manifest import load, write
-from headway.data.streams import open_readers
-from headway.data.writer import write_dataset
+from headway.data.read.streams import open_readers
+from headway.data.write.writer import write_dataset
 from headway.errors import BadData, BadInput
 from headway.job import Job, parse, to_yaml
 from headway.job import load as load_job

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headway.core import parts
-from headway.data import masks
-from headway.data.blocks import Pack, Packer
-from headway.data.duplicates import ENTRY, Duplicates, repeated
-from headway.data.filters import Filter
-from headway.data.recipe import Recipe, fitted
+from headway.data.prepare.stages.duplicates import ENTRY, Duplicates, repeated
+from headway.data.prepare.steps import masks
+from headway.data.prepare.steps.blocks import Pack, Packer
+from headway.data.prepare.steps.filters import Filter
+from headway.data.prepare.steps.recipe import Recipe, fitted
+from headway.data.prepare.steps.transform import as_arrays, as_table, load
 from headway.data.rowhash import hashes
 from headway.data.tensors import column
-from headway.data.transform import as_arrays, as_table, load
 from headway.errors import BadData, BadInput
 
 TABLE = pa.table(

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from headway.core.retry import Policy
-from headway.data.reach import Store
-from headway.data.remote import Remote
-from headway.data.store import ArrowStore, Folder, open_raw, open_store
+from headway.data.store.folder import Folder
+from headway.data.store.opener import open_store
+from headway.data.store.patient import Remote
+from headway.data.store.protocol import Store
+from headway.data.store.raw import ArrowStore, open_raw
 from headway.errors import BadData, BadInput
 from headway.job import Store as Options
 from headway.testing.s3 import S3, Faults

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from headway.checkpoint.store import Store
-from headway.data.reader import Batch
-from headway.data.streams import open_readers
+from headway.data.read.reader import Batch
+from headway.data.read.streams import open_readers
 from headway.elastic.worker import context as contexts
 from headway.elastic.worker.context import Context
 from headway.elastic.worker.members import Alone

@@ -15,15 +15,15 @@ import pyarrow as pa
 import pytest
 
 from headway.core.order import Order
-from headway.data import groups as groups_module
 from headway.data import manifest as manifests
-from headway.data.files import LocalFiles
-from headway.data.gather import LEAST_BYTES, Memory
-from headway.data.groups import Groups, empty_rows
-from headway.data.quarantine import Quarantine
-from headway.data.stream import DirectReader
+from headway.data.read import groups as groups_module
+from headway.data.read.direct import DirectReader
+from headway.data.read.gather import LEAST_BYTES, Memory
+from headway.data.read.groups import Groups, empty_rows
+from headway.data.read.quarantine import Quarantine
+from headway.data.store.files import LocalFiles
 from headway.data.tensors import column
-from headway.data.writer import write_dataset
+from headway.data.write.writer import write_dataset
 from headway.errors import BadData
 
 

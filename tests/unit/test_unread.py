@@ -10,12 +10,12 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
 
-from headway.data import pipeline
-from headway.data.filters import Filter
-from headway.data.recipe import Recipe
-from headway.data.sizing import Sizes
-from headway.data.sources import Plan
-from headway.data.tables import plan_csv, plan_parquet
+from headway.data.prepare.sources.listing import Plan
+from headway.data.prepare.sources.tables import plan_csv, plan_parquet
+from headway.data.prepare.stages import pipeline
+from headway.data.prepare.steps.filters import Filter
+from headway.data.prepare.steps.recipe import Recipe
+from headway.data.write.sizing import Sizes
 
 
 def table(rows: int) -> pa.Table:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from headway.data import images, webdataset
+from headway.data.prepare.sources import images, webdataset
 from headway.errors import BadData
 
 

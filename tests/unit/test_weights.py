@@ -13,11 +13,11 @@ import pytest
 
 from headway.core.mixture import Mixture
 from headway.core.order import Order
-from headway.data import index
-from headway.data.files import LocalFiles
 from headway.data.manifest import load
-from headway.data.streams import open_readers, train_order
-from headway.data.writer import write_dataset
+from headway.data.read.streams import open_readers, train_order
+from headway.data.sampling import index
+from headway.data.store.files import LocalFiles
+from headway.data.write.writer import write_dataset
 from headway.errors import BadData, BadInput
 from headway.job import Job, parse
 

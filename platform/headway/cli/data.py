@@ -25,7 +25,7 @@ def get(
     json: Json = False,
 ) -> None:
     """Bring a public set as DST/train and DST/test. Nothing is done where it is there and whole."""
-    from headway.data.get import get as bring
+    from headway.data.sets.get import get as bring
 
     got = bring(name, dst, fallback, force, say=_say if json else print)
     if json:
@@ -204,7 +204,7 @@ def _datasets(folder: str, options: Any) -> list[str]:
     from contextlib import closing
 
     from headway.data.manifest import FILE
-    from headway.data.store import open_store
+    from headway.data.store.opener import open_store
 
     folder = folder.rstrip("/") or "/"
     with closing(open_store(folder, options)) as store:

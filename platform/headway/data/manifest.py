@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from xxhash import xxh3_128_hexdigest
 
-from headway.data.reach import Store
-from headway.data.store import is_url, local_folder, open_store
+from headway.data.store.opener import is_url, local_folder, open_store
+from headway.data.store.protocol import Store
 from headway.durable import sync_folder
 from headway.errors import BadData
 

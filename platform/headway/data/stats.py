@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headway.core.parts import Words
-from headway.data.cache import open_files
-from headway.data.groups import Groups
 from headway.data.manifest import Manifest, load
+from headway.data.read.groups import Groups
 from headway.data.rowhash import hashes
+from headway.data.store.cache import open_files
 from headway.data.tensors import TensorType
 from headway.errors import BadInput
 

@@ -42,7 +42,7 @@ POLL_S = 0.005
 PRELOADED = [
     "headway.testing.elastic",
     "headway.elastic.worker.session",
-    "headway.data.streams",
+    "headway.data.read.streams",
     "headway.strategies.all_reduce",
     "headway.strategies.tree",
     "torch._dynamo",  # seconds, once
@@ -427,7 +427,7 @@ def _work(
 
 def _context(job: Job, folder: Path, line: Line, ledger: Ledger) -> Context:
     from headway.checkpoint.store import Store
-    from headway.data.streams import open_readers
+    from headway.data.read.streams import open_readers
     from headway.elastic.worker.context import Context
     from headway.elastic.worker.members import Led
     from headway.elastic.worker.saver import Saver

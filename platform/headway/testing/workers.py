@@ -42,7 +42,7 @@ CREWS = ("gloo", "threads", "nccl_like")
 """Processes over gloo; threads over what is like gloo; threads, in a process of their own, over what is like NCCL."""
 
 PRELOADED = [
-    "headway.data.streams",
+    "headway.data.read.streams",
     "headway.elastic.worker.session",
     "headway.strategies.all_reduce",
     "headway.testing.nccl_like",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from headway.data.reader import Batch
+from headway.data.read.reader import Batch
 from headway.errors import BadInput
 
 

@@ -10,7 +10,7 @@ from headway.core.ledger import Ledger
 from headway.errors import BadInput
 
 if TYPE_CHECKING:
-    from headway.data.reader import Reader, Transform
+    from headway.data.read.reader import Reader, Transform
     from headway.elastic.worker.journal import Journal
     from headway.elastic.worker.members import Members
     from headway.elastic.worker.saver import Saver

@@ -89,7 +89,7 @@ def run(job: Job, found: Callable[..., Any]) -> None:
 
     import torch
 
-    from headway.data.streams import transform_of
+    from headway.data.read.streams import transform_of
     from headway.elastic.worker.context import current
     from headway.elastic.worker.loop import train_task
 
@@ -105,7 +105,7 @@ def _context(config: dict[str, Any], job: Job, line: Line, address: str, ledger:
     import torch
 
     from headway.checkpoint.store import Store
-    from headway.data.streams import Elsewhere, open_readers
+    from headway.data.read.streams import Elsewhere, open_readers
     from headway.elastic.worker.context import Context
     from headway.elastic.worker.journal import Journal
     from headway.elastic.worker.members import Led

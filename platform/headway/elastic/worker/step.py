@@ -16,7 +16,7 @@ from headway.errors import BadInput, NonFiniteLoss
 from headway.strategies import PeerLost, Strategy
 
 if TYPE_CHECKING:
-    from headway.data.reader import Batch
+    from headway.data.read.reader import Batch
     from headway.elastic.worker.engine import Engine
 
 

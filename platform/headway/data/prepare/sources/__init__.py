@@ -1,0 +1,1 @@
+"""What people's files hold, a module for each kind."""

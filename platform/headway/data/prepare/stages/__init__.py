@@ -1,0 +1,1 @@
+"""What a prepare does on the cluster and writes here, each stage resumable by the journal."""

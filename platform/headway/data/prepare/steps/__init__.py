@@ -1,0 +1,1 @@
+"""What is done to rows on their way: transform, filter, drop duplicates, split, mask, pack."""

@@ -1,0 +1,1 @@
+"""From a dataset's row groups to the batches of the lanes."""

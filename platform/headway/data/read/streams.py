@@ -1,0 +1,155 @@
+"""The job's datasets as walks, and what reads them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headway import code
+from headway.core.keys import key
+from headway.core.mixture import Mixture, Walk
+from headway.core.order import Order
+from headway.data.manifest import Manifest, load
+from headway.data.read.direct import DirectReader
+from headway.data.read.groups import PATIENCE_S, Groups
+from headway.data.read.quarantine import Quarantine, report_nothing
+from headway.data.read.ray_reader import RayReader
+from headway.data.read.reader import OnQuarantine, Reader, Transform
+from headway.data.sampling.weights import check_classes, sampling
+from headway.data.store.cache import open_files
+from headway.data.store.files import Files
+from headway.errors import BadInput
+from headway.job import Job
+from headway.task import Task
+
+
+def train_order(job: Job, sources: Sequence[Files]) -> Walk:
+    """The walk over the training set: that of one dataset, or of the mixture of several.
+
+    Args:
+        job: to be followed.
+        sources: files of each of `job.data.sources`; read only where a sampling needs a column.
+
+    Raises:
+        BadInput: the sampling or the mixture does not fit the data; names the key.
+        BadData: a column that is needed has nulls or cannot be read.
+    """
+    data, asked = job.data, job.data.sampling
+    if asked.bucket is not None and not data.shuffle:
+        remedy = "Set data.shuffle to true, or leave the bucket out."
+        raise BadInput(f"data.sampling.bucket={asked.bucket}", "rows in the order stored are not sorted", remedy)
+    if asked.rows is not None and len(sources) > 1:
+        remedy = "Say with data.mixture_epoch how many rows an epoch has."
+        raise BadInput(f"data.sampling.rows={asked.rows}", "the training set is a mixture", remedy)
+    check_classes(asked, sources)
+    single = len(sources) == 1 and not isinstance(data.mixture_epoch, int)
+    orders = []
+    for number, files in enumerate(sources):
+        seed = job.seed if single else key("source", job.seed, number)
+        cut = (job.lanes, job.lane_batch, data.window, data.shuffle)
+        orders.append(Order(files.manifest.groups, seed, *cut, sampling(asked, files)))
+    return orders[0] if single else _mixture(job, tuple(orders))
+
+
+def _mixture(job: Job, orders: tuple[Order, ...]) -> Mixture:
+    for number, order in enumerate(orders):
+        if order.rows < order.lanes:
+            fact = f"data.train[{number}] has {order.rows} rows"
+            reason = f"each of the {order.lanes} lanes takes some of every part of a mixture"
+            raise BadInput(fact, reason, f"Set lanes to {order.rows} or fewer, or leave that part out.")
+    weights = tuple(source.weight for source in job.data.sources)
+    return Mixture(orders, weights, job.seed, job.data.mixture_epoch, job.data.shuffle)
+
+
+def validation_order(job: Job, manifest: Manifest) -> Order:
+    """The walk over the validation set: as stored, each lane a part."""
+    batch = job.data.eval_batch or job.lane_batch
+    return Order(manifest.groups, job.seed, job.lanes, batch, job.data.window, shuffle=False)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Makes the direct reader of a job's training set on another node.
+
+    Args:
+        job: its plain values.
+        source: of the task, as workers get it.
+    """
+
+    job: dict[str, Any]
+    source: code.Source
+
+    def __call__(self, report: OnQuarantine) -> Reader:
+        import torch
+
+        job = Job.model_validate(self.job)
+        reader, validation = open_readers(job, report)
+        if validation is not None:
+            validation.close()
+        torch.manual_seed(job.seed)  # as in the workers: a task may draw what its transform uses
+        found = code.load(self.source)
+        transform = transform_of(found(**job.arguments)) if inspect.isclass(found) else None
+        reader.use(transform)
+        return reader
+
+
+def transform_of(task: Any) -> Transform | None:
+    """The task's own way of turning rows into arrays, if it has one."""
+    return task.transform if type(task).transform is not Task.transform else None
+
+
+def open_readers(
+    job: Job,
+    report: OnQuarantine | None = None,
+    device: str = "cpu",
+    patience_s: float = PATIENCE_S,
+    elsewhere: Elsewhere | None = None,
+) -> tuple[Reader, Reader | None]:
+    """Readers of the job's training set and, if it has one, validation set.
+
+    Args:
+        job: to be followed.
+        report: is told of what is set aside.
+        device: of the training.
+        patience_s: for how long reading is tried again while it fails.
+        elsewhere: makes what Ray Data reads with, where the job says so; None reads here all the same.
+
+    Raises:
+        BadInput, BadData: as `train_order`, and for what cannot be opened.
+    """
+    data = job.data
+
+    def groups(use: str, path: str, version: int | None) -> Groups:
+        files = open_files(path, load(path, version, data.store), data)
+        quarantine = None
+        if data.on_bad_data == "quarantine":
+            quarantine = Quarantine(use, files.manifest.rows, data.quarantine_limit, report or report_nothing)
+        return Groups(files, data.columns, data.no_nulls, data.check_digests, quarantine, patience_s)
+
+    def reader(groups: Sequence[Groups], order: Walk, steps: int | None) -> DirectReader:
+        return DirectReader(
+            groups,
+            order,
+            seed=job.seed,
+            training=steps is not None,
+            threads=data.read_threads,
+            prefetch=data.prefetch,
+            steps=steps,
+            pin=device != "cpu",
+        )
+
+    single = isinstance(data.train, str)
+    uses = ["data.train"] if single else [f"data.train[{number}]" for number in range(len(data.sources))]
+    sources = [groups(use, part.path, part.version) for use, part in zip(uses, data.sources, strict=True)]
+    order = train_order(job, [part.files for part in sources])
+    steps = job.steps or (job.epochs or 0) * order.steps_per_epoch
+    own = reader(sources, order, steps)
+    train: Reader = own
+    if data.reader == "ray" and elsewhere is not None:
+        train = RayReader(own, elsewhere, steps, data.prefetch, report or report_nothing)
+    if data.validation is None:
+        return train, None
+    held_out = groups("data.validation", data.validation, data.validation_version)
+    return train, reader([held_out], validation_order(job, held_out.files.manifest), None)

@@ -1,0 +1,1 @@
+"""The job's `data.sampling` held against a dataset."""

@@ -1,0 +1,1 @@
+"""Public sets: how each is brought, checked and written."""
