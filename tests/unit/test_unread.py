@@ -10,6 +10,7 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
 
+import headway
 from headway.data.prepare.sources.listing import Plan
 from headway.data.prepare.sources.tables import plan_csv, plan_parquet
 from headway.data.prepare.stages import pipeline
@@ -75,3 +76,9 @@ def test_not_where_rows_are_left_out_or_not_numbered(tmp_path: Path) -> None:
     csv.write_csv(table(10), tmp_path / "0.csv")
     assert counted(plan_csv([tmp_path / "0.csv"])) is None
     assert counted(plan(tmp_path, (0, 10))) is None
+
+
+def test_a_cluster_gets_the_whole_of_headway() -> None:
+    """Whatever folder the module that says so lies in."""
+    (package,) = pipeline.shipped()["py_modules"]
+    assert Path(package) == Path(headway.__file__).parent

@@ -258,9 +258,8 @@ def ray_for(address: str | None) -> Iterator[int]:
     if address in (None, "local"):
         embedded.start(os.cpu_count() or 1, OBJECT_STORE_BYTES, **quiet)
     else:
-        shipped = {"py_modules": [str(Path(__file__).parents[1])]}
         try:
-            ray.init(address=address, runtime_env=shipped, **quiet)
+            ray.init(address=address, runtime_env=shipped(), **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = f"no Ray cluster answers there ({str(error).splitlines()[0]})"
             raise BadInput(f"--address {address}", reason, "Check it, or leave it out.") from None
@@ -268,6 +267,11 @@ def ray_for(address: str | None) -> Iterator[int]:
         yield _cpus()
     finally:
         ray.shutdown()
+
+
+def shipped() -> dict[str, Any]:
+    """The runtime environment of a job on a cluster: this Headway, whatever is installed there."""
+    return {"py_modules": [str(Path(embedded.__file__).parent)]}
 
 
 def _cpus() -> int:
