@@ -141,7 +141,7 @@ def test_rows_read_where_they_are_encoded_give_the_bytes_that_ray_data_gives(
 def test_a_source_that_changes_meanwhile_is_named(src: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pq.write_table(table(0, 3000), src / "0.parquet", row_group_size=500)
     plan = tables.plan_parquet([src / "0.parquet"])
-    monkeypatch.setattr(whole, "_plan", lambda *of: replace(plan, files=[src / "0.parquet"]))
+    monkeypatch.setattr(whole, "planned", lambda *of: replace(plan, files=[src / "0.parquet"]))
     pq.write_table(table(0, 3000), src / "0.parquet", row_group_size=499)
     assert "0.parquet has changed: 3000 rows were in some row groups of it, now 2994" in refused(src)
 

@@ -27,7 +27,7 @@ from headway.data import manifest as manifests
 from headway.data.arrays import arrays
 from headway.data.manifest import Manifest
 from headway.data.prepare import prepare
-from headway.data.prepare.whole import Progress
+from headway.data.prepare.progress import Progress
 from headway.data.tensors import column
 from headway.data.write.writer import write_dataset
 from headway.errors import BadData, BadInput
@@ -149,7 +149,7 @@ def test_appending(tmp_path: Path) -> None:
 
 def test_a_crash_between_the_parts_of_an_append(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each part is appended to once, though the first had been and the second had not."""
-    from headway.data.prepare import whole as module
+    from headway.data.prepare import publishing as module
 
     people(tmp_path / "src")
     people(tmp_path / "more", first=24_000)

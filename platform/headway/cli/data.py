@@ -8,12 +8,27 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
+import typer.main
 
-app = typer.Typer(help="Bring, prepare, check and look into datasets.", no_args_is_help=True)
+
+class _Group(typer.core.TyperGroup):
+    """`prepare` gets its options when it is asked for: to read them imports Arrow, which other commands do without."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name != "prepare":
+            return super().get_command(ctx, cmd_name)
+        from headway.cli.sections import with_options
+
+        alone = typer.Typer(add_completion=False)
+        alone.command("prepare")(with_options(_prepare))
+        return typer.main.get_command(alone)
+
+
+app = typer.Typer(help="Bring, prepare, check and look into datasets.", no_args_is_help=True, cls=_Group)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; everything else goes to standard error.")]
 OURS = re.compile(r"[^/._][^/]*/(manifest(-\d+)?\.json|shard-\d+\.parquet)")
 Endpoint = Annotated[str | None, typer.Option(help="URL of an S3 service that is not Amazon's.")]
-STEPS, LAYOUT = "What is done to rows, in this order", "Layout"
 
 
 @app.command()
@@ -35,90 +50,29 @@ def get(
         _print_json({"name": got.name, "folder": str(got.folder), "fresh": got.fresh, **parts})
 
 
-def _step(text: str, *names: str, **options: Any) -> Any:
-    return typer.Option(*names, help=text, rich_help_panel=STEPS, **options)
-
-
 @app.command()
-def prepare(
+def prepare() -> None:
+    """Its place among the commands; see `_Group` for what it is."""
+
+
+def _prepare(
     src: Annotated[Path, typer.Argument(help="A file, or a folder of files.")],
     dst: Annotated[Path, typer.Argument(help="Folder to make.")],
-    kind: Annotated[
-        str | None,
-        typer.Option("--format", help="parquet, csv, jsonl, images, webdataset or text; guessed when not given."),
-    ] = None,
-    label: Annotated[str | None, typer.Option(help="Column that is predicted, counted in the manifest.")] = None,
-    transform: Annotated[
-        str | None, _step("Your function over batches.", "--transform", metavar="MODULE_OR_FILE:FUNCTION")
-    ] = None,
-    batch_format: Annotated[
-        str | None, _step("arrow or numpy: what it takes; by its annotation when not given.", "--batch-format")
-    ] = None,
-    keep: Annotated[str | None, _step('Rows to keep, such as "age > 20".', "--filter", metavar="EXPRESSION")] = None,
-    dedup: Annotated[
-        str | None, _step("Of rows with equal values here the first stays.", "--dedup", metavar="COLUMN,...")
-    ] = None,
-    split: Annotated[
-        str | None, _step("Make DST/NAME of each share of the rows.", "--split", metavar="NAME=SHARE,...")
-    ] = None,
-    split_by: Annotated[
-        str | None, _step("Columns that decide on a row's part; all by default.", "--split-by", metavar="COLUMN,...")
-    ] = None,
-    mask: Annotated[
-        list[str] | None,
-        _step(
-            "hash:VARIABLE (of the salt), redact or generalise:STEP. May be repeated.", "--mask", metavar="COLUMN=WAY"
-        ),
-    ] = None,
-    pack: Annotated[
-        str | None, _step("Documents end to end in blocks of tokens.", "--pack", metavar="LENGTH[:COLUMN]")
-    ] = None,
-    shuffle: Annotated[bool, _step("Write all rows in a random order.", "--shuffle")] = False,
-    seed: Annotated[int, _step("Of --split and --shuffle.", "--seed", min=0, max=2**63 - 1)] = 0,
-    image_size: Annotated[str | None, typer.Option(metavar="HxW", help="Resize all images to this.")] = None,
-    row_group_rows: Annotated[
-        int | None, typer.Option(min=1, help="Rows per row group; by width if not given.", rich_help_panel=LAYOUT)
-    ] = None,
-    shard_rows: Annotated[
-        int | None, typer.Option(min=1, help="Rows per shard; 256 MiB if not given.", rich_help_panel=LAYOUT)
-    ] = None,
-    append: Annotated[bool, typer.Option("--append", help="Add to the dataset at DST, as a new version.")] = False,
-    address: Annotated[str | None, typer.Option(help="Ray cluster; an embedded one when not given.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the dataset at DST.")] = False,
     json: Json = False,
+    **options: Any,
 ) -> None:
     """Turn Parquet, CSV, JSON lines, image folders, WebDataset tars or text into a dataset, as a Ray Data job.
 
     After a crash the same command goes on where it was.
     """
     from headway.cli.progress import shown
-    from headway.data.prepare import prepare as make
+    from headway.cli.sections import given
+    from headway.data.prepare.options import as_command, checked
+    from headway.data.prepare.whole import prepared
 
+    asked = checked(given(options), as_command)
     with shown() as progress:
-        made = make(
-            src,
-            dst,
-            format=kind,
-            label=label,
-            transform=transform,
-            batch_format=batch_format,
-            filter=keep,
-            dedup=dedup,
-            split=split,
-            split_by=split_by,
-            mask=tuple(mask or ()),
-            pack=pack,
-            shuffle=shuffle,
-            seed=seed,
-            append=append,
-            row_group_rows=row_group_rows,
-            shard_rows=shard_rows,
-            image_size=image_size,
-            address=address,
-            force=force,
-            progress=progress,
-        )
-    parts = made if isinstance(made, dict) else {"": made}
+        parts = prepared(src, dst, asked, progress)
     if json:
         found = {name: _shown(dst / name, manifest) for name, manifest in parts.items()}
         _print_json(found[""] if "" in found else {"folder": str(dst), **found})

@@ -6,14 +6,19 @@ keys meet in one file, and each file fits into memory. What comes out is one byt
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from headway.data.prepare.stages.journal import Spill
+from headway.data.prepare.preparation import Preparation
+from headway.data.prepare.stages import pipeline
+from headway.data.prepare.stages.journal import Spill, Workplace
 from headway.data.prepare.steps.recipe import Flags, Recipe
 
 BUCKETS = 256
@@ -83,3 +88,57 @@ class Duplicates:
             flags[rows[rows >= 0]] = True
         if isinstance(flags, np.memmap):
             flags.flush()
+
+
+class FindDuplicates:
+    """Reads the source once for keys, and finds the rows that are left out.
+
+    Args:
+        asked: what is decided.
+    """
+
+    def __init__(self, asked: Preparation) -> None:
+        self._asked = asked
+
+    def run(self, place: Workplace) -> Duplicates:
+        """See `Stage`."""
+        journal, path = place.journal, place.work / "duplicates"
+        noted = journal.of("duplicates")
+        if noted and path.exists():
+            return Duplicates(path, noted[-1]["rows"])
+        plan, recipe = self._asked.plan, self._asked.recipe
+        spill = Spill(place.work / "keys", BUCKETS, journal, "keys")
+        counts = {r["piece"]: r["rows"] for r in journal.of("counted") if r["piece"] < spill.pieces}
+        if not spill.pieces:
+            self._known_keys(spill)
+        total = len(plan.pieces)
+        rows, at = sum(counts.values()), spill.pieces
+        for table in pipeline.tables(pipeline.blocks(plan, partial(keys_of, recipe), spill.pieces)):
+            piece = int(table["piece"][0].as_py())
+            if piece != at:
+                journal.note("counted", piece=at, rows=counts.get(at, 0))
+                spill.done(at)
+                self._asked.tell("finding duplicates", piece, total, rows)
+                at = piece
+            spilled(spill, entries(table, rows))
+            counts[piece] = counts.get(piece, 0) + table.num_rows
+            rows += table.num_rows
+        found = Duplicates(path, [counts.get(piece, 0) for piece in range(total)])
+        files = (spill.path(index) for index in range(BUCKETS) if spill.sizes[index])
+        found.mark(np.fromfile(file, ENTRY) for file in files)
+        journal.note("duplicates", rows=[counts.get(piece, 0) for piece in range(total)])
+        shutil.rmtree(place.work / "keys")
+        return found
+
+    def _known_keys(self, spill: Spill) -> None:
+        """The keys of the rows that the dataset has already, all before the new ones."""
+        recipe = self._asked.recipe
+        for name, manifest in self._asked.before.items():
+            number = -manifest.rows
+            for shard in manifest.shards:
+                with pq.ParquetFile(self._asked.folder(name) / shard.path) as file:
+                    for batch in file.iter_batches(columns=list(recipe.dedup)):
+                        keys = recipe.keys(pa.Table.from_batches([batch]))
+                        table = pa.table({"high": keys[:, 0], "low": keys[:, 1]})
+                        spilled(spill, entries(table, number))
+                        number += batch.num_rows

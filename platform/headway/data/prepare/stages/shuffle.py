@@ -7,6 +7,7 @@ their number; each file is then sorted by itself. In how many files they lie doe
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,11 @@ import pyarrow as pa
 
 from headway.core.keys import key
 from headway.core.parts import Words
+from headway.data.prepare.preparation import Preparation
+from headway.data.prepare.stages import pipeline
 from headway.data.prepare.stages.assembly import Run
+from headway.data.prepare.stages.duplicates import Duplicates
+from headway.data.prepare.stages.journal import Spill, Workplace
 from headway.data.prepare.stages.pipeline import PART, rows_of
 from headway.data.prepare.steps.recipe import Flags, Recipe
 
@@ -106,3 +111,36 @@ def _streams(source: pa.NativeFile) -> Iterator[pa.Table]:
     while source.tell() < source.size():
         with pa.ipc.open_stream(source) as stream:
             yield stream.read_all()
+
+
+class Scatter:
+    """Reads the source once and spills all rows by the numbers that they draw.
+
+    Args:
+        asked: what is decided.
+        dropped: rows that are left out.
+    """
+
+    def __init__(self, asked: Preparation, dropped: Duplicates | None) -> None:
+        self._asked, self._dropped = asked, dropped
+
+    def run(self, place: Workplace) -> list[Path]:
+        """See `Stage`. Gives the files in which the rows lie, part by part."""
+        asked, parts = self._asked, len(self._asked.names)
+        files = files_for(sum(path.stat().st_size for path in asked.plan.files) // parts)
+        spill = Spill(place.work / "rows", parts * files, place.journal, "scattered")
+        total = len(asked.plan.pieces)
+        step = partial(scattered, asked.recipe, asked.schema, asked.what, files)
+        references = pipeline.blocks(asked.plan, step, spill.pieces, self._dropped.of if self._dropped else None)
+        at = spill.pieces
+        for table in pipeline.tables(references):
+            piece = int(table["piece"][0].as_py())
+            if piece != at:
+                spill.done(at)
+                asked.tell("scattering", piece, total, 0)
+                at = piece
+            for index, data in zip(table[FILE].to_pylist(), table[DATA], strict=True):
+                spill.add(index, memoryview(data.as_buffer()))
+        if spill.pieces < total:
+            spill.done(total - 1, last=True)
+        return [spill.path(index) for index in range(parts * files)]
