@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +35,12 @@ os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
 os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# And nothing of a cluster, or of records, that whoever runs the tests may use.
+for name in [name for name in os.environ if name in ("RAY_ADDRESS", "HEADWAY_RUNS") or name.startswith("RAY_AUTH_")]:
+    del os.environ[name]
+# Under nohup a hang-up is ignored, here and in every process that is started here: not what tests of signals are about.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 RAY_FOLDER = pytest.StashKey[str]()
 SHARED_RAY = pytest.StashKey[bool]()

@@ -52,14 +52,15 @@ def main() -> int:
     recipe = HERE / "image_classification" / "job.yaml"
     with Live() as live:
         trouble = Trouble(live)
-        report = headway.train(load(recipe, settings), watch=trouble)
+        report = headway.train(load(recipe, settings), address="local", watch=trouble)
     show(report)
     if report.state != "finished":
         print(f"\nInterrupted. Go on with: .venv/bin/headway resume {report.run}")
         return 130
     print("\nThe same job once more, undisturbed and on one worker:", file=sys.stderr)
     with Live() as live:
-        quiet = headway.train(load(recipe, [*settings, "workers.max=1", "tracking.enabled=false"]), watch=live.update)
+        alone = load(recipe, [*settings, "workers.max=1", "tracking.enabled=false"])
+        quiet = headway.train(alone, address="local", watch=live.update)
     accuracy, enough = report.metrics["accuracy"], ENOUGH[data.name]
     same_samples = report.samples_sha256 == quiet.samples_sha256
     same_weights = report.weights_sha256 == quiet.weights_sha256

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import inspect
+import json
 import os
+import re
 import shutil
 import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headway import cargo
+from headway.blame import reason
+from headway.blame import users_traceback as users_traceback
+from headway.cargo import Cargo
 from headway.durable import sync_folder, take_place
 from headway.errors import BadInput, nearest
 from headway.task import Task
 
-MAX_FILES, MAX_BYTES = 2000, 20 * 2**20
 _folders: set[Path] = set()  # of tasks' files that were put on the import path of this process
-_SKIPPED = {"__pycache__", "node_modules", "site-packages", "runs", "data", "build", "dist", "venv"}
+LAYOUT = ".headway.json"
+"""In what was carried, where the task does not lie at the top of it: its folder, and others for the import path."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +38,16 @@ class Source:
         module: to import from there.
         name: class or function in it.
         inside: subfolder that is carried ('' for all of `folder`), None where the code is installed on every machine.
+        paths: further folders for the import path.
+        copied: this is a run's own copy.
     """
 
     folder: Path
     module: str
     name: str
     inside: str | None
+    paths: tuple[Path, ...] = ()
+    copied: bool = False
 
 
 def locate(task: str) -> Source:
@@ -48,18 +58,54 @@ def locate(task: str) -> Source:
     """
     where, _, name = task.rpartition(":")
     if where.endswith(".py"):
-        path = Path(os.path.expanduser(where)).resolve()  # noqa: PTH111  Path's own raises for ~nobody
+        path = Path(os.path.abspath(os.path.expanduser(where)))  # noqa: PTH100, PTH111  links stay; ~nobody too
         if not path.is_file():
             raise BadInput(f"task={task}", f"{path} does not exist", "Give file.py:Class, relative to the job's file.")
-        return Source(path.parent, path.stem, name, "")
+        real = path.resolve().parent if path.is_symlink() else path.parent  # where Python looks for modules
+        return Source(path.parent, path.stem, name, "", () if real == path.parent else (real,))
     top = where.partition(".")[0]
     for folder in (Path.cwd(), *map(Path, sys.path)):
         if (folder / top).is_dir() or (folder / f"{top}.py").is_file():
-            installed = "site-packages" in folder.parts or "dist-packages" in folder.parts
+            installed = cargo.is_installed(folder / top)
             return Source(folder.resolve(), where, name, None if installed else top)
+    for place in cargo.places(top):  # an editable install, which the import path does not show
+        return Source(place.parent, where, name, top)
     raise BadInput(
         f"task={task}", f"there is no module {top!r} here or on the import path", "Run from its folder, or install it."
     )
+
+
+def look(source: Source) -> None:
+    """Read a task's file without running it: is it Python, and does it have that name? Other modules are left alone.
+
+    Raises:
+        BadInput: not so, for sure.
+    """
+    path = source.folder / f"{source.module}.py"
+    if source.inside != "" or not path.is_file():
+        return
+    try:
+        tree = ast.parse(path.read_bytes(), str(path))
+    except (SyntaxError, ValueError) as error:
+        bad = BadInput(f"the task's module {source.module} cannot be imported", reason(error), "Mend it.")
+        bad.traceback = users_traceback(error)
+        raise bad from None
+    if any(isinstance(node, ast.ImportFrom) and node.level for node in tree.body):
+        raise BadInput(
+            f"the task's module {source.module} cannot be imported",
+            "it imports relative to a package, and is named as a file",
+            _package_remedy(source),
+        )
+    named = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+    plain = (ast.ClassDef, ast.FunctionDef, ast.Import, ast.ImportFrom, ast.Expr)
+    others = {
+        alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    others |= {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    certain = all(isinstance(node, plain) for node in tree.body) and not {"*", "__getattr__"} & others
+    if certain and source.name not in {*named, *others}:
+        remedy = nearest(source.name, named) if named else "Subclass headway.Task in it, or write a function."
+        raise BadInput(f"task={source.name!r}", f"{source.module} has no such class or function", remedy)
 
 
 def load(source: Source) -> Callable[..., Any]:
@@ -92,20 +138,49 @@ def load(source: Source) -> Callable[..., Any]:
     return checked
 
 
-def carry(source: Source, to: Path) -> None:
-    """Copy the Python files that the task may import into the run's folder. Other files stay where they are.
+def _package_remedy(source: Source) -> str:
+    """For a file that imports relative to a package, and was named as a file."""
+    top, parts = source.folder, [source.module]
+    while (top / "__init__.py").is_file():
+        top, parts = top.parent, [top.name, *parts]
+    if len(parts) == 1:
+        return "Put an __init__.py beside it and name it as package.module:Class, or import without the dot."
+    where = "" if top == Path.cwd() else f" from {top}"
+    return f"It is part of a package: name it {'.'.join(parts)}:{source.name}, and run{where or ' from here'}."
+
+
+def survey(source: Source, files: list[str] | None = None) -> Cargo:
+    """What of the user's code and files travels. Nothing is run.
+
+    Args:
+        source: of the task; a run's copy travels no more.
+        files: the job's.
+
+    Raises:
+        BadInput: there is too much of it, or a file that the job names is not there.
+    """
+    if source.copied:
+        return Cargo(source.folder)
+    if source.inside is None:
+        return cargo.only_named(files or [], source.folder)
+    return cargo.survey(source.folder, source.module, source.inside, files, source.paths)
+
+
+def carry(source: Source, to: Path, load: Cargo | None = None) -> None:
+    """Copy the task's Python, and the files that travel with it, into the run's folder.
 
     What was carried before stays until the new copy is whole.
 
     Raises:
         BadInput: there are too many of them, or they cannot be written.
     """
+    load = load or survey(source)
     beside, aside = to.with_name(f".{to.name}.new"), to.with_name(f".{to.name}.old")
     try:
         _restore(to, aside)
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        _copy(source, beside)
+        _copy(source, load, beside)
         take_place(beside, to, aside)
         sync_folder(to.parent)
     except OSError as error:
@@ -126,41 +201,83 @@ def _restore(to: Path, aside: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _copy(source: Source, to: Path) -> None:
-    if source.inside is None:
-        return
-    root = source.folder / source.inside
-    if not root.exists():  # a module of one file
-        shutil.copy2(source.folder / f"{source.inside}.py", to)
-        return
-    for path in list(_python_files(root)):  # all before the first copy: the run's folder may lie inside
-        target = to / path.relative_to(source.folder)
+def _copy(source: Source, load: Cargo, to: Path) -> None:
+    for path in load.files:
+        target = to / path.relative_to(load.base)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, target)
+        try:
+            shutil.copy2(path, target)
+        except FileNotFoundError:  # gone meanwhile: another process's, unless it is code
+            if path.suffix == ".py":
+                raise
+    if source.folder == load.base and not load.paths:
+        return
+    layout = {"folder": os.path.relpath(source.folder, load.base)}
+    paths = [os.path.relpath(path, load.base) for path in load.paths]
+    (to / LAYOUT).write_text(json.dumps({**layout, "paths": paths}), encoding="utf-8")
 
 
 def carried(source: Source, folder: Path) -> Source:
     """The same code, as it was carried to `folder`."""
-    return source if source.inside is None else Source(folder, source.module, source.name, source.inside)
+    if source.inside is None or source.copied:
+        return source
+    try:
+        layout = json.loads((folder / LAYOUT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        layout = {"folder": ".", "paths": []}
+    paths = tuple(Path(os.path.normpath(folder / path)) for path in layout["paths"])
+    home = Path(os.path.normpath(folder / layout["folder"]))
+    return Source(home, source.module, source.name, source.inside, paths, copied=True)
 
 
-def users_traceback(error: BaseException) -> str:
-    """The traceback without Headway's own frames, so that the user's code is what is seen."""
-    ours = str(Path(__file__).parent) + os.sep
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not _hidden(f.filename, ours)]
-    head = ["Traceback (most recent call last):\n", *traceback.format_list(frames)] if frames else []
-    return "".join([*head, *traceback.format_exception_only(error)]).rstrip()
+def kept(task: str, folder: Path) -> Source:
+    """The code of a task as a run has kept it in `folder`, whatever became of the original."""
+    where, _, name = task.rpartition(":")
+    if where.endswith(".py"):
+        return carried(Source(folder, Path(where).stem, name, ""), folder)
+    return carried(Source(folder, where, name, where.partition(".")[0]), folder)
 
 
-def _hidden(filename: str, ours: str) -> bool:
-    return filename.startswith((ours, "<frozen importlib")) or f"{os.sep}importlib{os.sep}" in filename
+def own_paths(text: str, copy: Path, base: Path) -> tuple[str, list[Path]]:
+    """A text that names files of the carried copy, with the user's own in their place.
+
+    Args:
+        text: a traceback, or an error's message.
+        copy: the folder that the code was carried to.
+        base: where what was carried lies as the user has it.
+
+    Returns:
+        The text, and the files in it that the user has, and that were not carried.
+    """
+    left: dict[Path, None] = {}
+
+    def own(match: re.Match[str]) -> str:
+        path = Path(match[0])
+        mine = Path(os.path.normpath(base / os.path.relpath(path, copy)))
+        if path.is_relative_to(copy) and path.exists():
+            return str(mine)
+        if path.exists() or not (mine.exists() or path.is_relative_to(copy)):
+            return match[0]
+        if mine.exists():
+            left[mine] = None
+        return str(mine)
+
+    above = re.escape(str(copy.parent))
+    quoted = rf"(?<='){above}/[^'\n]+(?=')|(?<=\"){above}/[^\"\n]+(?=\")"
+    return re.sub(rf"{quoted}|{above}/[^\s'\"<>:,;()\[\]]+", own, text), list(left)
+
+
+def left_behind(files: list[Path]) -> str:
+    """What to do about files of the user's that did not travel, and that the task wanted."""
+    return f"{' and '.join(map(str, files))} did not travel to the workers: name it under `files:` in the job."
 
 
 def _make_importable(source: Source) -> None:
     """Put the task's folder first on the import path, and forget another task's modules of the same names."""
     folder = str(source.folder)
-    if sys.path[:1] != [folder]:
-        sys.path[:] = [folder, *(entry for entry in sys.path if entry != folder)]
+    first = [folder, *map(str, source.paths)]
+    if sys.path[: len(first)] != first:
+        sys.path[:] = [*first, *(entry for entry in sys.path if entry not in first)]
     importlib.invalidate_caches()
     if source.inside is None:
         return
@@ -192,28 +309,3 @@ def _from_file(source: Source, path: Path) -> Any:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
-
-
-def _python_files(root: Path) -> Iterator[Path]:
-    files = size = 0
-    for folder, folders, names in os.walk(root):
-        folders[:] = [d for d in folders if not _is_skipped(Path(folder, d))]
-        for name in names:
-            path = Path(folder, name)
-            if path.suffix != ".py" or not path.is_file():
-                continue
-            files, size = files + 1, size + path.stat().st_size
-            if files > MAX_FILES or size > MAX_BYTES:
-                raise BadInput(
-                    f"the task's folder {root} holds over {MAX_FILES} Python files, or {MAX_BYTES >> 20} MiB of them",
-                    "they are carried to every worker",
-                    "Put the task into a folder of its own.",
-                )
-            yield path
-
-
-def _is_skipped(folder: Path) -> bool:
-    """Data, builds, virtual environments, and the folders of runs, which hold copies of code themselves."""
-    if folder.name in _SKIPPED or folder.name.startswith("."):
-        return True
-    return (folder / "pyvenv.cfg").exists() or (folder / "run.json").exists()

@@ -50,6 +50,13 @@ class BadCheckpoint(HeadwayError):
 class RunFailed(HeadwayError):
     """The run started and could not go on."""
 
+    passes = False
+    """Whether the same may succeed when it is tried again: a machine was lost, or was full."""
+
+
+class HeadwayFault(RunFailed):
+    """A fault of Headway's own: neither the task nor the machine is to blame. The remedy names the report to send."""
+
 
 class NonFiniteLoss(RunFailed):
     """A loss became NaN or infinite before the step was applied."""

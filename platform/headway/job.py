@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import glob
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,15 +20,31 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
+from headway import settings as overrides
+from headway import values, wording
 from headway.core.schedules import SCHEDULES
 from headway.errors import BadInput, nearest
+from headway.notation import read, write
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "adagrad", "rmsprop")
 STRATEGIES = ("all_reduce",)
 
 Count = Annotated[int, Field(ge=1)]
-_SCIENTIFIC = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+
+
+def _plain(given: Any) -> Any:
+    """A copy of a mapping of names to what job.yaml can hold (see headway.values)."""
+    if not isinstance(given, dict):
+        return given
+    faults: list[str] = []
+    unnamed = [key for key in given if not isinstance(key, str)]
+    faults += [f"{values.shown_key(key)} is no name: names are text. Put it in quotes" for key in unnamed]
+    found = {key: values.admit(each, faults, (key,)) for key, each in given.items()}
+    if faults:
+        raise PydanticCustomError(wording.NOT_PLAIN, "{faults}", {"faults": faults})
+    return found
 
 
 class _Section(BaseModel):
@@ -91,7 +110,13 @@ class Sampling(_Section):
     @classmethod
     def _named(cls, weights: Any) -> Any:
         # YAML reads the class 3 as a number, and false as no word.
-        return {str(name): weight for name, weight in weights.items()} if isinstance(weights, dict) else weights
+        if not isinstance(weights, dict):
+            return weights
+        found = {str(name): weight for name, weight in weights.items()}
+        if len(found) < len(weights):
+            twice = next(name for name in found if sum(str(given) == name for given in weights) > 1)
+            raise ValueError(f"names the class {twice!r} twice, as text and as a number")
+        return found
 
 
 class Cache(_Section):
@@ -226,6 +251,12 @@ class Optimizer(_Section):
     lr: Annotated[float, Field(gt=0)]
     """Learning rate."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, given: Any) -> Any:
+        rest = {k: v for k, v in given.items() if k not in cls.model_fields} if isinstance(given, dict) else {}
+        return {**given, **_plain(rest)} if rest else given
+
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
@@ -238,7 +269,7 @@ class Schedule(_Section):
     """Overrides the task's learning-rate schedule by name."""
 
     name: str = "constant"
-    """constant, cosine, linear or step."""
+    """constant, cosine, linear, step or plateau; task: the task's own."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps of linear warm-up before the schedule's own factor holds."""
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -246,14 +277,42 @@ class Schedule(_Section):
     every: Count = 1000
     """Steps between two drops (step)."""
     factor: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """What the rate is multiplied by at each drop (step)."""
+    """What the rate is multiplied by at each drop (step, plateau)."""
+    metric: str | None = None
+    """Validation metric that the schedule goes by, at each evaluation: of `plateau`, or of the task's own
+    ReduceLROnPlateau. With a metric and no name, the task's schedule is meant."""
+    patience: Annotated[int, Field(ge=0)] = 10
+    """Evaluations without an improvement before a drop (plateau)."""
+    mode: Literal["min", "max"] = "min"
+    """Whether less or more of the metric is better (plateau)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_task(cls, tree: Any) -> Any:
+        if isinstance(tree, dict) and tree.get("metric") is not None and "name" not in tree:
+            return {**tree, "name": "task"}
+        return tree
 
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name not in SCHEDULES:
-            raise ValueError(f"unknown schedule {name!r}. {nearest(name, list(SCHEDULES))}")
+        known = [*SCHEDULES, "plateau", "task"]
+        if name not in known:
+            raise ValueError(f"unknown schedule {name!r}. {nearest(name, known)}")
         return name
+
+    @model_validator(mode="after")
+    def _goes_by(self) -> Self:
+        if self.name == "plateau":
+            if self.metric is None:
+                raise ValueError("plateau goes by a metric: set metric to one of the validation metrics, like loss")
+            if self.factor >= 1:
+                raise ValueError("plateau multiplies the rate by factor, which must be below 1")
+        elif self.metric is not None and self.name != "task":
+            raise ValueError(f"{self.name} goes by steps, not by a metric. Leave metric out, or set name to plateau")
+        if self.warmup_steps and self.name in ("plateau", "task"):
+            raise ValueError(f"{self.name} has no warm-up by steps: set warmup_steps to 0")
+        return self
 
 
 class Checkpoint(_Section):
@@ -288,6 +347,21 @@ class Tracking(_Section):
     """False records in the runs folder only."""
 
 
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+"""The name of a variable of the environment."""
+
+
+def _or_false(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = [*schema.get("anyOf", []), {"const": False}]
+
+
+class Check(_Section):
+    """The task is tried on a few rows before a worker starts."""
+
+    limit_s: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds after which it is broken off; the run starts all the same."""
+
+
 class Job(_Section):
     """Everything about a run that is decided before it starts."""
 
@@ -295,8 +369,8 @@ class Job(_Section):
     """Begins the names of this job's runs: letters, digits, '.', '_' and '-'."""
     task: str
     """`file.py:Class` (relative to the job's file) or `package.module:Class`; a function is a loop of its own."""
-    arguments: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of the task's constructor (or of the function)."""
+    arguments: Annotated[dict[str, Any], BeforeValidator(_plain)] = Field(default_factory=dict)
+    """Keyword arguments of the task's constructor (or of the function): text, numbers, dates, lists and mappings."""
     data: Data
     """The samples."""
     lanes: Count = 8
@@ -331,6 +405,37 @@ class Job(_Section):
     """Steps between two comparisons of the workers' replicas; null for none."""
     evaluate_every_steps: Count | None = None
     """Steps between two evaluations; at each epoch's end when not given. Always at the end."""
+    files: list[str] | None = None
+    """What travels to the workers beside the task's Python and the small files that go by themselves: file names and
+    patterns (`weights/*.bin`, `**/*.txt`), relative to the job's file; `!pattern` leaves behind."""
+    env: list[Variable] | dict[Variable, Annotated[str, Field(coerce_numbers_to_str=True)] | None] = Field(
+        default_factory=list
+    )
+    """Environment variables for the workers and the recorder: names whose values are taken from the environment that
+    the run is started from and kept nowhere, or name: value (null for a value that is taken so). Those of MLflow, AWS,
+    Azure, Google's credentials and Hugging Face's token are given without being named."""
+
+    @field_validator("env", mode="before")
+    @classmethod
+    def _environment(cls, env: Any) -> Any:
+        # Checked here rather than by the types, whose errors would speak of a union.
+        for name in env if isinstance(env, list | dict) else ():
+            if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ValueError(f"{name!r} is no name of a variable: write letters, digits and '_'")
+            value = env[name] if isinstance(env, dict) else None
+            if isinstance(value, bool) or not isinstance(value, str | int | float | None):
+                raise ValueError(f"the value of {name} is {value!r}, and a variable holds text: put it in quotes")
+        if not isinstance(env, list | dict):
+            raise ValueError("write a list of names, or name: value")
+        return env
+
+    check: Check | None = Field(default_factory=Check, json_schema_extra=_or_false)
+    """Trying the task on a few rows before a worker starts; false leaves it out."""
+
+    @field_validator("check", mode="before")
+    @classmethod
+    def _left_out(cls, value: Any) -> Any:
+        return {False: None, True: {}}[value] if isinstance(value, bool) else value
 
     @field_validator("task")
     @classmethod
@@ -366,6 +471,10 @@ class Job(_Section):
             )
         yield from self.workers.contradictions()
 
+    def call(self) -> dict[str, Any]:
+        """The arguments for one call of the task's constructor or function, which may change its own copy of them."""
+        return copy.deepcopy(self.arguments)
+
     @property
     def global_batch(self) -> int:
         """Rows per step."""
@@ -387,7 +496,7 @@ def load(path: str | Path, settings: list[str] | None = None) -> Job:
 
     path = Path(path)
     try:
-        tree = _plain(path.read_text(encoding="utf-8"))
+        tree = read(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"no job at {path}", "the file does not exist", "Give the path of a job.yaml.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -405,8 +514,22 @@ def load(path: str | Path, settings: list[str] | None = None) -> Job:
         raise BadInput(f"{path} holds {found}, not a job", "a job is a mapping of keys to values", remedy)
     anchored = anchor(tree, path.resolve().parent)
     for setting in settings or []:
-        _override(anchored, setting)
+        overrides.apply(anchored, setting, _from_here)
     return parse(anchored, str(path))
+
+
+def taken(given: Job | dict[str, Any] | str | Path) -> Job:
+    """A job that is given in any way, good in every process: relative paths of a mapping are of the current folder.
+
+    Raises:
+        BadInput: as `load` and `parse`, or it is none of these.
+    """
+    if isinstance(given, str | Path):
+        return load(given)
+    if not isinstance(given, Job | dict):
+        remedy = "Give a mapping, a headway.Job, or the path of a YAML file."
+        raise BadInput(f"the job is {values.named(given)}", "", remedy)
+    return parse(anchor(given.model_dump() if isinstance(given, Job) else given, Path.cwd()))
 
 
 def parse(tree: dict[str, Any], source: str = "job") -> Job:
@@ -420,7 +543,7 @@ def parse(tree: dict[str, Any], source: str = "job") -> Job:
     except ValidationError as error:
         raise BadInput(
             f"{source} is not a valid job",
-            "; ".join(_say(tree, e) for e in error.errors()),
+            "; ".join(wording.say(Job, tree, error.errors())),
             "`headway job schema` lists all keys.",
         ) from None
 
@@ -433,7 +556,7 @@ def anchor(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
         paths: dict[str, Any] = {
             k: _absolute(v, folder) for k, v in data.items() if k in ("train", "validation") and isinstance(v, str)
         }
-        if isinstance(data.get("train"), list):
+        if isinstance(data.get("train"), list | tuple):
             paths["train"] = [
                 {**part, "path": _absolute(part["path"], folder)}
                 if isinstance(part, dict) and isinstance(part.get("path"), str)
@@ -444,106 +567,47 @@ def anchor(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
         if isinstance(cache, dict) and isinstance(cache.get("folder"), str):
             paths["cache"] = {**cache, "folder": _absolute(cache["folder"], folder)}
         tree["data"] = {**data, **paths}
+    files = tree.get("files")
+    if isinstance(files, list):
+        tree["files"] = [_pattern(each, folder) if isinstance(each, str) else each for each in files]
     task = tree.get("task")
     if isinstance(task, str):
         file, colon, name = task.rpartition(":")
         if file.endswith(".py"):
-            tree["task"] = f"{_absolute(file, folder)}{colon}{name}"
+            tree["task"] = f"{_absolute(file, folder, follow=False)}{colon}{name}"
     return tree
 
 
-def _absolute(path: str, folder: Path) -> str:
+def _pattern(pattern: str, folder: Path) -> str:
+    """The same pattern from the root; the folder's own name may hold a star or a bracket."""
+    without = pattern.removeprefix("!")
+    path = Path(without).expanduser() if without.startswith("~") else Path(without)
+    whole = str(path) if path.is_absolute() else f"{glob.escape(str(folder))}/{without}"
+    return f"{'!' if pattern != without else ''}{whole}"
+
+
+def _absolute(path: str, folder: Path, follow: bool = True) -> str:
+    """follow: through links; the files beside a linked task are those beside the link."""
     if "://" in path:
         return path
     try:
-        return str((folder / Path(path).expanduser()).resolve())
+        whole = folder / Path(path).expanduser()
+        return str(whole.resolve()) if follow else os.path.normpath(whole)
     except (RuntimeError, ValueError) as error:  # ~nobody, or a NUL byte
         raise BadInput(f"the path {path!r} cannot be used", str(error), "Write it out.") from None
 
 
-def _plain(text: str) -> Any:
-    """YAML as plain values. 1e-3 is a number, as in YAML 1.2 (1.1 reads text); a key that is given twice is refused."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    def mapping(loader: Any, node: Any) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key.value, str):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
-            seen.add(key.value)
-        loader.flatten_mapping(node)
-        return dict(loader.construct_pairs(node, deep=True))
-
-    Loader.add_constructor("tag:yaml.org,2002:map", mapping)
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _SCIENTIFIC, None)
-    return yaml.load(text, Loader)
-
-
 def to_yaml(job: Job) -> str:
     """The job as YAML that `load` reads back as the same job."""
-    import yaml
-
-    class Dumper(yaml.SafeDumper):
-        pass
-
-    Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _SCIENTIFIC, None)  # text like 1e-3 is put in quotes
-    text: str = yaml.dump(job.model_dump(mode="json"), Dumper=Dumper, sort_keys=False)
-    return text
+    return write(job.model_dump())
 
 
-def _override(tree: dict[str, Any], setting: str) -> None:
-    import yaml
-
-    dotted, equals, text = setting.partition("=")
-    keys = dotted.strip().split(".")
-    if not equals or not all(keys):
-        raise BadInput(f"--set {setting}", "not of the form key=value", "Write it like --set workers.max=3.")
-    try:
-        value = _plain(text)
-    except (yaml.YAMLError, ValueError):
-        value = text
-    at: dict[str, Any] = {keys[-1]: value}
-    for name in reversed(keys[:-1]):
-        at = {name: at}
-    merge(tree, anchor(at, Path.cwd()))
-
-
-def merge(tree: dict[str, Any], other: dict[str, Any]) -> None:
-    """Lay `other` over `tree`, in place, mapping by mapping."""
-    for name, value in other.items():
-        below = tree.get(name)
-        if isinstance(value, dict) and isinstance(below, dict):
-            tree[name] = dict(below)
-            merge(tree[name], value)
-        else:
-            tree[name] = value
-
-
-def _say(tree: dict[str, Any], error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"])
-    kind = error["type"]
-    if kind == "extra_forbidden":
-        return f"unknown key {where!r}. {nearest(str(error['loc'][-1]), _keys_beside(error['loc']))}"
-    if kind == "missing":
-        return f"{where} is missing"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    if not where:
-        return message
-    value = error.get("input")
-    shown = f"={value!r}" if isinstance(value, str | int | float | bool | type(None)) else ""
-    return f"{where}{shown}: {message}"
-
-
-def _keys_beside(loc: tuple[str | int, ...]) -> list[str]:
-    model: type[BaseModel] = Job
-    for part in loc[:-1]:
-        annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), model)
-    return list(model.model_fields)
+def _from_here(way: values.Place, value: Any) -> Any:
+    """A value that is set at this place of a job, with relative paths in it made absolute from the current folder."""
+    tree: Any = value
+    for part in reversed(way):
+        tree = [tree] if isinstance(part, int) else {part: tree}
+    tree = anchor(tree, Path.cwd())
+    for part in way:
+        tree = tree[0] if isinstance(part, int) else tree[part]
+    return tree

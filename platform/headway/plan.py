@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from headway import code
+from headway.cargo import Cargo
 from headway.core.lanes import carried
 from headway.core.mixture import Mixture, Walk
 from headway.data import manifest as manifests
@@ -19,7 +20,7 @@ from headway.data.read.streams import train_order
 from headway.data.store.cache import open_files
 from headway.errors import BadInput
 from headway.job import Job, Store
-from headway.task import Task
+from headway.values import canonical
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,13 @@ class Plan:
         global_batch: rows per step.
         last_batch: rows in the last step of an epoch.
         lanes_per_worker: lanes of each worker, by number of workers.
-        parameters: trainable elements of the model; None for a loop of the user's own.
+        parameters: trainable elements of the model; None until the task was tried, and for a loop of the user's own.
         checkpoint_bytes: estimate of one checkpoint; None likewise.
         digest: of all that decides the run's result; a checkpoint of another digest is refused.
         source: the user's code.
         datasets: the manifests by use: train (train[0], train[1], ... of a mixture) and validation.
         order: the walk over the training set.
+        cargo: what travels with the task.
         warnings: what looks odd and is allowed.
     """
 
@@ -56,6 +58,7 @@ class Plan:
     source: code.Source
     datasets: dict[str, manifests.Manifest]
     order: Walk
+    cargo: Cargo
     warnings: list[str] = field(default_factory=list)
 
     def shown(self) -> dict[str, Any]:
@@ -63,7 +66,9 @@ class Plan:
         counts = ("rows", "rows_per_epoch", "steps_per_epoch", "total_steps", "global_batch", "last_batch")
         rest = ("parameters", "checkpoint_bytes", "lanes_per_worker", "warnings")
         datasets = {use: {"rows": d.rows, "version": d.version} for use, d in self.datasets.items()}
-        return {**{name: getattr(self, name) for name in counts + rest}, "datasets": datasets, "shares": self.shares}
+        carried = {"files": len(self.cargo.files), "bytes": self.cargo.bytes}
+        found = {name: getattr(self, name) for name in counts + rest}
+        return {**found, "datasets": datasets, "shares": self.shares, "carried": carried}
 
     @property
     def shares(self) -> dict[str, float]:
@@ -74,12 +79,11 @@ class Plan:
         return {use: place / sum(places) for use, place in zip(self.datasets, places, strict=False)}
 
 
-def check(job: Job, space: Path | None = None, source: code.Source | None = None) -> Plan:
-    """Validate all that can be known without running: files, imports, the model, space; and count what it comes to.
+def check(job: Job, source: code.Source | None = None) -> Plan:
+    """Validate all that can be known without running the task (see `headway.tryout`), and count what it comes to.
 
     Args:
         job: parsed.
-        space: folder on the disk that will hold the run; None looks at no disk.
         source: where the task's code is, when it is not where the job says (a resumed run's copy).
 
     Raises:
@@ -94,9 +98,8 @@ def check(job: Job, space: Path | None = None, source: code.Source | None = None
             opened.callback(one.close)
         order = train_order(job, files)
     source = source or code.locate(job.task)
-    parameters, size = _measure(job, code.load(source))
-    if space is not None and size is not None:
-        _check_space(job, size, space)
+    code.look(source)
+    cargo = code.survey(source, job.files)
     sizes = order.sizes(order.steps_per_epoch - 1)
     total_steps = job.steps or (job.epochs or 0) * order.steps_per_epoch
     return Plan(
@@ -109,13 +112,14 @@ def check(job: Job, space: Path | None = None, source: code.Source | None = None
         lanes_per_worker={
             w: [len(c) for c in carried(job.lanes, w)] for w in range(job.workers.min, job.workers.max + 1)
         },
-        parameters=parameters,
-        checkpoint_bytes=size,
+        parameters=None,
+        checkpoint_bytes=None,
         digest=digest(job, [datasets[use] for use in training]),
         source=source,
         datasets=datasets,
         order=order,
-        warnings=_warnings(job, order.rows, sizes, total_steps),
+        cargo=cargo,
+        warnings=[*_warnings(job, order.rows, sizes, total_steps), *cargo.said()],
     )
 
 
@@ -149,10 +153,14 @@ def digest(job: Job, train: Sequence[manifests.Manifest]) -> str:
     """SHA-256 of all that decides which samples are seen and which updates follow; not how long, where or how fast."""
     fields = {"arguments", "lanes", "lane_batch", "seed", "precision", "optimizer", "schedule", "clip_norm", "strategy"}
     fields |= {"reproducible"}
-    kept = job.model_dump(mode="json", include=fields)
+    kept = canonical(job.model_dump(include=fields))
+    if job.schedule is not None:  # what came later counts where it is used, so that older checkpoints fit
+        for name in ("metric", "patience", "mode"):
+            if kept["schedule"][name] == type(job.schedule).model_fields[name].default:
+                del kept["schedule"][name]
     kept["task"] = job.task.rpartition("/")[2]
     kept["data"] = [[source.digest for source in train], job.data.columns, job.data.shuffle, job.data.window]
-    kept["sampling"] = job.data.sampling.model_dump(mode="json")
+    kept["sampling"] = job.data.sampling.model_dump()
     kept["mixture"] = [[source.weight for source in job.data.sources], job.data.mixture_epoch]
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
@@ -176,83 +184,18 @@ def _check_columns(job: Job, datasets: dict[str, manifests.Manifest]) -> None:
                 raise BadInput(f"data.columns: {column!r}", f"data.{use} has no such column", nearest(column, known))
     first = datasets.get("train[0]")
     for use, dataset in datasets.items():
-        if first and use != "validation" and _read(job, dataset) != _read(job, first):
-            reason = f"data.train[0] has {_read(job, first)}, this one {_read(job, dataset)}"
+        if first and use != "validation" and columns_read(job, dataset) != columns_read(job, first):
+            reason = f"data.train[0] has {columns_read(job, first)}, this one {columns_read(job, dataset)}"
             raise BadInput(f"data.{use} has other columns", reason, "Choose with data.columns those that they share.")
 
 
-def _read(job: Job, dataset: manifests.Manifest) -> dict[str, str]:
+def columns_read(job: Job, dataset: manifests.Manifest) -> dict[str, str]:
     """Columns that are read, and their types."""
     return {name: kind for name, kind in dataset.schema if job.data.columns is None or name in job.data.columns}
 
 
-def _measure(job: Job, found: Any) -> tuple[int | None, int | None]:
-    """Trainable elements and checkpoint bytes, by building the model once and stepping its optimiser on zeros."""
-    import inspect
-
-    import torch
-
-    from headway.optim import named_optimizer, schedule
-
-    if not inspect.isclass(found):
-        try:
-            inspect.signature(found).bind(**job.arguments)
-        except TypeError as error:
-            raise BadInput(
-                f"arguments={job.arguments}", f"{found.__name__}(): {error}", "Mend the arguments."
-            ) from None
-        return None, None
-    if getattr(found, "loss", None) is Task.loss:
-        raise BadInput(
-            f"task {found.__name__} has no loss", "nothing says what to train for", "Write loss(model, batch)."
-        )
-    try:
-        torch.manual_seed(job.seed)
-        task = cast(Task, found(**job.arguments))
-        model = task.model()
-        _check_type(found, "model", model, torch.nn.Module)
-        optimizer = task.optimizer(model)
-        _check_type(found, "optimizer", optimizer, torch.optim.Optimizer)
-    except BadInput:
-        raise
-    except Exception as error:  # the user's constructor, called with the user's arguments
-        bad = BadInput(
-            f"task {found.__name__} cannot be built with arguments {job.arguments}",
-            f"{type(error).__name__}: {error}",
-            "Mend the task, or the job's arguments.",
-        )
-        bad.traceback = code.users_traceback(error)
-        raise bad from None
-    if job.optimizer is not None:
-        optimizer = named_optimizer(job.optimizer, model)
-    schedule(job.schedule, optimizer, 1, None)
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    if not trainable:
-        raise BadInput(f"task {found.__name__}", "its model has no trainable parameter", "Return the model to train.")
-    for parameter in trainable:
-        parameter.grad = torch.zeros_like(parameter)
-    try:
-        optimizer.step()
-    except Exception as error:  # an optimiser of the user's, or one that wants a closure
-        kind = type(optimizer).__name__
-        raise BadInput(
-            f"optimizer {kind} cannot be stepped", f"{type(error).__name__}: {error}", "Choose another optimiser."
-        ) from None
-    state = [v for group in optimizer.state.values() for v in group.values() if isinstance(v, torch.Tensor)]
-    held = [*(t for t in model.state_dict().values() if isinstance(t, torch.Tensor)), *state]
-    return sum(p.numel() for p in trainable), sum(t.numel() * t.element_size() for t in held)
-
-
-def _check_type(found: type, method: str, value: object, wanted: type) -> None:
-    if not isinstance(value, wanted):
-        raise BadInput(
-            f"task {found.__name__}.{method}() returned {type(value).__name__}",
-            f"a torch {wanted.__name__} is needed",
-            f"Return one from {method}().",
-        )
-
-
-def _check_space(job: Job, size: int, space: Path) -> None:
+def check_space(job: Job, size: int, space: Path) -> None:
+    """Raises BadInput: the checkpoints, of so many bytes each, would not fit on the disk of the folder `space`."""
     there = next(folder for folder in (space.resolve(), *space.resolve().parents) if folder.exists())
     needed = size * (job.checkpoint.keep_last + job.checkpoint.keep_best + 1)
     free = shutil.disk_usage(there).free

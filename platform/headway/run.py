@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from headway import code, determinism, embedded, plan, runs
+from headway import attach, causes, code, determinism, faults, plan, rayjob, runs, signals, tryout, values, variables
 from headway.errors import BadInput, RunFailed, UserCodeFailed
-from headway.job import Job, load, parse
+from headway.job import Job, load, taken
+from headway.last_words import last_words, newest_first
+from headway.names import Names
 from headway.report import Report
 from headway.report import load as load_report
 
 POLL_S = 0.2
-KNOCK_S = 10.0
 OBJECT_STORE_BYTES = 256 * 2**20
 TRACKING_CLOSE_S = 60.0
+HEARD_S = 2.0
+"""So long a run that is to stop, and has no workers, may yet get some; there is nothing to be saved without them."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,10 @@ def train(
     Args:
         job: a Job, the same as a mapping, or the path of its YAML file.
         name: of the run; the job's name with the time when not given.
-        runs_folder: where the run's folder is made. Every machine of the cluster must see it under the same path.
-        address: None or "local" for an embedded Ray, "auto" or HOST:PORT for an existing cluster. A Ray that this
-            process is already connected to is used as it is.
+        runs_folder: where the run's folder is made. Every machine of the cluster must see it under the same path. In a
+            Ray job, "runs" is `headway-runs` of the user's home, since the job's own folder does not last.
+        address: "local" for an embedded Ray, "auto" or HOST:PORT for an existing cluster; None for the one that
+            RAY_ADDRESS names, else local. A Ray that this process is already connected to is used as it is.
         watch: called a few times a second with the progress.
 
     Returns:
@@ -87,21 +88,29 @@ def train(
         UserCodeFailed: the task raised; carries its traceback.
         RunFailed: the run could not go on.
     """
-    if not isinstance(job, Job):
-        job = parse(job) if isinstance(job, dict) else load(job)
-    job = _tracked(job)
-    folder = Path(runs_folder)
-    checked = plan.check(job, space=folder)
-    job = plan.pinned(job, checked)
-    run = runs.create(folder, name, job)
-    with run.led() as epoch:
-        _note_bits(run, job)
-        _tell(watch, run, checked, [f"note: {warning}" for warning in checked.warnings])
-        try:
-            return _lead(run, job, checked, address, watch, epoch)
-        except BadInput:  # there is no cluster to run on: as if nothing had been started
-            shutil.rmtree(run.path, ignore_errors=True)
-            raise
+    job = _tracked(taken(job))
+    attach.admit(address)
+    folder, told = rayjob.runs_folder(runs_folder)
+    with variables.in_force(job), tryout.begun(job) as trial:
+        checked = plan.check(job)
+        job = plan.pinned(job, checked)
+        waits = _admitted(job, folder)
+        was_there = folder.exists()
+        run = runs.create(folder, name, job)
+        with run.led() as epoch:
+            _note_bits(run, job)
+            first = [told] if told else []
+            _tell(watch, run, checked, [f"note: {note}" for note in (*first, *checked.warnings, *waits)])
+            try:
+                return _lead(run, job, checked, trial, address, watch, epoch)
+            except (BadInput, KeyboardInterrupt):
+                # The task failed its trial, there is no cluster, or it was ended before: as if nothing was started.
+                if run.last_step() < 0:
+                    shutil.rmtree(run.path, ignore_errors=True)
+                    if not was_there:
+                        with suppress(OSError):
+                            folder.rmdir()
+                raise
 
 
 def resume(
@@ -126,17 +135,19 @@ def resume(
         BadInput: there is no such run, it has finished, or it is running; or its bits would change, unasked.
         BadCheckpoint: its newest sound checkpoint belongs to another job.
     """
-    run, allowed = runs.find(Path(runs_folder), name), determinism.chosen(allow)
+    attach.admit(address)
+    run, allowed = runs.find(rayjob.runs_folder(runs_folder)[0], name), determinism.chosen(allow)
     job = _tracked(load(run.job_file, settings))
-    with run.led() as epoch:
+    with variables.in_force(job), tryout.begun(job) as trial, run.led() as epoch:
         facts = run.read()
-        checked = plan.check(job, space=run.path, source=_source(run, job))
+        checked = plan.check(job, source=_source(run, job))
         if facts.get("state") == "finished" and facts.get("steps", 0) >= checked.total_steps:
             raise BadInput(
                 f"run {run.name} has finished",
                 f"all {checked.total_steps} steps are done",
                 "Start a new run, or extend it with --set epochs=N.",
             )
+        waits = _admitted(job, run.path.parent)
         from headway.checkpoint.store import Store
 
         start, passed_over = Store(run.checkpoints, checked.digest, job.checkpoint).newest()
@@ -145,9 +156,12 @@ def resume(
         runs.write_job(run, job)
         _note_bits(run, job)
         where = f"step {start.step}" if start else "the beginning: it has no sound checkpoint"
-        notes = [f"passed over a damaged checkpoint: {reason}" for reason in passed_over]
+        notes = [f"note: {reason}" for reason in waits]
+        if facts.get("state") == "finished" and facts.get("message"):
+            notes.append(f"note: {facts['message']}; it is called again, and goes on from there until it ends again")
+        notes += [f"passed over a damaged checkpoint: {reason}" for reason in passed_over]
         _tell(watch, run, checked, [*notes, *told, f"resuming {run.name} from {where}"])
-        return _lead(run, job, checked, address, watch, epoch)
+        return _lead(run, job, checked, trial, address, watch, epoch)
 
 
 def _note_bits(run: runs.RunFolder, job: Job) -> None:
@@ -165,14 +179,13 @@ def _tell(watch: Watch | None, run: runs.RunFolder, checked: plan.Plan, messages
 def _source(run: runs.RunFolder, job: Job) -> code.Source:
     """The task's code where the job says, as its author may have mended it; else the copy that the run carries."""
     try:
-        return code.locate(job.task)
+        source = code.locate(job.task)
+        code.survey(source, job.files)
+        return source
     except BadInput:
-        where, _, name = job.task.rpartition(":")
-        module = Path(where).stem if where.endswith(".py") else where
-        inside = "" if where.endswith(".py") else where.partition(".")[0]
         if not run.code.is_dir():
             raise
-        return code.Source(run.code, module, name, inside)
+        return code.kept(job.task, run.code)
 
 
 def _tracked(job: Job) -> Job:
@@ -186,39 +199,89 @@ def _tracked(job: Job) -> Job:
     return job.model_copy(update={"tracking": job.tracking.model_copy(update={"uri": uri})})
 
 
+def _admitted(job: Job, runs_folder: Path) -> list[str]:
+    """What is to be noted of the tracking store, which is asked whether it takes the run. Raises BadInput if not."""
+    if not job.tracking.enabled:
+        return []
+    from headway.tracking.admission import admit
+    from headway.tracking.store import default_uri
+
+    environ = {**os.environ, **variables.given(job)}
+    note = admit(job.tracking.uri or default_uri(runs_folder), job.tracking.experiment, environ)
+    return [note] if note else []
+
+
+@contextmanager
+def _told_by_cause() -> Iterator[None]:
+    """Ray's errors as what is at the bottom of them: what leads the run needs it all the time."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.startswith("ray."):
+            raise faults.of(error, "while the run was led") from None
+        raise
+
+
+@_told_by_cause()
 def _lead(
-    run: runs.RunFolder, job: Job, checked: plan.Plan, address: str | None, watch: Watch | None, epoch: int
+    run: runs.RunFolder,
+    job: Job,
+    checked: plan.Plan,
+    trial: tryout.Trial,
+    address: str | None,
+    watch: Watch | None,
+    epoch: int,
 ) -> Report:
-    if checked.source.folder != run.code:
-        code.carry(checked.source, run.code)
+    if not checked.source.copied:
+        code.carry(checked.source, run.code, checked.cargo)
+    trial.ask(job, checked, run.code, attach.where(address).address is not None)
     stop = threading.Event()
-    with _signals(stop), _ray(job, address, run):
+    cpus = max(os.cpu_count() or 1, job.workers.max * job.workers.cpus + 1)
+    given = variables.given(job)
+    copy = code.carried(checked.source, run.code)
+    home = copy.folder if copy.copied else run.code  # where workers of a cluster open what they name without a folder
+    names = Names(run.name)
+
+    def tell(message: str) -> None:
+        _tell(watch, run, checked, [message])
+
+    with (
+        signals.asking(stop),
+        attach.ray_for(address, cpus, OBJECT_STORE_BYTES, working_dir=home, metadata=names.metadata, tell=tell),
+    ):
         import ray
 
-        recorder = _recorder(run, job, checked, epoch)
+        found = trial.answer(stop.is_set)  # it went on while Ray started
+        _tell(watch, run, checked, [f"note: {note}" for note in found.notes])
+        if found.checkpoint_bytes is not None:
+            plan.check_space(job, found.checkpoint_bytes, run.path)
+        recorder = _recorder(run, job, checked, epoch, names, given)
         ended = threading.Event()
         trouble: list[BaseException] = []
 
         def fit() -> None:
             try:
-                _fit(run, job, checked, recorder, epoch)
+                _fit(run, job, checked, recorder, epoch, names)
             except BaseException as error:  # told to the leading thread below
                 trouble.append(error)
             finally:
                 ended.set()
 
-        threading.Thread(target=fit, name="ray-train", daemon=True).start()
-        failure = _watch(run, recorder, ended, stop, watch)
-        if failure is None and trouble:
-            last = str(trouble[0]).strip().splitlines() or [type(trouble[0]).__name__]
-            failure = {"kind": "ray", "fact": "Ray Train ended the run", "reason": last[-1], "remedy": ""}
+        if stop.is_set():  # while Ray started
+            ended.set()
+        else:
+            threading.Thread(target=fit, name="ray-train", daemon=True).start()
+        failure, cut = _watch(run, recorder, ended, stop, watch, names)
+        if failure is None and trouble and not cut:
+            failure = _of_ray(trouble[0])
+        if failure is not None and not checked.source.copied:
+            failure = _own(failure, run.code, checked.cargo.base)
         done = ray.get(recorder.done.remote())
         if failure is not None:
+            failure = _explained(failure, run)
             state, message = "failed", _said(failure)
-        elif done >= checked.total_steps:
-            state, message = "finished", ""
         else:
-            state, message = "interrupted", f"stopped on request after step {done}"
+            state, message = _ended(done, checked.total_steps, ray.get(recorder.own_end.remote()))
         found = ray.get(recorder.finish.remote(state, message, TRACKING_CLOSE_S if job.tracking.enabled else 0.0))
         ray.kill(recorder)
     if failure is None and found.get("unwritten"):
@@ -226,23 +289,29 @@ def _lead(
         failure = {"kind": "records", "fact": "the last records could not be written", "reason": found["unwritten"]}
         failure["remedy"] = remedy
     if failure is not None:
-        original = "" if checked.source.folder == run.code else str(checked.source.folder)
-        raise _raised(failure, str(run.code), original)
+        raise _raised(failure, run)
     return load_report(run)
 
 
 def _watch(
-    run: runs.RunFolder, recorder: Any, ended: threading.Event, stop: threading.Event, watch: Watch | None
-) -> dict[str, Any] | None:
-    """Follow the run to its end. Returns the failure, if there was one."""
+    run: runs.RunFolder,
+    recorder: Any,
+    ended: threading.Event,
+    stop: threading.Event,
+    watch: Watch | None,
+    names: Names,
+) -> tuple[dict[str, Any] | None, bool]:
+    """Follow the run to its end. Gives the failure, if there was one, and whether it was cut short: there was nobody
+    who could have heard that it is to stop."""
     import ray
 
-    seen, asked, failed_at = 0, False, None
+    seen, failed_at, cut = 0, None, False
+    asked_at: float | None = None
     while True:
         last = ended.wait(POLL_S)
-        if stop.is_set() and not asked:
+        if stop.is_set() and asked_at is None:
             ray.get(recorder.request_stop.remote())
-            asked = True
+            asked_at = time.monotonic()
         found = ray.get(recorder.progress.remote(seen))
         seen = found["messages_seen"]
         if watch is not None:
@@ -252,12 +321,14 @@ def _watch(
             failed_at = failed_at or time.monotonic()
             if last or time.monotonic() - failed_at > 10.0:  # workers that hang in a reduction end with the cluster
                 failure: dict[str, Any] = found["failure"]
-                return failure
+                return failure, cut
         if last:
-            return None
+            return None, cut
+        if asked_at is not None and not found["workers"] and time.monotonic() - asked_at > HEARD_S:
+            cut = names.end("controller") or cut
 
 
-def _fit(run: runs.RunFolder, job: Job, checked: plan.Plan, recorder: Any, epoch: int) -> None:
+def _fit(run: runs.RunFolder, job: Job, checked: plan.Plan, recorder: Any, epoch: int, names: Names) -> None:
     from ray.train import RunConfig, ScalingConfig
 
     from headway.core.membership import Policy
@@ -276,10 +347,11 @@ def _fit(run: runs.RunFolder, job: Job, checked: plan.Plan, recorder: Any, epoch
             "policy": Policy(job.lanes, workers.min, workers.max, slow=workers.slow, patience=patience),
             "recorder": recorder,
             "alike": job.reproducible == "bitwise" or job.replica_check_every is not None,
+            "names": names,
         },
         train_loop_config={
             "folder": str(run.path),
-            "job": runs.kept(job).model_dump(mode="json"),
+            "job": runs.kept(job).model_dump(),
             "epoch": epoch,
             "source": code.carried(checked.source, run.code),
             "digest": checked.digest,
@@ -290,16 +362,19 @@ def _fit(run: runs.RunFolder, job: Job, checked: plan.Plan, recorder: Any, epoch
     ).fit()
 
 
-def _recorder(run: runs.RunFolder, job: Job, checked: plan.Plan, epoch: int) -> Any:
+def _recorder(
+    run: runs.RunFolder, job: Job, checked: plan.Plan, epoch: int, names: Names, given: dict[str, str]
+) -> Any:
     import ray
     from ray._raylet import RAY_NODE_ID_KEY  # type: ignore[attr-defined]
 
     from headway.elastic.lead.recorder import Recorder
 
     here = ray.get_runtime_context().get_node_id()
-    actor = ray.remote(num_cpus=0, label_selector={RAY_NODE_ID_KEY: here})(Recorder)
+    actor = ray.remote(num_cpus=0, label_selector={RAY_NODE_ID_KEY: here})(Recorder).options(**names.of("recorder"))
     most_aside = {f"data.{use}": int(found.rows * job.data.quarantine_limit) for use, found in checked.datasets.items()}
-    rest = (job.tracking.every_steps, most_aside, epoch, job.checkpoint.fail_after)
+    # By reference: what is handed over by value is kept with the actor by the cluster's control store.
+    rest = (job.tracking.every_steps, most_aside, epoch, job.checkpoint.fail_after, ray.put(given))
     if not job.tracking.enabled:
         return actor.remote(str(run.path), None, {}, *rest)
     tracking = {"uri": job.tracking.uri, "experiment": job.tracking.experiment, "run_name": run.name}
@@ -318,106 +393,76 @@ def _first_event(job: Job, checked: plan.Plan) -> dict[str, Any]:
             "digest": d.digest,
             "rows": d.rows,
             "path": places[use][0],
-            "schema": dict(d.schema),
+            "schema": plan.columns_read(job, d),
         }
         for use, d in checked.datasets.items()
     ]
     return {
         "kind": "run",
-        "job": runs.kept(job).model_dump(mode="json"),
+        "job": values.shown(runs.kept(job).model_dump()),
         "datasets": datasets,
         "environment": environment(),
     }
 
 
-@contextmanager
-def _ray(job: Job, address: str | None, run: runs.RunFolder) -> Iterator[None]:
-    """A Ray to run on. Only what was started or connected here is ended."""
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    _hush()
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address in (None, "local"):
-        cpus = max(os.cpu_count() or 1, job.workers.max * job.workers.cpus + 1)
-        embedded.start(cpus, OBJECT_STORE_BYTES, **quiet)
-    else:
-        _knock(str(address))
-        shipped = {"working_dir": str(run.code), "py_modules": [str(Path(__file__).parent)]}
-        try:
-            ray.init(address=address, runtime_env=shipped, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise _no_cluster(str(address), error) from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
+def _ended(steps: int, total_steps: int, own: bool) -> tuple[str, str]:
+    """State and message of a run that ended well. own: the task's loop ended by itself, by `break` or session.stop."""
+    if steps >= total_steps:
+        return "finished", ""
+    if own:
+        return "finished", f"the task's loop ended after step {steps} of {total_steps}"
+    return "interrupted", f"stopped on request after step {steps}"
 
 
-def _hush() -> None:
-    """Ray prints what befalls the cluster on standard output, which belongs to the report; we tell it in our words."""
-    from ray._private import worker
-
-    worker.print_to_stdstream = lambda *_, **__: None
-
-
-def _knock(address: str) -> None:
-    """Refuse an address where nobody listens; Ray itself would try for minutes."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or "://" in address:
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
-    except (OSError, OverflowError) as error:
-        raise _no_cluster(address, error) from None
+def _of_ray(error: BaseException) -> dict[str, Any]:
+    """The failure that made Ray Train end, or that our own thread beside it died of."""
+    ours = causes.ours(error)
+    if ours is not None:
+        told = {"fact": ours.fact, "reason": ours.reason, "remedy": ours.remedy}
+        return {"kind": type(ours).__name__, **told, "traceback": ours.traceback}
+    found = causes.of(error)
+    kind = "ray" if found.kind == causes.MACHINES else found.kind
+    fact = "Ray Train ended the run" if kind == "ray" else "what leads the run"
+    return {"kind": kind, "fact": fact, "reason": found.reason, "remedy": found.remedy, "traceback": found.traceback}
 
 
-def _no_cluster(address: str, error: Exception) -> BadInput:
-    reason = f"no Ray cluster answers there ({str(error).splitlines()[0]})"
-    return BadInput(f"--address {address}", reason, "Check the address, or leave it out to run on this machine.")
-
-
-@contextmanager
-def _signals(stop: threading.Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM ask the run to take a checkpoint and end; a second one ends this process at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def asked(number: int, frame: Any) -> None:
-        if stop.is_set():
-            os.write(sys.stderr.fileno(), b"\nended at once, as asked twice\n")
-            os._exit(130)
-        stop.set()
-
-    before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _explained(failure: dict[str, Any], run: runs.RunFolder) -> dict[str, Any]:
+    """Where workers died without a word to us: what their logs say."""
+    if failure["kind"] != "workers" or not run.logs.is_dir():
+        return failure
+    words = last_words(newest_first(run.logs))
+    reason = f"the last that one of them wrote of it: {words}" if words else failure["reason"]
+    return {**failure, "reason": reason, "remedy": f"Look into {run.logs}, or try a smaller lane_batch."}
 
 
 def _said(failure: dict[str, Any]) -> str:
     if failure["kind"] == "task":
         return f"the task raised {failure['reason']} in {failure['fact']}"
+    if failure["kind"] == "internal":
+        return f"a fault of Headway's own, {failure['fact']}: {failure['reason']}"
     return str(RunFailed(failure["fact"], failure["reason"], failure["remedy"]))
 
 
-def _raised(failure: dict[str, Any], copied: str, original: str) -> RunFailed:
-    """The failure as an error; a traceback names the user's own files, not the copies that the workers ran."""
+def _own(failure: dict[str, Any], copy: Path, base: Path) -> dict[str, Any]:
+    """The failure with the user's own files in it, not the copies that the workers ran; and which did not travel."""
+    reason, left = code.own_paths(failure["reason"], copy, base)
+    trace, _ = code.own_paths(failure.get("traceback", ""), copy, base)
+    found = {**failure, "reason": reason, "traceback": trace}
+    if left:
+        found["remedy"] = code.left_behind(left)
+    return found
+
+
+def _raised(failure: dict[str, Any], run: runs.RunFolder) -> RunFailed:
+    """The failure as an error."""
     trace = failure.get("traceback", "")
-    trace = trace.replace(copied, original) if original else trace
     if failure["kind"] == "task":
-        return UserCodeFailed(failure["fact"], failure["reason"], trace)
+        failed = UserCodeFailed(failure["fact"], failure["reason"], trace)
+        failed.remedy = failure["remedy"]
+        return failed
+    if failure["kind"] == "internal":
+        then = f"`headway resume {run.name}` goes on from the newest checkpoint"
+        return faults.fault(failure["fact"], failure["reason"], trace, run.path, then)
     error = RunFailed(failure["fact"], failure["reason"], failure["remedy"])
     error.traceback = trace
     return error

@@ -5,6 +5,7 @@ runs/NAME/run.json        state and facts          runs/NAME/checkpoints/  durab
           steps.jsonl     a line per step          runs/NAME/spool.jsonl   for the tracking store
           metrics.jsonl   a line per record        runs/NAME/members.json  who trains now
           events.jsonl    generations, recoveries  runs/NAME/leaders/      who led it (see headway.epochs)
+          logs/           what workers wrote       runs/NAME/fault-1.txt   of Headway's own, to be sent
 
 Runs of earlier releases keep their metrics and workers over time in run.json; they are read from there too.
 """
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from headway import epochs
+from headway import epochs, variables
 from headway.durable import last_line, replace, sync_folder
 from headway.errors import BadInput, nearest
 from headway.job import Job, to_yaml
@@ -47,6 +48,15 @@ class RunFolder:
     @property
     def code(self) -> Path:
         return self.path / "code"
+
+    @property
+    def logs(self) -> Path:
+        """What the workers' processes wrote, see `headway.elastic.worker.output`."""
+        return self.path / "logs"
+
+    def log_of(self, worker: str) -> Path:
+        """The file that holds the first of what a worker wrote."""
+        return self.logs / f"worker-{worker}.log"
 
     @property
     def spool(self) -> Path:
@@ -200,7 +210,8 @@ def create(runs: Path, name: str | None, job: Job) -> RunFolder:
 
 
 def kept(job: Job) -> Job:
-    """The job as it may be written down: without the password of its tracking URI."""
+    """The job as it may be written down: without the password of its tracking URI, and secrets of its `env`."""
+    job = variables.kept(job)
     if job.tracking.uri is None:
         return job
     from headway.tracking.store import redact

@@ -19,6 +19,9 @@ class Task:
 
     Only `model` and `loss` must be written. `loss` and `metrics` are *means over the rows of the batch*: Headway weighs
     them by the batch's true number of rows, so that no row counts more than another whatever the lanes and workers.
+
+    Modules that are the task's attributes (a loss with parameters, a second network) are kept as the model is: those of
+    their parameters that the optimiser holds, and their buffers.
     """
 
     def model(self) -> nn.Module:
@@ -41,7 +44,11 @@ class Task:
         return torch.optim.AdamW(model.parameters())
 
     def schedule(self, optimizer: Optimizer, steps: int) -> LRScheduler | None:
-        """The learning-rate schedule, stepped once per step, unless the job names one. Default: constant."""
+        """The learning-rate schedule, stepped once per step, unless the job names one. Default: constant.
+
+        A run that is resumed with another length has that of the new one. ReduceLROnPlateau is stepped after each
+        evaluation, with the job's `schedule.metric`.
+        """
         return None
 
     def transform(
@@ -59,5 +66,8 @@ class Task:
         return arrays(table)
 
     def metrics(self, model: nn.Module, batch: Batch) -> dict[str, Tensor | float]:
-        """Metrics of one batch of the validation set, each the mean over its rows. Default: the loss."""
+        """Metrics of one batch of the validation set, each the mean over its rows. Default: the loss.
+
+        One that only some batches have is the mean over their rows.
+        """
         return {"loss": self.loss(model, batch)}

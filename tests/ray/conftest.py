@@ -116,6 +116,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         "checkpoint": {"every_steps": 5},
         "reproducible": "bitwise",
         "tracking": {"enabled": False},
+        "check": False,  # tests/ray/test_tryout.py is about that
     }
     (folder / "job.yaml").write_text(yaml.safe_dump(job))
     return Project(folder)

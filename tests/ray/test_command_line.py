@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from tests.ray.conftest import Command, Project, wait_until
 
+from headway.testing.processes import session_of
+
 pytestmark = pytest.mark.ray
 SLOWLY = "arguments.pause=0.01"
 
@@ -118,14 +120,5 @@ def test_interrupted_then_killed_and_resumed_each_time(
 @pytest.mark.slow
 def test_nothing_is_left_behind(project: Project, headway: Callable[..., Command]) -> None:
     command = headway("train", project.job, "--set", "epochs=null", "--set", "steps=3", "--json")
-    group = command.process.pid
     command.report()
-
-    def gone() -> bool:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return True
-        return False
-
-    wait_until(gone, "end of every process of the command's session", 30)
+    wait_until(lambda: not session_of(command.process.pid), "end of every process of the command's session", 30)

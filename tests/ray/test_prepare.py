@@ -201,6 +201,45 @@ def test_rays_own_scheduling_does_not_show(tmp_path: Path) -> None:
     assert [run.piece for _, run in runs(blocks(plan, step), num_parts=1, ahead=4)] == list(range(8))
 
 
+def test_tables_in_folders_with_nulls_and_codes(src: Path) -> None:
+    """What pandas makes of it, but that Namibia stays; and a word of what is not kept."""
+    for year, text in (("2023", "id,country,tags\n1,NA,\n2,,\n"), ("2024", 'id,country,tags\n3,"",\n4,DE,\n')):
+        (src / f"year={year}").mkdir()
+        (src / f"year={year}" / "part-0.csv").write_text(text)
+    (src / "README").write_text("no table")
+    found, rows = prepared(src, filter="country is None or year == 2024")
+    assert rows.to_pylist() == [
+        {"id": 2, "country": None, "tags": None, "year": 2023},
+        {"id": 3, "country": None, "tags": None, "year": 2024},
+        {"id": 4, "country": "DE", "tags": None, "year": 2024},
+    ]
+    said = " ".join(found.made["1"]["notes"])
+    assert "column 'tags' holds nothing but nulls" in said
+    assert "README" in said
+
+
+def test_a_label_that_cannot_be_counted_is_told(src: Path) -> None:
+    tags = pa.array([["cat", "dog"][: 1 + i % 2] for i in range(16)])
+    pq.write_table(pa.table({"x": range(16), "label": tags}), src / "0.parquet")
+    found, _ = prepared(src, label="label")
+    assert found.label_counts is None
+    assert "label 'label' is list<element: string>, of which values are not counted" in found.made["1"]["notes"]
+
+
+def test_a_frame_is_prepared(tmp_path: Path) -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame({"x": [1.5, None], "kind": pd.Categorical(["a", "b"])}, index=["p", "q"])
+    found = prepare(frame, tmp_path / "out")
+    assert isinstance(found, manifests.Manifest)
+    assert pq.read_table(tmp_path / "out" / found.shards[0].path).to_pylist() == [
+        {"x": 1.5, "kind": "a"},
+        {"x": None, "kind": "b"},
+    ]
+    assert "the index is not kept" in " ".join(found.made["1"]["notes"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
 BAD = {
     "not there": (lambda src: src.rmdir(), {}, "it does not exist"),
     "empty": (lambda src: None, {}, "the folder is empty"),
@@ -232,7 +271,7 @@ BAD = {
     "two columns of one name": (lambda src: (src / "a.csv").write_text("x,x\n1,2\n"), {}, "two columns named 'x'"),
     "not text": (lambda src: (src / "a.txt").write_bytes(b"a\0b"), {}, "a.txt is not text"),
     "image size for text": (lambda src: (src / "a.txt").write_text("x"), {"image_size": "2x2"}, "not images"),
-    "images without classes": (lambda src: (src / "a.png").write_text("x"), {}, "has no class"),
+    "images that are none": (lambda src: (src / "a.png").write_text("x"), {}, "it is no image"),
 }
 
 
@@ -278,10 +317,28 @@ def test_bad_image(src: Path, spoil: Callable[[Path], None], fact: str) -> None:
     assert ("--image-size" in message) == ("9x9" in message)
 
 
+def test_photographs_come_upright(src: Path) -> None:
+    from PIL import Image
+
+    upright = np.full((48, 32), 30, np.uint8)
+    upright[:24] = 220
+    (src / "phone").mkdir()
+    (src / "scanner").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(upright)).save(src / "phone" / "1.jpg", exif=exif)
+    Image.fromarray(upright).save(src / "scanner" / "1.png")
+    found, rows = prepared(src)
+    assert found.schema[0] == ("image", "tensor<uint8>[48, 32]")
+    np.testing.assert_allclose(arrays(rows)["image"].astype(int), np.stack([upright] * 2), atol=8)
+
+
 def test_colour_among_grey(src: Path) -> None:
     images(src, shape=(6, 5), classes="a")
     images(src, shape=(6, 5, 3), classes="b")
-    assert "is in colour" in refused(src)
+    found, rows = prepared(src)
+    assert found.schema[0] == ("image", "tensor<uint8>[6, 5, 3]")
+    assert arrays(rows)["image"].min(axis=(1, 2)).sum(axis=0).std() == 0
 
 
 @pytest.mark.parametrize("size", ["4", "0x4", "4x", "axb"])

@@ -28,7 +28,7 @@ class Linear(headway.Task):
         return nn.Linear(self.width, 2)
 
     def loss(self, model, batch):
-        return model(batch["x"]).mean()
+        return model(batch["x"].float()[:, None].expand(-1, self.width)).mean()
 """
 JOB = {
     "name": "small",
@@ -83,7 +83,6 @@ def job(tmp_path: Path) -> Path:
         ("lane=3", "Did you mean 'lanes'"),
         ("task=gone.py:Linear", "gone.py does not exist"),
         ("task=small_task.py:Linearr", "Did you mean 'Linear'"),
-        ("arguments.height=3", "cannot be built with arguments"),
         ("data.train=nowhere", "headway data get"),
         ("data.columns=[y]", "no such column"),
         ("tracking.uri=carrier-pigeon://x", "tracking"),
@@ -102,7 +101,7 @@ def test_a_bad_job_starts_nothing(run: Run, job: Path, setting: str, said: str) 
 
 def test_a_task_that_cannot_be_imported_shows_its_own_traceback(run: Run, job: Path) -> None:
     (job.parent / "broken.py").write_text("import headway\n\nnumber = 1 / 0\n")
-    code, _, err = run("train", str(job), "--set", "task=broken.py:Linear")
+    code, _, err = run("job", "check", str(job), "--set", "task=broken.py:Linear")
     assert code == 2
     assert err.count("Traceback") == 1
     assert "number = 1 / 0" in err
@@ -118,10 +117,17 @@ def test_what_is_no_job(run: Run, job: Path, text: str) -> None:
     assert err.startswith("headway: ")
 
 
-def test_a_full_disk_is_seen_before_the_start(run: Run, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_that_cannot_be_built_is_refused_by_the_check(run: Run, job: Path) -> None:
+    code, _, err = run("job", "check", str(job), "--set", "arguments.height=3")
+    assert code == 2
+    assert "cannot be built with arguments {'height': 3}" in err
+    assert "headway/" not in err
+
+
+def test_a_full_disk_is_seen_by_the_check(run: Run, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100, 100, 10))
-    code, _, err = run("train", str(job))
+    code, _, err = run("job", "check", str(job))
     assert code == 2
     assert "0 MB free" in err
     assert not (job.parent / "runs").exists()
@@ -159,16 +165,18 @@ def test_the_plan(run: Run, job: Path) -> None:
     assert plan["last_batch"] == 4
     assert plan["lanes_per_worker"] == {"1": [4], "2": [2, 2], "3": [2, 1, 1]}
     assert plan["parameters"] == 10
-    code, out, _ = run("job", "check", str(job))
+    code, out, _ = run("job", "check", str(job), "--set", "check=false")
     assert "lanes 2, 1, 1" in out
+    assert "parameters  unknown" in out
 
 
 def test_the_plan_of_a_mixture(run: Run, job: Path) -> None:
     setting = "data.train=[{path: train, weight: 3}, {path: train}]"
-    code, out, _ = run("job", "check", str(job), "--set", setting)
+    untried = ("--set", "check=false")
+    code, out, _ = run("job", "check", str(job), "--set", setting, *untried)
     assert code == 0
     assert "train[0]  100 rows, version 1, 75.0% of the rows" in out
-    _, out, _ = run("job", "check", str(job), "--set", setting, "--json")
+    _, out, _ = run("job", "check", str(job), "--set", setting, *untried, "--json")
     assert json.loads(out)["shares"] == {"train[0]": 0.75, "train[1]": 0.25}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from headway import code
+from headway import cargo, code
 from headway.errors import BAD_INPUT, BadInput
 
 TASK = "import headway\n\nclass T(headway.Task):\n    who = {who!r}\n"
@@ -166,7 +166,7 @@ def test_what_is_carried(tmp_path: Path) -> None:
         file(folder / name, "")
     file(folder / "env/pyvenv.cfg", "")
     file(folder / "old-run/run.json", "{}")
-    file(folder / "big.bin", "x")
+    file(folder / "picture.png", "x")
     to = folder / "new-run/code"
     to.parent.mkdir()
     code.carry(code.locate(f"{folder}/task.py:T"), to)
@@ -201,7 +201,7 @@ def test_what_is_installed_is_not_carried(tmp_path: Path) -> None:
 
 
 def test_too_much_to_carry_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code, "MAX_FILES", 2)
+    monkeypatch.setattr(cargo, "MAX_FILES", 2)
     for name in "abc":
         file(tmp_path / f"home/{name}.py", "")
     with pytest.raises(BadInput, match="over 2 Python files"):

@@ -74,6 +74,15 @@ def test_2_3_what_is_told_fits_into_a_message_whatever_was_raised() -> None:
     assert said.failure["reason"].startswith("ValueError: ü")
 
 
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Gives no variables; nothing else is asked of it."""
+    import ray
+
+    monkeypatch.setattr(ray, "get", lambda found: found)
+    return SimpleNamespace(given=SimpleNamespace(remote=dict))
+
+
 class _Told:
     """A line that keeps what is said."""
 
@@ -87,23 +96,23 @@ class _Told:
         self.said.append(message)
 
 
-def test_2_22_a_worker_whose_code_leaves_by_sys_exit_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_2_22_a_worker_whose_code_leaves_by_sys_exit_says_so(monkeypatch: pytest.MonkeyPatch, recorder: Any) -> None:
     """Its thread would end without a word, and its heart beat on."""
     line = _Told()
     job = parse({"name": "n", "task": "t.py:T", "data": {"train": "d"}, "lanes": 1, "lane_batch": 1, "steps": 1})
-    context = SimpleNamespace(rank=0, at="step 3", journal=SimpleNamespace(close=lambda: None), job=job)
+    context = SimpleNamespace(rank=0, at="step 3", journal=SimpleNamespace(close=lambda: None, warned=print), job=job)
     monkeypatch.setattr(main, "Line", lambda *arguments: line)
     monkeypatch.setattr(main.place, "current", lambda: None)
     monkeypatch.setattr(main.code, "load", lambda source: None)
     monkeypatch.setattr(main, "_context", lambda *arguments: context)
     monkeypatch.setattr(main, "run", lambda job, found: sys.exit("not today"))
-    main.main({"job": job.model_dump(mode="json"), "source": None})
+    main.main({"job": job.model_dump(mode="json"), "source": None, "recorder": recorder})
     (said,) = line.said
     assert (said.fault, said.failure["reason"]) == ("user", "SystemExit: not today")
 
 
 def test_2_3_a_worker_that_reaches_nobody_says_why_and_ends(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], recorder: Any
 ) -> None:
     """It has no line to say it over."""
     with socket.create_server(("127.0.0.1", 0)) as gone:
@@ -112,6 +121,6 @@ def test_2_3_a_worker_that_reaches_nobody_says_why_and_ends(
     job = parse({"name": "n", "task": "t.py:T", "data": {"train": "d"}, "lanes": 1, "lane_batch": 1, "steps": 1})
     monkeypatch.setattr(main.place, "current", lambda: Place("w0", "127.0.0.1", port, port, "token"))
     monkeypatch.setattr(main.os, "_exit", ended.append)
-    main.main({"job": job.model_dump(mode="json"), "source": None})
+    main.main({"job": job.model_dump(mode="json"), "source": None, "recorder": recorder})
     assert ended == [1]
     assert "ConnectionRefusedError" in capsys.readouterr().err

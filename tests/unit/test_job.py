@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from headway.errors import BAD_INPUT, BadInput
-from headway.job import Job, load, parse, to_yaml
+from headway.job import Job, load, parse, taken, to_yaml
 
 MINIMAL = "name: n\ntask: task.py:T\ndata: {train: d}\nepochs: 1\n"
 
@@ -287,3 +287,30 @@ def test_the_schema_documents_every_key() -> None:
 def test_a_job_made_in_python_is_kept_too(tmp_path: Path) -> None:
     job = parse({"name": "n", "task": "/t.py:T", "data": {"train": "/d"}, "steps": 3, "arguments": {"a": "2e5"}})
     assert load(written(tmp_path, to_yaml(job))) == job
+
+
+def test_a_job_that_is_given_in_python_is_good_in_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tree = {
+        "name": "n",
+        "task": "t.py:T",
+        "data": {"train": ({"path": "a"}, {"path": "/b"})},
+        "steps": 3,
+        "files": ["x"],
+    }
+    for given in (tree, parse(tree), written(tmp_path, to_yaml(parse(tree)))):
+        job = taken(given)
+        assert job.task == f"{tmp_path}/t.py:T"
+        assert [part.path for part in job.data.sources] == [f"{tmp_path}/a", "/b"]
+        assert job.files == [f"{tmp_path}/x"]
+    with pytest.raises(BadInput, match=r"the job is a list.*Give a mapping"):
+        taken([tree])  # type: ignore[arg-type]
+
+
+def test_a_task_may_be_a_link(tmp_path: Path) -> None:
+    """What lies beside the link is what the task finds; folders of data are followed to where they are."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "t.py").symlink_to("real/t.py")
+    (tmp_path / "d").symlink_to("real")
+    job = load(written(tmp_path, MINIMAL.replace("task.py", "./x/../t.py")))
+    assert (job.task, job.data.train) == (f"{tmp_path}/t.py:T", f"{tmp_path}/real")

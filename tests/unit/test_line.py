@@ -234,8 +234,8 @@ def test_2_22_an_error_in_the_coordinators_timer_ends_the_run_with_words(monkeyp
         (failure,) = here.over
         assert failure is not None
         assert failure["kind"] == "internal"
-        assert "ZeroDivisionError" in failure["fact"]
-        assert failure["remedy"]
+        assert "ZeroDivisionError" in failure["reason"]
+        assert "_examine" in failure["traceback"], "kept, to be sent; who leads the run says where"
 
 
 def test_2_22_an_error_at_a_message_ends_the_run_with_words(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,7 +96,7 @@ def test_unreadable_manifest(tmp_path: Path) -> None:
         ("{", "is not JSON"),
         ('"\udcff', "is not JSON"),
         ("[]", "has format None"),
-        ('{"format": "headway-dataset/99"}', "this Headway reads 'headway-dataset/2'"),
+        ('{"format": "headway-dataset/99"}', "this Headway reads 'headway-dataset/3'"),
         ('{"format": "headway-dataset/2"}', "is damaged"),
     ],
 )

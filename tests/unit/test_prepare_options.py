@@ -19,6 +19,8 @@ from headway.errors import BadInput
 
 GIVEN: dict[str, tuple[list[str], Any]] = {
     "format": (["--format", "csv"], "csv"),
+    "encoding": (["--encoding", "cp1252"], "cp1252"),
+    "null_values": (["--null-values", "NA,-"], ["NA", "-"]),
     "label": (["--label", "y"], "y"),
     "transform": (["--transform", "m:f"], "m:f"),
     "batch_format": (["--transform", "m:f", "--batch-format", "numpy"], "numpy"),

@@ -18,6 +18,7 @@ from headway.elastic.lead import recorder as recorders
 from headway.elastic.lead.recorder import Recorder
 from headway.elastic.worker import journal as journals
 from headway.elastic.worker.journal import Journal
+from headway.run import _ended
 from headway.runs import RunFolder
 
 
@@ -354,3 +355,107 @@ def test_2_5_checkpoints_that_fail_for_one_reason_are_told_once(make: Callable[.
         leader.checkpoint_done(None, "OSError: No space left on device")
     assert leader.settle()
     assert sum("could not be written" in m for m in kit.messages()) == 1
+
+
+# -- What workers warn of ----------------------------------------------------------------------------------------------
+
+
+def warning(worker: str, text: str, at: float = 0.0) -> dict[str, Any]:
+    return {"kind": "warned", "time": at, "worker": worker, "text": text}
+
+
+def test_a_warning_is_said_once_over_all_workers_and_named(make: Callable[..., Kit]) -> None:
+    kit = make()
+    leading(kit, 1)
+    kit.remote("w1", [warning("w1", "UserWarning: 3 rows are odd"), warning("w1", "ERROR theirs: broken")])
+    kit.remote("w0", [warning("w0", "UserWarning: 4 rows are odd")])
+    assert kit.messages()[-2:] == ["w1 warns: UserWarning: 3 rows are odd", "w1 warns: ERROR theirs: broken"]
+    kit.finish()
+    assert len([e for e in kit.run.events() if e["kind"] == "warned"]) == 2
+
+
+def test_a_flood_of_warnings_is_cut_and_its_place_named(make: Callable[..., Kit]) -> None:
+    kit = make()
+    texts = [f"it is {chr(97 + a)}{chr(97 + b)}" for a in range(26) for b in range(26)]
+    kit.remote("w0", [warning("w0", text, 100.0) for text in texts])
+    assert len(kit.messages()) == recorders.WARNED_MOST + 1
+    assert kit.messages()[-1] == f"there are more warnings: see {kit.run.logs}"
+    kit.remote("w0", [warning("w0", "later", 100.0 + recorders.WARNED_S)])
+    assert kit.messages()[-1] == "w0 warns: later"
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_loop_that_ends_by_itself_is_told_from_one_that_was_stopped(make: Callable[..., Kit], asked: bool) -> None:
+    kit = make()
+    leader = leading(kit, 3)
+    assert not kit.recorder.own_end(), "it has not ended"
+    if asked:
+        kit.recorder.request_stop()
+    leader.ended(3, "ab")
+    assert leader.settle()
+    assert kit.recorder.own_end() is not asked
+    assert _ended(kit.recorder.done(), 1000, kit.recorder.own_end()) == (
+        ("interrupted", "stopped on request after step 3")
+        if asked
+        else ("finished", "the task's loop ended after step 3 of 1000")
+    )
+
+
+def test_where_a_process_ended_its_last_words_are_said_or_its_log_is_named(make: Callable[..., Kit]) -> None:
+    kit = make()
+    lost = {"kind": "recovery", "cause": "process_died", "step": 4, "pause_s": 0.1, "time": 0.0}
+    kit.recorder.event({**lost, "workers": ["w1"]})
+    until(lambda: kit.messages())
+    assert kit.messages()[-1].endswith(f"; see {kit.run.log_of('w1')}")
+    kit.run.logs.mkdir()
+    kit.run.log_of("w2").write_text("fine\nFatal Python error: Segmentation fault\n\nCurrent thread 0x1\n")
+    kit.recorder.event({**lost, "workers": ["w2"]})
+    until(lambda: len(kit.messages()) == 2)
+    assert kit.messages()[-1].endswith("Its last words: Fatal Python error: Segmentation fault (worker-w2.log)")
+
+
+# -- whose names -----------------------------------------------------------------------------------------------------
+
+
+def test_records_go_by_the_users_names_and_evaluations_by_ours(
+    make: Callable[..., Kit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit = make()
+    points: list[tuple[int, str]] = []
+    taken = lambda record, values: points.extend((record["step"], name) for name in values)  # noqa: E731
+    monkeypatch.setattr(kit.recorder, "_point", taken)
+    leader = leading(kit, 1)
+    leader.recorded(0, {"train/d": 1.0})
+    leader.recorded(1, {"loss": 0.5})
+    assert leader.settle()
+    assert [(step, name) for step, name in points if "/" in name] == [(1, "validation/mine"), (0, "train/d")]
+    points.clear()
+    for step in range(1, 11):
+        leader.step(step, 0, 1.0, 0.1, 8, "00")
+    assert leader.settle()
+    assert (10, "lr") in points
+    assert (10, "loss") not in points, "theirs is shown under that name"
+    kit.finish()
+    assert report.load(kit.run).metrics == {"mine": 0.0, "train/d": 1.0, "loss": 0.5}
+
+
+def test_each_workers_own_records_come_from_itself_once(make: Callable[..., Kit]) -> None:
+    kit = make()
+    leader = leading(kit)
+    other = Journal(kit, "w1")
+    other._begin = lambda: None  # type: ignore[method-assign]
+    other.restart(1)
+    assert leader.settle()
+    kit.recorder.event({"kind": "generation", "members": ["w0", "w1"], "workers": 2, "step": 0, "time": 0.0})
+    for worker, made in (("w0", leader), ("w1", other)):
+        for step in (1, 2):
+            made.own(step, {f"free/{worker}": float(step)})
+    sent = list(other._own)
+    other._send()
+    other._own.extend(sent)  # the answer was lost
+    other._send()
+    assert leader.settle()
+    kit.finish()
+    lines = [json.loads(line) for line in (kit.run.path / "metrics.jsonl").read_text().splitlines()]
+    found = [(line["step"], name) for line in lines for name in line["values"]]
+    assert sorted(found) == [(1, "free/w0"), (1, "free/w1"), (2, "free/w0"), (2, "free/w1")]

@@ -35,7 +35,9 @@ class Heard:
 
     def __init__(self) -> None:
         self.steps: list[dict[str, Any]] = []
-        self.recorded: list[tuple[int, dict[str, float]]] = []
+        self.measured: list[tuple[int, dict[str, float]]] = []
+        self.records: list[tuple[int, dict[str, float]]] = []
+        self.owned: list[tuple[int, dict[str, float]]] = []
         self.saves: list[tuple[int, str]] = []
         self.notes: list[str] = []
         self.compared: list[tuple[int, str]] = []
@@ -75,7 +77,13 @@ class Heard:
         self.steps.append({"step": step, "epoch": epoch, "loss": loss, "lr": rate, "rows": rows, "samples": samples})
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
-        self.recorded.append((step, values))
+        self.measured.append((step, values))
+
+    def recorded(self, step: int, values: dict[str, float]) -> None:
+        self.records.append((step, values))
+
+    def own(self, step: int, values: dict[str, float]) -> None:
+        self.owned.append((step, values))
 
     def checkpoint_begun(self, step: int, reason: str, blocked_s: float) -> None:
         self.saves.append((step, reason))
@@ -473,7 +481,7 @@ def test_evaluation_weighs_rows(open_session: Callable[..., Session], folder: Pa
     with training:
         assert training.evaluate(metrics) == {"mean": 4.5, "count": 1.0}
     assert sorted(sizes) == [1, 1, 2, 2, 2, 2]
-    assert training.heard.recorded == [(0, {"mean": 4.5, "count": 1.0})]  # type: ignore[attr-defined]
+    assert training.heard.measured == [(0, {"mean": 4.5, "count": 1.0})]  # type: ignore[attr-defined]
     assert training.model.training
 
 

@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import headway
+from headway import attach
+from headway.data.prepare.sources.delimited import plan_csv
 from headway.data.prepare.sources.listing import Plan
-from headway.data.prepare.sources.tables import plan_csv, plan_parquet
+from headway.data.prepare.sources.tables import plan_parquet
 from headway.data.prepare.stages import pipeline
 from headway.data.prepare.steps.filters import Filter
 from headway.data.prepare.steps.recipe import Recipe
@@ -80,5 +82,5 @@ def test_not_where_rows_are_left_out_or_not_numbered(tmp_path: Path) -> None:
 
 def test_a_cluster_gets_the_whole_of_headway() -> None:
     """Whatever folder the module that says so lies in."""
-    (package,) = pipeline.shipped()["py_modules"]
+    (package,) = attach.shipped()["py_modules"]
     assert Path(package) == Path(headway.__file__).parent

@@ -387,3 +387,19 @@ def test_2_5_a_leader_waits_for_a_driver_that_is_only_slow(
     say(leader, 0, 1, 2)
     assert leader.allows(3)
     assert time.monotonic() - begun >= 1.0
+
+
+def test_whoever_warns_is_heard_and_the_rest_of_what_it_says_is_not_sent() -> None:
+    recorder = Actor()
+    other = journal(recorder, leads=False, worker="w1")
+    say(other, 0, 1)
+    other.note("for the leader to say")
+    other.warned("UserWarning: careful")
+    sent: list[Any] = []
+    recorder.remote = lambda worker, records: sent.append((worker, records)) or Actor.remote(recorder, worker, records)  # type: ignore[method-assign, func-returns-value]
+    assert other._urgent()
+    other._send()
+    ((worker, records),) = sent
+    assert worker == "w1"
+    assert [(r["kind"], r["worker"], r["text"]) for r in records] == [("warned", "w1", "UserWarning: careful")]
+    assert not other._urgent(), "once"

@@ -15,7 +15,7 @@ def flaw(parts: Mapping[str, Any], parameters: Mapping[str, bool] | None = None)
     """The first thing that is wrong with a checkpoint's parts, or None.
 
     Args:
-        parts: trees by name; `model` and `optimizer` are looked at.
+        parts: trees by name; `model`, `optimizer` and the optimiser's own parameters are looked at.
         parameters: names in `model`, and whether each is trained; buffers (a mask of -inf) are not in it, and are left
             alone. Where not given, every tensor of the model is looked at for NaN, and none for infinities.
     """
@@ -25,7 +25,10 @@ def flaw(parts: Mapping[str, Any], parameters: Mapping[str, bool] | None = None)
         found = _found(tensor, infinite=bool(parameters and parameters[name]))
         if found:
             return f"{found} in {name}"
-    return _in_tree(parts.get("optimizer", {}), "the optimiser's state")
+    own = parts.get("session", {}).get("own", {})
+    return _in_tree(parts.get("optimizer", {}), "the optimiser's state") or _in_tree(
+        own, "the optimiser's own parameters"
+    )
 
 
 def _in_tree(tree: Any, where: str) -> str | None:

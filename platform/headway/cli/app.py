@@ -9,8 +9,9 @@ import sys
 
 import typer
 
+from headway import signals
 from headway.cli import data, doctor, drill, jobs, runs, simulate, sync, train, ui
-from headway.errors import BAD_INPUT, INTERRUPTED, HeadwayError
+from headway.errors import BAD_INPUT, INTERRUPTED, RUN_FAILED, HeadwayError
 
 app = typer.Typer(
     help="Elastic PyTorch training on Ray. The cluster decides how fast, never what.",
@@ -34,6 +35,7 @@ app.command()(simulate.simulate)
 
 def main() -> None:
     """Entry point of the `headway` command."""
+    signals.begin()
     try:
         app()
     except HeadwayError as error:
@@ -45,6 +47,11 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(BAD_INPUT)
+    except Exception as error:  # what nothing in Headway expected
+        from headway import faults
+
+        say_error(faults.of(error, f"in `headway {' '.join(sys.argv[1:2])}`"))
+        sys.exit(RUN_FAILED)
 
 
 def say_error(error: HeadwayError) -> None:

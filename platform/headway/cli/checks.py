@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from datetime import timedelta
 from importlib.metadata import requires
 from pathlib import Path
 
+from headway.errors import BadInput
 from headway.tracking.environment import memory_bytes, package_version
 
 GIB = 1 << 30
@@ -155,19 +155,36 @@ def loopback() -> Iterator[Finding]:
 
 
 def ray_runtime() -> Iterator[Finding]:
-    """Ray's version, and whether a cluster is named that `--address auto` would use."""
+    """Ray's version, where runs go, and whether Ray's sockets have room."""
     import ray
 
+    from headway import attach, embedded
+
     yield Finding("ray import", "ok", ray.__version__)
-    named = re.sub(r"//[^@/]*@", "//***@", os.environ.get("RAY_ADDRESS", ""))
-    if named:
-        yield Finding("ray cluster", "warn", f"RAY_ADDRESS={named}", "Runs go there; unset it, or use --address local.")
-        return
-    noted = Path(tempfile.gettempdir()) / "ray" / "ray_current_cluster"
-    found = noted.read_text().strip() if noted.is_file() else ""
-    if found:
-        yield Finding(
-            "ray cluster", "ok", f"{found} was started on this machine; --address auto joins it if it still runs"
-        )
-    else:
-        yield Finding("ray cluster", "ok", "none named; runs start their own")
+    try:
+        folder, note = embedded.temporary()
+        yield Finding("ray sockets", "ok" if folder is None else "warn", note or "the temporary folder's path is short")
+    except BadInput as error:
+        yield Finding("ray sockets", "fail", f"{error.fact}: {error.reason}", error.remedy)
+
+    try:
+        goes = attach.where(None)
+        if goes.address is None:
+            yield Finding("ray cluster", "ok", "runs start a Ray of their own here" + _joinable())
+        else:
+            address = attach.find(goes) if goes.address == "auto" else goes.address
+            attach.knock(address, goes.said)
+            yield Finding("ray cluster", "ok", f"runs go to {address}, which answers ({goes.said})")
+    except BadInput as error:
+        reason = f"{error.fact}: {error.reason}"
+        yield Finding("ray cluster", "warn", reason, f"{error.remedy} Unset RAY_ADDRESS to run on this machine.")
+
+
+def _joinable() -> str:
+    """What `--address auto` would do, in words."""
+    from headway import attach
+
+    try:
+        return f"; --address auto joins {attach.find(attach.Where('auto', ''))}"
+    except BadInput:
+        return "; no other runs here"

@@ -11,6 +11,8 @@ import typer
 import typer.core
 import typer.main
 
+from headway.errors import INTERRUPTED
+
 
 class _Group(typer.core.TyperGroup):
     """`prepare` gets its options when it is asked for: to read them imports Arrow, which other commands do without."""
@@ -71,8 +73,12 @@ def _prepare(
     from headway.data.prepare.whole import prepared
 
     asked = checked(given(options), as_command)
-    with shown() as progress:
-        parts = prepared(src, dst, asked, progress)
+    try:
+        with shown() as progress:
+            parts = prepared(src, dst, asked, progress)
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on where this one ended.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
     if json:
         found = {name: _shown(dst / name, manifest) for name, manifest in parts.items()}
         _print_json(found[""] if "" in found else {"folder": str(dst), **found})

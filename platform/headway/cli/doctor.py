@@ -14,7 +14,9 @@ _MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
 
 def doctor(
-    runs: Annotated[Path, typer.Option(help="Folder where runs would be kept.")] = Path("runs"),
+    runs: Annotated[
+        Path, typer.Option("--runs", envvar="HEADWAY_RUNS", help="Folder where runs would be kept.")
+    ] = Path("runs"),
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check this machine: versions, devices, memory, disk, network, Ray."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,8 +36,6 @@ def drill(
 
     from headway.testing.drill import drill as start
 
-    # Ended by SIGTERM as by Ctrl-C, so that the cluster goes too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     found = start(
         job,
         faults=faults,

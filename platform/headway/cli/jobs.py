@@ -24,23 +24,26 @@ def schema() -> None:
 def check(
     file: Annotated[Path, typer.Argument(help="The job's YAML file.")],
     setting: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
-    runs: Annotated[Path, typer.Option("--runs", help="Folder that would hold the run.")] = Path("runs"),
+    runs: Annotated[Path, typer.Option("--runs", envvar="HEADWAY_RUNS", help="Folder that would hold the run.")] = Path(
+        "runs"
+    ),
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Validate all that can be known without running, and print the plan."""
+    """Validate all that can be known before a run, try the task on a few rows, and print the plan."""
     import json as encoder
 
+    from headway import tryout, variables
     from headway.job import load
-    from headway.plan import check as plan
 
     job = load(file, setting)
-    found = plan(job, space=runs).shown()
+    with variables.in_force(job):
+        found = tryout.check(job, runs).shown()
     if json:
         print(encoder.dumps({"job": job.name, "ok": True, **found}))
         return
     lanes = found.pop("lanes_per_worker")
     warnings = found.pop("warnings")
-    datasets, shares = found.pop("datasets"), found.pop("shares")
+    datasets, shares, cargo = found.pop("datasets"), found.pop("shares"), found.pop("carried")
     print(f"{file}: good")
     for name, value in found.items():
         print(f"{name.replace('_', ' '):>18}  {'unknown' if value is None else format(value, ',')}")
@@ -49,5 +52,7 @@ def check(
         print(f"{use:>18}  {dataset['rows']:,} rows, version {dataset['version']}{share}")
     for workers, carried in lanes.items():
         print(f"{f'{workers} workers' if workers > 1 else '1 worker':>18}  lanes {', '.join(map(str, carried))}")
+    size = f"{cargo['bytes'] / 1e6:,.1f} MB" if cargo["bytes"] >= 1e6 else f"{cargo['bytes'] / 1e3:,.1f} kB"
+    print(f"{'carried':>18}  {cargo['files']:,} files, {size}")
     for warning in warnings:
         print(f"{'note':>18}  {warning}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -38,11 +39,16 @@ class Live:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self._plain:
-            self._live.stop()
+            with suppress(OSError):
+                self._live.stop()
 
     def update(self, progress: Progress) -> None:
-        """Show the progress, and its messages above it."""
+        """Show the progress, and its messages above it. A reader who has gone away does not end the run."""
         self.run = progress.run
+        with suppress(OSError):
+            self._show(progress)
+
+    def _show(self, progress: Progress) -> None:
         for message in progress.messages:
             self._console.print(message, markup=False)
         if progress.metrics != self._metrics and progress.step:

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from headway.report import Report
 
-Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
+Runs = Annotated[Path, typer.Option("--runs", envvar="HEADWAY_RUNS", help="Folder that holds the runs.")]
 
 
 def report(

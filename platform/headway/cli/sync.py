@@ -13,7 +13,9 @@ from headway.errors import RUN_FAILED
 
 def sync(
     run: Annotated[str, typer.Argument(help="The run's name, or the path of its folder.")],
-    runs: Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")] = Path("runs"),
+    runs: Annotated[Path, typer.Option("--runs", envvar="HEADWAY_RUNS", help="Folder that holds the runs.")] = Path(
+        "runs"
+    ),
     timeout_s: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to try.")] = 300,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

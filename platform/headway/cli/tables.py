@@ -9,11 +9,12 @@ from rich.text import Text
 
 
 def columns_table(found: dict[str, Any]) -> Table:
-    """What each column holds."""
+    """What each column holds; ~ marks an estimate."""
     table = _table("column", "type", "nulls", "min", "max", "mean", "distinct")
     for name, column in found["columns"].items():
-        values = (column["nulls"], column["min"], column["max"], column["mean"], column["distinct"])
-        table.add_row(Text(name), Text(column["type"]), *map(_cell, values))
+        values = (column["nulls"], column["min"], column["max"], column["mean"])
+        differ = f"{'~' if 'distinct' in column['estimated'] else ''}{column['distinct']:,}"
+        table.add_row(Text(name), Text(column["type"]), *map(_cell, values), Text(differ))
     return table
 
 

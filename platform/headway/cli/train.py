@@ -15,9 +15,14 @@ from headway.errors import INTERRUPTED, HeadwayError
 if TYPE_CHECKING:
     from headway.report import Report
 
-Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
+Runs = Annotated[Path, typer.Option("--runs", envvar="HEADWAY_RUNS", help="Folder that holds the runs.")]
 Address = Annotated[
-    str, typer.Option("--address", help="local (an embedded Ray), auto, or HOST:PORT of an existing Ray cluster.")
+    str | None,
+    typer.Option(
+        "--address",
+        help="local (an embedded Ray), auto, or HOST:PORT of an existing Ray cluster. RAY_ADDRESS, else local, if not "
+        "given.",
+    ),
 ]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the job.")]
 Allow = Annotated[
@@ -32,7 +37,7 @@ def train(
     name: Annotated[str | None, typer.Option("--name", help="Name of the run.")] = None,
     runs: Runs = Path("runs"),
     setting: Set = None,
-    address: Address = "local",
+    address: Address = None,
     json: Json = False,
 ) -> None:
     """Run a job from its beginning."""
@@ -48,7 +53,7 @@ def resume(
     runs: Runs = Path("runs"),
     setting: Set = None,
     allow: Allow = None,
-    address: Address = "local",
+    address: Address = None,
     json: Json = False,
 ) -> None:
     """Go on with a run from its newest sound checkpoint, as if nothing had happened."""
@@ -69,6 +74,9 @@ def _follow(start: Callable[[Any], Report], runs: Path, json: bool) -> None:
         # Ray and the user's code may print to standard output, which belongs to the report.
         with contextlib.redirect_stdout(sys.stderr), live:
             report = start(live.update)
+    except KeyboardInterrupt:  # a run that has begun hears of it otherwise, and is closed
+        print("Interrupted before it began; nothing was started.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
     except HeadwayError:
         if json and live.run is not None:
             _print_failed(runs, live.run)
@@ -78,13 +86,15 @@ def _follow(start: Callable[[Any], Report], runs: Path, json: bool) -> None:
     else:
         show(report)
     if report.state == "interrupted":
-        where = "" if runs == Path("runs") else f" --runs {runs}"
+        kept = Path(report.path).parent
+        where = "" if kept == Path("runs").resolve() else f" --runs {runs if kept == runs.resolve() else kept}"
         print(f"Interrupted. Go on with: headway resume {report.run}{where}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
 
 
 def _print_failed(runs: Path, name: str) -> None:
+    from headway.rayjob import runs_folder
     from headway.report import load
     from headway.runs import find
 
-    print(load(find(runs, name)).model_dump_json())
+    print(load(find(runs_folder(runs)[0], name)).model_dump_json())

@@ -16,6 +16,7 @@ from typing import IO, Annotated
 
 import typer
 
+from headway import signals
 from headway.errors import BadInput, RunFailed
 
 START_S = 60.0
@@ -24,7 +25,9 @@ _PORT_HELP = "Port; 0 for any that is free."
 
 
 def ui(
-    runs: Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")] = Path("runs"),
+    runs: Annotated[Path, typer.Option("--runs", envvar="HEADWAY_RUNS", help="Folder that holds the runs.")] = Path(
+        "runs"
+    ),
     port: Annotated[int, typer.Option(min=0, max=65535, help=_PORT_HELP)] = 5000,
     host: Annotated[
         str, typer.Option(help="Address to listen on; only this machine reaches the default.")
@@ -33,6 +36,7 @@ def ui(
     """Show the recorded runs in the browser, until Ctrl-C."""
     from headway.tracking.store import DATABASE, locked
 
+    signals.begin()  # SIGTERM as Ctrl-C, so that the server never outlives this process
     database = runs / DATABASE
     if not database.is_file():
         remedy = "Start one with `headway train JOB`, or say where runs are with --runs."
@@ -40,7 +44,7 @@ def ui(
     port = _free_port(host, port)
     with locked(database.with_name(f"{DATABASE}.lock")):
         pass  # a first run may be making the tables at this moment
-    with tempfile.TemporaryFile("w+") as log, _Stoppable():
+    with tempfile.TemporaryFile("w+") as log:
         server = _start(runs, host, port, log)
         try:
             _wait_until_up(server, host, port, log)
@@ -51,16 +55,6 @@ def ui(
             pass
         finally:
             _stop(server)
-
-
-class _Stoppable:
-    """Makes SIGTERM end the verb as Ctrl-C does, so that the server never outlives it."""
-
-    def __enter__(self) -> None:
-        self._before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
 
 
 def _free_port(host: str, port: int) -> int:

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from headway.job import Store as Options
 
 FILE = "manifest.json"
-FORMAT = "headway-dataset/2"
+FORMAT = "headway-dataset/3"
+RULES = {"headway-dataset/2": 2, FORMAT: 3}
+"""By format that is read, the rules by which its sources are. See `Manifest`."""
 MAKE = "Make it with `headway data get NAME` or `headway data prepare SRC DST`."
 AT_ONCE = 16
 """Shards of an object store whose footers are read at the same time."""
@@ -101,7 +103,9 @@ class Manifest:
         headway_version: what wrote it.
         categories: by column of integer codes, the names they stand for: code i is names[i].
         version: 1, and one more with each append.
-        made: how it was made: options of `prepare`, by version.
+        made: how it was made, by version: options of `prepare`, and notes of what it did not keep.
+        rules: by which sources are read, the same in all versions. 3: an empty field of text is null, and folders'
+            names are columns. 2, of datasets begun by format 2: it is empty text, and they are not.
     """
 
     name: str
@@ -117,6 +121,7 @@ class Manifest:
     categories: dict[str, list[str]] = field(default_factory=dict, hash=False)
     version: int = 1
     made: dict[str, Any] = field(default_factory=dict, hash=False)
+    rules: int = RULES[FORMAT]
 
     @cached_property
     def groups(self) -> tuple[int, ...]:
@@ -201,9 +206,9 @@ def load(folder: str | Path, version: int | None = None, options: Options | None
     except ValueError as error:
         raise BadData(f"{path} is not JSON", str(error), REMAKE) from None
     found = tree.get("format") if isinstance(tree, dict) else None
-    if found != FORMAT:
+    if found not in RULES:
         raise BadData(f"{path} has format {found!r}", f"this Headway reads {FORMAT!r}", REMAKE)
-    manifest = _parse(tree, path)
+    manifest = _parse({"rules": RULES[found], **tree}, path)
     if manifest.rows == 0:
         raise BadData(f"{folder} has zero rows", "there is nothing to train on", "Prepare it from a source with rows.")
     return manifest

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from xxhash import xxh3_128_digest
 
 from headway.core.parts import Words, mixed
+from headway.data import kinds
 
 STEP = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93))
 NULL = np.uint64(0x6A09E667F3BCC909)
@@ -60,7 +61,7 @@ def _of_numbers(column: pa.ChunkedArray) -> Words:
 
 def _of_bytes(column: pa.ChunkedArray) -> Words:
     if pa.types.is_nested(column.type):
-        texts = [json.dumps(value.as_py(), sort_keys=True, default=str).encode() for value in column]
+        texts = [json.dumps(kinds.value_of(value), sort_keys=True, default=str).encode() for value in column]
         return _digests(texts)
     coded = column.combine_chunks().dictionary_encode()
     values = coded.dictionary

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headway.core.parts import Words
+from headway.data import kinds
 from headway.data.manifest import Manifest, load
 from headway.data.read.groups import Groups
 from headway.data.rowhash import hashes
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 REGISTERS = 4096  # of HyperLogLog: a standard error of 1.6 %
 SHOWN = 32
+COUNTED = 10_000  # different values that are counted one by one; of more, an estimate
 
 
 def described(folder: str | Path, values: bool = True, options: Store | None = None) -> dict[str, Any]:
@@ -64,8 +66,8 @@ def described(folder: str | Path, values: bool = True, options: Store | None = N
         for table in row_groups(folder, manifest, None, options):
             for name, column in columns.items():
                 column.add(name, table)
-        kinds = dict(manifest.schema)
-        found["columns"] = {name: {"type": kinds[name], **column.result()} for name, column in columns.items()}
+        types = dict(manifest.schema)
+        found["columns"] = {name: {"type": types[name], **column.result()} for name, column in columns.items()}
     return found
 
 
@@ -110,7 +112,7 @@ def row_groups(
 
 @dataclass
 class Column:
-    """Values of one column, gathered table by table: nulls, least and greatest, mean, about how many differ."""
+    """Values of one column, gathered table by table: nulls, least and greatest, mean, how many differ."""
 
     rows: int = 0
     nulls: int = 0
@@ -119,7 +121,8 @@ class Column:
     total: float = 0.0
     numbers: int = 0
     registers: np.ndarray[Any, np.dtype[np.uint8]] = field(default_factory=lambda: np.zeros(REGISTERS, np.uint8))
-    countable: bool = True
+    known: Words | None = field(default_factory=lambda: np.empty(0, np.uint64))
+    """Hashes of the values so far; None for more than are counted."""
 
     def add(self, name: str, table: pa.Table) -> None:
         """The next rows."""
@@ -130,36 +133,42 @@ class Column:
         if isinstance(kind, TensorType):
             values = pa.chunked_array([pa.array(chunk.to_numpy_ndarray().reshape(-1)) for chunk in column.chunks])
         else:
-            values = column
+            values = column.cast(pa.float32()) if kind == pa.float16() else column
         if not (pa.types.is_nested(kind) or pa.types.is_null(kind)):
             try:
-                both = pc.min_max(values).as_py()
+                both = pc.min_max(values)
+                self.least = _extreme(pc.min, self.least, both["min"])
+                self.greatest = _extreme(pc.max, self.greatest, both["max"])
             except pa.ArrowNotImplementedError:
-                both = {"min": None, "max": None}
-            self.least = _extreme(min, self.least, both["min"])
-            self.greatest = _extreme(max, self.greatest, both["max"])
+                pass  # there is no order
         if pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_boolean(values.type):
             self.numbers += len(values) - values.null_count
             numbers = values if pa.types.is_boolean(values.type) else values.cast(pa.float64(), safe=False)
             self.total += pc.sum(numbers).as_py() or 0
         valid = table.filter(column.is_valid()) if column.null_count else table
-        _count_in(self.registers, hashes(valid, [name])[:, 0])
+        words = hashes(valid, [name])[:, 0]
+        _count_in(self.registers, words)
+        if self.known is not None:
+            known = np.union1d(self.known, words)
+            self.known = known if len(known) <= COUNTED else None
 
     def result(self) -> dict[str, Any]:
-        """As plain values."""
+        """As plain values; `estimated` names those that are no counts."""
         mean = self.total / self.numbers if self.numbers else None
         return {
             "nulls": self.nulls,
-            "min": self.least,
-            "max": self.greatest,
+            "min": kinds.value_of(self.least) if self.least is not None else None,
+            "max": kinds.value_of(self.greatest) if self.greatest is not None else None,
             "mean": mean,
-            "distinct": min(self.rows - self.nulls, distinct(self.registers)),
+            "distinct": min(self.rows - self.nulls, distinct(self.registers))
+            if self.known is None
+            else len(self.known),
+            "estimated": ["distinct"] if self.known is None else [],
         }
 
 
-def _extreme(choose: Callable[..., Any], one: Any, other: Any) -> Any:
-    known = [value for value in (one, other) if value is not None]
-    return choose(known) if known else None
+def _extreme(choose: Callable[..., Any], one: pa.Scalar | None, other: pa.Scalar) -> pa.Scalar:
+    return other if one is None else choose(pa.concat_arrays([pa.repeat(value, 1) for value in (one, other)]))
 
 
 def _count_in(registers: np.ndarray[Any, np.dtype[np.uint8]], words: Words) -> None:
@@ -186,7 +195,7 @@ def _spread(name: str, values: list[int]) -> dict[str, float]:
 
 def _plain(column: pa.ChunkedArray) -> list[Any]:
     if not isinstance(column.type, TensorType):
-        return [_short(value) for value in column.to_pylist()]
+        return [_short(kinds.value_of(value)) for value in column]
     kind = column.type
     rows = [row for chunk in column.chunks for row in chunk.to_numpy_ndarray()]
     return [

@@ -44,7 +44,7 @@ class AllReduce:
         self._layouts = layouts(self._parameters, tail + changes + len(self._parameters))
         self._buffers = [layout.buffer() for layout in self._layouts]
         self._slices = [layout.slices(b) for layout, b in zip(self._layouts, self._buffers, strict=True)]
-        self._changes = torch.zeros(changes)
+        self._changes = torch.zeros(changes, dtype=torch.float32, device="cpu")
         self._group = group if group is not None and group.size > 1 else None
         self._flight = Flight(self._group) if self._group is not None else None
         self._departures = Departures(self._layouts)

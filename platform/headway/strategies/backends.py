@@ -62,7 +62,9 @@ class Nccl:
 
     def connect(self, handle: Any) -> None:
         with torch.cuda.device(self.device):
-            handle.allreduce([torch.zeros(1, device=self.device)]).wait()  # NCCL connects at the first collective
+            handle.allreduce(
+                [torch.zeros(1, dtype=torch.float32, device=self.device)]
+            ).wait()  # NCCL connects at the first collective
             torch.cuda.current_stream().synchronize()
 
     def done(self, handle: Any) -> bool:

@@ -200,7 +200,7 @@ class Group:
 
     def barrier(self) -> None:
         """Wait for all."""
-        self._read(self.total(torch.zeros(1)))
+        self._read(self.total(torch.zeros(1, dtype=torch.float32, device="cpu")))
 
     # The end
 

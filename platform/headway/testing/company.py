@@ -49,8 +49,8 @@ class Slip:
 
     Args:
         worker: its rank in the crew.
-        verb: "sum" (a step's) or "total" (an evaluation's), when it is complete: the others are one ahead then; "give"
-            (a state) when some of it is given, or all.
+        verb: "sum" (a step's), "agree" (on the names of its records) or "total" (an evaluation's), when it is complete:
+            the others are one ahead then; "give" (a state) when some of it is given, or all.
         step: that it comes at.
         buckets: that are given.
         dies: it is lost itself.
@@ -271,6 +271,11 @@ class _Pact(Pact):
     def sum(self, tail: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         found = super().sum(tail)
         self._slip("sum")
+        return found
+
+    def agree(self, value: Any) -> list[Any]:
+        found = super().agree(value)
+        self._slip("agree")
         return found
 
     def total(self, tensor: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from headway import plan
+from headway import plan, tryout
 from headway.errors import BadInput, RunFailed
 from headway.job import Job, load, to_yaml
 from headway.report import Report
@@ -88,11 +88,16 @@ def drill(
     folder = Path(tempfile.mkdtemp(prefix="headway-drill-"))
     try:
         with ExitStack() as stack:
+            trial = stack.enter_context(tryout.begun(chosen))
+            trial.ask(plan.pinned(chosen, checked), checked)
+            chosen = chosen.model_copy(update={"check": None})  # once is enough for all of its runs
             if "disk" in means:
                 stack.enter_context(Disk(folder / RUNS))
             cluster = stack.enter_context(
                 Cluster(nodes, cpus=chosen.workers.cpus, links=links, environment=inside.ENVIRONMENT)
             )
+            for note in trial.answer().notes:
+                tell(f"note: {note}")
             tell(f"a cluster of {nodes} nodes is up" + (", each with a network of its own" if links else ""))
             quiet = _quiet(cluster, folder, chosen, nodes, tell) if quiet_run else None
             fire = _under_fire(cluster, folder, chosen, script, tell)

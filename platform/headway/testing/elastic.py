@@ -278,7 +278,7 @@ class Run:
     def _spawn(self, worker: str) -> None:
         receive, send = _processes.Pipe(duplex=False)
         where = Place(worker, HOST, self._port, self.coordinator.pulse_port, self.coordinator.token)
-        tree = self.job.model_dump(mode="json")
+        tree = self.job.model_dump()
         arguments = (send, where, tree, str(self.folder), self._step, self._setup, self._train, self._arguments)
         process = _processes.Process(target=_work, args=arguments, daemon=True)
         process.start()

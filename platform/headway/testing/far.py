@@ -187,13 +187,13 @@ def install() -> object:
         library.impl(name, _cast(getattr(_aten, name).default), "AutocastPrivateUse1")
     rest = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")
     rest.fallback(torch.library.fallthrough_kernel)
-    _first_pass()
     return library, rest
 
 
-def _first_pass() -> None:
-    """Autograd starts its threads, and what they need of Python, at the first backward pass of a process; three first
-    passes at once, of threads that stand for workers, have been seen to wait for each other for ever."""
+def first_pass() -> None:
+    """Make the first backward pass of this process, where threads will make theirs on the device: autograd starts
+    its own, and what these need of Python, at the first pass; three first ones at once have been seen to wait for each
+    other for ever."""
     weight = torch.ones(2, device=torch.device(NAME, 0), requires_grad=True)
     weight.register_post_accumulate_grad_hook(lambda parameter: None)
     (weight * weight).sum().backward()

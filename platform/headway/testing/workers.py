@@ -136,8 +136,13 @@ def _apart(backend: str, function: Callable[..., Any], workers: int, *arguments:
 def _together(pipe: Any, backend: str, function: Callable[..., Any], workers: int, arguments: Any) -> None:
     import torch
 
+    from headway.testing import far, nccl_like
+
     torch.set_num_threads(1)
     try:
+        if backend == "nccl_like":
+            nccl_like.install()
+            far.first_pass()
         found = together(backend, function, workers, *arguments)
     except BaseException:  # told to the parent, which raises it
         pipe.send((True, traceback.format_exc()))
@@ -166,7 +171,8 @@ def together(
     from headway.testing import meeting, nccl_like
 
     meeting.install()
-    nccl_like.install()
+    if backend == "nccl_like":  # its device comes before a process' first backward pass, or not at all
+        nccl_like.install()
     threads = _Threads(backend, function, workers, arguments)
     for thread in threads.threads:
         thread.start()

@@ -9,12 +9,14 @@ import logging
 import os
 import threading
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 from headway.errors import BadInput
 from headway.tracking import entities, progress
+from headway.tracking.admission import SETTINGS
 from headway.tracking.recording import Batch, Recording, is_sound, open_run
 from headway.tracking.spool import FILE, Event, Spool
 from headway.tracking.store import check_uri, connect, default_uri, locked, redact, with_password
@@ -25,13 +27,6 @@ POINTS = (50, 1000)
 LAST_ATTEMPTS = 3
 LAST_PAUSE_S = 0.3
 LOCK = "tracking.lock"
-# A server that is slow or gone costs this thread seconds, not MLflow's minutes; and nobody is told what runs here.
-_SETTINGS = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-}
 
 
 @dataclass(frozen=True)
@@ -62,6 +57,7 @@ class Writer:
         experiment: MLflow's; made when it is not there.
         run_name: MLflow's name of the run; the folder's name when not given.
         poll_s: seconds between two looks at the spool.
+        say: told in words when the records begin to wait, and when they do so no more; called in the thread.
     """
 
     def __init__(
@@ -71,6 +67,7 @@ class Writer:
         experiment: str = "headway",
         run_name: str | None = None,
         poll_s: float = POLL_S,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._folder = Path(run_folder).resolve()
         self._uri = uri or default_uri(self._folder.parent)
@@ -78,7 +75,8 @@ class Writer:
         self._store = redact(uri) if uri else "runs folder"
         self._experiment = experiment
         self._run_name = run_name or self._folder.name
-        self._poll_s = poll_s
+        self._poll_s, self._say = poll_s, say
+        self._waits = False
         self._spool = Spool(self._folder / FILE)
         self._progress = progress.Progress()
         self._recording: Recording | None = None
@@ -129,7 +127,7 @@ class Writer:
         self._news.notify_all()
 
     def _work(self) -> None:
-        for name, value in _SETTINGS.items():
+        for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
         failures = last_attempts = 0
         while True:
@@ -144,7 +142,7 @@ class Writer:
                 return
             except Exception as error:
                 failures += 1
-                self._failed(error)
+                self._failed(error, failures)
             last_attempts += closing
             if last_attempts >= LAST_ATTEMPTS:
                 return
@@ -167,6 +165,9 @@ class Writer:
             self._deliver(entries)
         with self._news:
             self._error = ""
+        if self._waits:
+            self._say("the tracking store takes the records again")
+        self._waits = False
         return not closing
 
     def _deliver(self, entries: list[tuple[Event | None, int]]) -> None:
@@ -234,11 +235,14 @@ class Writer:
         with self._news:
             self._news.notify_all()
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: Exception, failures: int) -> None:
         self._points = max(self._points // 2, POINTS[0])
         busy = isinstance(error, BlockingIOError)
         with self._news:
             self._error = "another process is sending this run's records" if busy else _reason(error)
+        if failures > 1 and not (busy or self._waits or self._closing):  # once is nothing: a database that is busy
+            self._waits = True
+            self._say(f"the tracking store takes no records ({self._error}); they wait, and training goes on")
 
     def _pause(self, seconds: float) -> None:
         with self._news:
@@ -281,4 +285,6 @@ def _points(path: Path, offset: int) -> int:
 
 def _reason(error: Exception) -> str:
     lines = redact(str(error)).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"[:300]
+    # SQLAlchemy begins with where it noticed, and says in the next line what it was.
+    first = next((line for line in lines if not line.startswith("(raised as a result")), lines[0])
+    return f"{type(error).__name__}: {first}"[:300]

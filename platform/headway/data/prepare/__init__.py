@@ -16,16 +16,19 @@ if TYPE_CHECKING:
 
 
 def prepare(
-    src: str | Path, dst: str | Path, *, progress: Callable[[Progress], None] | None = None, **options: Any
+    src: Any, dst: str | Path, *, progress: Callable[[Progress], None] | None = None, **options: Any
 ) -> Manifest | dict[str, Manifest]:
-    """Turn files into Parquet shards with a manifest, all or nothing.
+    """Turn files, or a frame, into Parquet shards with a manifest, all or nothing.
+
+    What is not kept, or was changed, is said on standard error, and noted in the manifest's `made`.
 
     Rows keep the order of the source (files by path), but images, which are mixed once by a fixed seed as their order
     is by class. Row groups are cut as `headway.data.write.sizing` says: at least 16 where there are 4,096 rows or more,
     up to 8,192 rows of a narrow table or about 2 MiB of images each.
 
     Args:
-        src: a file, or a folder of files of one format. Every worker must see it under this path.
+        src: a file, or a folder of files of one format. Every worker must see it under this path. Or a pandas or Polars
+            frame, an Arrow table, or what gives an Arrow stream; every worker must then see the folder of `dst`.
         dst: the folder to make.
         progress: called as the work goes on.
         options: those of the command line, by the names of `headway.data.prepare.options.Options`, such as

@@ -11,7 +11,7 @@ from headway.data.prepare.steps.recipe import Recipe
 from headway.data.write.encode import Labels
 from headway.errors import BadInput
 
-SAME_IN_ALL_VERSIONS = ("mask", "split", "split_by", "pack", "seed")  # the seed where there is a split
+SAME_IN_ALL_VERSIONS = ("mask", "split", "split_by", "pack", "null_values", "seed")  # the seed where there is a split
 
 
 def appended_to(target: Path, recipe: Recipe) -> dict[str, Manifest]:

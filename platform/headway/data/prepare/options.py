@@ -50,6 +50,10 @@ def _texts(value: Any) -> Any:
     return (value,) if isinstance(value, str) else () if value is None else value
 
 
+def _values(value: Any) -> Any:
+    return ",".join(value) if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value) else value
+
+
 def _joined(names: tuple[str, ...]) -> Any:
     return list(names) if any("," in name for name in names) else ",".join(names)
 
@@ -65,6 +69,10 @@ class Options(BaseModel):
 
     format: str | None = None
     """parquet, csv, jsonl, images, webdataset or text; guessed by the files' endings when not given."""
+    encoding: str | None = None
+    """Of the text in CSV and JSON lines, such as cp1252 or utf-16; UTF-8, or as a byte order mark says, by default."""
+    null_values: Annotated[str | None, BeforeValidator(_values), Shown(metavar="VALUE,...")] = None
+    """Fields of a CSV that are null, beside empty ones; pandas: all that pandas takes for null, Namibia's NA too."""
     label: str | None = None
     """Column that is predicted, counted in the manifest."""
     transform: Annotated[str | None, Shown(STEPS, "MODULE_OR_FILE:FUNCTION")] = None
@@ -96,7 +104,7 @@ class Options(BaseModel):
     append: bool = False
     """Add shards to the dataset at DST, as a new version of its manifest."""
     address: str | None = None
-    """Ray cluster; this process's own when it has one, else an embedded one."""
+    """local, auto or HOST:PORT of a Ray cluster; this process's own when it has one, else RAY_ADDRESS, else local."""
     force: bool = False
     """Replace the dataset at DST."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from headway import __version__
-from headway.data.manifest import Manifest
+from headway.data.manifest import FORMAT, Manifest
 from headway.data.prepare.progress import Progress, Say
 from headway.data.prepare.sources.listing import Plan
 from headway.data.prepare.steps.recipe import Recipe
@@ -24,7 +24,8 @@ class Preparation:
     """What is made of what, and how.
 
     Args:
-        source: as the user named it.
+        source: as the user named it, or what it is.
+        seen: plain values that tell the source from another, and from itself once it has changed.
         target: the folder of the dataset, or of its parts.
         plan: how the source is read.
         recipe: what is done to rows.
@@ -38,6 +39,7 @@ class Preparation:
     """
 
     source: str
+    seen: Any
     target: Path
     plan: Plan
     recipe: Recipe
@@ -62,10 +64,9 @@ class Preparation:
     @cached_property
     def identity(self) -> str:
         """Digest of all that the bytes depend on: who finds work begun under it can go on with it."""
-        stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in self.plan.files]
         salts = [sha256(mask.salt).hexdigest() for mask in self.recipe.masks]
         code = self.recipe.transform.digest if self.recipe.transform else ""
-        said = [__version__, str(self.schema), self.options, stats, salts, code, sorted(self.before)]
+        said = [__version__, FORMAT, str(self.schema), self.options, self.seen, salts, code, sorted(self.before)]
         return sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
     def folder(self, name: str) -> Path:

@@ -1,7 +1,8 @@
-"""How far a prepare is, and who is told."""
+"""How far a prepare is and what it did not keep, and who is told."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,8 +24,14 @@ class Progress:
     rows: int
 
 
+Note = Callable[[str], None]
 Say = Callable[[Progress], None]
 
 
 def nobody(progress: Progress) -> None:
     """Who is told where nobody asked to be."""
+
+
+def on_stderr(note: str) -> None:
+    """Says what is not kept, or was changed."""
+    print(f"note: {note}", file=sys.stderr, flush=True)

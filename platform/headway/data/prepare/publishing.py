@@ -8,6 +8,7 @@ from typing import Any
 from headway import __version__
 from headway.data.manifest import FILE, Manifest, load, write
 from headway.data.prepare.appending import added
+from headway.data.prepare.options import as_command
 from headway.data.prepare.preparation import Preparation
 from headway.data.prepare.stages.assembly import PartWriter
 from headway.data.prepare.stages.journal import Workplace
@@ -21,7 +22,7 @@ def describe(asked: Preparation, place: Workplace, writer: PartWriter, name: str
 
     Raises:
         BadData: the source has no rows.
-        BadInput: the part has none, or its codes are not those of what it is appended to.
+        BadInput: no row is left, the part has none, or its codes are not those of what it is appended to.
     """
     folder, shards = place.data / name, writer.shards.done
     before = asked.before.get(name)
@@ -29,6 +30,10 @@ def describe(asked: Preparation, place: Workplace, writer: PartWriter, name: str
         if name:
             reason = f"it got no row of {asked.source}"
             raise BadInput(f"part {name!r} is empty", reason, "Give it a larger share, or split more rows.")
+        step = next((step for step in ("filter", "transform") if asked.options.get(step)), None)
+        if step is not None:
+            reason = f"zero rows of {asked.source} are left"
+            raise BadInput(as_command(step, asked.options[step]), reason, "Give one that keeps some.")
         raise empty(asked.source)
     if not shards:
         return
@@ -49,6 +54,7 @@ def _made(asked: Preparation, manifest: Manifest) -> dict[str, Any]:
         "created": manifest.created,
         "headway_version": __version__,
         "options": asked.options,
+        "notes": asked.plan.notes,
     }
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from headway import code
@@ -76,21 +77,24 @@ class Elsewhere:
     Args:
         job: its plain values.
         source: of the task, as workers get it.
+        given: variables of the environment that the run was started from.
     """
 
     job: dict[str, Any]
     source: code.Source
+    given: dict[str, str] = field(default_factory=dict, repr=False)
 
     def __call__(self, report: OnQuarantine) -> Reader:
         import torch
 
+        os.environ.update(self.given)
         job = Job.model_validate(self.job)
         reader, validation = open_readers(job, report)
         if validation is not None:
             validation.close()
         torch.manual_seed(job.seed)  # as in the workers: a task may draw what its transform uses
         found = code.load(self.source)
-        transform = transform_of(found(**job.arguments)) if inspect.isclass(found) else None
+        transform = transform_of(found(**job.call())) if inspect.isclass(found) else None
         reader.use(transform)
         return reader
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from xxhash import xxh3_128_hexdigest
 
+from headway.data import kinds
 from headway.data.manifest import span
 from headway.data.tensors import TensorType
 from headway.data.write import footer
@@ -82,13 +83,30 @@ def encoded(groups: Sequence[pa.Table], label: str | None = None) -> Encoded:
 
 
 def _counts(table: pa.Table, label: str | None) -> dict[str, int] | None:
-    """Rows by value; None for floats, and for more values than are worth listing."""
-    if label is None or pa.types.is_floating(table[label].type):
+    """Rows by value; None for what is not counted, and for more values than are worth listing."""
+    if label is None or not is_counted(table[label].type):
         return None
-    counts = table[label].value_counts()
-    if len(counts) > MAX_LABELS:
+    values = table[label].value_counts()
+    if len(values) > MAX_LABELS:
         return None
-    return {str(pair["values"].as_py()): pair["counts"].as_py() for pair in counts}
+    counts: dict[str, int] = {}
+    for pair in values:  # null and the text None have one name
+        name = str(kinds.value_of(pair["values"]))
+        counts[name] = counts.get(name, 0) + pair["counts"].as_py()
+    return counts
+
+
+def is_counted(kind: pa.DataType) -> bool:
+    """Whether values of a label of this type are counted: not those of measures, nor of lists, structs and tensors."""
+    return not (pa.types.is_floating(kind) or pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType))
+
+
+def left_uncounted(schema: pa.Schema, label: str | None) -> list[str]:
+    """In words, that a label's values are not counted, where one would expect it."""
+    kind = None if label is None else schema.field(label).type
+    if kind is None or is_counted(kind) or pa.types.is_floating(kind):
+        return []
+    return [f"label {label!r} is {kind}, of which values are not counted"]
 
 
 class Labels:

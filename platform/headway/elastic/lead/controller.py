@@ -18,7 +18,7 @@ import time
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.train.backend import Backend, BackendConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
@@ -31,15 +31,18 @@ from ray.train.v2._internal.execution.controller.state import FinishedState, Run
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import PlacementGroupHandle
 from ray.train.v2._internal.execution.worker_group.state import WorkerGroupState
-from ray.train.v2._internal.util import time_monotonic
+from ray.train.v2._internal.execution.worker_group.worker import Worker
+from ray.train.v2._internal.util import bundle_to_remote_args, time_monotonic
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from headway.core.membership import Policy
 from headway.elastic.lead.coordinator import Coordinator, Failure
 from headway.elastic.lead.view import contexts, show
 from headway.elastic.wire import place
 from headway.elastic.wire.place import Place
+from headway.names import Names
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +81,8 @@ class _Groups(PlacementGroupHandle):
 class ElasticWorkerGroup(WorkerGroup):
     """A worker group that begins empty and whose workers come and go."""
 
+    names: Names
+
     def _start_impl(self, worker_group_state_builder: Any) -> None:
         self._assert_inactive()
         here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
@@ -91,11 +96,25 @@ class ElasticWorkerGroup(WorkerGroup):
     def spawn(self, name: str, group: Any, where: Place) -> Any:
         """Start a worker's process in its placement group and its train function in that; blocks."""
         context = self._worker_group_context
-        worker = self._create_workers(1, group, context.resources_per_worker)[0]
+        worker = self._created(name, group, context.resources_per_worker)
         self._init_train_context([worker], self._worker_group_state.sync_actor)
         ray.get(worker.actor.execute.remote(place.enter, where, show))
         ray.get(worker.actor.run_train_fn.remote(context.train_fn_ref))
         return worker
+
+    def _created(self, name: str, group: Any, resources: dict[str, float]) -> Worker:
+        """As `_create_workers` does it, for one actor that has a name."""
+        env = self._get_worker_runtime_env(self._train_run_context.run_config.worker_runtime_env)
+        actor_class = ray.remote(runtime_env=env, **bundle_to_remote_args(resources))(self._worker_cls)
+        there = PlacementGroupSchedulingStrategy(placement_group=group, placement_group_bundle_index=0)
+        actor = actor_class.options(scheduling_strategy=there, **self.names.of(name)).remote()
+        try:
+            metadata = ray.get(actor.get_metadata.remote())
+        except RayActorError:
+            ray.kill(actor)
+            raise
+        worker = Worker(actor, metadata, resources, placement_group_bundle_index=0)
+        return WorkerGroup._assign_worker_ranks([worker], 0, None, None)[0]
 
     def settle(self, workers: list[Any], attempt: str) -> None:
         """Let these be the group's workers, in order of rank; Ray Train's callbacks hear of it as of a new group."""
@@ -132,12 +151,13 @@ class ElasticController(TrainController):
         policy: of membership.
         recorder: actor handle of `headway.elastic.lead.recorder.Recorder`.
         alike: see `Coordinator`.
+        names: of the run's actors.
     """
 
     worker_group_cls = ElasticWorkerGroup
 
-    def __init__(self, *, policy: Policy, recorder: Any, alike: bool, **rest: Any) -> None:
-        self._recorder = recorder
+    def __init__(self, *, policy: Policy, recorder: Any, alike: bool, names: Names, **rest: Any) -> None:
+        self._recorder, self._names = recorder, names
         self._launched: dict[str, Any] = {}
         self._dismissed: set[str] = set()
         self._lock = threading.Lock()
@@ -250,6 +270,8 @@ class ElasticController(TrainController):
 
     def _start_worker_group(self, num_workers: int, resources_per_worker: dict[str, float]) -> None:
         super()._start_worker_group(num_workers, resources_per_worker)
+        assert self._worker_group is not None
+        self._worker_group.names = self._names
         self._port = self._coordinator.start(self._host)
         self._coordinator.begin()
         threading.Thread(target=self._watch_nodes, name="watch-nodes", daemon=True).start()
@@ -329,7 +351,8 @@ class ElasticTrainer(TorchTrainer):
     def _initialize_and_run_controller(self, **arguments: Any) -> Any:
         here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
         actor = ray.remote(num_cpus=0, label_selector=here, runtime_env={"env_vars": get_env_vars_to_propagate()})
-        controller = actor(ElasticController).remote(**arguments, **self._controls)
+        named = actor(ElasticController).options(**self._controls["names"].of("controller"))
+        controller = named.remote(**arguments, **self._controls)
         ray.get(controller.run.remote())
         return ray.get(controller.get_result.remote())
 

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
+from headway import blame
 from headway.core import events, ledger, membership
 from headway.core.membership import Membership, Policy
 from headway.core.pace import Pace
@@ -530,9 +531,6 @@ class Coordinator:
 
 
 def _internal(error: Exception) -> Failure:
-    return {
-        "kind": "internal",
-        "fact": f"the coordinator failed: {error!r}",
-        "reason": "this is a fault of Headway's own, and nobody leads the workers any more",
-        "remedy": "Resume the run, and report the fault with the driver's log.",
-    }
+    reason = f"{blame.reason(error)} ({blame.place(error)})"
+    trace = blame.whole_traceback(error)
+    return {"kind": "internal", "fact": "in the coordinator", "reason": reason, "remedy": "", "traceback": trace}

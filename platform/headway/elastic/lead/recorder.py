@@ -8,18 +8,26 @@ is not led.
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from headway import blame
 from headway.core import ledger
 from headway.elastic.lead.said import words
 from headway.elastic.lead.scribe import Scribe
+from headway.elastic.wire.records import of_anybody
+from headway.last_words import last_words
 from headway.runs import RunFolder
 
 PLACES = 20_000  # places of entries that are remembered; an entry comes again within a few batches, or never
 MESSAGES = 10_000  # that nobody has asked for yet
+WARNINGS = 1000  # distinct texts in one start
+WARNED_S, WARNED_MOST = 60.0, 10  # so many are shown in so many seconds
 CLOSE_S = 60.0
 
 
@@ -34,6 +42,7 @@ class Recorder:
         most_aside: rows that may be set aside, by dataset; no limit where not given.
         epoch: of the process that leads the run, see `headway.epochs`; 0 where nobody else could.
         fail_after: seconds for which writing may fail before the run ends; None for ever.
+        given: variables of the environment that the run was started from.
     """
 
     def __init__(
@@ -45,7 +54,10 @@ class Recorder:
         most_aside: dict[str, int] | None = None,
         epoch: int = 0,
         fail_after: float | None = 600.0,
+        given: dict[str, str] | None = None,
     ) -> None:
+        self._given = given or {}
+        os.environ.update(self._given)  # before MLflow reads them
         self._run = RunFolder(Path(folder))
         self._hold = self._run.hold_records()
         self._every_steps, self._most_aside = every_steps, most_aside or {}
@@ -53,7 +65,7 @@ class Recorder:
         self._start, self._floor = -1, -1
         self._places: OrderedDict[tuple[int, str], int] = OrderedDict()
         """How many entries of a step and kind were taken in this start, for the newest of them."""
-        self._stop = False
+        self._stop = self._ended = False
         self._failure: dict[str, Any] | None = None
         self._messages: deque[str] = deque(maxlen=MESSAGES)
         self._said = 0
@@ -69,6 +81,11 @@ class Recorder:
         }
         self._unsaved = ""
         """Why the newest checkpoint could not be written."""
+        self._warned: set[str] = set()
+        """What was warned of in this start."""
+        self._warned_at, self._warned_lately = 0.0, 0
+        self._theirs: set[str] = set()
+        """Names of the user's records, which ours make way for."""
         self._measured = -1
         """The newest step of which metrics came in this start."""
         self._ledger: dict[str, Any] = {}
@@ -83,7 +100,7 @@ class Recorder:
             from headway.tracking.spool import Spool
 
             spool = Spool(self._run.spool)
-            self._writer = Writer(self._run.path, **tracking)
+            self._writer = Writer(self._run.path, **tracking, say=self._say)
         self._scribe = Scribe(self._run, epoch, fail_after, self._say, self.fail, spool)
         self._scribe.track(first)
         self._scribe.track({"kind": "state", "state": "running", "message": ""})
@@ -91,7 +108,7 @@ class Recorder:
             self._writer.start()
 
     def push(self, worker: str, records: list[dict[str, Any]]) -> dict[str, Any]:
-        """Take records from a leader; that rows are set aside, from anyone. Answers at once.
+        """Take records from a leader; those of anybody (see `records`) from anyone. Answers at once.
 
         Entries of the journal have a place (start, step, kind, n-th within the step); each is taken once.
 
@@ -106,7 +123,7 @@ class Recorder:
         current = self._leader in (None, worker)
         accepted = not self._scribe.full
         for record in records if accepted else ():
-            if (current or record["kind"] == "quarantine") and self._is_new(record):
+            if (current or of_anybody(record)) and self._is_new(record):
                 getattr(self, "_on_" + record["kind"])(record)
         return {
             "stop": self._stop,
@@ -138,7 +155,9 @@ class Recorder:
             self._lost_steps = 0
         self._scribe.line("events", event)
         said = words(event)
-        if said:
+        if said and kind == "recovery" and event["cause"] == "process_died":
+            threading.Thread(target=self._say_died, args=(said, event["workers"]), daemon=True).start()
+        elif said:
             self._say(said)
 
     def fail(self, failure: dict[str, Any]) -> None:
@@ -148,6 +167,10 @@ class Recorder:
 
     def failure(self) -> dict[str, Any] | None:
         return self._failure
+
+    def given(self) -> dict[str, str]:
+        """Variables of the environment that the run was started from, for its workers."""
+        return self._given
 
     def request_stop(self) -> None:
         self._stop = True
@@ -166,6 +189,10 @@ class Recorder:
     def done(self) -> int:
         """Steps that a worker has told the run to have ended with, in this start or one before."""
         return int(self._facts.get("steps", 0))
+
+    def own_end(self) -> bool:
+        """Whether the task's loop has ended in this start, and nobody had asked it to stop."""
+        return self._ended and not self._stop
 
     def finish(self, state: str, message: str, timeout_s: float) -> dict[str, Any]:
         """Close the books.
@@ -248,13 +275,21 @@ class Recorder:
             values = {"loss": record["loss"], "lr": record["lr"], "epoch": record["epoch"]}
             values |= {"samples_per_s": self._rates()[0], "workers": self._seen["workers"]}
             values |= {"goodput": self._seen["goodput"]}
-            self._point(record, values)
+            self._point(record, {name: value for name, value in values.items() if name not in self._theirs})
 
     def _on_metrics(self, record: dict[str, Any]) -> None:
+        self._measure(record)
+        self._point(record, {f"validation/{name}": value for name, value in record["values"].items()})
+
+    def _on_recorded(self, record: dict[str, Any]) -> None:
+        self._measure(record)
+        self._theirs.update(record["values"])
+        self._point(record, record["values"])
+
+    def _measure(self, record: dict[str, Any]) -> None:
         values, self._measured = record["values"], record["step"]
         self._seen["metrics"] = {**self._seen["metrics"], **values}
         self._scribe.line("metrics", {"step": record["step"], "time": record["time"], "values": values})
-        self._point(record, {f"validation/{name}": value for name, value in values.items()})
 
     def _on_dropped(self, record: dict[str, Any]) -> None:
         self._save(records_dropped=self._facts.get("records_dropped", 0) + record["entries"])
@@ -286,6 +321,21 @@ class Recorder:
     def _on_note(self, record: dict[str, Any]) -> None:
         self._say(record["text"])
 
+    def _on_warned(self, record: dict[str, Any]) -> None:
+        """Each text once, whoever of the workers says it; and not more than can be read."""
+        told = blame.alike(record["text"])
+        if told in self._warned or len(self._warned) >= WARNINGS:
+            return
+        self._warned.add(told)
+        if record["time"] - self._warned_at >= WARNED_S:
+            self._warned_at, self._warned_lately = record["time"], 0
+        self._warned_lately += 1
+        self._scribe.line("events", record)
+        if self._warned_lately <= WARNED_MOST:
+            self._say(f"{record['worker']} warns: {record['text']}")
+        elif self._warned_lately == WARNED_MOST + 1:
+            self._say(f"there are more warnings: see {self._run.logs}")
+
     def _on_quarantine(self, record: dict[str, Any]) -> None:
         """Every worker that reads the row group says so, in every start of the run; it counts once."""
         source, place = record["source"], f"{record['shard']}:{record['group']}"
@@ -315,7 +365,14 @@ class Recorder:
         skipped = self._facts.get("checkpoints_skipped", 0)
         if skipped:
             self._say(f"{skipped} checkpoints were skipped: the one before each was still being written")
+        self._ended = True
         self._save(steps=record["step"], weights_sha256=record["weights_sha256"])
+
+    def _say_died(self, said: str, workers: Sequence[str]) -> None:
+        """In a thread of its own, which may wait for the disk: with what the workers' logs say of it."""
+        logs = [self._run.log_of(worker) for worker in workers]
+        words = last_words([path for log in logs for path in (log.with_suffix(".end.log"), log)])
+        self._say(f"{said}. Its last words: {words}" if words else f"{said}; see {' and '.join(map(str, logs))}")
 
     def _point(self, record: dict[str, Any], values: dict[str, float]) -> None:
         self._scribe.track({"kind": "points", "step": record["step"], "time": record["time"], "values": values})

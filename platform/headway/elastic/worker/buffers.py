@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from headway.elastic.worker.modules import Modules
+from headway.errors import BadInput
+
 COUNTER_WORDS = 4  # an int64 crosses a float32 sum as four 16-bit words
 
 
@@ -18,19 +21,24 @@ class LaneBuffers:
     """The buffers that `state_dict` holds; those that it does not hold are constants and left alone.
 
     Args:
-        model: on its final device.
+        modules: the model, or it and others; on their final device.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        # By owner and name, not as tensors: a module may put a new tensor in a buffer's place.
-        self._places = _places(model)
-        floats, counters = self._now()
-        self._num_floats = sum(b.numel() for b in floats)
-        self._num_words = COUNTER_WORDS * sum(b.numel() for b in counters)
-        self.size = self._num_floats + self._num_words + bool(counters)  # the last says that a lane spoke for them
+    def __init__(self, modules: nn.Module | Modules) -> None:
+        self._modules = modules if isinstance(modules, Modules) else Modules(modules)
         self._floats: list[torch.Tensor] = []
         self._counters: list[torch.Tensor] = []
         self._first = True
+        self.settle()
+
+    def settle(self) -> None:
+        """Take up the buffers that there are now."""
+        # By owner and name, not as tensors: a module may put a new tensor in a buffer's place.
+        self._places = self._modules.places()
+        floats, counters = self._now()
+        self._sizes = [b.numel() for b in floats], [b.numel() for b in counters]
+        self._num_floats, self._num_words = sum(self._sizes[0]), COUNTER_WORDS * sum(self._sizes[1])
+        self.size = self._num_floats + self._num_words + bool(counters)  # the last says that a lane spoke for them
 
     @torch.no_grad()
     def begin(self) -> None:
@@ -61,9 +69,14 @@ class LaneBuffers:
         Args:
             weight: the lane's share of the step's rows.
             counters: whether it speaks for the counters.
+
+        Raises:
+            BadInput: one changed its size.
         """
         floats, counted = self._now()
-        part = torch.zeros(self.size)
+        if [b.numel() for b in floats] != self._sizes[0] or [b.numel() for b in counted] != self._sizes[1]:
+            raise self._resized()
+        part = torch.zeros(self.size, dtype=torch.float32, device="cpu")
         if floats:
             changes = [_change(b, before).reshape(-1).float() for b, before in zip(floats, self._floats, strict=True)]
             part[: self._num_floats] = torch.cat(changes).to("cpu") * weight
@@ -102,20 +115,21 @@ class LaneBuffers:
             at += buffer.numel()
 
     def _now(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        buffers = [module._buffers[name] for module, name in self._places]
-        present = [b for b in buffers if b is not None]
+        buffers = [module._buffers.get(name) for _, module, name in self._places]
+        present = [torch.view_as_real(b) if b.is_complex() else b for b in buffers if b is not None]
         floats = [b for b in present if b.is_floating_point()]
-        return floats, [b for b in present if not b.is_floating_point() and not b.is_complex()]
+        return floats, [b for b in present if not b.is_floating_point()]
 
-
-def _places(model: nn.Module) -> list[tuple[nn.Module, str]]:
-    kept = set(model.state_dict(keep_vars=True))
-    places = []
-    for full_name, _ in model.named_buffers():
-        owner, _, name = full_name.rpartition(".")
-        if full_name in kept:
-            places.append((model.get_submodule(owner), name))
-    return places
+    def _resized(self) -> BadInput:
+        """What is raised where a buffer is no more what it was at the step's beginning."""
+        before = {*self._sizes[0], *self._sizes[1]}
+        there = ((key, module._buffers.get(name)) for key, module, name in self._places)
+        odd = [key.replace(":", ".") for key, b in there if b is None or b.numel() not in before]
+        return BadInput(
+            f"a buffer changed its size in a step: {', '.join(odd) or 'one of ' + str(len(self._places))}",
+            "buffers are averaged over the lanes, which must agree on their shapes",
+            "Give it its full size at once, or register it with persistent=False if it is only a cache.",
+        )
 
 
 def _change(now: torch.Tensor, before: torch.Tensor) -> torch.Tensor:

@@ -12,12 +12,15 @@ from headway.core.membership import seats
 from headway.core.watch import At
 from headway.elastic.worker import transfer, vote
 from headway.elastic.worker.replica import Outcome, TornState, seed
+from headway.elastic.worker.said import Said
 from headway.elastic.worker.standing import Standing
 from headway.elastic.worker.tail import Tail
-from headway.errors import BadCheckpoint
+from headway.errors import BadCheckpoint, BadInput
 from headway.strategies import PeerLost, Strategy, create
 
 if TYPE_CHECKING:
+    import torch
+
     from headway.elastic.worker.context import Context
     from headway.elastic.worker.line import Start
     from headway.elastic.worker.pact import Pact
@@ -46,6 +49,7 @@ class Engine:
         self.pact: Pact = context.members.alone()
         self.busy = False
         """Whether an evaluation is under way: nobody can be seated in its middle."""
+        self.said = Said()
         self.lineage = 0
         self.start = 0
         """The generation in which all began, or began anew: from a checkpoint, wherever their code was."""
@@ -131,8 +135,56 @@ class Engine:
         members.at = place
 
     def fit(self) -> None:
-        """Have a strategy for what is trained now."""
-        self.pact.use(self.replica.trainable, self.strategy_for)
+        """Have a strategy for what is trained now, and for what rides on it.
+
+        Raises:
+            BadInput: something is trained that cannot be.
+        """
+        replica, tail = self.replica, self.tail
+        replica.check_groups()
+        if tail.names != replica.outcome.names:
+            tail.know(replica.outcome.names)
+        self.pact.use(replica.trainable, self.strategy_for, (tail.size, replica.buffers.size))
+
+    def check_fit(self) -> None:
+        """Raises BadInput where the loop over lanes changed what is trained: others may have no lane to know it by."""
+        if not self.pact.serves(self.replica.trained):
+            raise BadInput(
+                f"parameters were frozen or let go (requires_grad_) in the lanes of step {self.replica.step}",
+                "the lanes of a step, here and on other workers, must train the same",
+                "Do it before the loop over step.lanes(), on every worker.",
+            )
+
+    def agree_on_buffers(self) -> None:
+        """Somebody's lanes made buffers that were not there. They begin, on all workers alike, as the lowest lane that
+        made them began with; the step is then done again.
+
+        Raises:
+            PeerLost: a worker went away meanwhile.
+            BadInput: they come anew again and again, or in modules that others do not have.
+        """
+        pact, replica, modules = self.pact, self.replica, self.replica.modules
+        replica.buffers.rewind()
+        mine = modules.found()
+        told = pact.gather(sorted(mine.items()))
+        by_key: dict[str, tuple[int, int]] = {}
+        for rank, found in enumerate(told):
+            for key, lane in found:
+                by_key[key] = min(by_key.get(key, (lane, rank)), (lane, rank))
+        given: dict[str, torch.Tensor] = {}
+        for source in sorted({rank for _, rank in by_key.values()}):
+            others = [rank for rank in range(pact.size) if rank != source]
+            if pact.rank == source:
+                tree = {key: modules.first(key) for key, (_, rank) in sorted(by_key.items()) if rank == source}
+                if others:
+                    pact.give(tree, others)
+            else:
+                tree = pact.take(source, others, None)
+            given |= tree
+        for key, value in sorted(given.items()):
+            modules.adopt(key, value)
+        replica.buffers.settle()
+        replica.exchanges += 1
 
     def strategy_for(self, group: Group | None) -> Strategy:
         """Of the job, for what is trained now."""
@@ -205,6 +257,7 @@ class Engine:
         given = self.pact.take(source, receivers, None if staged else replica.places(registered=not level))
         replica.take(given, registered=not level)
         self._abreast = False
+        self.said.miss()
         replica.outcome.stopping |= given["ending"]
         self.lineage = given["lineage"]
         if not level:
@@ -248,6 +301,8 @@ class Engine:
         if pact.size > 1:
             with self.account("regroup", At.RESTORING):
                 self._hand_on(0, list(range(1, pact.size)), [])
+        if self.start:
+            self.said.miss()
         replica.whole = True  # not before: where the handing on breaks off, this is no begin, and comes once more
         self.saver.begin(replica.step)
         self.standing = max(self.standing, Standing.ABREAST)
@@ -270,8 +325,9 @@ class Engine:
                 raise TornState("the worker that handed its state on died half way, and there is no checkpoint")
             return
         checkpoint, parts = self.saver.load(found.folder)
+        other_length = checkpoint.facts.get("total_steps") != self.total_steps
         try:
-            replica.load(parts)
+            replica.load(parts, steps=min(checkpoint.step, self.total_steps) if other_length else None)
         except (RuntimeError, ValueError, KeyError) as error:
             raise BadCheckpoint(
                 f"checkpoint {checkpoint.folder} does not fit the task's model or optimiser",
@@ -280,7 +336,8 @@ class Engine:
             ) from error
         replica.step, replica.torn = checkpoint.step, False
         metrics = dict(checkpoint.facts.get("metrics", {}))
-        replica.outcome = Outcome(metrics=metrics, evaluated_step=checkpoint.step if metrics else -1)
+        evaluated = checkpoint.step if metrics else -1
+        replica.outcome = Outcome(metrics=metrics, evaluated_step=evaluated, names=replica.outcome.names)
 
     def _pause(self) -> None:
         """All are about to be taken away: nothing may be lost with them."""
@@ -300,6 +357,7 @@ class Engine:
         replica.samples.add(replica.step, self.tail.digests())
         replica.step += 1
         replica.exchanges += 1
+        self.said.compared()
         replica.outcome.stopping, self.news = self.tail.stopping(), self.tail.news()
         self.context.ledger.commit(at)
         self.members.committed(self.pact, replica.step, at - self._committed_at, self._first)
@@ -323,6 +381,7 @@ class Engine:
             "cursor": {"seed": cursor.seed, "epoch": cursor.epoch, "step": cursor.step},
             "samples_sha256": replica.samples.hexdigest(),
             "metrics": outcome.metrics if outcome.evaluated_step == replica.step else {},
+            "total_steps": self.total_steps,
             "workers": self.pact.size,
         }
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from headway.core.watch import At
-from headway.elastic.worker import batches, update
+from headway.elastic.worker import batches, records, update
+from headway.elastic.worker import tail as tails
 from headway.elastic.worker.replica import seed
 from headway.errors import BadInput
 from headway.strategies import PeerLost
@@ -23,15 +24,21 @@ Metrics = Callable[[nn.Module, Any], dict[str, Any]]
 
 @dataclass
 class Lane:
-    """What is known of a lane. step: of the walk, that it is to do next; sums: of the metrics, and of the rows."""
+    """What is known of a lane. step: of the walk, that it is to do next; sums: by metric, of its values and of the rows
+    that had it."""
 
     step: int = 0
-    sums: torch.Tensor | None = None
+    sums: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def add(self, name: str, value: float, rows: int) -> None:
+        total, weight = self.sums.get(name, (0.0, 0.0))
+        self.sums[name] = (total + rows * value, weight + rows)
 
 
 class Evaluation:
     """One walk over the validation set. Each lane's sums, and the rows that they are of, are kept in float64 and added
-    in the lanes' order. Lanes that are done stay done when a member is lost.
+    in the lanes' order. A metric that only some batches have is the mean over their rows. Lanes that are done stay done
+    when a member is lost.
 
     Args:
         engine: of this worker.
@@ -43,7 +50,6 @@ class Evaluation:
         self._engine, self._metrics = engine, metrics
         self._reader = engine.context.validation
         self._order = self._reader.order
-        self._names: list[str] = []
         self._lanes: dict[int, Lane] = {}
 
     def run(self) -> None:
@@ -61,7 +67,12 @@ class Evaluation:
                     with engine.account("compute", At.EVALUATION):
                         found = self.means()
                     replica.outcome.metrics = found
+                    replica.judge(found)
                     replica.exchanges += 1
+                    for name in [name for name, value in found.items() if value != value]:
+                        engine.context.journal.note(
+                            f"the metric {name} is NaN at step {replica.step}: some batch gave it"
+                        )
                 except PeerLost as error:  # then who is ahead hands its metrics on
                     engine.repair(error)
         finally:
@@ -75,23 +86,24 @@ class Evaluation:
         done = self._done(pact.gather(self._told()))
         self._do([lane for lane in pact.lanes if lane not in done])
         found = pact.gather(self._told())
-        names = max((names for names, _ in found), key=len)
+        names = sorted({name for names, _ in found for name in names})
         if not names:
             return {}
-        whole = torch.zeros(self._engine.job.lanes, len(names) + 1, dtype=torch.float64)
+        whole = torch.zeros(self._engine.job.lanes, len(names), 2, dtype=torch.float64)
         for lane, rank in self._done(found).items():
-            sums = self._lanes[lane].sums if rank == pact.rank else None
-            if sums is not None:
-                whole[lane] = sums
-        total = torch.zeros(len(names) + 1, dtype=torch.float64)
+            if rank == pact.rank:
+                sums = self._lanes[lane].sums
+                whole[lane] = torch.tensor([sums.get(name, (0.0, 0.0)) for name in names], dtype=torch.float64)
+        total = torch.zeros(len(names), 2, dtype=torch.float64)
         for lane_sum in pact.total(whole):
             total += lane_sum
-        return dict(zip(names, (total[:-1] / total[-1]).tolist(), strict=True))
+        return {name: values / rows for name, (values, rows) in zip(names, total.tolist(), strict=True) if rows}
 
     def _told(self) -> list[Any]:
         """For the others: names of the metrics, and the lanes that are done here."""
         steps = self._order.steps_per_epoch
-        return [self._names, sorted(lane for lane, found in self._lanes.items() if found.step == steps)]
+        names = sorted({name for lane in self._lanes.values() for name in lane.sums})
+        return [names, sorted(lane for lane, found in self._lanes.items() if found.step == steps)]
 
     @staticmethod
     def _done(found: list[Any]) -> dict[int, int]:
@@ -101,9 +113,12 @@ class Evaluation:
     @torch.no_grad()
     def _do(self, lanes: list[int]) -> None:
         """Do what is left of these lanes. Raises PeerLost as soon as a member is known to be gone."""
-        engine, model = self._engine, self._engine.replica.model
-        training = {module: module.training for module in model.modules()}
-        model.eval()
+        engine, replica = self._engine, self._engine.replica
+        wholes = (replica.model, *replica.modules.others.values())
+        training = {module: module.training for whole in wholes for module in whole.modules()}
+        for whole in wholes:
+            whole.eval()
+        replica.buffers.begin()
         mine = {lane: self._lanes.setdefault(lane, Lane()) for lane in lanes}
         first = min((lane.step for lane in mine.values()), default=0)
         self._reader.carry(lanes, first)
@@ -119,6 +134,7 @@ class Evaluation:
                     lane.step = step + 1
         finally:
             self._reader.carry((), 0)
+            replica.buffers.rewind()  # what some batches change must not depend on who has them
             for module, mode in training.items():  # not train(): what the user froze stays frozen
                 module.training = mode
 
@@ -131,14 +147,14 @@ class Evaluation:
         seed("lane", engine.job.seed, -1, step, number)
         with update.autocast(engine.job.precision, engine.replica.device):
             found = self._metrics(engine.replica.model, batches.tensors_of(batch, engine.replica.device))
-        names = sorted(found)
-        if self._names and names != self._names:
-            raise BadInput(
-                f"metrics() gave {', '.join(names)} for one batch and {', '.join(self._names)} for another",
-                "each is a mean over all rows",
-                "Return the same names for every batch.",
-            )
-        self._names = names
-        sums = rows * torch.tensor([*(float(found[name]) for name in names), 1.0], dtype=torch.float64)
-        lane.sums = sums if lane.sums is None else lane.sums + sums
+        values = {name: records.number("metrics", name, value) for name, value in _items(found)}
+        for name, value in zip(values, tails.floats(values.values()), strict=True):
+            lane.add(name, value, rows)
         engine.members.moved()
+
+
+def _items(found: Any) -> Any:
+    if not isinstance(found, dict):
+        kind = type(found).__name__
+        raise BadInput(f"metrics() returned a {kind}", "metrics have names", "Return a dict of numbers by name.")
+    return found.items()

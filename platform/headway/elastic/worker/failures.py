@@ -1,13 +1,12 @@
-"""Whose fault an exception in a worker is: the user's code, which fails everywhere, or this one machine's."""
+"""Whose fault an exception in a worker is: the user's code or ours, which fail everywhere, or this one machine's."""
 
 from __future__ import annotations
 
 import errno
 import re
-import traceback
 from collections.abc import Iterator
 
-from headway import code
+from headway import blame
 from headway.elastic.wire.messages import TRACE_BYTES, Raised
 from headway.errors import HeadwayError
 
@@ -25,18 +24,27 @@ def raised(error: BaseException, where: str, starting: bool) -> Raised:
         where: in the run, in words.
         starting: it came from our own setting-up, before any code of the user's was called.
     """
+    parts = _words(error, where, starting)
     fault = "machine" if of_machine(error, starting) else "user"
+    trace = blame.bounded(parts.pop("traceback"), TRACE_BYTES)
+    return Raised(fault, {**{name: text[:LONGEST] for name, text in parts.items()}, "traceback": trace})
+
+
+def _words(error: BaseException, where: str, starting: bool) -> dict[str, str]:
+    """Kind, fact, reason, remedy and traceback. The kind is that of an error of ours, machine, task or internal."""
     if isinstance(error, HeadwayError):
-        kind, fact, reason, remedy = type(error).__name__, error.fact, error.reason, error.remedy
-        trace = error.traceback
-    else:
-        kind, fact = ("machine" if fault == "machine" else "task"), where
-        reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
-        remedy = "Look at that machine, and resume the run." if fault == "machine" else ""
-        trace = code.users_traceback(error) if isinstance(error, Exception) else traceback.format_exc()
-    trace = trace.encode()[-TRACE_BYTES:].decode(errors="ignore")
-    parts = {"kind": kind, "fact": fact[:LONGEST], "reason": reason[:LONGEST], "remedy": remedy[:LONGEST]}
-    return Raised(fault, {**parts, "traceback": trace})
+        told = {"fact": error.fact, "reason": error.reason, "remedy": error.remedy}
+        return {"kind": type(error).__name__, **told, "traceback": error.traceback}
+    error = blame.first(error)
+    reason, theirs = blame.reason(error), blame.users_traceback(error)
+    if of_machine(error, starting):
+        remedy = "Look at that machine, and resume the run."
+        return {"kind": "machine", "fact": where, "reason": reason, "remedy": remedy, "traceback": theirs}
+    if blame.is_ours(error):
+        reason = f"{reason} ({blame.place(error)})"
+        trace = blame.whole_traceback(error)
+        return {"kind": "internal", "fact": where, "reason": reason, "remedy": "", "traceback": trace}
+    return {"kind": "task", "fact": where, "reason": reason, "remedy": "", "traceback": theirs}
 
 
 def of_machine(error: BaseException, starting: bool) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 
 from headway.checkpoint.folder import Checkpoint
 from headway.core.outage import Outage
+from headway.elastic.wire.records import of_anybody
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,9 @@ class Journal:
         self._start, self._step = 0, -1
         self._counts: Counter[str] = Counter()
         """Entries by kind within the newest step."""
+        self._own_step = -1
+        self._own_counts: Counter[str] = Counter()
+        """Likewise of this worker's own."""
         self._entries: deque[dict[str, Any]] = deque()
         """The leader's: what waits. The others': the newest, of which the recorder may have any."""
         self._first = 0
@@ -124,7 +128,24 @@ class Journal:
         self._note(step, "step", epoch=epoch, loss=loss, lr=rate, rows=rows, samples=samples)
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
+        """Of an evaluation."""
         self._note(step, "metrics", ",".join(sorted(values)), values=values)
+
+    def recorded(self, step: int, values: dict[str, float]) -> None:
+        """What the user's code recorded, the same on all workers."""
+        self._note(step, "recorded", ",".join(sorted(values)), values=values)
+
+    def own(self, step: int, values: dict[str, float]) -> None:
+        """What the user's code recorded of this worker alone, which sends it itself."""
+        with self._lock:
+            if step != self._own_step:
+                self._own_step = step
+                self._own_counts.clear()
+            key = "recorded:" + ",".join(sorted(values))  # names have the worker's in them
+            place = (self._start, step, key, self._own_counts[key])
+            self._own_counts[key] += 1
+        self._say("recorded", place=place, step=step, values=values, own=True)
+        self._begin()
 
     def replicas(self, step: int, digest: str) -> None:
         """All replicas had this digest before the step."""
@@ -166,6 +187,11 @@ class Journal:
 
     def note(self, text: str) -> None:
         self._say("note", text=text)
+
+    def warned(self, text: str) -> None:
+        """This worker's process warns. Sent soon, by whoever hears it."""
+        self._say("warned", worker=self._worker, text=text)
+        self._begin()
 
     def settle(self, patience_s: float | None = None) -> bool:
         """Send all that was said so far, and wait until it is on the disk; returns whether this worker still leads, as
@@ -284,7 +310,7 @@ class Journal:
             self._wake.clear()
 
     def _urgent(self) -> bool:
-        return any(record["kind"] == "quarantine" for record in list(self._own))
+        return any(map(of_anybody, list(self._own)))
 
     def _push(self, records: list[dict[str, Any]]) -> dict[str, Any]:
         """Raises DriverLost where the recorder is dead; anything else is tried again by whoever calls."""
@@ -330,7 +356,7 @@ class Journal:
                 leads, first = self._leads and self._asked, self._first
                 entries = list(islice(self._entries, BATCH)) if leads else []
                 own = list(islice(self._own, BATCH - len(entries))) if len(entries) == len(self._entries) else []
-                own = own if leads else [record for record in self._own if record["kind"] == "quarantine"][:BATCH]
+                own = own if leads else list(filter(of_anybody, self._own))[:BATCH]
                 dropped, self._dropped = (self._dropped, 0) if leads else (0, self._dropped)
                 last = len(entries) == len(self._entries) and len(own) == len(self._own)
             batch = [*entries, *own]

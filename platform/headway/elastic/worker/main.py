@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
+import logging
 import os
 import sys
 import time
@@ -11,18 +13,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headway import code, determinism
+from headway import blame, code, determinism
 from headway.core.ledger import Ledger
 from headway.elastic.wire import place
 from headway.elastic.wire.messages import Raised
 from headway.elastic.worker import failures, rounding
+from headway.elastic.worker.ears import Ears
 from headway.elastic.worker.line import Dismissed, Line
+from headway.elastic.worker.output import Output
 from headway.errors import HeadwayError
+from headway.runs import RunFolder
 
 if TYPE_CHECKING:
     from headway.elastic.worker.context import Context
     from headway.elastic.worker.journal import Journal
     from headway.job import Job
+
+LINE = 10_000
+"""Characters of a line without an end that are remembered."""
+
+logger = logging.getLogger(__name__)
 
 
 def main(config: dict[str, Any]) -> None:
@@ -39,16 +49,23 @@ def main(config: dict[str, Any]) -> None:
     ledger = Ledger(time.monotonic())
     context: Context | None = None
     line: Line | None = None
+    output: Output | None = None
+    ears: Ears | None = None
     starting = True
     try:
+        config = {**config, "given": ray.get(config["recorder"].given.remote())}
+        os.environ.update(config["given"])
         from headway.job import Job
 
         job = Job.model_validate(config["job"])
+        output = _kept(config)
         line = Line(place.current(), ledger, job.workers.silence_s)
         address = ray.util.get_node_ip_address()
         line.connect(address)
         context = _context(config, job, line, address, ledger)
         contexts.enter(context)
+        ears = Ears(context.journal.warned)
+        ears.open()
         starting = False
         run(context.job, code.load(config["source"]))
         _close(context, wait=True)
@@ -62,13 +79,33 @@ def main(config: dict[str, Any]) -> None:
     except BaseException as error:  # the coordinator decides what becomes of the run; sys.exit() would end it unheard
         rank = context.rank if context else 0
         where = f"worker {rank}, at {context.at if context else 'set-up'}"
+        sys.stderr.write(f"{where}: {blame.whole_traceback(error)}\n")  # for the log
         if context is not None:
             context.journal.close()  # what was committed before it is not to be lost with it
         _tell(line, failures.raised(error, where, starting))
     finally:
         contexts.enter(None)
+        if ears is not None:
+            ears.close()
         if isinstance(sys.stdout, _Forwarded):
             sys.stdout = sys.stdout.through
+        if output is not None:
+            output.close()
+
+
+def _kept(config: dict[str, Any]) -> Output | None:
+    """Begin to keep what this process writes; a worker whose words cannot be kept trains all the same."""
+    if "folder" not in config:
+        return None
+    worker = place.current().worker
+    output = Output(RunFolder(Path(config["folder"])).log_of(worker))
+    try:
+        output.start()
+    except OSError as error:
+        logger.warning("what this worker writes is not kept: %s", error)
+        return None
+    sys.stderr.write(f"-- {time.strftime('%Y-%m-%d %H:%M:%S %z')} {worker}, process {os.getpid()}\n")
+    return output
 
 
 def _tell(line: Line | None, raised: Raised) -> None:
@@ -94,7 +131,7 @@ def run(job: Job, found: Callable[..., Any]) -> None:
     from headway.elastic.worker.loop import train_task
 
     torch.manual_seed(job.seed)
-    task = found(**job.arguments)
+    task = found(**job.call())
     if not inspect.isclass(found):
         return
     current().use(transform_of(task))
@@ -120,7 +157,7 @@ def _context(config: dict[str, Any], job: Job, line: Line, address: str, ledger:
     owner = f"{line.place.worker}-{time.time_ns() // 1_000_000:x}"
     determinism.enforce(job)
     device = _device(job)
-    elsewhere = Elsewhere(config["job"], config["source"])
+    elsewhere = Elsewhere(config["job"], config["source"], config["given"])
     train, validation = open_readers(job, journal.quarantined, device, elsewhere=elsewhere)
     return Context(
         job=job,
@@ -182,13 +219,37 @@ class _Forwarded(io.TextIOBase):
 
     def __init__(self, through: Any, journal: Journal) -> None:
         self.through, self._journal, self._line = through, journal, ""
+        self._process = os.getpid()
 
     def write(self, text: str) -> int:
-        self.through.write(text)
-        *lines, self._line = (self._line + text).split("\n")
+        with contextlib.suppress(OSError):  # nobody stops training for a line that cannot be kept
+            self.through.write(text)
+        if os.getpid() != self._process:
+            return len(text)  # a child that was forked, whose journal nobody sends
+        *lines, last = (self._line + text).split("\n")
+        self._line = _last_state(last)[-LINE:]
         for line in lines:
-            self._journal.printed(line)
+            self._journal.printed(_last_state(line))
         return len(text)
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.through, name)  # buffer, reconfigure and what else people ask of it
+
     def flush(self) -> None:
-        self.through.flush()
+        with contextlib.suppress(OSError):
+            self.through.flush()
+
+    def fileno(self) -> int:
+        return int(self.through.fileno())
+
+    def isatty(self) -> bool:
+        return False
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return str(self.through.encoding)
+
+
+def _last_state(line: str) -> str:
+    """Of a line that is written again and again, as a progress bar."""
+    return line.rstrip("\r").rpartition("\r")[2]

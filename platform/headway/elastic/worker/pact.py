@@ -57,7 +57,7 @@ class Pact:
         self.generation, self.rank, self.names, self.lanes = generation, rank, names, lanes
         self.group, self._line = group, line
         self._strategy: Strategy | None = None
-        self._parameters: list[int] = []
+        self._used_for: tuple[list[int], tuple[int, ...]] = ([], ())
 
     @property
     def size(self) -> int:
@@ -70,13 +70,20 @@ class Pact:
         assert self._strategy is not None
         return self._strategy
 
-    def use(self, parameters: Sequence[nn.Parameter], make: Callable[[Group | None], Strategy]) -> None:
-        """Have a strategy for just these parameters: a new one where the user froze some or let them go."""
-        wanted = [id(p) for p in parameters]
-        if self._strategy is not None and wanted == self._parameters:
+    def use(
+        self, parameters: Sequence[nn.Parameter], make: Callable[[Group | None], Strategy], sizes: tuple[int, ...] = ()
+    ) -> None:
+        """Have a strategy for just these parameters, and what rides on their exchange: a new one where the user froze
+        some or let them go, or where more is to ride."""
+        wanted = ([id(p) for p in parameters], sizes)
+        if self._strategy is not None and wanted == self._used_for:
             return
         self._let_go()
-        self._strategy, self._parameters = make(self.group), wanted
+        self._strategy, self._used_for = make(self.group), wanted
+
+    def serves(self, parameters: Sequence[nn.Parameter]) -> bool:
+        """Whether the strategy in use is for just these."""
+        return [id(p) for p in parameters] == self._used_for[0]
 
     def check(self) -> None:
         """Raises PeerLost where it is known that a member is gone."""
@@ -117,6 +124,17 @@ class Pact:
             return [value]
         with self.waiting():
             return self.group.gather(value)
+
+    def agree(self, value: Any) -> list[Any]:
+        """Every member's value by rank, when a step's sums are there; what is made of them may be committed.
+
+        Raises:
+            PeerLost, Dismissed: as of `sum`.
+        """
+        found = self.gather(value)
+        with self.waiting():
+            self._line.may_commit(self.size == 1)
+        return found
 
     def give(self, tree: Any, receivers: Sequence[int]) -> None:
         """Hand a tree of tensors and plain values to others. Raises PeerLost."""

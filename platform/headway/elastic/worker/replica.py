@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,17 +17,22 @@ import torch
 import xxhash
 from torch import nn
 
+from headway import optim
 from headway.core.digest import WORDS, Chain
 from headway.core.keys import key
 from headway.elastic.worker import update
 from headway.elastic.worker.buffers import LaneBuffers
-from headway.errors import BadInput, NonFiniteLoss
+from headway.elastic.worker.modules import Modules
+from headway.errors import BadInput, NonFiniteLoss, nearest
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
 Words = np.ndarray[tuple[int], np.dtype[np.uint16]]
+
+
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class TornState(RuntimeError):
@@ -43,12 +48,16 @@ class Outcome:
         metrics: of the newest evaluation.
         evaluated_step: that it was of; -1 before the first.
         stopping: the run was asked to stop.
+        records: of the newest step's lanes, means by name.
+        names: of records that all workers know.
     """
 
     losses: list[float] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
     evaluated_step: int = -1
     stopping: bool = False
+    records: dict[str, float] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
 
 
 class Replica:
@@ -60,6 +69,8 @@ class Replica:
         schedule: of the learning rate, if there is one.
         precision: as in the job.
         device: where it computes; that of the model where not given.
+        others: modules of the user's beside the model, by name.
+        judged_by: the metric that a schedule like ReduceLROnPlateau is stepped with, after each evaluation.
     """
 
     def __init__(
@@ -69,11 +80,15 @@ class Replica:
         schedule: LRScheduler | None,
         precision: str,
         device: torch.device | None = None,
+        others: Mapping[str, nn.Module] | None = None,
+        judged_by: str | None = None,
     ) -> None:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.device = device or next((p.device for p in model.parameters()), torch.device("cpu"))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
-        self.buffers = LaneBuffers(model)
+        self.modules = Modules(model, others)
+        self.buffers = LaneBuffers(self.modules)
+        self.judged_by = judged_by
         self.step = 0
         self.exchanges = 0
         """Completed with the others; they tell apart survivors of one step."""
@@ -85,20 +100,91 @@ class Replica:
         """Whether it came in part: then it is not that of the beginning either."""
         self._registered: dict[str, Any] = {}
         self._loaded: dict[str, Any] = {}
+        self._other_length = False
+        """Whether that is of a run of another length."""
         self._applying = False
+        self.settle()
 
     # What is trained
 
+    def settle(self) -> None:
+        """What is there now is what the user's code builds, here and on every other worker."""
+        self.modules.settle()
+        self.buffers.settle()
+        groups = self.optimizer.param_groups
+        self._names = {id(p): (name, p) for name, p in self.modules.named_parameters()}
+        for number, group in enumerate(groups):
+            for place, parameter in enumerate(group["params"]):
+                self._names.setdefault(id(parameter), (f"optimizer.group{number}.{place}", parameter))
+        self._marks = self.marks()
+        self._trained = {name: p.requires_grad for name, p in self._names.values()}
+        self._num_groups = len(groups)
+        self._known: list[nn.Parameter] = []
+        _ = self.trainable
+        self._rates = [{key: value for key, value in group.items() if key != "params"} for group in groups]
+
     @property
-    def own(self) -> list[nn.Parameter]:
-        """Parameters of the optimiser that are not the model's."""
+    def own(self) -> dict[str, nn.Parameter]:
+        """Parameters of the optimiser that are not the model's, by name."""
         theirs = {id(p) for p in self.model.parameters()}
-        return [p for group in self.optimizer.param_groups for p in group["params"] if id(p) not in theirs]
+        found = (p for group in self.optimizer.param_groups for p in group["params"] if id(p) not in theirs)
+        return {self._name(p): p for p in found}
+
+    @property
+    def beside(self) -> dict[str, nn.Parameter]:
+        """Parameters of modules beside the model that the optimiser does not have, by name."""
+        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        held |= {id(p) for p in self.model.parameters()}
+        return {name: p for name, p in self.modules.named_parameters() if id(p) not in held}
+
+    def moved(self) -> dict[str, nn.Parameter]:
+        """Of those, the ones that are not what they were when the session began: a moving average, say."""
+        beside = self.beside
+        return {name: beside[name] for name, mark in self.marks().items() if mark != self._marks.get(name)}
+
+    def marks(self) -> dict[str, int]:
+        """By which a change of theirs is known."""
+        return {name: _mark(p) for name, p in self.beside.items()}
 
     @property
     def trainable(self) -> list[nn.Parameter]:
-        """All that get gradients now, in the same order on every worker. The user may freeze and unfreeze."""
-        return [p for p in (*self.model.parameters(), *self.own) if p.requires_grad]
+        """All that get gradients now, in the same order on every worker. The user may freeze and unfreeze.
+
+        Raises:
+            BadInput: one was made after the session began.
+        """
+        model = {id(p): p for p in self.model.parameters()}
+        own = {id(p): p for group in self.optimizer.param_groups for p in group["params"] if id(p) not in model}
+        for number, parameter in (*model.items(), *own.items()):
+            if number not in self._names:
+                self._name(parameter)
+        self._known = [*model.values(), *own.values()]
+        return self.trained
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """`trainable`, of those that there were when it was asked for last."""
+        return [p for p in self._known if p.requires_grad]
+
+    def check_groups(self) -> None:
+        """Raises BadInput where the optimiser was given a group that its schedule knows nothing of."""
+        groups, known = len(self.optimizer.param_groups), len(getattr(self.schedule, "base_lrs", ()))
+        if known and groups > known:
+            raise BadInput(
+                f"the optimiser has {groups} groups of parameters, and its schedule was made for {known}",
+                "add_param_group() was called after the schedule was made",
+                "Make all groups at the beginning, with requires_grad_(False) on those that are to wait.",
+            )
+
+    def _name(self, parameter: nn.Parameter) -> str:
+        known = self._names.get(id(parameter))
+        if known is None:
+            raise BadInput(
+                f"a parameter of shape {tuple(parameter.shape)} was made after the session began",
+                "a worker that joins, or a run that is resumed, builds the model and the optimiser without it",
+                "Make it where the model is built, with requires_grad_(False) for as long as it is not to be trained.",
+            )
+        return known[0]
 
     def names(self) -> dict[str, bool]:
         """The model's parameters by name, and whether each is trained."""
@@ -112,52 +198,119 @@ class Replica:
             raise BadInput(f"session.register({name!r}) was called twice", "names tell states apart", "Choose another.")
         self._registered[name] = state
         if name in self._loaded:
-            state.load_state_dict(self._loaded[name])
+            self._load_own(state, self._loaded[name])
+
+    def _load_own(self, state: Any, loaded: Any) -> None:
+        ours = getattr(state, "optimizer", None) is self.optimizer and optim.is_recomputable(state)
+        if self._other_length and ours:  # a schedule that the user steps: that of this run's length, as far as it was
+            optim.advance(state, self.optimizer, self._rates, int(loaded["last_epoch"]))
+        else:
+            state.load_state_dict(loaded)
+
+    def check_schedules(self) -> None:
+        """Raises BadInput where the optimiser has a schedule that would not come back."""
+        if self.schedule is not None or not hasattr(self.optimizer.step, "_wrapped_by_lr_sched"):
+            return
+        if not any(getattr(state, "optimizer", None) is self.optimizer for state in self._registered.values()):
+            raise BadInput(
+                "the optimiser has a learning-rate schedule that the session does not know of",
+                "a resumed run, or a worker that joins, would begin it anew, and train at other rates",
+                "Give session(model, optimizer, schedule) a function that makes it; or, where you step it yourself "
+                "(once an epoch), session.register('schedule', it).",
+            )
 
     # Whole states
 
     def snapshot(self, registered: bool = True) -> dict[str, Any]:
         """A tree of tensors and plain values by part (model, optimizer, session), not copied."""
+        own = {name: p.detach() for name, p in self.own.items()}
         return {
-            "model": self.model.state_dict(),
+            "model": self.modules.state(),
             "optimizer": self.optimizer.state_dict(),
             "session": {
                 "schedule": self.schedule.state_dict() if self.schedule else None,
                 "scaler": self.scaler.state_dict(),
                 "samples": self.samples.hexdigest(),
-                "own": [p.detach() for p in self.own],
+                "own": own or [],
                 "state": {name: s.state_dict() for name, s in self._registered.items()} if registered else {},
+                **{name: value for name, value in self._rest().items() if value},
             },
         }
 
+    def _rest(self) -> dict[str, Any]:
+        """What only some have: buffers of other modules, and parameters of theirs that something else than the
+        optimiser moved; keys that appeared at first use; what was frozen or let go, and groups that the optimiser was
+        given, since the session began."""
+        groups = self.optimizer.param_groups[self._num_groups :]
+        return {
+            "buffers": self.modules.others_state(),
+            "late": self.modules.late,
+            "trained": {n: p.requires_grad for n, p in self._names.values() if p.requires_grad != self._trained[n]},
+            "groups": [[self._name(p) for p in group["params"]] for group in groups],
+            "beside": {name: p.detach() for name, p in self.moved().items()},
+        }
+
     @torch.no_grad()
-    def load(self, parts: dict[str, Any], registered: bool = True) -> None:
+    def load(self, parts: dict[str, Any], registered: bool = True, steps: int | None = None) -> None:
         """Take a snapshot's state.
+
+        Args:
+            parts: of the snapshot.
+            registered: the user's own state as well.
+            steps: it is of a run of another length: the schedule is that of this one, after so many steps.
 
         Raises:
             RuntimeError, ValueError, KeyError: it does not fit.
+            BadInput: the schedule cannot be brought there.
         """
         rest = parts["session"]
-        self.model.load_state_dict(parts["model"])
+        self.modules.load(parts["model"], rest.get("buffers", {}), rest.get("late", []))
+        self.buffers.settle()
+        self._regroup(rest.get("groups", []))
         self.optimizer.load_state_dict(parts["optimizer"])
-        for parameter, value in zip(self.own, rest.get("own", []), strict=True):
-            parameter.copy_(value)
-        if self.schedule and rest["schedule"]:
+        own, kept = self.own, rest.get("own", [])
+        given = kept if isinstance(kept, dict) else dict(zip(own, kept, strict=True))  # an earlier release's is a list
+        if own.keys() != given.keys():
+            odd = sorted(own.keys() ^ given.keys())
+            raise KeyError(f"parameters of the optimiser's own: {', '.join(odd)} on one side only")
+        for name, parameter in own.items():
+            parameter.copy_(given[name])
+        beside = self.beside
+        for name, value in rest.get("beside", {}).items():
+            beside[name].copy_(value)
+        changed = rest.get("trained", {})
+        for name, parameter in self._names.values():
+            parameter.requires_grad_(changed.get(name, self._trained[name]))
+        if self.schedule and steps is not None and optim.is_recomputable(self.schedule):
+            optim.advance(self.schedule, self.optimizer, self._rates, steps)
+        elif self.schedule and rest["schedule"]:
             self.schedule.load_state_dict(rest["schedule"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(rest["scaler"])
         self.samples = Chain(rest["samples"])
         if registered:
             self._loaded = rest["state"]
+            self._other_length = steps is not None
             for name, state in self._registered.items():
                 if name in self._loaded:
-                    state.load_state_dict(self._loaded[name])
+                    self._load_own(state, self._loaded[name])
+
+    def _regroup(self, groups: list[list[str]]) -> None:
+        """Have the groups that the optimiser was given since the session began."""
+        optimizer, first = self.optimizer, self._num_groups
+        for group in optimizer.param_groups[first + len(groups) :]:
+            for parameter in group["params"]:
+                optimizer.state.pop(parameter, None)
+        del optimizer.param_groups[first + len(groups) :]
+        named = dict(self._names.values())
+        for names in groups[len(optimizer.param_groups) - first :]:
+            optimizer.add_param_group({"params": [named[name] for name in names]})
 
     def given(self, registered: bool = True) -> dict[str, Any]:
         """All that another worker needs to go on in this one's place."""
         return {
             "parts": self.snapshot(registered),
-            "constants": [b for _, b in self._constants()],
+            "constants": dict(self._constants()),
             "step": self.step,
             "exchanges": self.exchanges,
             "outcome": vars(self.outcome),
@@ -172,8 +325,10 @@ class Replica:
         """Take another worker's state and place; registered: the user's own state as well."""
         self.load(given["parts"], registered)
         with torch.no_grad():
-            for (_, buffer), value in zip(self._constants(), given["constants"], strict=True):
-                buffer.copy_(value)
+            for name, buffer in self._constants():
+                value = given["constants"].get(name)
+                if value is not None and value.shape == buffer.shape:  # caches come and grow as they are used
+                    buffer.copy_(value)
         self.step, self.exchanges = given["step"], given["exchanges"]
         evaluated = self.outcome.evaluated_step
         self.outcome = Outcome(**given["outcome"])
@@ -184,22 +339,24 @@ class Replica:
     def tensors(self) -> Iterator[torch.Tensor]:
         """All parameters, buffers and optimiser state, in a fixed order."""
         state = self.optimizer.state_dict()["state"]
-        yield from (v for v in self.model.state_dict().values() if isinstance(v, torch.Tensor))
-        yield from (p.detach() for p in self.own)
-        for name in sorted(state):
-            yield from (value for _, value in sorted(state[name].items()) if isinstance(value, torch.Tensor))
+        yield from self.modules.tensors()
+        yield from (p.detach() for p in self.own.values())
+        others = self.modules.others_state()
+        yield from (others[key] for key in sorted(others))
+        yield from _in_order(state)
 
     def bytes(self) -> int:
         """Size of all that."""
         return sum(t.numel() * t.element_size() for t in self.tensors())
 
     def words(self) -> Words:
-        """XXH3 of all parameters, buffers and optimiser state, in a fixed order; shape [WORDS]. It finds accidents, so
-        it need not withstand malice, and has to keep up with memory."""
+        """XXH3 of all parameters, buffers, optimiser state and rates, in a fixed order; shape [WORDS]. It finds
+        accidents, so it need not withstand malice, and has to keep up with memory."""
         digest = xxhash.xxh3_64()
         for tensor in self.tensors():
             plain = tensor.detach().to("cpu").contiguous()
             digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(repr([float(group.get("lr", 0.0)) for group in self.optimizer.param_groups]).encode())
         return np.frombuffer(digest.digest(), "<u2")[:WORDS]
 
     def _constants(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -207,7 +364,31 @@ class Replica:
         kept = set(self.model.state_dict(keep_vars=True))
         return ((name, buffer) for name, buffer in self.model.named_buffers() if name not in kept)
 
+    def judge(self, metrics: dict[str, float]) -> None:
+        """Step a schedule that goes by a metric, with that of an evaluation.
+
+        Raises:
+            BadInput: the evaluation has no such metric.
+        """
+        if isinstance(self.schedule, torch.optim.lr_scheduler.ReduceLROnPlateau) and self.judged_by is not None:
+            if self.judged_by not in metrics:
+                raise BadInput(
+                    f"schedule.metric={self.judged_by}",
+                    "the evaluation has no such metric",
+                    nearest(self.judged_by, list(metrics)),
+                )
+            self.schedule.step(metrics[self.judged_by])
+
     # Updates
+
+    @property
+    def applying(self) -> bool:
+        """Whether `apply` steps the optimiser."""
+        return self._applying
+
+    def knows(self, optimizer: Optimizer) -> bool:
+        """Whether it has a parameter of the model, of the modules beside it, or of the session's optimiser."""
+        return any(id(p) in self._names for group in optimizer.param_groups for p in group["params"])
 
     def refuse_step(self, *_: Any) -> None:
         """A hook of the optimiser: only `apply` may step it.
@@ -237,7 +418,7 @@ class Replica:
             NonFiniteLoss: the gradient is no number, and nothing was applied. Under fp16 scaling an overflow skips the
                 update instead, as it should.
         """
-        parameters = self.trainable
+        parameters = self.trained
         if clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
         norm = update.norm(parameters)
@@ -252,6 +433,27 @@ class Replica:
             torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
         with self._may_step():
             update.step(self.optimizer, self.schedule, self.scaler)
+
+
+def _mark(tensor: torch.Tensor) -> int:
+    """By which it is known that a tensor was changed; one look at its memory."""
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        return 0
+    plain = tensor.detach().contiguous()
+    plain = torch.view_as_real(plain) if plain.is_complex() else plain
+    return int(plain.view(_BITS[plain.element_size()]).sum())
+
+
+def _in_order(state: Any) -> Iterator[torch.Tensor]:
+    """Tensors of an optimiser's state, which some keep under other keys than their parameters' numbers."""
+    if isinstance(state, torch.Tensor):
+        yield state
+    elif isinstance(state, dict):
+        for key in sorted(state, key=lambda k: (type(k).__name__, k if isinstance(k, int) else str(k))):
+            yield from _in_order(state[key])
+    elif isinstance(state, list | tuple):
+        for value in state:
+            yield from _in_order(value)
 
 
 def seed(purpose: str, *place: int) -> None:

@@ -8,16 +8,20 @@ with headway.session(model, optimizer) as session:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from headway import optim
 from headway.core.watch import At
-from headway.elastic.worker import update
+from headway.elastic.worker import lazy, records, said, update
 from headway.elastic.worker.context import Context, current
 from headway.elastic.worker.engine import Engine
 from headway.elastic.worker.evaluation import Evaluation
@@ -34,37 +38,61 @@ if TYPE_CHECKING:
     Schedule = Callable[[Optimizer, int], LRScheduler | None]
 
 
-def session(model: nn.Module, optimizer: Optimizer, schedule: Schedule | None = None) -> Session:
+def session(
+    model: nn.Module,
+    optimizer: Optimizer,
+    schedule: Schedule | None = None,
+    modules: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Module] = (),
+) -> Session:
     """The session of the run that this worker belongs to; use it as a context manager.
 
     Args:
         model: on any device; it is moved to the worker's. Rank 0's weights are given to all.
         optimizer: over the model's parameters, and others of yours that are trained with it. The job's `optimizer`, if
             given, takes its place.
-        schedule: called as schedule(optimizer, steps), gives a torch scheduler that is stepped once per step. The
-            job's `schedule`, if given, takes its place.
+        schedule: called as schedule(optimizer, steps), gives a torch scheduler that is stepped once per step;
+            ReduceLROnPlateau after each evaluation, with the job's `schedule.metric`. The job's `schedule`, if given,
+            takes its place.
+        modules: others of yours beside the model (a loss with parameters or buffers, a second network), one, several,
+            or by name: they are moved to the worker's device, their buffers are averaged over lanes as the model's are,
+            and kept in checkpoints, as are those of their parameters that the optimiser holds.
 
     Raises:
-        BadInput: called outside a Headway run.
+        BadInput: called outside a Headway run; layers whose shape is not known yet; a schedule that cannot be used.
     """
-    return Session(current(), model, optimizer, schedule)
+    return Session(current(), model, optimizer, schedule, modules)
 
 
 class Session:
     """See `session`. A loop may read step, epoch, total_steps, model, optimizer, schedule, device, rank, workers."""
 
-    def __init__(self, context: Context, model: nn.Module, optimizer: Optimizer, schedule: Schedule | None) -> None:
+    def __init__(
+        self,
+        context: Context,
+        model: nn.Module,
+        optimizer: Optimizer,
+        schedule: Schedule | None,
+        modules: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Module] = (),
+    ) -> None:
         job, device = context.job, torch.device(context.device)
-        model.to(device)
+        others = _by_name(modules)
+        for each in (model, *others.values()):
+            lazy.refuse(each)
+            each.to(device)
         self._theirs = optimizer
         if job.optimizer is not None:
             optimizer = optim.named_optimizer(job.optimizer, model)
-        made = optim.schedule(job.schedule, optimizer, context.total_steps, schedule)
+        made = optim.checked_schedule(job, optimizer, context.total_steps, schedule)
+        metric = job.schedule.metric if job.schedule else None
         self.context, self.device = context, device
-        self.replica = Replica(model, optimizer, made, job.precision, device)
+        self.replica = Replica(model, optimizer, made, job.precision, device, others, metric)
         self.engine = Engine(context, self.replica)
         self._open_step: Step | None = None
         self._guards: list[Any] = []
+        self._others: WeakKeyDictionary[Optimizer, tuple[int, int | None]] = WeakKeyDictionary()
+        """Optimisers of the user's own that were stepped in a lane, and in which first."""
+        self._thread = get_ident()
+        self._watch = ExitStack()
 
     @property
     def model(self) -> nn.Module:
@@ -130,8 +158,11 @@ class Session:
 
     def __enter__(self) -> Self:
         engine = self.engine
+        self.replica.settle()
+        self._watch.enter_context(self.replica.modules.watched())
         optimizers = {self._theirs, self.optimizer}
         self._guards = [o.register_step_pre_hook(self.replica.refuse_step) for o in optimizers]
+        self._guards.append(register_optimizer_step_pre_hook(self._refuse_other))
         engine.spend("idle")
         if engine.members.running:  # it first warms up, in its first step's lanes
             engine.standing = Standing.REHEARSING
@@ -150,6 +181,7 @@ class Session:
         while self.step < self.total_steps and not self.replica.outcome.stopping:
             self.context.at = f"step {self.step}"
             self.engine.begin_step()
+            self.replica.check_schedules()
             self._open_step = Step(self.engine)
             yield self._open_step
             self._require_commit()
@@ -164,20 +196,47 @@ class Session:
         Returns:
             The means over all rows; empty where the job has no validation set.
 
+        A metric that only some batches have is the mean over their rows.
+
         Raises:
-            BadInput: metrics of other names for one batch than for another.
+            BadInput: metrics() gives something else than one number for a name.
         """
         if self.context.validation is None:
             return {}
         if self.engine.standing >= Standing.ABREAST:  # a worker that joins takes part from its first step on
             Evaluation(self.engine, metrics).run()
-            self.record(self.metrics)
+            self.context.journal.metrics(self.step, dict(self.metrics))
         return dict(self.metrics)
 
-    def record(self, values: dict[str, float]) -> None:
-        """Record numbers of the user's own at this step, in the report and in MLflow. Call it on every worker."""
-        if self.engine.standing >= Standing.ABREAST:
-            self.context.journal.metrics(self.step, {name: float(value) for name, value in values.items()})
+    def record(self, values: Mapping[str, Any], per_worker: bool = False) -> None:
+        """Record numbers of the user's own at this step, in the report and in MLflow, under these names. Call it on
+        every worker, outside the loop over step.lanes().
+
+        Args:
+            values: scalars by name. They must be the same on all workers (what follows from the weights, `step.loss`
+                or `metrics`), which is compared in the next exchange. For means over the step's rows there is
+                `step.record`.
+            per_worker: keep each worker's own values instead, as NAME/WORKER (w0, w1, ...).
+
+        Raises:
+            BadInput: called in the loop over step.lanes(); no scalars. In the step that follows, or at the end: workers
+                gave different values.
+        """
+        if self._open_step is not None and self._open_step.in_lane:
+            raise BadInput(
+                "session.record() was called in the loop over step.lanes()",
+                "a lane's value depends on which lanes this worker carries",
+                "Call step.record(name, value) there: it is the mean over the step's rows.",
+            )
+        engine, found = self.engine, records.numbers("session.record", values)
+        if engine.standing < Standing.ABREAST or not found:
+            return
+        if per_worker:
+            worker = engine.pact.names[engine.pact.rank]
+            self.context.journal.own(self.step, {f"{name}/{worker}": value for name, value in found.items()})
+        else:
+            engine.said.add(self.step, found)
+            self.context.journal.recorded(self.step, found)
 
     def save(self, reason: str) -> None:
         """Take a checkpoint of this moment; it is written in the background. Call it on every worker.
@@ -196,7 +255,28 @@ class Session:
         finally:
             for guard in self._guards:
                 guard.remove()
+            self._watch.close()
             self.engine.pact.close()
+
+    def _refuse_other(self, optimizer: Optimizer, *_: Any) -> None:
+        """A hook of every optimiser. One that is made and used up in a lane (an attack, an inner loop) is the lane's.
+
+        Raises:
+            BadInput: another than the session's is stepped in lane after lane, or with parameters that are known.
+        """
+        step, ours = self._open_step, optimizer in (self._theirs, self.optimizer) or self.replica.applying
+        if ours or step is None or not step.in_lane or self.context.job.lanes == 1 or get_ident() != self._thread:
+            return
+        first = self._others.setdefault(optimizer, step.place)
+        if first == step.place and not self.replica.knows(optimizer):
+            return
+        raise BadInput(
+            f"a second optimiser ({type(optimizer).__name__}) was stepped in a lane of step {step.number}",
+            "it moves its parameters by the rows of one lane: on other workers they would be others, and no checkpoint "
+            "has them",
+            "Give all parameters to the session's one optimiser (groups may have rates of their own), and the sum of "
+            "the losses to backward: what one loss must not move is detached in it. Or set lanes: 1.",
+        )
 
     def _end(self) -> None:
         if self._open_step is not None and self._open_step.begun:
@@ -213,10 +293,23 @@ class Session:
                 stopped = self.replica.outcome.stopping and self.step < self.total_steps
                 engine.make_safe("interrupted" if stopped else "end of the run")
                 with engine.account("communication", At.EXCHANGE):
+                    self._compare()
                     engine.pact.barrier()
                 return
             except PeerLost as lost:
                 engine.repair(lost)
+
+    def _compare(self) -> None:
+        """What was recorded since the last step; again where that broke off, so nobody forgets it meanwhile.
+
+        Raises:
+            PeerLost: a member is gone.
+            BadInput: workers gave different values.
+        """
+        engine = self.engine
+        unequal = said.difference(engine.pact.gather(engine.said.told))
+        if unequal is not None:
+            raise unequal
 
     def _require_commit(self) -> None:
         step, self._open_step = self._open_step, None
@@ -226,3 +319,10 @@ class Session:
                 "the loop over step.lanes() was broken off or never begun",
                 "Let the loop over step.lanes() run to its end.",
             )
+
+
+def _by_name(modules: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Module]) -> dict[str, nn.Module]:
+    if isinstance(modules, Mapping):
+        return dict(modules)
+    several = [modules] if isinstance(modules, nn.Module) and not isinstance(modules, nn.ModuleList) else modules
+    return {f"module{number}": module for number, module in enumerate(several)}

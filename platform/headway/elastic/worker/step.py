@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from headway.core.watch import At
-from headway.elastic.worker import batches, transfer, update
+from headway.elastic.worker import batches, records, said, transfer, update
+from headway.elastic.worker import tail as tails
 from headway.elastic.worker.engine import now
+from headway.elastic.worker.modules import NOWHERE
 from headway.elastic.worker.replica import seed
 from headway.elastic.worker.standing import Standing
 from headway.errors import BadInput, NonFiniteLoss
@@ -18,6 +20,11 @@ from headway.strategies import PeerLost, Strategy
 if TYPE_CHECKING:
     from headway.data.read.reader import Batch
     from headway.elastic.worker.engine import Engine
+
+MOST_NAMES = 1000
+"""Of records in a step's exchange."""
+MOST_AGREED = 10
+"""Rounds in which the buffers of one step may appear."""
 
 
 class Step:
@@ -28,6 +35,9 @@ class Step:
         self.loss = float("nan")
         self.begun = self.committed = False
         self._lane: int | None = None
+        self._open: int | None = None
+        """The lane whose body runs."""
+        self._agreed = 0
         self._found: dict[int, Batch] = {}
         self._strategy: Strategy | None = None
         self._aim()
@@ -104,12 +114,7 @@ class Step:
                 "a lane has one loss",
                 "Add the losses and call it once, inside the loop over step.lanes().",
             )
-        if loss.dim() != 0:
-            raise BadInput(
-                f"step.backward() was given a loss of shape {tuple(loss.shape)}",
-                "a loss is one number",
-                "Take its mean.",
-            )
+        _require_loss(loss)
         assert self._strategy is not None
         share = self._share(lane)
         engine.tail.loss(lane, loss.detach().float() * share)
@@ -119,6 +124,50 @@ class Step:
         with torch.autocast(engine.replica.device.type, enabled=False):
             engine.replica.scaler.scale(loss * share).backward()
         self._strategy.after_backward()
+
+    @property
+    def in_lane(self) -> bool:
+        """Whether a lane's body runs."""
+        return self._open is not None
+
+    @property
+    def place(self) -> tuple[int, int | None]:
+        """The step, and the lane whose body runs."""
+        return self.number, self._open
+
+    def record(self, name: str, value: torch.Tensor | float) -> None:
+        """Record a number of the user's own, in the report and in MLflow: the mean over the step's rows, of the lanes
+        that record it. Call it in the loop over `lanes()`, once for a name and a batch, before or after `backward`. It
+        rides on the step's exchange, so that it is the same for every number of workers.
+
+        Args:
+            name: under which it is kept, as it is.
+            value: scalar, the mean over the batch's rows; a tensor is read when the step is done.
+
+        Raises:
+            BadInput: called outside the loop; twice; no text for a name; no scalar for a value.
+        """
+        if self._open is None:
+            raise BadInput(
+                f"step.record({name!r}, ...) was called outside the loop over step.lanes()",
+                "it is the mean over a batch, and there is none",
+                "Call it in the loop, or session.record({name: value}) outside of it.",
+            )
+        number = records.number("step.record", name, value)
+        if len(self._engine.tail.names) + len(self._engine.tail.unnamed) > MOST_NAMES:
+            raise BadInput(
+                f"step.record() was given more than {MOST_NAMES} names",
+                "every name takes room in every step's exchange",
+                "Leave what changes from step to step out of the name.",
+            )
+        try:
+            self._engine.tail.record(self._open, name, number)
+        except ValueError:
+            raise BadInput(
+                f"step.record({name!r}, ...) was called twice for one batch in step {self.number}",
+                "a batch has one value of a name",
+                "Call it once, or choose another name.",
+            ) from None
 
     def _share(self, lane: int) -> float:
         """Of the step's rows that the lane has; of those that were asked for, where some may be set aside."""
@@ -148,9 +197,12 @@ class Step:
             pact.check()
             begun = now()
             yield from self._do(lane)
+            replica.modules.used()
             strategy.lane_done(replica.buffers.leave(self._share(lane), counters=lane == self._fullest))
             engine.members.moved(now() - begun)
-        tail.flags(engine.context.journal.stop_requested, engine.members.news)
+        engine.check_fit()
+        tail.flags(engine.context.journal.stop_requested, engine.members.news, bool(replica.modules.found()))
+        tail.said(pact.rank, engine.said.words)
         engine.context.trouble("exchange", replica.model, self.number)
         with engine.account("communication"):
             summed, changes = pact.sum(tail.values)
@@ -158,9 +210,55 @@ class Step:
         if checked and not engine.heal(tail.replicas(pact.size)):
             ledger.abandon(now())
             return  # nothing was applied: once more, from the healed state
+        if tail.late():
+            self._agreed += 1
+            if self._agreed > MOST_AGREED:
+                raise BadInput(
+                    f"buffers were made anew {MOST_AGREED} times in step {self.number}",
+                    "workers must agree on a buffer before the step that made it is done",
+                    "Make buffers once, under one name, or with persistent=False.",
+                )
+            with engine.account("communication"):
+                engine.agree_on_buffers()
+            ledger.abandon(now())
+            return  # once more, by lane
+        if not tail.said_alike(pact.size) and not self._compare():
+            ledger.abandon(now())
+            return
+        more: list[tuple[str, int, float]] = []
+        if tail.names_missing():
+            with engine.account("communication"):
+                more = self._exchange_names()
         self._apply(changes)
+        replica.outcome.records = tail.records(more)
+        replica.outcome.names += sorted({name for name, _, _ in more})
         engine.commit()
         self._tell()
+
+    def _compare(self) -> bool:
+        """Workers recorded unlike things. Returns False where a replica was ill, and healed.
+
+        Raises:
+            BadInput: the user's code gave them.
+            PeerLost: a worker went away meanwhile.
+        """
+        engine = self._engine
+        engine.replica.buffers.rewind()
+        found = engine.pact.gather([engine.lineage, engine.replica.words().tobytes().hex(), engine.said.told])
+        if not engine.heal([(lineage, bytes.fromhex(words)) for lineage, words, _ in found]):
+            return False
+        unequal = said.difference([told for _, _, told in found])
+        if unequal is not None:
+            raise unequal
+        return True
+
+    def _exchange_names(self) -> list[tuple[str, int, float]]:
+        """The step's records of names that not all knew: (name, lane, value)."""
+        unnamed = self._engine.tail.unnamed
+        values = tails.floats(unnamed.values())
+        mine = [[name, lane, value] for (name, lane), value in zip(unnamed, values, strict=True)]
+        found = self._engine.pact.agree(mine)
+        return sorted((name, lane, value) for each in found for name, lane, value in each)
 
     def _apply(self, changes: torch.Tensor) -> None:
         """The update from the sums over all lanes.
@@ -182,10 +280,11 @@ class Step:
                 "Lower the learning rate, set clip_norm, or look at the rows of that step.",
             )
         if whole != 1.0:
-            update.scale(replica.trainable, whole)
+            update.scale(replica.trained, whole)
             changes = replica.buffers.scaled(changes, whole)
+        seed("update", engine.job.seed, self.number)  # an optimiser may draw: on all workers alike
+        replica.buffers.accept(changes)  # first, as in plain PyTorch: a hook of the optimiser may change buffers
         replica.apply(engine.job.clip_norm)
-        replica.buffers.accept(changes)
 
     def _tell(self) -> None:
         """The step is committed, here or by those ahead."""
@@ -193,6 +292,8 @@ class Step:
         self.loss, self.committed = sum(replica.outcome.losses), True
         rate = float(replica.optimizer.param_groups[0]["lr"])
         samples = replica.samples.hexdigest()
+        if replica.outcome.records:
+            engine.context.journal.recorded(self.number, replica.outcome.records)
         engine.context.journal.step(self.number, self.epoch, self.loss, rate, self.rows, samples)
 
     def _leave_out_empty_lanes(self) -> None:
@@ -217,9 +318,12 @@ class Step:
         engine.tail.ids(lane, found.ids)
         engine.replica.buffers.enter()
         seed("lane", engine.job.seed, self.epoch, self._at, lane)
-        self._lane = lane
-        with update.autocast(engine.job.precision, engine.replica.device):
-            yield batch
+        self._lane = self._open = engine.replica.modules.lane = lane
+        try:
+            with update.autocast(engine.job.precision, engine.replica.device):
+                yield batch
+        finally:
+            self._open, engine.replica.modules.lane = None, NOWHERE
         if self._lane is not None:
             raise BadInput(
                 f"lane {lane} of step {self.number} gave no loss",
@@ -241,8 +345,44 @@ class Step:
             replica.buffers.begin()
             for lane in self._mine:
                 yield from self._do(lane)
+            replica.modules.used()
             self._strategy.finish(engine.tail.values)
             replica.apply(engine.job.clip_norm)
         self._strategy.close()
         self._strategy = None
         replica.load(before)
+
+
+def _require_loss(loss: Any) -> None:
+    """Raises BadInput for what cannot be backpropagated."""
+    if not isinstance(loss, torch.Tensor):
+        kind = type(loss).__name__
+        parts = f" of {', '.join(map(str, loss))}" if isinstance(loss, dict) else ""
+        remedy = "Give the loss alone, and record the rest with step.record(name, value) in a loop of your own."
+        if isinstance(loss, dict) and "loss" in loss:
+            remedy = "Give its 'loss' alone, and record the rest with step.record(name, value) in a loop of your own."
+        if isinstance(loss, int | float):
+            remedy = "Leave out .item() and float(): a number has no graph to go back through."
+        raise BadInput(
+            f"the loss is a {kind}{parts}, in step.backward(loss) or as loss() of the task returned it",
+            "a loss is one scalar tensor, the mean over the batch's rows",
+            remedy,
+        )
+    if loss.dim() != 0:
+        raise BadInput(
+            f"step.backward() was given a loss of shape {tuple(loss.shape)}",
+            "a loss is one number",
+            "Take its mean.",
+        )
+    if not loss.is_floating_point():
+        raise BadInput(
+            f"step.backward() was given a loss of {loss.dtype}",
+            "a loss is a real number of floating point",
+            "Take the real part, or its absolute value." if loss.is_complex() else "Compute it in floating point.",
+        )
+    if not loss.requires_grad:
+        raise BadInput(
+            "step.backward() was given a loss that no parameter has a part in",
+            "it was detached, computed under no_grad(), or everything that it depends on is frozen",
+            "Compute it from the model's output, and leave at least one parameter that requires_grad.",
+        )

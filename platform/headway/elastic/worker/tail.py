@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -13,11 +17,15 @@ LARGEST = 2**24
 """Whole numbers below it cross a float32 sum unharmed."""
 
 
-class Tail:
-    """Layout: stop request, news of a generation, the lanes' losses and rows, the digests of their sample ids, the
-    replicas' and the lineages that they are of.
+PARTS = 3
+"""Floats of a lane's record: that there is one, its value in float32, and what is left of it."""
 
-    Every entry but the first two is written by exactly one worker and zero elsewhere, so sums are exact.
+
+class Tail:
+    """Layout: stop request, news of a generation, of buffers and of names; the lanes' losses and rows, the digests of
+    their sample ids, the replicas' and the lineages that they are of; what workers recorded; the lanes' records.
+
+    Every entry but the first four is written by exactly one worker and zero elsewhere, so sums are exact.
 
     Args:
         lanes: number of lanes.
@@ -25,19 +33,37 @@ class Tail:
     """
 
     def __init__(self, lanes: int, seats: int) -> None:
-        self._losses = slice(2, 2 + lanes)
+        self._lanes = lanes
+        self._losses = slice(4, 4 + lanes)
         self._rows = _after(self._losses, lanes)
         self._ids = _after(self._rows, lanes * WORDS)
         self._replicas = _after(self._ids, seats * WORDS)
         self._lineages = _after(self._replicas, seats)
-        self.size = self._lineages.stop
-        self._values = torch.zeros(self.size)
-        self._sum = self._values
+        self._said = _after(self._lineages, seats * (1 + WORDS))
         self._waiting: dict[int, torch.Tensor] = {}
+        self._names: list[str] = []
+        self.unnamed: dict[tuple[str, int], torch.Tensor | float] = {}
+        """Records of names that not all workers know, by name and lane."""
+        self._recorded: dict[tuple[int, int], torch.Tensor | float] = {}
+        self.know([])
+
+    def know(self, names: list[str]) -> None:
+        """Have room for the records of these names; the same on all workers. Clears."""
+        self._names = list(names)
+        self._records = _after(self._said, len(names) * self._lanes * PARTS)
+        self.size = self._records.stop
+        self._values = torch.zeros(self.size, dtype=torch.float32, device="cpu")
+        self._sum = self._values
+        self.clear()
+
+    @property
+    def names(self) -> list[str]:
+        """That there is room for."""
+        return self._names
 
     def clear(self) -> None:
         self._values.zero_()
-        self._waiting = {}
+        self._waiting, self._recorded, self.unnamed = {}, {}, {}
 
     @property
     def values(self) -> torch.Tensor:
@@ -46,6 +72,11 @@ class Tail:
             lanes = [self._losses.start + lane for lane in self._waiting]
             self._values[lanes] = torch.stack(list(self._waiting.values())).cpu()
             self._waiting = {}
+        if self._recorded:
+            for (lane, number), value in zip(self._recorded, floats(self._recorded.values()), strict=True):
+                at = self._records.start + (number * self._lanes + lane) * PARTS
+                self._values[at : at + PARTS] = _apart(value)
+            self._recorded = {}
         return self._values
 
     def ids(self, lane: int, ids: Rows) -> None:
@@ -58,15 +89,38 @@ class Tail:
         """A scalar, which stays where it is until the exchange: to read it now would wait for the device."""
         self._waiting[lane] = loss
 
+    def record(self, lane: int, name: str, value: torch.Tensor | float) -> None:
+        """A number of the user's own, the mean over the lane's rows; a tensor stays where it is, as a loss does.
+
+        Raises:
+            ValueError: the lane has one of that name.
+        """
+        place = (lane, self._names.index(name)) if name in self._names else None
+        if place in self._recorded or (name, lane) in self.unnamed:
+            raise ValueError(f"lane {lane} has a record {name!r}")
+        if place is not None:
+            self._recorded[place] = value
+        else:
+            self.unnamed[name, lane] = value
+
+    def said(self, rank: int, words: np.ndarray[Any, np.dtype[np.uint16]] | None) -> None:
+        """The digest of what this worker recorded outside of lanes; None: it was not there for all of it."""
+        if words is not None:
+            at = self._said.start + rank * (1 + WORDS)
+            self._values[at] = 1.0
+            self._values[at + 1 : at + 1 + WORDS] = torch.from_numpy(words.astype(np.float32))
+
     def replica(self, rank: int, lineage: int, words: np.ndarray[tuple[int], np.dtype[np.uint16]]) -> None:
         """This worker's digest of its replica, shape [WORDS], and what that comes from."""
         at = self._replicas.start + rank * WORDS
         self._values[at : at + WORDS] = torch.from_numpy(words.astype(np.float32))
         self._values[self._lineages.start + rank] = lineage
 
-    def flags(self, stop: bool, news: bool) -> None:
-        """Whether this worker knows that the run shall stop, or that another generation was published."""
-        self._values[0], self._values[1] = float(stop), float(news)
+    def flags(self, stop: bool, news: bool, late: bool = False) -> None:
+        """Whether this worker knows that the run shall stop, or that another generation was published; whether it has
+        buffers that not all have agreed on."""
+        flags = (stop, news, late, bool(self.unnamed))
+        self._values[: len(flags)] = torch.tensor(flags, dtype=torch.float32)
 
     def take(self, summed: torch.Tensor) -> None:
         """Take what came back from the reduction."""
@@ -77,6 +131,37 @@ class Tail:
 
     def news(self) -> bool:
         return bool(self._sum[1] > 0)
+
+    def late(self) -> bool:
+        """Whether anybody has buffers that not all have agreed on."""
+        return bool(self._sum[2] > 0)
+
+    def names_missing(self) -> bool:
+        """Whether anybody has records of names that not all know."""
+        return bool(self._sum[3] > 0)
+
+    def said_alike(self, size: int) -> bool:
+        """Whether all of the first `size` workers that were there recorded the same outside of lanes."""
+        found = self._sum[self._said].view(-1, 1 + WORDS)[:size]
+        return len({tuple(row) for row in found[found[:, 0] > 0].tolist()}) < 2
+
+    def records(self, more: Iterable[tuple[str, int, float]] = ()) -> dict[str, float]:
+        """Means over the rows of the lanes that recorded a name; more: (name, lane, value) that came another way."""
+        rows = self._sum[self._rows].tolist()
+        found: dict[str, dict[int, float]] = {}
+        if self._names:
+            parts = self._sum[self._records].double().view(len(self._names), self._lanes, PARTS).tolist()
+            for name, lanes in zip(self._names, parts, strict=True):
+                found[name] = {lane: high + low for lane, (there, high, low) in enumerate(lanes) if there}
+        for name, lane, value in more:
+            _, high, low = _apart(value).double().tolist()  # the same bits, whichever way it came
+            found.setdefault(name, {})[lane] = high + low
+        means = {}
+        for name, by_lane in found.items():
+            weight = sum(rows[lane] for lane in by_lane)
+            if weight:
+                means[name] = sum(by_lane[lane] * rows[lane] for lane in sorted(by_lane)) / weight
+        return means
 
     def losses(self) -> list[float]:
         """Each lane's share of the loss; their sum is the loss of the step."""
@@ -103,3 +188,21 @@ class Tail:
 
 def _after(before: slice, size: int) -> slice:
     return slice(before.stop, before.stop + size)
+
+
+def floats(values: Iterable[torch.Tensor | float]) -> list[float]:
+    """Numbers of both kinds as Python's, with one wait for a device at most."""
+    every = list(values)
+    tensors = [value for value in every if isinstance(value, torch.Tensor)]
+    if not tensors:
+        return [float(value) for value in every]
+    device = tensors[0].device if len({t.device for t in tensors}) == 1 else torch.device("cpu")
+    read = iter(torch.stack([t.detach().reshape(()).to(device, torch.float64) for t in tensors]).tolist())
+    return [next(read) if isinstance(value, torch.Tensor) else float(value) for value in every]
+
+
+def _apart(value: float) -> torch.Tensor:
+    """A record as float32: 48 of its 53 bits cross."""
+    high = torch.tensor(value, dtype=torch.float64, device="cpu").float()
+    low = value - float(high) if math.isfinite(float(high)) else 0.0
+    return torch.tensor([1.0, float(high), low], dtype=torch.float32, device="cpu")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -42,7 +43,7 @@ def step(optimizer: Optimizer, scheduler: LRScheduler | None, scaler: torch.amp.
     """One update from the gradients at hand. Under fp16 scaling, an overflow skips the update, not the step."""
     scaler.step(optimizer)
     scaler.update()
-    if scheduler is not None:
+    if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):  # that goes by evaluations
         if scaler.is_enabled():
             optimizer._opt_called = True  # type: ignore[attr-defined]  # an overflow in the first step is no mistake
         scheduler.step()

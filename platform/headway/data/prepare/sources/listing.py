@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -11,19 +12,70 @@ from typing import Any
 
 import pyarrow as pa
 
+from headway.data.prepare.sources.pixels import ENDINGS
 from headway.errors import BadData, BadInput, nearest
 
+PACKED = ("", ".gz", ".bz2", ".zst")
 SUFFIXES = {
     "parquet": (".parquet", ".pq"),
-    "csv": (".csv", ".csv.gz"),
-    "jsonl": (".jsonl", ".ndjson", ".json", ".jsonl.gz"),
-    "images": (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+    "csv": tuple(end + packed for end in (".csv", ".tsv") for packed in PACKED),
+    "jsonl": tuple(end + packed for end in (".jsonl", ".ndjson", ".json") for packed in PACKED),
+    "images": ENDINGS,
     "webdataset": (".tar", ".tar.gz", ".tgz"),
     "text": (".txt", ".text", ".md", ".rst", ".py"),
 }
 OURS = re.compile(r"manifest(-\d+)?\.json")
 
 Piece = dict[str, Any]
+
+POINTER, FETCH = b"version https://git-lfs", ("it is a pointer of Git LFS, not the file", "Run git lfs pull.")
+
+NULLS_OF_PANDAS = (
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+    "NULL", "NaN", "None", "n/a", "nan", "null",
+)  # fmt: skip
+"""What pandas.read_csv takes for null unless told otherwise; Namibia's code is among them."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How text files are read.
+
+    Args:
+        encoding: of CSV and JSON lines, by Python's name for it; UTF-8, or what a byte order mark says, when None.
+        null_values: fields of a CSV that are null, quoted or not.
+        text_has_nulls: they are also where the column is text; not so in datasets begun by format 2.
+
+    Raises:
+        BadInput: there is no such encoding.
+    """
+
+    encoding: str | None = None
+    null_values: tuple[str, ...] = ("",)
+    text_has_nulls: bool = True
+
+    def __post_init__(self) -> None:
+        try:
+            known = self.encoding is None or codecs.lookup(self.encoding)._is_text_encoding
+        except LookupError:
+            known = False
+        if not known:
+            remedy = "Write one like utf-16, cp1252 (Windows, Western Europe), latin-1 or shift_jis."
+            raise BadInput(f"--encoding {self.encoding}", "no encoding of text has this name", remedy)
+
+    @classmethod
+    def asked(cls, encoding: str | None, null_values: str | None) -> Reading:
+        """As on the command line.
+
+        Args:
+            encoding: as above.
+            null_values: pandas for NULLS_OF_PANDAS; else values separated by commas, beside the empty one.
+        """
+        if null_values is None:
+            return cls(encoding)
+        if null_values == "pandas":
+            return cls(encoding, NULLS_OF_PANDAS)
+        return cls(encoding, tuple(dict.fromkeys(["", *null_values.split(",")])))
 
 
 @dataclass(frozen=True)
@@ -37,6 +89,7 @@ class Plan:
         label: the column that the format itself provides as the label.
         categories: the names behind integer codes.
         files: all that is read.
+        notes: what is not kept or was changed, in words.
     """
 
     schema: pa.Schema
@@ -45,6 +98,7 @@ class Plan:
     label: str | None = None
     categories: dict[str, list[str]] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def listed(src: Path) -> list[Path]:
@@ -81,8 +135,13 @@ def _below(folder: Path) -> Iterator[Path]:
         shown = [] if real in seen else [name for name in folders if not name.startswith((".", "_"))]
         folders[:] = shown
         if real not in seen:
-            yield from (Path(place, name) for name in (*shown, *files) if not name.startswith((".", "_")))
+            yield from (Path(place, name) for name in (*shown, *files) if not _hidden(name))
         seen.add(real)
+
+
+def _hidden(name: str) -> bool:
+    """Whether a file is passed over: .DS_Store, ._1.jpg, _SUCCESS; but not _DSC0001.JPG, as cameras name pictures."""
+    return name.startswith(".") or (name.startswith("_") and not name.lower().endswith(SUFFIXES["images"]))
 
 
 def _raised(error: OSError) -> None:
@@ -104,6 +163,7 @@ def chosen(src: Path, files: list[Path], kind: str | None) -> tuple[str, list[Pa
                 f"{src} has no {kind} files", f"they end in {', '.join(SUFFIXES[kind])}", "Give another source."
             )
         return kind, of_kind
+    files = sorted(set(files) - beside_tars(files))
     kinds = sorted({found for p in files if (found := _kind(p)) is not None})
     if not kinds:
         known = ", ".join(ending for endings in SUFFIXES.values() for ending in endings)
@@ -114,6 +174,22 @@ def chosen(src: Path, files: list[Path], kind: str | None) -> tuple[str, list[Pa
     return kinds[0], [p for p in files if _kind(p) == kinds[0]]
 
 
+def beside_tars(files: list[Path]) -> set[Path]:
+    """What img2dataset writes beside its tars: 00000.parquet and 00000_stats.json beside 00000.tar."""
+    tars = [path for path in files if path.name.endswith(".tar")]
+    beside = {path.with_name(f"{path.stem}{rest}") for path in tars for rest in (".parquet", "_stats.json")}
+    return beside & set(files)
+
+
+def left_out(files: list[Path], of_kind: list[Path], kind: str) -> list[str]:
+    """In words, which of the listed files are not read."""
+    others = sorted(set(files) - set(of_kind))
+    if not others:
+        return []
+    shown = ", ".join(path.name for path in others[:5]) + (", ..." if len(others) > 5 else "")
+    return [f"{len(others)} of the files {'is' if len(others) == 1 else 'are'} not {kind} and not read: {shown}"]
+
+
 def _kind(path: Path) -> str | None:
     name = path.name.lower()
     return next((kind for kind, endings in SUFFIXES.items() if name.endswith(endings)), None)
@@ -121,5 +197,15 @@ def _kind(path: Path) -> str | None:
 
 def unreadable(path: str | Path, error: Exception) -> BadData:
     """The error for a file that cannot be read, in one line."""
+    if _is_pointer(path):
+        return BadData(f"{path} cannot be read", *FETCH)
     lines = str(getattr(error, "strerror", None) or error).splitlines() or [type(error).__name__]
     return BadData(f"{path} cannot be read", lines[0].rstrip("."), "Mend or remove it.")
+
+
+def _is_pointer(path: str | Path) -> bool:
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(len(POINTER)) == POINTER
+    except OSError:
+        return False

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from headway.data.manifest import FILE, Manifest, load
-from headway.data.prepare.options import Options
-from headway.data.prepare.sources import images, tables, text, webdataset
-from headway.data.prepare.sources.listing import Plan, chosen, listed
+from headway.data.prepare.options import Options, as_command
+from headway.data.prepare.sources import images, tables, tabular, text, webdataset
+from headway.data.prepare.sources.listing import Plan, Reading, chosen, left_out, listed
 from headway.data.prepare.steps.recipe import Recipe
 from headway.data.tensors import TensorType
 from headway.errors import BadInput
@@ -24,7 +25,7 @@ def planned(source: Path, target: Path, options: Options, recipe: Recipe, before
     Args:
         source: a file or folder of this machine.
         target: where the dataset will lie; what is there is no source.
-        options: format, image_size.
+        options: format, encoding, null_values, image_size.
         recipe: what is done to rows: whether documents are kept whole, and which columns keep their types.
         before: manifests of what is appended to.
 
@@ -33,13 +34,13 @@ def planned(source: Path, target: Path, options: Options, recipe: Recipe, before
         BadInput: an option does not fit it.
     """
     files = [p for p in listed(source) if target not in Path(os.path.realpath(p)).parents]
-    kind, files = chosen(source, files, options.format)
-    if options.image_size is not None and kind not in ("images", "webdataset"):
-        raise BadInput(f"--image-size {options.image_size}", f"{source} holds {kind}, not images", "Leave it out.")
+    kind, of_kind = chosen(source, files, options.format)
+    _check_fits(kind, source, options)
     # A part that got no row of an append knows fewer names.
     known = max(before.values(), key=lambda manifest: sum(map(len, manifest.categories.values())), default=None)
-    absolute = [p.absolute() for p in files]
-    plan = replace(_of_kind(kind, source, absolute, options, recipe, known), files=absolute)
+    absolute = [p.absolute() for p in of_kind]
+    plan = _of_kind(kind, source, absolute, options, recipe, known)
+    plan = replace(plan, files=absolute, notes=[*plan.notes, *left_out(files, of_kind, kind)])
     if known is None:
         return plan
     plan = replace(plan, label=known.label)
@@ -56,15 +57,26 @@ def _of_kind(
         return webdataset.plan_webdataset(files, size)
     if kind == "text":
         return text.plan_text(files) if recipe.pack is None else text.plan_documents(files)
-    if kind == "csv":
-        return tables.plan_csv(files)
-    if kind == "jsonl":
-        return tables.plan_jsonl(files)
-    plan = tables.plan_parquet(files)
-    if not (source / FILE).is_file():
-        return plan
-    named = load(source)  # a dataset cut anew keeps what its codes stand for
-    return replace(plan, label=named.label, categories=named.categories)
+    if kind == "parquet" and (source / FILE).is_file():
+        named = load(source)  # a dataset cut anew keeps what its codes stand for
+        return replace(tables.plan_parquet(files), label=named.label, categories=named.categories)
+    reading = Reading.asked(options.encoding, options.null_values)
+    if known is not None and known.rules < 3:
+        then = replace(reading, null_values=tuple(csv.ConvertOptions().null_values), text_has_nulls=False)
+        return tabular.plan_files(kind, files, then)
+    return tabular.plan_tables(kind, source.absolute(), files, reading)
+
+
+FITTING = {"image_size": ("images", "webdataset"), "encoding": ("csv", "jsonl"), "null_values": ("csv",)}
+"""Options that are for some kinds of source alone."""
+
+
+def _check_fits(kind: str, source: Path, options: Options) -> None:
+    for name, kinds in FITTING.items():
+        value = getattr(options, name)
+        if value is not None and kind not in kinds:
+            other = "" if name != "image_size" else ", not images"
+            raise BadInput(as_command(name, value), f"{source} holds {kind}{other}", "Leave it out.")
 
 
 def _as_before(plan: Plan, target: Path, name: str, known: Manifest, recipe: Recipe) -> Plan:

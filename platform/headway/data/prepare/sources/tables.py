@@ -1,36 +1,32 @@
-"""Sources that are tables already: Parquet, CSV (with a header), JSON lines."""
+"""Tables as they lie in Parquet files, and what all sources that are tables share: one schema for many files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv as csv
-import pyarrow.json as json
 import pyarrow.parquet as pq
 
-from headway.data.arrays import numpy_dtype
+from headway.data import kinds
 from headway.data.prepare.sources.listing import Piece, Plan, unreadable
 from headway.data.tensors import TensorType
 from headway.data.write.sizing import GROUP_BYTES, GROUP_ROWS
 from headway.errors import BadData
 
 PIECE_BYTES = 32 << 20
-SAMPLE_BYTES = 16 << 20
 SAMPLED_FILES = 16
-BLOCK_BYTES = 4 << 20
-JSON_BLOCK_BYTES = 16 << 20
 
 
 @contextmanager
-def _naming(path: str | Path) -> Iterator[None]:
+def naming(path: str | Path) -> Iterator[None]:
     """Errors of Arrow and the file system, as errors that name the file."""
     try:
         yield
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException, EOFError) as error:
         raise unreadable(path, error) from None
 
 
@@ -38,11 +34,27 @@ def plan_parquet(files: list[Path]) -> Plan:
     """Pieces of a few row groups each; every file must have the same columns."""
     schemas, pieces = [], []
     for path in files:
-        with _naming(path), pq.ParquetFile(path) as file:
-            schemas.append(_kept(file.schema_arrow))
+        with naming(path), pq.ParquetFile(path) as file:
+            schemas.append(file.schema_arrow)
             pieces += [{"path": str(path), **part} for part in _row_groups(file.metadata)]
-    _same_columns(files, schemas)
-    return Plan(unified(files, schemas), pieces, read_parquet)
+    same_columns(files, schemas)
+    schema = unified(files, schemas)
+    notes = left(files, schemas) + list(dict.fromkeys(note for schema in schemas for note in _indexes(schema)))
+    return Plan(schema, pieces, read_parquet, notes=notes)
+
+
+def _indexes(schema: pa.Schema) -> Iterator[str]:
+    """In words, what has become of the index of a pandas frame."""
+    try:
+        indexes = json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
+    except (ValueError, AttributeError):
+        return
+    for index in indexes:
+        if isinstance(index, dict) and (index.get("name") or index.get("start") or index.get("step", 1) != 1):
+            name = f" {index['name']!r}" if index.get("name") else ""
+            yield f"the index{name} of a pandas frame is not kept: the files have it as a range, not as a column"
+        elif isinstance(index, str) and index.startswith("__index_level_") and index in schema.names:
+            yield f"column {index!r} is the index of a pandas frame, which had no name"
 
 
 def _row_groups(meta: Any) -> Iterator[Piece]:
@@ -63,81 +75,30 @@ def _row_groups(meta: Any) -> Iterator[Piece]:
 
 def read_parquet(piece: Piece, schema: pa.Schema) -> Iterator[pa.Table]:
     """The rows of some row groups of a file."""
-    with _naming(piece["path"]), pq.ParquetFile(piece["path"]) as file:
-        for batch in file.iter_batches(batch_size=piece["batch"], row_groups=piece["groups"]):
+    with naming(piece["path"]), pq.ParquetFile(piece["path"]) as file:
+        for batch in _batches(file, piece):
             yield conformed(pa.Table.from_batches([batch]), schema, piece["path"])
 
 
-def plan_csv(files: list[Path]) -> Plan:
-    """A piece per file. Types are inferred from the beginnings of up to 16 files; headers must be alike."""
-    schemas = [_first_schema(path, _open_csv) for path in sampled(files)]
-    _same_columns(sampled(files), schemas)
-    return Plan(unified(sampled(files), schemas), [{"path": str(path)} for path in files], read_csv)
-
-
-def read_csv(piece: Piece, schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows of a CSV file."""
-    yield from _streamed(piece["path"], schema, _open_csv)
-
-
-def plan_jsonl(files: list[Path]) -> Plan:
-    """A piece per file. Types are inferred from the beginnings of up to 16 files; a field that is missing is null."""
-    schemas = [_first_schema(path, _open_json) for path in sampled(files)]
-    return Plan(unified(sampled(files), schemas), [{"path": str(path)} for path in files], read_jsonl)
-
-
-def read_jsonl(piece: Piece, schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows of a file of one JSON object per line."""
-    yield from _streamed(piece["path"], schema, _open_json)
-
-
-def _open_csv(path: str | Path, schema: pa.Schema | None) -> Any:
-    types = {column.name: column.type for column in schema or ()}
-    return csv.open_csv(
-        path,
-        read_options=csv.ReadOptions(block_size=BLOCK_BYTES if schema else SAMPLE_BYTES, use_threads=False),
-        parse_options=csv.ParseOptions(newlines_in_values=True),
-        convert_options=csv.ConvertOptions(column_types=types, strings_can_be_null=False),
-    )
-
-
-def _open_json(path: str | Path, schema: pa.Schema | None) -> Any:
-    parse = json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error") if schema else None
-    return json.open_json(
-        pa.input_stream(str(path)),  # unlike open_csv, open_json unpacks nothing by itself
-        read_options=json.ReadOptions(block_size=JSON_BLOCK_BYTES, use_threads=False),
-        parse_options=parse,
-    )
-
-
-def _streamed(path: str, schema: pa.Schema, opened: Callable[[str, pa.Schema], Any]) -> Iterator[pa.Table]:
-    if _is_blank(path):
+def _batches(file: pq.ParquetFile, piece: Piece) -> Iterator[pa.RecordBatch]:
+    batches = file.iter_batches(batch_size=piece["batch"], row_groups=piece["groups"])
+    try:
+        first = next(batches, None)
+    except pa.ArrowNotImplementedError:  # lists of dictionaries, of which Arrow reads no two row groups at once
+        for group in piece["groups"]:
+            yield from file.iter_batches(batch_size=piece["batch"], row_groups=[group])
         return
-    with _naming(path), opened(path, schema) as reader:
-        for batch in reader:
-            yield conformed(pa.Table.from_batches([batch]), schema, path)
+    if first is not None:
+        yield first
+        yield from batches
 
 
-def _first_schema(path: Path, opened: Callable[[Path, None], Any]) -> pa.Schema:
-    if _is_blank(path):
-        return pa.schema([])
-    with _naming(path), opened(path, None) as reader:
-        return reader.schema
+def same_columns(files: Sequence[Path], schemas: Sequence[pa.Schema]) -> None:
+    """Refuse files of other columns than the first that has any; their order may differ.
 
-
-def _is_blank(path: str | Path) -> bool:
-    """Whether a file holds nothing; Arrow calls that an error, and it is only zero rows."""
-    with _naming(path):
-        return Path(path).stat().st_size == 0
-
-
-def sampled(files: list[Path]) -> list[Path]:
-    """Up to 16 of the files, from all over."""
-    step = max(1, len(files) // SAMPLED_FILES)
-    return files[::step][:SAMPLED_FILES]
-
-
-def _same_columns(files: list[Path], schemas: list[pa.Schema]) -> None:
+    Raises:
+        BadData: naming both files and the column.
+    """
     known = [(path, schema) for path, schema in zip(files, schemas, strict=True) if len(schema)]
     for path, schema in known[1:]:
         first, expected = known[0]
@@ -147,43 +108,52 @@ def _same_columns(files: list[Path], schemas: list[pa.Schema]) -> None:
             raise BadData(f"{path} has other columns", reason, "Give files of the same columns.")
 
 
-def unified(files: list[Path], schemas: list[pa.Schema]) -> pa.Schema:
-    """One schema for the files of these; columns of which nothing is known are text.
+def unified(files: Sequence[Path], schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """One schema for files of these, as it is kept. Numbers are widened; columns of which nothing is known are text.
 
     Raises:
-        BadData: naming the file that does not fit those before it.
+        BadData: naming the column and the two files where it does not fit, or what cannot be kept.
     """
-    whole = schemas[0]
-    for path, schema in zip(files[1:], schemas[1:], strict=True):
+    for schema, path in zip(schemas, files, strict=True):
+        kinds.stored(schema, path)
+    return kinds.stored(_whole(files, schemas), files[0])
+
+
+def left(files: Sequence[Path], schemas: Sequence[pa.Schema]) -> list[str]:
+    """In words, what `unified` does not keep of them."""
+    fields = []
+    for column in _whole(files, schemas):
+        raw = [schema.field(column.name).type for schema in schemas if column.name in schema.names]
+        fields.append(pa.field(column.name, next((kind for kind in raw if pa.types.is_dictionary(kind)), column.type)))
+    return kinds.told(pa.schema(fields))
+
+
+def _whole(files: Sequence[Path], schemas: Sequence[pa.Schema]) -> pa.Schema:
+    fields = []
+    for name in dict.fromkeys(name for schema in schemas for name in schema.names):
+        having = [
+            (p, schema.field(name).type) for p, schema in zip(files, schemas, strict=True) if name in schema.names
+        ]
+        first = having[0][1]
+        fields.append(pa.field(name, first if all(kind == first for _, kind in having) else _widest(name, having)))
+    return pa.schema(fields)
+
+
+def _widest(name: str, having: Sequence[tuple[Path, pa.DataType]]) -> pa.DataType:
+    """The type that holds the values of all of these files' column."""
+    whole: tuple[Path, pa.DataType] | None = None
+    for path, raw in having:
+        kind = kinds.kept(raw, pa.null(), empty=True)
+        if kind is None or pa.types.is_null(kind):
+            continue
         try:
-            whole = pa.unify_schemas([whole, schema], promote_options="permissive")
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            reason = str(error).splitlines()[0].rstrip(".")
-            raise BadData(f"{path} has another schema than the files before it", reason, "Make them alike.") from None
-    repeated = next((name for name in whole.names if whole.names.count(name) > 1), None)
-    if repeated is not None:
-        raise BadData(f"{files[0]} has two columns named {repeated!r}", "names must differ", "Rename one.")
-    return pa.schema([pa.field(c.name, _as_parquet_has(c.type)) for c in whole])
-
-
-def _as_parquet_has(kind: pa.DataType) -> pa.DataType:
-    """The type in which Parquet gives a column back: what is appended later is read as that."""
-    if pa.types.is_null(kind):
-        return pa.string()
-    if pa.types.is_timestamp(kind) and kind.unit == "s":
-        return pa.timestamp("ms", kind.tz)
-    return pa.time32("ms") if kind == pa.time32("s") else pa.date32() if kind == pa.date64() else kind
-
-
-def _kept(schema: pa.Schema) -> pa.Schema:
-    """The types in which columns are stored: Arrow's tensors become ours, which are read faster."""
-    return pa.schema([pa.field(column.name, _kept_type(column.type)) for column in schema])
-
-
-def _kept_type(kind: pa.DataType) -> pa.DataType:
-    if isinstance(kind, pa.FixedShapeTensorType) and not pa.types.is_boolean(kind.value_type):
-        return TensorType(numpy_dtype(kind.value_type).name, tuple(kind.shape))
-    return kind
+            both = kind if whole is None else kinds.joined(whole[1], kind)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            assert whole is not None
+            reason = f"column {name!r} is {kind} there and {whole[1]} in {whole[0]}"
+            raise BadData(f"{path} has another schema", reason, "Write both alike, or prepare them apart.") from None
+        whole = (path if whole is None or both != whole[1] else whole[0], both)
+    return pa.null() if whole is None else whole[1]
 
 
 def conformed(table: pa.Table, schema: pa.Schema, path: str) -> pa.Table:
@@ -193,37 +163,23 @@ def conformed(table: pa.Table, schema: pa.Schema, path: str) -> pa.Table:
         BadData: a column is missing, or cannot be cast without loss.
     """
     columns = []
-    extra = next((name for name in table.column_names if name not in schema.names), None)
-    if extra is not None:
-        raise BadData(f"{path} has a column {extra!r}", "the files before it have none", "Make them alike.")
+    for column in table.schema:
+        if column.name not in schema.names and kinds.kept_or_none(column.type) is not None:
+            raise BadData(f"{path} has a column {column.name!r}", "the files before it have none", "Make them alike.")
     for column in schema:
         if column.name not in table.column_names:
             raise BadData(f"{path} has no column {column.name!r}", "the files before it have", "Make them alike.")
         try:
-            columns.append(_stored(table[column.name], column.type))
+            found = kinds.recast(table[column.name], column.type)
         except pa.ArrowException as error:
             reason = f"column {column.name!r}: {str(error).splitlines()[0].rstrip('.')}"
             raise BadData(f"{path} does not fit the files before it", reason, "Make them alike.") from None
+        if isinstance(column.type, TensorType):
+            found = pa.chunked_array([chunk.storage for chunk in found.chunks], column.type.storage_type)
+        columns.append(found)
     return pa.table(columns, names=schema.names)
 
 
-def _stored(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    if not isinstance(kind, TensorType):
-        return column.cast(kind)
-    if isinstance(column.type, TensorType):
-        if column.type != kind:
-            raise pa.ArrowInvalid(f"it is {column.type}, not {kind}")
-        return pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type)
-    if column.null_count:
-        raise pa.ArrowInvalid(f"{column.null_count} nulls among tensors")
-    if numpy_dtype(column.type.value_type) != kind.dtype or tuple(column.type.shape) != kind.shape:
-        raise pa.ArrowInvalid(f"it is {column.type}, not {kind}")
-    chunks = [_bytes_of(chunk, kind) for chunk in column.chunks]
-    return pa.chunked_array(chunks, kind.storage_type)
-
-
-def _bytes_of(chunk: Any, kind: TensorType) -> pa.Array:
-    from headway.data.tensors import column
-
-    rows = chunk.to_numpy_ndarray()
-    return column(rows.astype(kind.dtype, copy=False)).storage
+def sampled(files: Sequence[Path], most: int = SAMPLED_FILES) -> list[Path]:
+    """Up to so many of the files, from all over."""
+    return list(files[:: max(1, -(-len(files) // most))])

@@ -21,7 +21,7 @@ from typing import Any
 from xxhash import xxh3_64
 
 from headway.data.write.writer import writing
-from headway.errors import BadInput
+from headway.errors import BadInput, RunFailed
 
 LOCK = "lock"
 NOTED_BYTES = 32 << 20
@@ -166,7 +166,8 @@ class Workplace:
 
 @contextmanager
 def workplace(destination: Path, identity: str) -> Iterator[Workplace]:
-    """The place for a command's work, as it was left. It is removed at the end, unless that is an interruption.
+    """The place for a command's work, as it was left. It is removed at the end, unless that is an interruption; a
+    failure that may pass says that the work is gone on with.
 
     Args:
         destination: of the dataset.
@@ -192,6 +193,8 @@ def workplace(destination: Path, identity: str) -> Iterator[Workplace]:
                 # What is complete may be half published, and the same command must find it.
                 if isinstance(error, BadInput | OSError) and not place.complete:
                     shutil.rmtree(folder, ignore_errors=True)
+                elif isinstance(error, RunFailed) and error.passes:
+                    error.remedy = f"{error.remedy} The same command goes on where this one ended.".lstrip()
                 raise
             shutil.rmtree(folder, ignore_errors=True)
 

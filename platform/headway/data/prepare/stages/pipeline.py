@@ -13,19 +13,18 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 
-from headway import embedded
+from headway import attach, faults
 from headway.data.prepare.sources.listing import Piece, Plan
 from headway.data.prepare.stages.assembly import Run, Unread, rows_per_task
 from headway.data.prepare.steps.recipe import Flags, Recipe, fitted, typed
 from headway.data.ray_data import ordered
 from headway.data.write.sizing import SAMPLE_ROWS, Sizes, width_of
-from headway.errors import BadData, BadInput, HeadwayError, RunFailed
+from headway.errors import BadData
 
 OBJECT_STORE_BYTES = 384 << 20
 BLOCK_BYTES = 24 << 20
@@ -230,17 +229,11 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def raising_ours(kind: type[BaseException]) -> Iterator[None]:
-    """Ray's errors as the one that our code raised on the cluster, out of all that Ray wraps around it."""
+    """Ray's errors as the one that our code raised on the cluster, or as what is at the bottom of them."""
     try:
         yield
     except kind as error:
-        seen: BaseException | None = error
-        while seen is not None:
-            if isinstance(seen, HeadwayError) and not isinstance(seen, kind):
-                raise seen from None
-            seen = getattr(seen, "cause", None) or seen.__cause__
-        reason = str(error).strip().splitlines()[-1].rstrip(".")
-        raise RunFailed("the Ray Data job failed", reason, "The same command goes on where this one ended.") from None
+        raise faults.of(error, "in a Ray Data job") from None
 
 
 @contextmanager
@@ -249,29 +242,8 @@ def ray_for(address: str | None) -> Iterator[int]:
 
     Gives the number of CPUs of the cluster.
     """
-    import ray
-
-    if ray.is_initialized():
+    with attach.ray_for(address, os.cpu_count() or 1, OBJECT_STORE_BYTES):
         yield _cpus()
-        return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address in (None, "local"):
-        embedded.start(os.cpu_count() or 1, OBJECT_STORE_BYTES, **quiet)
-    else:
-        try:
-            ray.init(address=address, runtime_env=shipped(), **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = f"no Ray cluster answers there ({str(error).splitlines()[0]})"
-            raise BadInput(f"--address {address}", reason, "Check it, or leave it out.") from None
-    try:
-        yield _cpus()
-    finally:
-        ray.shutdown()
-
-
-def shipped() -> dict[str, Any]:
-    """The runtime environment of a job on a cluster: this Headway, whatever is installed there."""
-    return {"py_modules": [str(Path(embedded.__file__).parent)]}
 
 
 def _cpus() -> int:

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -67,13 +68,15 @@ class Mask:
         return pa.array(names, pa.string()).take(coded.indices)
 
     def _redacted(self, column: pa.ChunkedArray) -> Any:
-        """The same for every row, null or not: REDACTED for text, zeros for tensors, else null."""
+        """The same for every row, null or not: REDACTED for text, zeros for what is of one shape, else null."""
         kind, rows = column.type, len(column)
         if isinstance(kind, TensorType):
             zeros = pa.array([bytes(kind.storage_type.byte_width)] * rows, kind.storage_type)
             return pa.ExtensionArray.from_storage(kind, zeros)
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
             return pa.array([REDACTED] * rows, kind)
+        if pa.types.is_fixed_size_list(kind) and pa.types.is_primitive(kind.value_type):  # Parquet has no null ones
+            return pa.array([[0] * kind.list_size] * rows, pa.list_(pa.int8(), kind.list_size)).cast(kind)
         return pa.nulls(rows, kind)
 
     def _coarse(self, column: pa.ChunkedArray) -> Any:
@@ -85,9 +88,11 @@ class Mask:
         if pa.types.is_integer(kind):
             if step != int(step):
                 raise ValueError("the step is not a whole number")
-            values = pc.fill_null(column, 0).cast(pa.int64()).to_numpy()
-            return pa.array(values // int(step) * int(step), kind, mask=column.is_null().to_numpy())
+            wide = np.uint64 if kind == pa.uint64() else np.int64
+            values = pc.fill_null(column, 0).to_numpy().astype(wide)
+            return pa.array(values // wide(step) * wide(step), kind, mask=column.is_null().to_numpy())
         if pa.types.is_floating(kind):
+            column = column.cast(pa.float64())
             return pc.multiply(pc.floor(pc.divide(column, step)), step).cast(kind)
         raise ValueError("only numbers, dates and times can be made coarse")
 

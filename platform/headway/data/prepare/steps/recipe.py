@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from headway.core.parts import Parts, Words
+from headway.data import kinds
 from headway.data.prepare.steps.blocks import Pack, Packer
 from headway.data.prepare.steps.filters import Filter
 from headway.data.prepare.steps.masks import Mask
@@ -123,7 +124,7 @@ class Recipe:
 
     def _changed(self, table: pa.Table) -> pa.Table:
         if self.transform is not None:
-            table = self.transform(table)
+            table = kinds.plain(self.transform(table), f"what --transform {self.transform.text} gave")
         return self.filter.kept(table) if self.filter is not None else table
 
     def _split(self, table: pa.Table) -> Iterator[tuple[int, pa.Table]]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from headway import code
+from headway import blame, code
 from headway.data.tensors import TensorType, column
 from headway.errors import BadInput
 
@@ -67,7 +67,7 @@ class Transform:
         return found
 
     def _failed(self, error: Exception) -> BadInput:
-        failed = BadInput(f"--transform {self.text} raised", f"{type(error).__name__}: {error}", "Mend it.")
+        failed = BadInput(f"--transform {self.text} raised", blame.reason(error), "Mend it.")
         failed.traceback = code.users_traceback(error)
         return failed
 

@@ -1,0 +1,13 @@
+"""Records on their way from workers to the recorder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+EVERYBODYS = {"quarantine", "warned"}
+"""Kinds that are taken from any worker, not from the leader alone."""
+
+
+def of_anybody(record: dict[str, Any]) -> bool:
+    """Whether a record is taken from any worker, not from the leader alone: so is what one recorded of its own."""
+    return record["kind"] in EVERYBODYS or bool(record.get("own"))
