@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import csv as plain_csv
 import io
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -75,10 +77,10 @@ def plan_csv(files: list[Path], reading: Reading = Reading()) -> Plan:  # noqa: 
     block = min(MOST_SAMPLE_BYTES, max(LEAST_SAMPLE_BYTES, SAMPLE_BYTES // max(1, len(some))))
     schemas, notes = [], [note for found in layouts if found for note in found.notes]
     long: set[str] = set()
-    for path in some:
-        schema, told = _typed(path, reading, block, long)
-        schemas.append(schema)
-        notes += told
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Arrow reads without the interpreter's lock
+        for schema, told in pool.map(lambda path: _typed(path, reading, block, long), some):
+            schemas.append(schema)
+            notes += told
     pieces = [{"path": str(path)} for path in files]
     notes += left(some, schemas)
     schema = unified(some, schemas)
