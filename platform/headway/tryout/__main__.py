@@ -21,7 +21,7 @@ from typing import Any
 from headway.errors import BadInput
 from headway.tryout.trial import ANSWER, AT, Ask
 
-NICE = 5
+NICE = 10
 """Ray starts meanwhile, and is waited for."""
 _PR_SET_PDEATHSIG = 1
 
