@@ -174,3 +174,14 @@ def s3(_s3: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
     _s3.faults = Faults()
     _s3.direct("POST", "/moto-api/reset")
     return _s3
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """As in a worker with one core; several threads on a busy machine take a hundred times as long."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
