@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("start_up", "checkpoint", "step_time", "data", "imbalance", "shuffle_quality")
+BENCHMARKS = ("start_up", "checkpoint", "step_time", "data", "imbalance", "shuffle_quality", "files", "try_out")
 
 
 def main() -> None:

@@ -138,7 +138,7 @@ def _undone_if_it_fails() -> Iterator[None]:
 
     try:
         yield
-    except BaseException:
+    except BaseException:  # raised again: whatever it was, what was begun is not left behind
         with suppress(Exception):  # half a connection: whatever its end comes to, the first error counts
             ray.shutdown()
         raise

@@ -139,8 +139,7 @@ class Replica:
 
     def moved(self) -> dict[str, nn.Parameter]:
         """Of those, the ones that are not what they were when the session began: a moving average, say."""
-        beside = self.beside
-        return {name: beside[name] for name, mark in self.marks().items() if mark != self._marks.get(name)}
+        return {name: p for name, p in self.beside.items() if _mark(p) != self._marks.get(name)}
 
     def marks(self) -> dict[str, int]:
         """By which a change of theirs is known."""

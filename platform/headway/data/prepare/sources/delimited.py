@@ -62,7 +62,7 @@ class Layout:
     notes: tuple[str, ...] = ()
 
 
-def plan_csv(files: list[Path], reading: Reading = Reading()) -> Plan:  # noqa: B008 - frozen
+def plan_csv(files: list[Path], reading: Reading = Reading()) -> Plan:
     """A piece per file. Types are found in the beginnings of up to 2,048 files; the headers of all must be alike.
 
     Raises:
@@ -93,7 +93,7 @@ def plan_csv(files: list[Path], reading: Reading = Reading()) -> Plan:  # noqa: 
 def read_csv(
     piece: Piece,
     schema: pa.Schema,
-    reading: Reading = Reading(),  # noqa: B008 - frozen
+    reading: Reading = Reading(),
     rounded: frozenset[str] = frozenset(),
 ) -> Iterator[pa.Table]:
     """The rows of a CSV file.
@@ -112,14 +112,14 @@ def read_csv(
     sure = set(rounded)
     with _reading(path, reading, found):
         for batch in grown(partial(_open, path, reading, found, types), BLOCK_BYTES):
-            doubtful = [c.name for c in batch.schema if c.name not in sure and _may_be_rounded(batch[c.name])]
+            doubtful = [c.name for c in batch.schema if c.name not in sure and may_be_rounded(batch[c.name])]
             if doubtful:
                 _check_exact(path, reading, found, doubtful)
                 sure.update(doubtful)
             yield conformed(pa.Table.from_batches([batch]), schema, path)
 
 
-def _may_be_rounded(column: pa.Array) -> bool:
+def may_be_rounded(column: pa.Array) -> bool:
     """Whether there are doubles in it so large that they may be whole numbers of more digits."""
     return bool(column.type == pa.float64() and pc.any(pc.greater_equal(pc.abs(column), EXACT)).as_py())
 

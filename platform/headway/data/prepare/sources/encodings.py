@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from headway.data.prepare.sources.listing import FETCH, POINTER, unreadable
+from headway.data.prepare.sources.listing import unreadable
+from headway.data.prepare.sources.pixels import FETCH, POINTER
 from headway.errors import BadData
 
 MARKS = (

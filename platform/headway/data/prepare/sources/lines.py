@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.json as arrow_json
 
 from headway.data import kinds
-from headway.data.prepare.sources.delimited import ROUNDED, grown
+from headway.data.prepare.sources.delimited import EXACT, ROUNDED, grown, may_be_rounded
 from headway.data.prepare.sources.encodings import misencoded, opened
 from headway.data.prepare.sources.listing import Piece, Plan, Reading
 from headway.data.prepare.sources.tables import conformed, left, naming, sampled, unified
@@ -28,7 +28,6 @@ BLOCK_BYTES = 16 << 20
 SAMPLED_FILES = 2048
 SAMPLE_BYTES, LEAST_SAMPLE_BYTES = 64 << 20, 64 << 10
 BATCH_ROWS, BATCH_CHARS = 4096, 4 << 20
-EXACT = 2**53
 COUNT = pa.uint32()
 """Stands for whole numbers that an int64 and a uint64 can hold."""
 WHOLE = ((COUNT, 0, 2**63), (pa.int64(), -(2**63), 0), (pa.uint64(), 2**63, 2**64))
@@ -39,7 +38,7 @@ Place = tuple[str, ...]
 """Of a value in a row: names of a column and of fields within it, [] for items of lists."""
 
 
-def plan_jsonl(files: list[Path], reading: Reading = Reading()) -> Plan:  # noqa: B008 - frozen
+def plan_jsonl(files: list[Path], reading: Reading = Reading()) -> Plan:
     """A piece per file. Types are found in the beginnings of up to 2,048 files; a field that is missing is null.
 
     Raises:
@@ -66,7 +65,7 @@ def plan_jsonl(files: list[Path], reading: Reading = Reading()) -> Plan:  # noqa
 def read_jsonl(
     piece: Piece,
     schema: pa.Schema,
-    reading: Reading = Reading(),  # noqa: B008 - frozen
+    reading: Reading = Reading(),
     empty: dict[str, Any] | None = None,
     rounded: frozenset[str] = frozenset(),
 ) -> Iterator[pa.Table]:
@@ -182,7 +181,7 @@ def _is_rounded(column: pa.Array) -> bool:
         return any(_is_rounded(column.field(index)) for index in range(column.type.num_fields))
     if pa.types.is_list(column.type):
         return _is_rounded(column.flatten())
-    return bool(column.type == pa.float64() and pc.any(pc.greater_equal(pc.abs(column), EXACT)).as_py())
+    return may_be_rounded(column)
 
 
 def _too_long_in(column: pa.Array, place: Place) -> Iterator[Place]:

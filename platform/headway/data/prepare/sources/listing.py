@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from headway.data.prepare.sources.pixels import ENDINGS
+from headway.data.prepare.sources.pixels import ENDINGS, FETCH, POINTER
 from headway.errors import BadData, BadInput, nearest
 
 PACKED = ("", ".gz", ".bz2", ".zst")
@@ -27,8 +27,6 @@ SUFFIXES = {
 OURS = re.compile(r"manifest(-\d+)?\.json")
 
 Piece = dict[str, Any]
-
-POINTER, FETCH = b"version https://git-lfs", ("it is a pointer of Git LFS, not the file", "Run git lfs pull.")
 
 NULLS_OF_PANDAS = (
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",

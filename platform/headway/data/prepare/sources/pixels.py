@@ -24,6 +24,7 @@ import numpy as np
 
 from headway.errors import BadData, BadInput, HeadwayError
 
+POINTER, FETCH = b"version https://git-lfs", ("it is a pointer of Git LFS, not the file", "Run git lfs pull.")
 ENDINGS = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff"),
     *(".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif"),
@@ -221,8 +222,8 @@ def _unreadable(file: Any, name: str, error: Exception) -> BadData:
             "Pillow does not read it",
             "Convert it to JPEG, as by heif-convert or an iPhone's export.",
         )
-    if begin.startswith(b"version https://git-lfs"):
-        return BadData(fact, "it is a pointer of Git LFS, not the file", "Run git lfs pull.")
+    if begin.startswith(POINTER):
+        return BadData(fact, *FETCH)
     if type(error).__name__ == "UnidentifiedImageError":
         return BadData(fact, f"it is no image: it begins with {begin[:12]!r}", remedy)
     lines = str(getattr(error, "strerror", None) or error).splitlines() or [type(error).__name__]

@@ -114,7 +114,10 @@ def unified(files: Sequence[Path], schemas: Sequence[pa.Schema]) -> pa.Schema:
     Raises:
         BadData: naming the column and the two files where it does not fit, or what cannot be kept.
     """
+    apart: dict[bytes, tuple[pa.Schema, Path]] = {}  # types of others' may not be hashed
     for schema, path in zip(schemas, files, strict=True):
+        apart.setdefault(schema.remove_metadata().serialize().to_pybytes(), (schema, path))
+    for schema, path in apart.values():
         kinds.stored(schema, path)
     return kinds.stored(_whole(files, schemas), files[0])
 

@@ -13,7 +13,7 @@ from headway.data.prepare.sources.tables import plan_parquet
 KINDS = ("parquet", "csv", "jsonl")
 
 
-def plan_tables(kind: str, root: Path, files: list[Path], reading: Reading = Reading()) -> Plan:  # noqa: B008 - frozen
+def plan_tables(kind: str, root: Path, files: list[Path], reading: Reading = Reading()) -> Plan:
     """How Parquet, CSV or JSON lines are read.
 
     Args:
