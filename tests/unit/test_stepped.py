@@ -4,7 +4,6 @@ let go: random sets of parameters, on 1, 2 and 3 workers, with a joiner, and res
 from __future__ import annotations
 
 import random
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,10 @@ from headway.elastic.worker.session import Session
 from headway.job import parse
 from headway.strategies.group import Group
 from headway.testing.company import Company, Generation, Notes
-from headway.testing.workers import crew
+from headway.testing.workers import crew, start_values
 
 LANES, STEPS = 4, 8
 WIDTH = 4
-seeding = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -110,11 +108,10 @@ class Trained:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        with seeding:
-            torch.manual_seed(7)
-            self.net = Net(world)
-            self.criterion = Criterion() if world.criterion else None
-            self.foreign = [nn.Parameter(torch.full((WIDTH,), 0.1 * (n + 1))) for n in range(world.foreign)]
+        self.net = Net(world)
+        start_values(self.net, 7)
+        self.criterion = Criterion() if world.criterion else None
+        self.foreign = [nn.Parameter(torch.full((WIDTH,), 0.1 * (n + 1))) for n in range(world.foreign)]
         waiting = self.waiting if world.grouped else []
         late = {id(p) for p in waiting}
         groups: list[Any] = [{"params": [p for p in self.net.parameters() if id(p) not in late]}]

@@ -13,7 +13,6 @@ breaks the promise. A way is the strategy's name and whether it is `order` or `b
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,15 +23,12 @@ from torch import nn
 from headway.errors import BadInput
 from headway.strategies import PeerLost, Reproducible, Strategy, create
 from headway.strategies.group import Group
-from headway.testing.workers import connect_again, die
+from headway.testing.workers import connect_again, die, start_values
 
 LANES = 7
 ROWS = (4, 3, 0, 2, 1, 3, 2)
 """Rows of each lane: uneven, one empty, one of a single row."""
 CHANGES = 5
-
-_seeding = threading.Lock()
-"""Workers may be threads, which share torch's random numbers."""
 
 Way = tuple[str, Reproducible]
 
@@ -42,14 +38,13 @@ class Net(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        with _seeding:
-            torch.manual_seed(0)
-            self.first = nn.Linear(6, 8)
-            self.coarse = nn.Linear(8, 8).bfloat16()
-            self.sometimes = nn.Linear(8, 8)
-            self.last = nn.Linear(8, 1)
-            self.never = nn.Linear(3, 3)
-            self.frozen = nn.Linear(8, 8).requires_grad_(False)
+        self.first = nn.Linear(6, 8)
+        self.coarse = nn.Linear(8, 8).bfloat16()
+        self.sometimes = nn.Linear(8, 8)
+        self.last = nn.Linear(8, 1)
+        self.never = nn.Linear(3, 3)
+        self.frozen = nn.Linear(8, 8).requires_grad_(False)
+        start_values(self, 0)
 
     def forward(self, x: torch.Tensor, extra: bool) -> torch.Tensor:
         x = torch.tanh(self.first(x))

@@ -234,6 +234,18 @@ def store(folder: str) -> Any:
     return dist.PrefixStore("said", threads.store)  # type: ignore[attr-defined]
 
 
+def start_values(model: Any, seed: int) -> None:
+    """Draw a model's floating-point parameters anew, from a generator of their own: workers that are threads share
+    torch's, and what one of them seeds or draws would change what another begins with."""
+    import torch
+
+    draws = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                parameter.copy_(torch.empty(parameter.shape).uniform_(-0.5, 0.5, generator=draws))
+
+
 def die() -> None:
     """End this worker as a lost node does."""
     if getattr(_here, "threads", None) is not None:
