@@ -1,4 +1,4 @@
-"""Runs on disk: what is in a run's folder, who may write to it, and how one is found again.
+"""A run in a folder: what is in it, who may write to it, and how one is found again.
 
 runs/NAME/run.json        state and facts          runs/NAME/checkpoints/  durable state
           job.yaml        the job as it was run    runs/NAME/code/         the task's Python files
