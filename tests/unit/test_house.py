@@ -131,6 +131,11 @@ def test_the_wire_imports_nobody() -> None:
     assert offenders("headway.elastic.wire", allowed=("headway.elastic.wire",), forbidden=("ray", "torch")) == []
 
 
+def test_storage_knows_no_run() -> None:
+    allowed = ("headway.storage", "headway.core", "headway.errors", "headway.durable")
+    assert offenders("headway.storage", allowed=allowed, forbidden=("ray", "torch")) == []
+
+
 def test_workers_know_neither_the_lead_nor_ray_trains_insides() -> None:
     forbidden = ("headway.elastic.lead", "ray.train.v2._internal")
     assert offenders("headway.elastic.worker", forbidden=forbidden) == []

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from xxhash import xxh3_128_hexdigest
 
-from headway.data.store.opener import is_url, local_folder, open_store
+from headway.data.store.opener import open_store
 from headway.data.store.protocol import Store
 from headway.durable import sync_folder
 from headway.errors import BadData
+from headway.storage.opener import is_url, local_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -17,12 +17,24 @@ Buffer = bytes | bytearray | memoryview
 
 
 class OutOfReach(HeadwayError, OSError):
-    """A place does not answer, or only with errors: what was asked may be tried again. Not known: whether it was done."""
+    """A place does not answer, or only with errors. What was asked may be tried again; whether it was done is not
+    known."""
 
 
 class Conflict(HeadwayError, OSError):
     """The condition of a write does not hold: somebody else's is there (or our own, whose answer was lost: see
     `headway.storage.commit`)."""
+
+
+def named(name: str) -> str:
+    """An object's name, if it is one: parts with "/" between them, none empty, none a way to somewhere else.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        raise ValueError(f"{name!r} is no name of an object")
+    return name
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,8 @@ class Found:
     Args:
         name: within the place.
         bytes: its size.
-        version: opaque; another one whenever the content was written anew.
+        version: opaque; another one whenever other content was written. Compare it with another listing's: what `look`
+            gives may be of another kind.
         age_s: seconds since it was written, by the place's own clock where it tells one; for people, and for cleaning.
     """
 
@@ -53,8 +66,7 @@ ABSENT = Absent()
 
 
 class Storage(Protocol):
-    """Objects by name ("a/b.json") in one place. Methods may be called from many threads, and from forked-off
-    processes when opened there.
+    """Objects by name ("a/b.json") in one place. Methods may be called from many threads; each process opens its own.
 
     Every method raises, beside what it names: OutOfReach; BadInput where trying again is of no use (no such bucket, no
     right to do it, expired keys that nobody renews, a full disk), in words that name the place and the remedy.
@@ -88,14 +100,14 @@ class Storage(Protocol):
 
     def upload(self, name: str, blocks: Iterable[Buffer]) -> int:
         """Write a large object from blocks of any sizes, in parts and several at once, with at most some parts in
-        memory; there whole or not at all, durable when this returns. Returns its bytes. Blocks may be used again as soon
-        as the next is asked for."""
-
-    def list(self, prefix: str = "") -> list[Found]:
-        """All objects whose names begin so, sorted by name."""
+        memory; there whole or not at all, durable when this returns. Returns its bytes. Blocks may be used again as
+        soon as the next is asked for. What `blocks` raises is raised, and nothing is there."""
 
     def folders(self, prefix: str = "") -> list[str]:
         """First parts of names below a prefix that ends with "/" (or is empty): ["run-1", "run-2"], sorted."""
+
+    def list(self, prefix: str = "") -> list[Found]:
+        """All objects whose names begin so, sorted by name."""
 
     def delete(self, names: Sequence[str]) -> None:
         """Remove objects; those that are not there are gone already."""
@@ -104,4 +116,5 @@ class Storage(Protocol):
         """The same place seen from below a prefix ("run-1/"); shares connections."""
 
     def close(self) -> None:
-        """Nothing more will be asked for."""
+        """Nothing more will be asked for; who waits before another try is told so. What `at` gave is closed with what
+        was opened, and alone is not."""

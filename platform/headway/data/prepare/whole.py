@@ -9,7 +9,6 @@ groups per part, however large the source. After a crash the same command goes o
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -37,7 +36,7 @@ from headway.data.prepare.steps.parsed import recipe_of
 from headway.data.prepare.steps.recipe import Recipe
 from headway.data.write.encode import left_uncounted
 from headway.data.write.sizing import Sizes
-from headway.data.write.writer import refuse_taken, writing
+from headway.data.write.writer import folder_only, refuse_taken, writing
 from headway.errors import BadInput
 
 
@@ -159,8 +158,7 @@ def _label(source: str, asked: str | None, plan: Plan, schema: pa.Schema) -> str
 
 
 def _check_places(src: Any, dst: str | Path, target: Path) -> None:
-    if "://" in str(dst) or re.match(r"[a-z0-9]+:/", str(dst)):
-        raise BadInput(f"{dst} is an address", "datasets are made in folders", "Make it in one, and copy that there.")
+    folder_only(dst)
     if isinstance(src, str | Path):
         real = Path(os.path.realpath(src))
         if real == target or target in real.parents:

@@ -10,7 +10,7 @@ from pathlib import Path
 from headway.data.manifest import Manifest, load, verify
 from headway.data.sets import fetch
 from headway.data.sets.known import KNOWN, Content, Say
-from headway.data.write.writer import refuse_taken, staging, write_dataset
+from headway.data.write.writer import folder_only, refuse_taken, staging, write_dataset
 from headway.errors import BadInput, nearest
 
 PARTS = ("train", "test")
@@ -54,7 +54,7 @@ def get(
     for asked in (name, fallback):
         if asked is not None and asked not in KNOWN:
             raise BadInput(f"no set is called {asked!r}", "", nearest(asked, list(KNOWN)))
-    folder = Path(dst) if dst is not None else Path("data") / name
+    folder = folder_only(dst) if dst is not None else Path("data") / name
     if folder.exists() and not force:
         return _present(folder, [name, *([fallback] if fallback else [])], say)
     refuse_taken(folder, force)

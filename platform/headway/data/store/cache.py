@@ -22,10 +22,11 @@ from xxhash import xxh3_128_hexdigest
 from headway.core.eviction import UNANNOUNCED
 from headway.data.manifest import Manifest, RowGroup, Shard
 from headway.data.store.files import Files, LocalFiles
-from headway.data.store.opener import is_url, local_folder, open_store
+from headway.data.store.opener import open_store
 from headway.data.store.protocol import OutOfReach, Store
 from headway.data.store.shelf import Shelf, share, usual_folder
 from headway.errors import BadData, BadInput, HeadwayError, RunFailed
+from headway.storage.opener import is_url, local_folder
 
 if TYPE_CHECKING:
     from headway.job import Data

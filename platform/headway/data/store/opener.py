@@ -4,27 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from headway.data.store.folder import Folder
 from headway.data.store.protocol import Store
+from headway.storage.opener import is_url, local_folder
 
 if TYPE_CHECKING:
     from headway.job import Store as Options
-
-
-def is_url(place: str | Path) -> bool:
-    """Whether a dataset's place is an object store's URL and no folder of this machine. file:// is a folder."""
-    return isinstance(place, str) and "://" in place and not place.startswith("file://")
-
-
-def local_folder(place: str | Path) -> Path:
-    """The folder that a path or a file:// URL names."""
-    if isinstance(place, str) and place.startswith("file://"):
-        from urllib.request import url2pathname
-
-        return Path(url2pathname(urlsplit(place).path))
-    return Path(place)
 
 
 def open_store(place: str | Path, options: Options | None = None) -> Store:

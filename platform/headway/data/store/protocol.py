@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 from headway.errors import BadData
+from headway.storage.clients import AZURE
 
-AZURE = "AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN"
 KEYS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or data.store.anonymous: true)",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS (or data.store.anonymous: true)",

@@ -14,8 +14,9 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from headway.data.store.protocol import AZURE, OutOfReach, truncated
+from headway.data.store.protocol import OutOfReach, truncated
 from headway.errors import BadInput
+from headway.storage.clients import AZURE
 
 if TYPE_CHECKING:
     from pyarrow import NativeFile

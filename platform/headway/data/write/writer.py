@@ -73,6 +73,14 @@ def writing(destination: Path) -> Iterator[None]:
         raise
 
 
+def folder_only(destination: str | Path) -> Path:
+    """The folder that a dataset is to be made in. Raises BadInput: it is a URL, also one that a Path was made of."""
+    if "://" in str(destination) or re.match(r"[A-Za-z0-9+.-]+:/", str(destination)):
+        reason = "datasets are made in folders"
+        raise BadInput(f"{destination} is an address", reason, "Make it in one, and copy that there.")
+    return Path(destination)
+
+
 def refuse_taken(destination: Path, force: bool) -> None:
     """Refuse a destination that exists, unless forced and it is nothing but datasets.
 
