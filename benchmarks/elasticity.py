@@ -53,6 +53,8 @@ def condensed(result: dict[str, Any]) -> dict[str, Any]:
     resumed = [s for s in seconds if math.isfinite(s)]
     figures: dict[str, Any] = {"resume_s": summary(resumed) if math.isfinite(statistics.median(seconds)) else None}
     figures["did_not_resume"] = len(seconds) - len(resumed)
+    full = [s for repeat in result["repeats"] if (s := repeat.get("full_strength_s")) is not None]
+    figures["full_strength_s"] = summary(full) if full else None
     for count in COUNTS:
         values = [repeat[count] for repeat in result["repeats"] if count in repeat]
         figures[count] = summary(values) if values else None
@@ -83,6 +85,7 @@ def table(found: dict[str, dict[str, Any]]) -> str:
             lines.append(
                 f"{fault:14} {PEERS[peer]:24} {f['resume_s']['median']:10.2f} s {times or '':>7} "
                 f"{counts[0]:>11} {counts[1]:>13} {counts[2]:>7}"
+                + (f"   all there in {full['median']:.2f} s" if (full := f.get("full_strength_s")) else "")
             )
     return "\n".join(lines)
 

@@ -36,7 +36,10 @@ os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 # And nothing of a cluster, or of records, that whoever runs the tests may use.
-for name in [name for name in os.environ if name in ("RAY_ADDRESS", "HEADWAY_RUNS") or name.startswith("RAY_AUTH_")]:
+OTHERS = ("RAY_AUTH_", "HEADWAY_STORE_")
+for name in [name for name in os.environ if name in ("RAY_ADDRESS", "HEADWAY_RUNS", "HEADWAY_CONFIG")]:
+    del os.environ[name]
+for name in [name for name in os.environ if name.startswith(OTHERS)]:
     del os.environ[name]
 # Under nohup a hang-up is ignored, here and in every process that is started here: not what tests of signals are about.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
@@ -50,6 +53,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Ray's sessions go to a folder of these tests and this process; a short one, since it holds Unix sockets."""
     config.stash[RAY_FOLDER] = tempfile.mkdtemp(prefix="headway-")
     os.environ["RAY_TMPDIR"] = config.stash[RAY_FOLDER]
+    os.environ["HEADWAY_CACHE"] = f"{config.stash[RAY_FOLDER]}/cache"
+    os.environ["XDG_CONFIG_HOME"] = f"{config.stash[RAY_FOLDER]}/config"
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

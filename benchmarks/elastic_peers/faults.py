@@ -17,8 +17,17 @@ from elastic_peers import records
 
 BENCHMARKS = Path(__file__).parent.parent
 FAULTS = ("worker killed", "node killed", "join", "stopped", "link cut")
-OURS = ("link one way", "pair parted", "all links away", "head away")
-"""Faults of links that only our own cluster brings about; no peer is measured under them."""
+OURS = (
+    "last worker killed",
+    "all workers killed",
+    "last worker killed with spare",
+    "worker killed with spare",
+    "link one way",
+    "pair parted",
+    "all links away",
+    "head away",
+)
+"""Faults that only our own cluster brings about, or that no peer goes on after by itself; no peer is measured."""
 LIMIT_S = {"stopped": 60.0}
 OTHER_LIMIT_S = 120.0
 STEPS_AFTER = 40

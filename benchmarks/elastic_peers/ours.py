@@ -34,15 +34,28 @@ SCRIPTS = {
     "join": "add node step={step}",
     "stopped": "stop worker={which} step={step}",
     "link cut": "cut node={which} step={step}",
+    "last worker killed": "kill worker=0 step={step}",
+    "all workers killed": "kill all step={step}",
     "link one way": "oneway node={which} step={step} to=all",
     "pair parted": "part workers=0,1 step={step}",
     "all links away": "cut nodes=0,1 step={step} for=3s",
     "head away": "blip head step={step} for=3s",
+    "last worker killed with spare": "kill worker=0 step={step}",
+    "worker killed with spare": "kill worker={which} step={step}",
 }
 """`link one way`: what the node sends is lost, what is sent to it arrives."""
+KEPT = ("last worker killed", "all workers killed")
+"""Nobody is left who has the state but the nodes' keepers."""
 AWAY_S = 3.0
 PASSES = ("all links away", "head away")
 """Nobody is lost in these: what counts is how long after their end a step is committed, and the longest pause."""
+CAST = {
+    "last worker killed with spare": (2, ["workers.max=1", "workers.spares=1"]),
+    "worker killed with spare": (3, ["workers.max=2", "workers.spares=1"]),
+}
+"""Machines, and what the job says of its workers."""
+LATE, LATE_STEPS = (201, 260), 400
+"""When the fault comes in these: the spare must have had the time to start."""
 TASK = """
 import workload
 from headway import Task
@@ -73,7 +86,7 @@ def measure(fault: str, repeats: int, parameters: int, seed: int) -> dict[str, A
     for repeat in range(repeats):
         with tempfile.TemporaryDirectory(prefix="ours-") as folder:
             chance = random.Random(f"{fault} {seed} {repeat}")
-            steps = STEPS.get(fault, OTHER_STEPS)
+            steps = LATE_STEPS if fault in CAST else STEPS.get(fault, OTHER_STEPS)
             job = write(Path(folder), parameters, seed + repeat, steps, rows=steps * workload.GLOBAL_BATCH)
             found.append(_once(job, fault, chance))
         print(f"    {fault} {repeat + 1}/{repeats}: {found[-1]}", flush=True)
@@ -104,10 +117,15 @@ def write(folder: Path, parameters: int, seed: int, steps: int, rows: int) -> Pa
 
 def _once(job: Path, fault: str, chance: random.Random) -> dict[str, Any]:
     script = SCRIPTS[fault].format(which=chance.randrange(2), step=chance.randrange(41, 60))
-    nodes = 1 if fault == "join" else 2
+    nodes = 1 if fault in ("join", "last worker killed") else 2
     load = faults.load()
+    if fault in KEPT:
+        return {**_kept(job, script, nodes), "load": load}
     if fault in PASSES:
         return {**_passed(job, script), "load": load}
+    if fault in CAST:
+        late = SCRIPTS[fault].format(which=chance.randrange(2), step=chance.randrange(*LATE))
+        return {**_replaced(job, late, *CAST[fault]), "load": load}
     try:
         account = drill(job, faults=script, nodes=nodes, settings=["reproducible=order"], quiet_run=False)
     except HeadwayError as error:
@@ -126,6 +144,58 @@ def _once(job: Path, fault: str, chance: random.Random) -> dict[str, Any]:
         **counted,
         "load": load,
     }
+
+
+def _replaced(job: Path, script: str, nodes: int, workers: list[str]) -> dict[str, Any]:
+    """A worker is killed: seconds until a step is committed again, and until one is by as many workers as before."""
+    settings = ["reproducible=order", *workers]
+    try:
+        account = drill(job, faults=script, settings=settings, nodes=nodes, quiet_run=False, keep=True)
+    except HeadwayError as error:
+        return {"failed": str(error)}
+    assert account.folder is not None
+    try:
+        (run,) = Path(account.folder).glob("runs/fire")
+        events = list(RunFolder(run).events())
+        times = sorted(step["time"] for step in RunFolder(run).steps())
+    finally:
+        shutil.rmtree(account.folder, ignore_errors=True)
+    began = account.faults[0]["time"]
+    if account.state != "finished" or began is None:
+        return {"failed": f"{account.state}: {account.message or 'the fault did not happen'}"}
+    groups = [(e["time"], e["workers"]) for e in events if e["kind"] == "generation"]
+    before = next(size for at, size in reversed(groups) if at < began)
+    after = [at for at, size in groups if at > began and size == before]
+    again = [at for at in times if at > began]
+    full = [at for at in times if after and at > after[0]]
+    counted = {k: getattr(account, k) for k in ("steps_repeated", "samples_repeated", "samples_missed", "steps")}
+    full_s = full[0] - began if full else None
+    return {"resume_s": again[0] - began, "full_strength_s": full_s, "workers": before, **counted}
+
+
+def _kept(job: Path, script: str, nodes: int) -> dict[str, Any]:
+    """No worker is left, and the machines live: seconds until the next step is committed, and what is done again.
+    `steps_allowed` is what the upkeep of 2 % comes to: 50 x the time of a copy over that of a step, or 3."""
+    try:
+        account = drill(job, faults=script, nodes=nodes, settings=["reproducible=order"], quiet_run=False, keep=True)
+    except HeadwayError as error:
+        return {"failed": str(error)}
+    assert account.folder is not None
+    try:
+        (path,) = Path(account.folder).glob("runs/fire")
+        run = RunFolder(path)
+        kept, events, steps = run.read()["states_kept"], list(run.events()), list(run.steps())
+    finally:
+        shutil.rmtree(account.folder, ignore_errors=True)
+    began = account.faults[0]["time"]
+    begins = [event for event in events if event["kind"] == "restart"]
+    if account.state != "finished" or began is None or not begins:
+        return {"failed": f"{account.state}: {account.message or 'nothing began again'}"}
+    after = min(step["time"] for step in steps if step["time"] > begins[0]["time"])
+    counted = {k: getattr(account, k) for k in ("steps_repeated", "samples_repeated", "samples_missed", "steps")}
+    allowed = max(3.0, 50.0 * kept["cost_s"] / kept["step_s"]) if kept["step_s"] else None
+    rest = {"from_keeper": bool(begins[0].get("kept")), "steps_allowed": allowed, "states_kept": kept}
+    return {"resume_s": after - began, **counted, **rest}
 
 
 def _passed(job: Path, script: str) -> dict[str, Any]:

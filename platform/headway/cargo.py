@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -72,10 +72,27 @@ class Cargo:
         """Of all files."""
         return sum(self.files.values())
 
+    def without(self, secrets: Sequence[str]) -> Cargo:
+        """Without files, other than Python's, in which one of these stands: the job's own, say, beside the task."""
+        found = [path for path in self.files if secrets and path.suffix != ".py" and _holds(path, secrets)]
+        if not found:
+            return self
+        note = f"{', '.join(str(path) for path in found)} stays here: there is a secret in it that the job's env names"
+        files = {path: size for path, size in self.files.items() if path not in found}
+        return replace(self, files=files, notes=(*self.notes, note))
+
     def said(self) -> list[str]:
         """What a user should know before the start."""
         outside = [f"{name} travels too, from {place}" for name, place in self.elsewhere.items()]
         return [*outside, *self.notes]
+
+
+def _holds(path: Path, words: Sequence[str]) -> bool:
+    try:
+        content = path.read_bytes()
+    except OSError:  # told when it is carried
+        return False
+    return any(word.encode() in content for word in words)
 
 
 def survey(

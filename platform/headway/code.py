@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from headway.blame import users_traceback as users_traceback
 from headway.cargo import Cargo
 from headway.durable import sync_folder, take_place
 from headway.errors import BadInput, nearest
+from headway.packed import Packed, unpacked
 from headway.task import Task
 
 _folders: set[Path] = set()  # of tasks' files that were put on the import path of this process
@@ -40,6 +41,7 @@ class Source:
         inside: subfolder that is carried ('' for all of `folder`), None where the code is installed on every machine.
         paths: further folders for the import path.
         copied: this is a run's own copy.
+        packed: how a machine gets that copy which does not see its folder.
     """
 
     folder: Path
@@ -48,6 +50,7 @@ class Source:
     inside: str | None
     paths: tuple[Path, ...] = ()
     copied: bool = False
+    packed: Packed | None = None
 
 
 def locate(task: str) -> Source:
@@ -114,6 +117,8 @@ def load(source: Source) -> Callable[..., Any]:
     Raises:
         BadInput: it cannot be imported or is not there; carries the user's traceback where their code raised.
     """
+    if source.packed is not None:
+        source = carried(replace(source, copied=False, packed=None), unpacked(source.packed))
     _make_importable(source)
     try:
         module = _module(source)

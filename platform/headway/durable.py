@@ -17,8 +17,11 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def replace(path: Path, content: str | bytes) -> None:
+def replace(path: Path, content: str | bytes, mode: int = 0o666) -> None:
     """Let a file have this content: at once, whole, and for good once this has returned.
+
+    Args:
+        mode: of the file from the beginning, less what the process masks.
 
     Raises:
         OSError: the disk is full or gone; the file is then what it was, and nothing is left beside it.
@@ -26,6 +29,7 @@ def replace(path: Path, content: str | bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
     data = content.encode() if isinstance(content, str) else content
     try:
+        temporary.touch(mode, exist_ok=False)
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()

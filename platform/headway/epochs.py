@@ -48,6 +48,21 @@ def claim(run: Path) -> int:
         return epoch
 
 
+def note(run: Path, epoch: int) -> None:
+    """Keep that this process leads in an epoch that was claimed elsewhere. Raises OSError.
+
+    Whoever claimed it knows that there is none higher: those that are here are of another run, which once had its name.
+    """
+    folder = run / FOLDER
+    folder.mkdir(exist_ok=True)
+    for path in list(folder.iterdir()):
+        found = _NAME.fullmatch(path.name)
+        if found is not None and int(found[1]) > epoch:
+            path.unlink(missing_ok=True)
+    who = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
+    _path(run, epoch).write_text(json.dumps(who))
+
+
 def newest(run: Path) -> int:
     """The epoch of whoever leads the run, or led it last; 0 before the first.
 
@@ -65,16 +80,29 @@ def verify(run: Path, epoch: int) -> None:
     other = newest(run)
     if other <= epoch:
         return
-    try:
-        who = json.loads(_path(run, other).read_text())
-        where = f" (process {who['pid']} on {who['host']})"
-    except (OSError, ValueError, KeyError, TypeError):
-        where = ""
+    who = leader(run, other)
     raise Superseded(
-        f"another process leads run {run.name} since then{where}",
+        f"another process leads run {run.name} since then{f' ({who})' if who else ''}",
         f"its epoch is {other}, this one's {epoch}",
         "Follow the run there; nothing of this process is kept any more.",
     )
+
+
+def leader(run: Path, epoch: int) -> str:
+    """The process of an epoch, in words; empty where that is not known."""
+    try:
+        who = json.loads(_path(run, epoch).read_text())
+        return f"process {who['pid']} on {who['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def since(run: Path, epoch: int) -> float | None:
+    """When that process began to lead, by its clock."""
+    try:
+        return float(json.loads(_path(run, epoch).read_text())["time"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _path(run: Path, epoch: int) -> Path:

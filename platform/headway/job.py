@@ -201,6 +201,9 @@ class Workers(_Section):
     """Fewest workers to train with."""
     max: Count = 1
     """Most workers to train with; never more than lanes."""
+    spares: Annotated[int, Field(ge=0)] = 0
+    """Workers beyond max that stand by, warmed up, with CPUs, GPUs and memory of their own, and take the place of one
+    that is gone."""
     cpus: Count = 1
     """CPU cores, and torch threads, per worker."""
     gpus: Annotated[float, Field(ge=0)] = 0
@@ -217,6 +220,11 @@ class Workers(_Section):
     less than hang_s; 900, or hang_s where that is more, when not given."""
     slow: Literal["report", "rebalance", "replace"] = "report"
     """What is done about a worker that is slower than the others: nothing but to say so, fewer lanes, or a new one."""
+
+    @property
+    def most(self) -> int:
+        """Processes at a time: those that train, and those that stand by."""
+        return self.max + self.spares
 
     def contradictions(self) -> Iterator[str]:
         """What cannot hold at once, with the values and the way out."""
@@ -332,6 +340,9 @@ class Checkpoint(_Section):
     """Whether less or more of the metric is better."""
     fail_after: Annotated[float, Field(gt=0)] | None = 600.0
     """Seconds for which the run goes on while neither checkpoints nor records can be written; null for ever."""
+    memory_every: Literal["auto"] | Count | None = "auto"
+    """Steps between two copies of the state into the node's memory, from where a worker that is lost goes on; auto: as
+    often as costs at most 2 % of the steps' time; null for none."""
 
 
 class Tracking(_Section):

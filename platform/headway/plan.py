@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from headway import code
+from headway import code, variables
 from headway.cargo import Cargo
 from headway.core.lanes import carried
 from headway.core.mixture import Mixture, Walk
@@ -21,6 +21,9 @@ from headway.data.store.cache import open_files
 from headway.errors import BadInput
 from headway.job import Job, Store
 from headway.values import canonical
+
+SLOTS = 2
+"""States that a node's keeper has room for."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Plan:
         lanes_per_worker: lanes of each worker, by number of workers.
         parameters: trainable elements of the model; None until the task was tried, and for a loop of the user's own.
         checkpoint_bytes: estimate of one checkpoint; None likewise.
+        keeps: whether nodes keep the newest state in memory.
         digest: of all that decides the run's result; a checkpoint of another digest is refused.
         source: the user's code.
         datasets: the manifests by use: train (train[0], train[1], ... of a mixture) and validation.
@@ -59,16 +63,24 @@ class Plan:
     datasets: dict[str, manifests.Manifest]
     order: Walk
     cargo: Cargo
+    keeps: bool = False
     warnings: list[str] = field(default_factory=list)
 
     def shown(self) -> dict[str, Any]:
         """The plan as plain values, for people and JSON."""
         counts = ("rows", "rows_per_epoch", "steps_per_epoch", "total_steps", "global_batch", "last_batch")
-        rest = ("parameters", "checkpoint_bytes", "lanes_per_worker", "warnings")
+        rest = ("parameters", "checkpoint_bytes", "keeper_bytes", "lanes_per_worker", "warnings")
         datasets = {use: {"rows": d.rows, "version": d.version} for use, d in self.datasets.items()}
         carried = {"files": len(self.cargo.files), "bytes": self.cargo.bytes}
         found = {name: getattr(self, name) for name in counts + rest}
         return {**found, "datasets": datasets, "shares": self.shares, "carried": carried}
+
+    @property
+    def keeper_bytes(self) -> int | None:
+        """Memory that each node's keeper takes for two states, about."""
+        if not self.keeps:
+            return 0
+        return None if self.checkpoint_bytes is None else SLOTS * self.checkpoint_bytes
 
     @property
     def shares(self) -> dict[str, float]:
@@ -99,7 +111,7 @@ def check(job: Job, source: code.Source | None = None) -> Plan:
         order = train_order(job, files)
     source = source or code.locate(job.task)
     code.look(source)
-    cargo = code.survey(source, job.files)
+    cargo = code.survey(source, job.files).without(variables.secrets(job))
     sizes = order.sizes(order.steps_per_epoch - 1)
     total_steps = job.steps or (job.epochs or 0) * order.steps_per_epoch
     return Plan(
@@ -119,6 +131,7 @@ def check(job: Job, source: code.Source | None = None) -> Plan:
         datasets=datasets,
         order=order,
         cargo=cargo,
+        keeps=job.checkpoint.memory_every is not None,
         warnings=[*_warnings(job, order.rows, sizes, total_steps), *cargo.said()],
     )
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from headway.errors import BadInput
+from headway.runs.place import DEFAULT, Place
 
 CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 OVERRIDE = "RAY_OVERRIDE_JOB_RUNTIME_ENV"
 UNPACKED = "working_dir_files"
-DEFAULT_RUNS = Path("runs")
+DEFAULT_RUNS = Path(DEFAULT)
 
 
 def inside(environ: Mapping[str, str] = os.environ) -> bool:
@@ -95,6 +96,19 @@ def unpacked(environ: Mapping[str, str] = os.environ) -> Path | None:
         return None
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if folder.parent.name == UNPACKED), None)
+
+
+def place(asked: str | Path | None, environ: Mapping[str, str] = os.environ) -> tuple[Place, str]:
+    """Where runs are to be kept, and what is to be told of it; see `Place.of`.
+
+    Raises:
+        BadInput: it is no place for runs, or a folder that Ray will delete.
+    """
+    found = Place.of(asked, environ)
+    if found.url is not None:
+        return found, ""
+    folder, told = runs_folder(found.folder, environ)
+    return (found if folder == found.folder else Place(str(folder), folder)), told
 
 
 def runs_folder(asked: str | Path, environ: Mapping[str, str] = os.environ) -> tuple[Path, str]:

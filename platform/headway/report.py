@@ -75,7 +75,7 @@ class Report(BaseModel):
     tracking: dict[str, Any]
     """MLflow's URI and run id, points sent and still waiting."""
     path: str
-    """Folder of the run."""
+    """Folder of the run, or its URL."""
 
 
 def load(run: RunFolder) -> Report:
@@ -84,8 +84,7 @@ def load(run: RunFolder) -> Report:
     Raises:
         BadInput: the folder is not a run.
     """
-    from headway.checkpoint.folder import read
-    from headway.errors import BadCheckpoint
+    from headway.checkpoint.store import committed
 
     facts = run.read()
     steps = list(run.steps())
@@ -93,13 +92,10 @@ def load(run: RunFolder) -> Report:
     message = facts.get("message", "")
     if state == "running" and not run.is_led():
         state, message = "interrupted", "the process that led the run is gone"
-    checkpoints = []
-    for path in sorted(run.checkpoints.glob("step-*")):
-        try:
-            c = read(path)
-        except BadCheckpoint:
-            continue
-        checkpoints.append({"step": c.step, "path": str(path), "bytes": c.bytes, "metrics": c.facts["metrics"]})
+    checkpoints = [
+        {"step": c.step, "path": c.where, "bytes": c.bytes, "metrics": c.facts["metrics"]}
+        for c in committed(run.checkpoint_root, run.counting)
+    ]
     evaluations = run.evaluations()
     per_epoch = facts.get("steps_per_epoch")
     ended = facts.get("ended")
@@ -128,5 +124,5 @@ def load(run: RunFolder) -> Report:
         replicas=facts.get("replicas", {}),
         seconds=round(ended - facts["created"], 3) if ended else None,
         tracking=facts.get("tracking", {}),
-        path=str(run.path),
+        path=run.where,
     )

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from headway import attach, causes, code, determinism, faults, plan, rayjob, runs, signals, tryout, values, variables
+from headway import (
+    attach,
+    causes,
+    code,
+    determinism,
+    faults,
+    packed,
+    plan,
+    rayjob,
+    runs,
+    signals,
+    tryout,
+    values,
+    variables,
+)
 from headway.errors import BadInput, RunFailed, UserCodeFailed
 from headway.job import Job, load, taken
 from headway.last_words import last_words, newest_first
@@ -65,7 +80,7 @@ def train(
     job: Job | dict[str, Any] | str | Path,
     *,
     name: str | None = None,
-    runs_folder: str | Path = "runs",
+    runs_folder: str | Path | None = None,
     address: str | None = None,
     watch: Watch | None = None,
 ) -> Report:
@@ -74,8 +89,9 @@ def train(
     Args:
         job: a Job, the same as a mapping, or the path of its YAML file.
         name: of the run; the job's name with the time when not given.
-        runs_folder: where the run's folder is made. Every machine of the cluster must see it under the same path. In a
-            Ray job, "runs" is `headway-runs` of the user's home, since the job's own folder does not last.
+        runs_folder: where the run is kept: a folder that every machine of the cluster sees under the same path, or the
+            URL of an object store (s3://, gs://, az://). HEADWAY_RUNS, the user's config file, else "runs" when not
+            given. In a Ray job, "runs" is `headway-runs` of the user's home, since the job's own folder does not last.
         address: "local" for an embedded Ray, "auto" or HOST:PORT for an existing cluster; None for the one that
             RAY_ADDRESS names, else local. A Ray that this process is already connected to is used as it is.
         watch: called a few times a second with the progress.
@@ -90,13 +106,13 @@ def train(
     """
     job = _tracked(taken(job))
     attach.admit(address)
-    folder, told = rayjob.runs_folder(runs_folder)
+    place, told = rayjob.place(runs_folder)
     with variables.in_force(job), tryout.begun(job) as trial:
         checked = plan.check(job)
         job = plan.pinned(job, checked)
-        waits = _admitted(job, folder)
-        was_there = folder.exists()
-        run = runs.create(folder, name, job)
+        waits = _admitted(job, place.folder)
+        was_there = place.folder.exists()
+        run = runs.create(place, name, job)
         with run.led() as epoch:
             _note_bits(run, job)
             first = [told] if told else []
@@ -106,17 +122,17 @@ def train(
             except (BadInput, KeyboardInterrupt):
                 # The task failed its trial, there is no cluster, or it was ended before: as if nothing was started.
                 if run.last_step() < 0:
-                    shutil.rmtree(run.path, ignore_errors=True)
+                    run.discard()
                     if not was_there:
                         with suppress(OSError):
-                            folder.rmdir()
+                            place.folder.rmdir()
                 raise
 
 
 def resume(
     name: str,
     *,
-    runs_folder: str | Path = "runs",
+    runs_folder: str | Path | None = None,
     address: str | None = None,
     watch: Watch | None = None,
     settings: list[str] | None = None,
@@ -125,7 +141,7 @@ def resume(
     """Go on with a run from its newest sound checkpoint (or from its beginning, if it has none).
 
     Args:
-        name: of the run, or the path of its folder.
+        name: of the run, or its folder or URL.
         settings: `key=value` changes to the job; only those that do not change what the run computes are accepted.
         allow: what may differ of threads, torch and device, though the run is to have the same bits.
 
@@ -136,9 +152,14 @@ def resume(
         BadCheckpoint: its newest sound checkpoint belongs to another job.
     """
     attach.admit(address)
-    run, allowed = runs.find(rayjob.runs_folder(runs_folder)[0], name), determinism.chosen(allow)
+    run, allowed = runs.find(rayjob.place(runs_folder)[0], name), determinism.chosen(allow)
     job = _tracked(load(run.job_file, settings))
-    with variables.in_force(job), tryout.begun(job) as trial, run.led() as epoch:
+
+    def say(message: str) -> None:
+        if watch is not None:
+            watch(Progress(run.name, 0, 0, 0, None, 0.0, 0.0, 0, 0.0, {}, [message]))
+
+    with variables.in_force(job), tryout.begun(job) as trial, run.led(say) as epoch:
         facts = run.read()
         checked = plan.check(job, source=_source(run, job))
         if facts.get("state") == "finished" and facts.get("steps", 0) >= checked.total_steps:
@@ -150,7 +171,7 @@ def resume(
         waits = _admitted(job, run.path.parent)
         from headway.checkpoint.store import Store
 
-        start, passed_over = Store(run.checkpoints, checked.digest, job.checkpoint).newest()
+        start, passed_over = Store(run.checkpoint_root, checked.digest, job.checkpoint, epoch, run.counting).newest()
         here = determinism.facts(job)
         told = determinism.admit(run.name, facts.get("bits"), here, allowed) if start else []
         runs.write_job(run, job)
@@ -236,7 +257,7 @@ def _lead(
         code.carry(checked.source, run.code, checked.cargo)
     trial.ask(job, checked, run.code, attach.where(address).address is not None)
     stop = threading.Event()
-    cpus = max(os.cpu_count() or 1, job.workers.max * job.workers.cpus + 1)
+    cpus = max(os.cpu_count() or 1, job.workers.most * job.workers.cpus + 1)
     given = variables.given(job)
     copy = code.carried(checked.source, run.code)
     home = copy.folder if copy.copied else run.code  # where workers of a cluster open what they name without a folder
@@ -247,21 +268,27 @@ def _lead(
 
     with (
         signals.asking(stop),
+        ExitStack() as after,  # all of Ray's processes
         attach.ray_for(address, cpus, OBJECT_STORE_BYTES, working_dir=home, metadata=names.metadata, tell=tell),
     ):
         import ray
 
         found = trial.answer(stop.is_set)  # it went on while Ray started
         _tell(watch, run, checked, [f"note: {note}" for note in found.notes])
-        if found.checkpoint_bytes is not None:
+        if found.checkpoint_bytes is not None and run.far is None:
             plan.check_space(job, found.checkpoint_bytes, run.path)
         recorder = _recorder(run, job, checked, epoch, names, given)
+        source = _source_for(run, checked)
+        if run.far is not None:
+            ray.get(recorder.failure.remote())  # it has begun
+            after.enter_context(run.handed_over())
+            recorder.ship.remote()
         ended = threading.Event()
         trouble: list[BaseException] = []
 
         def fit() -> None:
             try:
-                _fit(run, job, checked, recorder, epoch, names)
+                _fit(run, job, checked, source, recorder, epoch, names)
             except BaseException as error:  # told to the leading thread below
                 trouble.append(error)
             finally:
@@ -275,7 +302,7 @@ def _lead(
         if failure is None and trouble and not cut:
             failure = _of_ray(trouble[0])
         if failure is not None and not checked.source.copied:
-            failure = _own(failure, run.code, checked.cargo.base)
+            failure = _own(failure, source.packed, run.code, checked.cargo.base)
         done = ray.get(recorder.done.remote())
         if failure is not None:
             failure = _explained(failure, run)
@@ -328,7 +355,27 @@ def _watch(
             cut = names.end("controller") or cut
 
 
-def _fit(run: runs.RunFolder, job: Job, checked: plan.Plan, recorder: Any, epoch: int, names: Names) -> None:
+def _source_for(run: runs.RunFolder, checked: plan.Plan) -> code.Source:
+    """The task's code as workers open it; of a run that lives in a store they get it by Ray."""
+    source = code.carried(checked.source, run.code)
+    if run.far is None or not source.copied:
+        return source
+    import ray
+
+    content = packed.pack(run.code)
+    sent = packed.Packed(partial(ray.get, ray.put(content)), hashlib.sha256(content).hexdigest())  # type: ignore[arg-type]
+    return replace(source, packed=sent)
+
+
+def _fit(
+    run: runs.RunFolder,
+    job: Job,
+    checked: plan.Plan,
+    source: code.Source,
+    recorder: Any,
+    epoch: int,
+    names: Names,
+) -> None:
     from ray.train import RunConfig, ScalingConfig
 
     from headway.core.membership import Policy
@@ -344,17 +391,23 @@ def _fit(run: runs.RunFolder, job: Job, checked: plan.Plan, recorder: Any, epoch
     ElasticTrainer(
         main,
         {
-            "policy": Policy(job.lanes, workers.min, workers.max, slow=workers.slow, patience=patience),
+            "policy": Policy(
+                job.lanes, workers.min, workers.max, slow=workers.slow, patience=patience, spares=workers.spares
+            ),
             "recorder": recorder,
             "alike": job.reproducible == "bitwise" or job.replica_check_every is not None,
             "names": names,
         },
         train_loop_config={
             "folder": str(run.path),
+            "run": run.name,
+            "far": run.far,
             "job": runs.kept(job).model_dump(),
             "epoch": epoch,
-            "source": code.carried(checked.source, run.code),
+            "source": source,
             "digest": checked.digest,
+            "keeper": run.keeper(),
+            "keepers": run.read().get("keepers", ()),
             "recorder": recorder,
         },
         scaling_config=ScalingConfig(num_workers=workers.max, use_gpu=workers.gpus > 0, resources_per_worker=resources),
@@ -374,7 +427,7 @@ def _recorder(
     actor = ray.remote(num_cpus=0, label_selector={RAY_NODE_ID_KEY: here})(Recorder).options(**names.of("recorder"))
     most_aside = {f"data.{use}": int(found.rows * job.data.quarantine_limit) for use, found in checked.datasets.items()}
     # By reference: what is handed over by value is kept with the actor by the cluster's control store.
-    rest = (job.tracking.every_steps, most_aside, epoch, job.checkpoint.fail_after, ray.put(given))
+    rest = (job.tracking.every_steps, most_aside, epoch, job.checkpoint.fail_after, ray.put(given), run.far)
     if not job.tracking.enabled:
         return actor.remote(str(run.path), None, {}, *rest)
     tracking = {"uri": job.tracking.uri, "experiment": job.tracking.experiment, "run_name": run.name}
@@ -428,11 +481,14 @@ def _of_ray(error: BaseException) -> dict[str, Any]:
 
 def _explained(failure: dict[str, Any], run: runs.RunFolder) -> dict[str, Any]:
     """Where workers died without a word to us: what their logs say."""
-    if failure["kind"] != "workers" or not run.logs.is_dir():
+    if failure["kind"] != "workers":
+        return failure
+    run.fetch_logs()
+    if not run.logs.is_dir():
         return failure
     words = last_words(newest_first(run.logs))
     reason = f"the last that one of them wrote of it: {words}" if words else failure["reason"]
-    return {**failure, "reason": reason, "remedy": f"Look into {run.logs}, or try a smaller lane_batch."}
+    return {**failure, "reason": reason, "remedy": f"Look into {run.where}/logs, or try a smaller lane_batch."}
 
 
 def _said(failure: dict[str, Any]) -> str:
@@ -443,10 +499,13 @@ def _said(failure: dict[str, Any]) -> str:
     return str(RunFailed(failure["fact"], failure["reason"], failure["remedy"]))
 
 
-def _own(failure: dict[str, Any], copy: Path, base: Path) -> dict[str, Any]:
+def _own(failure: dict[str, Any], sent: packed.Packed | None, copy: Path, base: Path) -> dict[str, Any]:
     """The failure with the user's own files in it, not the copies that the workers ran; and which did not travel."""
-    reason, left = code.own_paths(failure["reason"], copy, base)
-    trace, _ = code.own_paths(failure.get("traceback", ""), copy, base)
+    reason, trace = failure["reason"], failure.get("traceback", "")
+    if sent is not None:
+        reason, trace = (packed.as_kept(text, sent.sha256, copy) for text in (reason, trace))
+    reason, left = code.own_paths(reason, copy, base)
+    trace, _ = code.own_paths(trace, copy, base)
     found = {**failure, "reason": reason, "traceback": trace}
     if left:
         found["remedy"] = code.left_behind(left)

@@ -28,6 +28,8 @@ _PLACES = re.compile(
 )
 """Not these: each machine of a cloud has its own."""
 _SECRET = re.compile(r"(?i).*(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|PRIVATE|API_?KEY|ACCESS_?KEY)")
+SECRET_CHARS = 6
+"""A shorter value would be found everywhere."""
 
 
 def given(job: Job, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -71,6 +73,12 @@ def in_force(job: Job) -> Iterator[dict[str, str]]:
 def named_by(job: Job) -> dict[str, str | None]:
     """What the job's `env` says; None for a value that is to be taken from the environment."""
     return dict.fromkeys(job.env) if isinstance(job.env, list) else dict(job.env)
+
+
+def secrets(job: Job, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Values that the job's `env` gives to names of secrets, as far as they are known here."""
+    values = (value or environ.get(name, "") for name, value in named_by(job).items() if _SECRET.match(name))
+    return [value for value in values if len(value) >= SECRET_CHARS]
 
 
 def kept(job: Job) -> Job:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from headway.checkpoint import flat
 from headway.checkpoint.store import Store
 from headway.data.read.streams import open_readers
 from headway.elastic.worker import transfer
@@ -101,6 +102,7 @@ def part(group: Group, play: Play, folder: str, data: str) -> dict[str, Any]:
         transfer.EXTRA_BYTES, transfer.BUCKET_BYTES = 0, 64
     if play.unchecked:
         Group.confirm = Group.settle  # type: ignore[method-assign]
+    flat.CHUNK_BYTES = 512  # each worker writes some
     me, device = group.rank, group.device
     tree = {"name": "n", "task": "t.py:T", "lanes": LANES, "lane_batch": 4, "epochs": 2, "seed": 3}
     tree |= {"data": {"train": f"{data}/train", "validation": f"{data}/val", "eval_batch": 2}}
@@ -108,7 +110,15 @@ def part(group: Group, play: Play, folder: str, data: str) -> dict[str, Any]:
     job = parse({**tree, "reproducible": "bitwise", **play.fields})
     train, validation = open_readers(job)
     company, notes = Company(group, folder, play.script, LANES, play.slips), Notes()
-    saver = Saver(Store(Path(folder) / "checkpoints", "a" * 64, job.checkpoint), job.checkpoint, notes, f"w{me}")  # type: ignore[arg-type]
+    saver = Saver(Store(Path(folder) / "checkpoints", "a" * 64, job.checkpoint), job.checkpoint, notes)  # type: ignore[arg-type]
+    shared: list[int] = []
+    write_share = saver.store.write_share
+
+    def count(step: int, *arguments: Any) -> None:
+        shared.append(step)
+        write_share(step, *arguments)
+
+    saver.store.write_share = count  # type: ignore[method-assign]
     context = Context(
         job=job, device=str(device), train=train, validation=validation, saver=saver,
         journal=notes, run="r", members=company,  # type: ignore[arg-type]
@@ -169,7 +179,7 @@ def part(group: Group, play: Play, folder: str, data: str) -> dict[str, Any]:
         "busy": company.busy,
     }
     found |= {"own": [own.drawn.tolist(), own.seen.item()], "step": training.step}
-    found["start"] = notes.start
+    found |= {"start": notes.start, "shared": shared}
     return found
 
 
@@ -185,6 +195,12 @@ def _data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`part` sets it, in processes too; where workers are threads it is to be as before afterwards."""
+    monkeypatch.setattr(flat, "CHUNK_BYTES", flat.CHUNK_BYTES)
 
 
 @pytest.fixture(params=CREWS, name="crew")
@@ -260,6 +276,8 @@ def test_2_2_what_a_session_saved_another_goes_on_from(crew: Crew, tmp_path: Pat
         assert parts["step"] == STEPS
         assert (parts["weights"], parts["state"], parts["own"]) == (whole["weights"], whole["state"], whole["own"])
         assert parts["steps"] == whole["steps"][6:]
+    for found in results:
+        assert [bool(each["shared"]) for each in found] == [False, True], "the second one wrote its share"
 
 
 # -- joining, and being behind ---------------------------------------------------------------------------------------

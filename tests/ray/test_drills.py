@@ -89,6 +89,7 @@ def test_a_drill_of_a_job_elsewhere_by_the_command_line(
     assert not project.job.is_relative_to(Path(__file__).parents[2])
     order = "kill worker=1 step=30; add node step=10; kill driver step=60"
     job = [project.job, "--set", "arguments.pause=0.01", "--steps", "90", "--nodes", "2"]
+    job += ["--set", "checkpoint.memory_every=null"]
     code, out, err = headway("drill", *job, "--faults", order, "--json").end(280)
     found = json.loads(out)
     assert code == 0, err

@@ -15,7 +15,7 @@ import pytest
 from tests.ray.conftest import Project, wait_until
 from tests.ray.fire import STEPS, Fire, make_whole
 
-from headway.checkpoint.folder import read
+from headway.checkpoint.store import committed
 from headway.report import Report
 from headway.testing.cluster import Cluster
 from headway.testing.faults import Faults
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 NODES = 3
 RESUME_S = 60.0
 """From detection to the next step. How fast it is on a quiet machine, benchmarks/elasticity.py says."""
-RARELY = {"every_steps": 10}
+RARELY = {"every_steps": 10, "memory_every": None}
 """Checkpoints: far enough apart that a fault falls between two of them."""
 
 Begin = Callable[..., Fire]
@@ -151,10 +151,10 @@ def test_5_the_leader_killed_in_a_checkpoint(begin: Begin, quiet: Report) -> Non
     fire.order("die", leader["id"], "checkpoint")
     assert fire.wait_for_recovery("process_died")["workers"] == [leader["id"]]
     report = assert_nothing_lost(fire, quiet)
-    kept = sorted(path.name for path in fire.run.checkpoints.iterdir())
-    assert kept == sorted(Path(checkpoint["path"]).name for checkpoint in report.checkpoints)  # and no torn one
-    for checkpoint in report.checkpoints:
-        read(Path(checkpoint["path"])).verify()
+    kept = committed(fire.run.checkpoints)
+    assert [checkpoint.where for checkpoint in kept] == [checkpoint["path"] for checkpoint in report.checkpoints]
+    for checkpoint in kept:  # and no torn one
+        checkpoint.verify()
 
 
 @pytest.mark.slow
@@ -297,7 +297,7 @@ def test_14_too_few_workers_wait_for_a_machine_and_go_on_from_memory(begin: Begi
 def test_15_all_workers_killed(begin: Begin, quiet: Report) -> None:
     fire = begin(checkpoint=RARELY)
     fire.wait_for_members(2)
-    fire.wait(lambda: any(fire.run.checkpoints.glob("step-*")), "a checkpoint")
+    fire.wait(lambda: any(fire.run.checkpoints.glob("step-*/*/manifest.json")), "a checkpoint")
     fire.inject(Faults().kill(everyone=True, at_step=newest_checkpoint(fire) + 2))
     safe = newest_checkpoint(fire)
     fire.wait(lambda: fire.events("restart"), "training goes on from a checkpoint")
@@ -313,7 +313,7 @@ def test_15_all_workers_killed(begin: Begin, quiet: Report) -> None:
 def test_16_who_leads_the_run_killed_and_the_run_resumed(begin: Begin, quiet: Report, target: str) -> None:
     fire = begin(checkpoint=RARELY)
     members = fire.wait_for_members(2)
-    fire.wait(lambda: any(fire.run.checkpoints.glob("step-*")), "a checkpoint")
+    fire.wait(lambda: any(fire.run.checkpoints.glob("step-*/*/manifest.json")), "a checkpoint")
     if target == "driver":
         fire.kill()
     else:
@@ -328,7 +328,7 @@ def test_16_who_leads_the_run_killed_and_the_run_resumed(begin: Begin, quiet: Re
 
 def newest_checkpoint(fire: Fire) -> int:
     """The step of the newest one."""
-    return max(int(path.name.rpartition("-")[2]) for path in fire.run.checkpoints.glob("step-*"))
+    return committed(fire.run.checkpoints)[-1].step
 
 
 def controller(cluster: Cluster) -> int:

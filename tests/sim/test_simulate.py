@@ -54,6 +54,28 @@ def test_a_single_loss_costs_what_it_should():
     assert account.uneven_s == 0.0, "12 lanes are shared evenly by four and by three"
 
 
+def test_a_spare_saves_the_seconds_of_a_start_and_its_own_are_accounted_for():
+    """Five nodes, four workers at most, one of which goes: the fifth node's comes at once, or warms up first."""
+    changes = [Change(0.0, f"n{i}", True) for i in range(5)] + [Change(100.0, "n0", False)]
+    one = Trace("one loss", tuple(changes), 200.0)
+    without = compare(one, Costs(), ("live",), workers=4, lanes=12).accounts["live"]
+    account = compare(one, Costs(), ("live",), workers=4, lanes=12, spares=1).accounts["live"]
+    assert without.lost_s["spare"] == 0.0
+    # It is asked for with the first step, and is ready ten seconds later.
+    assert account.lost_s["spare"] == pytest.approx(100.0 - 21.0 + 2.0, abs=2.0)
+    assert account.available_s == without.available_s == pytest.approx(offered(one))
+    assert account.steps - without.steps == pytest.approx(2, abs=1), "a third of the speed for ten seconds"
+
+
+@pytest.mark.parametrize("kind", ["spot", "faults", "churn"])
+def test_the_books_balance_with_spares(kind: str):
+    drawn = trace.generate(kind, 24, 0, hours=3.0)
+    account = compare(drawn, Costs(), ("live",), workers=16, spares=4).accounts["live"]
+    assert account.available_s == pytest.approx(offered(drawn), rel=1e-9)
+    assert account.lost_s["spare"] > 0
+    assert all(seconds >= -1e-6 for seconds in account.lost_s.values())
+
+
 def test_a_notice_saves_the_silence():
     drawn = trace.generate("churn", 12, 3, hours=2.0)
     told = compare(drawn, Costs(), ("live",), notice_s=20.0).accounts["live"]

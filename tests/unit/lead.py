@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
+from headway.core.events import Launch
 from headway.core.ledger import Ledger
 from headway.core.membership import Policy
 from headway.core.watch import At, Patience
@@ -137,8 +138,8 @@ class Cluster:
         self.coordinator.begin()
         self.workers: list[Worker] = []
 
-    def launch(self, worker: str, after_s: float, avoid: tuple[str, ...]) -> None:
-        self.launched.append(worker)
+    def launch(self, wanted: Launch) -> None:
+        self.launched.append(wanted.worker)
 
     def dismiss(self, worker: str) -> None:
         self.dismissed.append(worker)

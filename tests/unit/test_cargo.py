@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import headway
-from headway import cargo, code, plan
+from headway import cargo, code, plan, variables
 from headway.errors import BadInput
 from headway.job import anchor, parse
 
@@ -547,3 +547,25 @@ def test_what_travels_is_part_of_the_plan(tmp_path: Path, make_dataset: Any) -> 
     assert any("my_secrets.json" in warning for warning in found.warnings)
     with pytest.raises(BadInput, match=r"files: .*nowhere.json: there is no such file"):
         plan.check(parse({**tree, "files": [f"{tmp_path}/nowhere.json"]}))
+
+
+def test_files_that_hold_a_secret_of_the_job_stay_behind(tmp_path: Path) -> None:
+    for name, content in {
+        "task.py": "import headway\n",
+        "job.yaml": "env: {MY_TOKEN: tok-4711, MODE: tok-none}\n",
+        "notes.json": '{"mode": "tok-none"}',
+        "keys.txt": "tok-0815",
+    }.items():
+        (tmp_path / name).write_text(content)
+    tree = {"name": "n", "task": f"{tmp_path}/task.py:T", "data": {"train": "/d"}, "steps": 3}
+    source = code.locate(f"{tmp_path}/task.py:T")
+    everything = code.survey(source)
+    given = parse({**tree, "env": {"MY_TOKEN": "tok-4711", "MODE": "tok-none"}})
+    left = everything.without(variables.secrets(given))
+    assert {path.name for path in left.files} == {"task.py", "notes.json", "keys.txt"}
+    assert ["job.yaml" in said and "tok-4711" not in said for said in left.said()] == [True]
+    named = parse({**tree, "env": ["MY_TOKEN", "PASSWORD"]})
+    found = variables.secrets(named, {"MY_TOKEN": "tok-0815", "PASSWORD": "t"})
+    assert found == ["tok-0815"], "and what is short is everywhere"
+    assert {path.name for path in everything.without(found).files} == {"task.py", "job.yaml", "notes.json"}
+    assert everything.without([]) is everything

@@ -505,6 +505,8 @@ def job(tmp_path: Path, make_dataset: Callable[..., Path]) -> Path:
         (["--faults", "lock worker=2 step=2 for=1s"], "hits nobody: there are at most 2 workers, counted from 0"),
         (["--faults", "part workers=1 step=2"], "names one, and nobody to part it from"),
         (["--nodes", "3"], "--nodes 3: the job has 2 lanes"),
+        (["--nodes", "2", "--set", "workers.spares=2"], "--nodes 2: 2 of them would carry spares, and none a worker"),
+        (["--nodes", "4", "--set", "workers.spares=1"], "--nodes 4: the job has 2 lanes"),
         (["--set", "workers.gpus=1"], "the nodes of a drill have no GPUs"),
         (["--set", "lanez=1"], "unknown key 'lanez'"),
     ],

@@ -22,6 +22,7 @@ from torch import nn
 
 from headway.checkpoint.store import Store
 from headway.core.ledger import Ledger
+from headway.core.membership import READY
 from headway.data.read.streams import open_readers
 from headway.elastic.worker.context import Context
 from headway.elastic.worker.engine import now
@@ -29,6 +30,7 @@ from headway.elastic.worker.evaluation import Evaluation
 from headway.elastic.worker.members import Alone
 from headway.elastic.worker.saver import Saver
 from headway.elastic.worker.session import Session
+from headway.elastic.worker.standing import Standing
 from headway.job import Job, parse
 from headway.strategies import PeerLost
 from headway.testing.elastic import Outcome, Run, advance
@@ -97,6 +99,11 @@ def job(data: Path, **fields: Any) -> Job:
 Hook = Callable[[Context, Session, int, str], None]
 
 
+def run_of(context: Context) -> Path:
+    """The run's folder."""
+    return Path(context.saver.store.root.url).parent
+
+
 def train(context: Context, pace_s: float = 0.0, hook: Hook | None = None) -> dict[str, Any]:
     """A loop with all that a user may do: evaluation, numbers and state of their own.
 
@@ -151,7 +158,7 @@ class Calm:
         self.values: list[tuple[int, dict[str, float]]] = []
         context = Context(
             job=made, device="cpu", train=training, validation=validation,
-            saver=Saver(Store(folder, "a" * 64, made.checkpoint), made.checkpoint, self, "w0"),  # type: ignore[arg-type]
+            saver=Saver(Store(folder, "a" * 64, made.checkpoint), made.checkpoint, self),  # type: ignore[arg-type]
             journal=self, run="calm", members=Alone(LANES), ledger=Ledger(now()),  # type: ignore[arg-type]
         )  # fmt: skip
         self.result = train(context)
@@ -241,7 +248,7 @@ def lose_after_step_9(context: Context, session: Session, step: int, where: str)
 
 def lose_after_evaluation(context: Context, session: Session, step: int, where: str) -> None:
     """The second worker does not get the evaluation's outcome, which the others have."""
-    worker, outcome = context.members.alone().names[0], context.saver.store.root.parent / "evaluated"
+    worker, outcome = context.members.alone().names[0], run_of(context) / "evaluated"
     if (where, step, worker) == ("evaluated", 8, "w0"):
         outcome.touch()
     if (where, step, worker) != ("after", 8, "w1"):
@@ -310,7 +317,7 @@ def get_half_an_outcome(context: Context, session: Session, step: int, where: st
     from headway.elastic.worker import transfer
 
     transfer.EXTRA_BYTES = 0
-    pact, half = type(session.engine.pact), context.saver.store.root.parent / "half"
+    pact, half = type(session.engine.pact), run_of(context) / "half"
 
     def take(*arguments: Any) -> Any:
         half.touch()
@@ -332,7 +339,7 @@ def test_2_13_nobody_goes_back_to_a_checkpoint_in_mid_evaluation(tmp_path: Path,
 
 
 def wait_in_evaluation(context: Context, session: Session, step: int, where: str) -> None:
-    flag = context.saver.store.root.parent / "go-on"
+    flag = run_of(context) / "go-on"
     while (where, step) == ("evaluate", 8) and not flag.exists() and not context.members.broken:
         time.sleep(0.005)
 
@@ -378,6 +385,109 @@ def test_all_die_and_the_run_goes_on_from_its_checkpoint(tmp_path: Path, data: P
         outcome = run.result()
     check(outcome, calm)
     assert len(outcome.of("generation")) > 1
+
+
+def spare_of(run: Run) -> str:
+    """Waits for one that stands by while others train."""
+    known = run.coordinator.membership.workers
+    run.wait_until(lambda: any(w.phase == READY for w in list(known.values())) and run.step >= 2)
+    return next(name for name, w in known.items() if w.phase == READY)
+
+
+def test_a_spare_begins_at_once_when_the_last_worker_dies(tmp_path: Path, data: Path, calm: Calm) -> None:
+    made = job(data, workers={"max": 1, "spares": 1}, checkpoint={"every_steps": 1})
+    with Run(tmp_path / "run", made, train, 0.05) as run:
+        spare = spare_of(run)
+        (member,) = run.members
+        run.kill(member)
+        killed = time.time()
+        outcome = run.result()
+    check(outcome, calm)
+    first, second, *_ = outcome.of("generation")
+    assert (first["members"], second["members"]) == ((member,), (spare,))
+    assert second["time"] - killed < 1.0, "nobody is started first"
+    assert outcome.account["spare"] > 0
+
+
+def test_a_spare_joins_as_soon_as_the_others_have_gone_on(tmp_path: Path, data: Path, calm: Calm) -> None:
+    with Run(tmp_path / "run", job(data, workers={"max": 2, "spares": 1}), train, 0.05) as run:
+        spare, (victim, other) = spare_of(run), run.members
+        run.kill(victim)
+        killed = time.time()
+        outcome = run.result()
+    check(outcome, calm)
+    members = [e["members"] for e in outcome.of("generation")]
+    assert members[1:3] == [(other,), (other, spare)]
+    assert outcome.of("generation")[2]["time"] - killed < 3.0, "nobody is started first"
+    assert other in outcome.results
+
+
+def test_a_spare_is_seated_with_the_others_where_all_are_needed(tmp_path: Path, data: Path, calm: Calm) -> None:
+    with Run(tmp_path / "run", job(data, workers={"min": 2, "max": 2, "spares": 1}), train, 0.05) as run:
+        spare, (victim, other) = spare_of(run), run.members
+        run.kill(victim)
+        outcome = run.result()
+    check(outcome, calm)
+    assert [set(e["members"]) for e in outcome.of("generation")][1] == {other, spare}
+    assert not outcome.of("pause")
+
+
+def test_a_spare_that_dies_changes_nothing_for_the_others(tmp_path: Path, data: Path, calm: Calm) -> None:
+    with Run(tmp_path / "run", job(data, workers={"max": 2, "spares": 1}), train, 0.1) as run:
+        spare = spare_of(run)
+        run.kill(spare)
+        run.wait_until(lambda: "w3" in run.coordinator.membership.workers)
+        outcome = run.result()
+    check(outcome, calm)
+    assert len(outcome.of("generation")) == 1
+    assert not outcome.of("recovery")
+
+
+def tell_what_is_held(context: Context, session: Session, step: int, where: str) -> None:
+    """Windows of rows in memory while the rehearsal reads, and when the worker has rehearsed."""
+    held = context.train._sources[0]._held  # type: ignore[attr-defined]
+    folder = run_of(context)
+    if where == "lane" and session.engine.standing is Standing.REHEARSING:
+        (folder / "rehearsing").write_text(str(len(held)))
+
+    def trouble(point: str, model: Any, step: int) -> None:
+        if point == "join":
+            windows = context.train._sources[0]._held  # type: ignore[attr-defined]
+            (folder / "waiting").write_text(str(len(windows)))
+
+    context.trouble = trouble
+
+
+def test_a_spare_holds_no_rows_while_it_waits(tmp_path: Path, data: Path) -> None:
+    made = job(data, workers={"max": 1, "spares": 1})
+    with Run(tmp_path / "run", made, train, 0.1, tell_what_is_held) as run:
+        spare_of(run)
+        assert int((run.folder / "rehearsing").read_text()) > 0
+        assert (run.folder / "waiting").read_text() == "0"
+
+
+def test_a_spare_that_stands_still_is_replaced_before_it_is_needed(tmp_path: Path, data: Path, calm: Calm) -> None:
+    with Run(tmp_path / "run", job(data, workers={"max": 1, "spares": 1}), train, 0.2) as run:
+        spare = spare_of(run)
+        run.stop(spare)
+        run.wait_until(lambda: spare not in run.coordinator.membership.workers)
+        outcome = run.result()
+    check(outcome, calm)
+    assert len(outcome.of("generation")) == 1
+
+
+def test_a_spare_that_stands_by_costs_next_to_nothing(tmp_path: Path, data: Path) -> None:
+    with Run(tmp_path / "run", job(data, workers={"max": 1, "spares": 1}), train, 0.2) as run:
+        process = run.processes[spare_of(run)].pid
+
+        def spent_s() -> float:
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+        before, begun = spent_s(), time.monotonic()
+        run.wait_until(lambda: time.monotonic() - begun > 2.0)
+        share = (spent_s() - before) / (time.monotonic() - begun)
+    assert share < 0.1, f"{share:.1%} of a core"
 
 
 def test_a_drained_worker_leaves_before_its_deadline(tmp_path: Path, data: Path, calm: Calm) -> None:
@@ -507,7 +617,7 @@ def get_half_a_state(context: Context, session: Session, step: int, where: str) 
     """What the first that joins is handed breaks off in the middle, for good: its source is killed then."""
     if (where, step, context.members.alone().names[0]) != ("lane", 0, "w1"):
         return
-    pact, half = type(session.engine.pact), context.saver.store.root.parent / "half"
+    pact, half = type(session.engine.pact), run_of(context) / "half"
 
     def take(self: Any, source: int, receivers: Any, into: Any) -> Any:
         with torch.no_grad():
@@ -537,7 +647,8 @@ def scheduled(seed: int, folder: Path, data: Path) -> Outcome:
     draw = random.Random(seed)
     most = draw.choice([2, 3, 3])
     fewest = draw.choice([1, 1, 2])
-    with Run(folder, job(data, workers={"min": fewest, "max": most}), train, draw.choice([0.0, 0.005, 0.02])) as run:
+    workers = {"min": fewest, "max": most, "spares": seed % 2}
+    with Run(folder, job(data, workers=workers), train, draw.choice([0.0, 0.005, 0.02])) as run:
         for at in sorted(draw.sample(range(STEPS), draw.randint(1, 4))):
             harm = draw.choice(["kill", "kill", "kill", "kill two", "stop", "drain", "room"])
             try:
@@ -568,7 +679,7 @@ def test_random_harm(seed: int, tmp_path: Path, data: Path, calm: Calm) -> None:
 def noted(context: Context) -> dict[str, Any]:
     """The loop above, with a note of every row that is evaluated; the second worker stands still in its first batch of
     step 8's."""
-    folder, worker = Path(context.saver.store.root).parent, context.members.alone().names[0]
+    folder, worker = run_of(context), context.members.alone().names[0]
 
     def note(session: Session, batch: dict[str, torch.Tensor]) -> None:
         with (folder / f"evaluated-{worker}").open("a") as file:

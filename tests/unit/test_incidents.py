@@ -51,3 +51,38 @@ def test_who_joins_while_another_is_gone_is_no_part_of_it() -> None:
     found = told(incidents)
     assert found is not None
     assert found.workers == ("w1",)
+
+
+def test_who_joins_in_the_same_generation_is_told_of_beside_the_loss() -> None:
+    incidents = Incidents()
+    incidents.note("process_died", ["w1"], 5.0)
+    incidents.note("joined", ["w0"], 6.0)
+    incidents.note("joined", ["w0"], 6.5)
+    found = incidents.over(Committed("w0", 3, 8, 0.4, 9.0), ACTIVE)
+    assert [(r.cause, r.workers, r.detected_at) for r in found] == [
+        ("process_died", ("w1",), 5.0),
+        ("joined", ("w0",), 6.0),
+    ]
+    assert told(incidents) is None
+
+
+def test_who_is_still_to_join_when_a_loss_is_over_is_told_of_later() -> None:
+    incidents = Incidents()
+    incidents.note("process_died", ["w1"], 5.0)
+    incidents.note("joined", ["w2"], 6.0)
+    (lost,) = incidents.over(Committed("w0", 3, 8, 0.4, 9.0), ACTIVE)
+    assert lost.cause == "process_died"
+    joined = Generation(4, ("w0", "w2"), ((0,), (1,)), False, "r")
+    (found,) = incidents.over(Committed("w0", 4, 9, 0.1, 9.5), joined)
+    assert (found.cause, found.workers, found.detected_at, found.resumed_at) == ("joined", ("w2",), 6.0, 9.5)
+
+
+def test_one_that_dies_before_it_has_joined_takes_no_name() -> None:
+    incidents = Incidents()
+    incidents.note("process_died", ["w1"], 5.0)
+    incidents.note("joined", ["w2"], 6.0)
+    incidents.over(Committed("w0", 3, 8, 0.4, 9.0), ACTIVE)
+    incidents.note("process_died", ["w2"], 9.2)
+    found = told(incidents)
+    assert found is not None
+    assert (found.cause, found.workers, found.detected_at) == ("process_died", ("w2",), 9.2)

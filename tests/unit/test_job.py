@@ -132,6 +132,14 @@ def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
     assert "workers.min='x'" in message
 
 
+def test_spares_are_workers_beyond_the_most_that_train(tmp_path: Path) -> None:
+    assert loaded(tmp_path).workers.spares == 0
+    workers = loaded(tmp_path, "workers: {min: 1, max: 1, spares: 2}\n").workers
+    assert (workers.max, workers.most) == (1, 3)
+    with pytest.raises(BadInput, match="spares"):
+        loaded(tmp_path, "workers: {spares: -1}\n")
+
+
 def test_every_contradiction_is_named_at_once(tmp_path: Path) -> None:
     more = "steps: 5\nlanes: 2\nworkers: {min: 4, max: 3, silence_s: 5, hang_s: 9, patience_s: 8, gpus: 0.5}\n"
     message = refusal(tmp_path, MINIMAL + more)

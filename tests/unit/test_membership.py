@@ -298,8 +298,8 @@ def test_who_joins_while_another_leaves_is_not_called_drained():
     assert publish.generation.members == ("w0", "w2", "w3")
     for worker, step in (("w0", 9), ("w2", 9), ("w3", -1)):
         m.step(Arrived(worker, publish.generation.number, step, 0, False, 8.0))
-    (recovered,) = m.step(Committed("w0", publish.generation.number, 10, 0.1, 9.0))
-    assert (recovered.cause, recovered.workers) == ("drained", ("w1",))
+    told = m.step(Committed("w0", publish.generation.number, 10, 0.1, 9.0))
+    assert [(a.cause, a.workers) for a in told] == [("drained", ("w1",)), ("joined", ("w3",))]
 
 
 def generation(actions: list) -> Generation:

@@ -43,6 +43,7 @@ policies = st.integers(1, 5).flatmap(
         min=st.integers(1, most),
         max=st.just(most),
         slow=st.sampled_from(["report", "rebalance", "replace"]),
+        spares=st.integers(0, 2),
     )
 )
 
@@ -75,9 +76,8 @@ def test_wild_histories_keep_the_invariants(first: int):
         chance = random.Random(seed)
         most = chance.randint(1, 5)
         slow = chance.choice(["report", "rebalance", "replace"])
-        world = World(
-            Policy(chance.randint(most, 9), chance.randint(1, most), most, slow=slow), chance.choice([3, 6, 30])
-        )
+        policy = Policy(chance.randint(most, 9), chance.randint(1, most), most, slow=slow, spares=seed % 3)
+        world = World(policy, chance.choice([3, 6, 30]))
         rate = chance.choice([0.01, 0.02, 0.05, 0.2])
         for _ in range(chance.choice([50, 200, 600])):
             if world.ended is not None:

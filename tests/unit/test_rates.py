@@ -112,7 +112,7 @@ def trained(
     notes = Kept()
     context = Context(
         job=made, device="cpu", train=train, validation=validation,
-        saver=Saver(Store(folder, "a" * 64, made.checkpoint), made.checkpoint, notes, "w0"),  # type: ignore[arg-type]
+        saver=Saver(Store(folder, "a" * 64, made.checkpoint), made.checkpoint, notes),  # type: ignore[arg-type]
         journal=notes, run="r", members=Alone(LANES), ledger=Ledger(now()),  # type: ignore[arg-type]
     )  # fmt: skip
     torch.manual_seed(0)
@@ -190,7 +190,7 @@ def by_epochs(made: Job, folder: Path, known: bool = True) -> list[float]:
     notes = Kept()
     context = Context(
         job=made, device="cpu", train=train, validation=validation,
-        saver=Saver(Store(folder, "a" * 64, made.checkpoint), made.checkpoint, notes, "w0"),  # type: ignore[arg-type]
+        saver=Saver(Store(folder, "a" * 64, made.checkpoint), made.checkpoint, notes),  # type: ignore[arg-type]
         journal=notes, run="r", members=Alone(LANES), ledger=Ledger(now()),  # type: ignore[arg-type]
     )  # fmt: skip
     model = nn.Linear(4, 2)

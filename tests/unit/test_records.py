@@ -34,8 +34,8 @@ class Kept(Notes):
         self.measured: list[tuple[int, str, float]] = []
         self.notes: list[str] = []
 
-    def restart(self, start: int) -> None:
-        super().restart(start)
+    def restart(self, start: int, found: bool = False) -> None:
+        super().restart(start, found)
         self.values.clear()
 
     def journal(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def part(
     job = parse({**tree, "replica_check_every": 2})
     train, validation = open_readers(job)
     company, notes = Company(group, folder, script, LANES, slips), Kept()
-    saver = Saver(Store(Path(folder) / "checkpoints", "a" * 64, job.checkpoint), job.checkpoint, notes, "w")  # type: ignore[arg-type]
+    saver = Saver(Store(Path(folder) / "checkpoints", "a" * 64, job.checkpoint), job.checkpoint, notes)  # type: ignore[arg-type]
     context = Context(
         job=job, device=str(group.device), train=train, validation=validation, saver=saver,
         journal=notes, run="r", members=company,  # type: ignore[arg-type]

@@ -164,6 +164,15 @@ def test_2_20_each_that_leads_has_a_higher_number(tmp_path: Path) -> None:
 # -- 2.21: passwords -------------------------------------------------------------------------------------------------
 
 
+def test_what_keepers_are_known_by_is_nobody_elses_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even for a moment."""
+    monkeypatch.setattr(Path, "chmod", lambda path, mode: None)
+    run = runs.RunFolder(tmp_path)
+    made = run.keeper()
+    assert (tmp_path / "keeper.json").stat().st_mode & 0o777 == 0o600
+    assert run.keeper() == made
+
+
 def test_2_21_passwords_of_the_tracking_store_are_not_kept(tmp_path: Path) -> None:
     uri = "postgresql://me:hush@host/db?sslmode=require&sslpassword=hush2"
     run = runs.create(tmp_path, "r", parse({**JOB, "tracking": {"uri": uri}}))

@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 import torch
 
-from headway.checkpoint.folder import Checkpoint
+from headway.checkpoint import flat
+from headway.checkpoint.found import Checkpoint
 from headway.checkpoint.store import Store
-from headway.elastic.worker.saver import Saver
+from headway.checkpoint.writing import Share
+from headway.elastic.worker.saver import Saver, Together
 from headway.epochs import claim
-from headway.errors import RunFailed
+from headway.errors import BadInput, RunFailed
 from headway.job import Checkpoint as Rule
+from headway.storage.protocol import OutOfReach
 
 JOB = "a" * 64
 
@@ -71,20 +74,20 @@ class Slow(Store):
         self._wait()
         return super().committed()
 
-    def newest(self, *arguments: Any) -> tuple[Checkpoint | None, list[str]]:
+    def restore(self, *arguments: Any) -> tuple[Checkpoint | None, dict[str, Any], list[str]]:
         self._wait()
-        return super().newest(*arguments)
+        return super().restore(*arguments)
 
-    def clean(self, owner: str = "") -> None:
+    def clean(self) -> None:
         self._wait()
-        super().clean(owner)
+        super().clean()
 
 
 class Kit:
     def __init__(self, root: Path, **rule: Any) -> None:
         self.rule = Rule(**{"every_steps": 10, "keep_last": 9, **rule})
-        self.store, self.heard = Slow(root, self.rule), Heard()
-        self.saver = Saver(self.store, self.rule, self.heard, "w0-a")  # type: ignore[arg-type]
+        self.root, self.store, self.heard = root, Slow(root, self.rule), Heard()
+        self.saver = Saver(self.store, self.rule, self.heard)  # type: ignore[arg-type]
         self.live = {"model": {"w": torch.zeros(10)}, "session": {"list": [1], "tags": {"x"}}}
 
     def save(self, step: int, **named: Any) -> bool:
@@ -92,7 +95,7 @@ class Kit:
         return self.saver.save(step, lambda: self.live, {"run": "r", "metrics": {}}, "test", **named)
 
     def steps(self) -> list[int]:
-        return [c.step for c in Store(self.store.root, JOB, self.rule).committed()]
+        return [c.step for c in Store(self.root, JOB, self.rule).committed()]
 
 
 @pytest.fixture
@@ -127,10 +130,9 @@ def test_the_copy_is_taken_before_save_returns(make: Callable[..., Kit]) -> None
     kit.live["session"]["tags"].add("y")
     kit.store.go.set()
     kit.saver.finish()
-    found, _ = kit.saver.restore()
+    found, parts, _ = kit.saver.restore()
     assert found is not None
-    checkpoint, parts = kit.saver.load(found.folder)
-    assert checkpoint == found
+    assert kit.saver.newest_step() == found.step == 1
     assert parts["model"]["w"].tolist() == [1.0] * 10
     assert (parts["session"]["list"], parts["session"]["tags"]) == ([1], {"x"})
     assert (parts["session"][1].item(), parts["session"]["1"].item()) == (1.0, 0.0), "keys 1 and '1' are two keys"
@@ -148,7 +150,7 @@ def test_2_5_a_save_while_one_is_under_way_is_skipped_and_counted(make: Callable
     kit.saver.finish()
     assert kit.steps() == [10]
     assert kit.saver.due(40, 0.0) == "10 steps"
-    (kept,) = Store(kit.store.root, JOB, kit.rule).committed()
+    (kept,) = Store(kit.root, JOB, kit.rule).committed()
     assert kept.load()["model"]["w"].eq(10.0).all(), "and its memory was not written over meanwhile"
 
 
@@ -248,12 +250,83 @@ def test_2_16_a_state_with_nan_is_never_saved(make: Callable[..., Kit]) -> None:
 def test_2_20_a_saver_of_an_earlier_epoch_ends_the_run(tmp_path: Path) -> None:
     rule, heard = Rule(keep_last=9), Heard()
     store = Slow(tmp_path / "checkpoints", rule, claim(tmp_path))
-    saver = Saver(store, rule, heard, "w0-a")  # type: ignore[arg-type]
+    saver = Saver(store, rule, heard)  # type: ignore[arg-type]
     claim(tmp_path)
     with pytest.raises(RunFailed, match="another process leads"):
         saver.end(5, lambda: {"model": {}}, {"metrics": {}}, "end of the run")
-    assert Store(store.root, JOB, rule).committed() == []
+    assert Store(tmp_path / "checkpoints", JOB, rule).committed() == []
     saver.close()
+
+
+def test_workers_write_a_checkpoint_together(make: Callable[..., Kit], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flat, "CHUNK_BYTES", 1024)
+    kits, seen = [make(), make(), make()], []
+    for rank, kit in enumerate(kits):
+        kit.heard.leads = rank == 0
+        kit.live["model"]["w"] = torch.zeros(2000)
+        write_share = kit.store.write_share
+        kit.store.write_share = lambda *a, real=write_share, r=rank: (seen.append(r), real(*a))  # type: ignore[method-assign]
+    for rank, kit in enumerate(kits):
+        assert kit.save(10, together=Together(Share(rank, 3), "g1")) == (rank == 0)
+        kit.live["model"]["w"].fill_(11.0)
+        assert kit.saver.saved_step == 10
+    for kit in kits:
+        kit.saver.finish()
+    assert sorted(seen) == [1, 2]
+    checkpoint, parts, passed_over = kits[1].saver.restore()
+    assert checkpoint is not None
+    assert (checkpoint.step, passed_over) == (10, [])
+    assert parts["model"]["w"].eq(10.0).all()
+
+
+def test_a_store_that_does_not_answer_is_asked_again_before_the_run_goes_on(
+    make: Callable[..., Kit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To begin anew, as if there were no checkpoint, would lose the run."""
+    kit, left = make(), [2]
+    kit.save(10)
+    kit.saver.finish()
+    real = Store.restore
+
+    def restore(self: Store, *arguments: Any) -> Any:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OutOfReach("s3://b does not answer", "", "")
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Store, "restore", restore)
+    found, _, _ = kit.saver.restore()
+    assert found is not None
+    assert found.step == 10
+    assert sum("tried again" in note for note in kit.heard.notes) == 2
+
+
+def test_a_store_that_gives_no_answer_for_too_long_ends_the_run(
+    make: Callable[..., Kit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def restore(*arguments: Any) -> Any:
+        raise OutOfReach("s3://b does not answer", "", "")
+
+    kit = make(fail_after=0.3)
+    monkeypatch.setattr(Store, "restore", restore)
+    with pytest.raises(RunFailed, match=r"no checkpoint could be read for 0\.3 s"):
+        kit.saver.restore()
+
+
+def test_what_cannot_be_removed_is_told_once_and_fails_nothing(
+    make: Callable[..., Kit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise BadInput("s3://b/x cannot be removed", "AccessDenied", "")
+
+    kit = make(keep_last=1)
+    monkeypatch.setattr("headway.checkpoint.writing.discard", refuse)
+    for step in (1, 2, 3):
+        kit.save(step)
+        kit.saver.finish()
+    assert kit.steps() == [1, 2, 3]
+    assert kit.heard.errors == []
+    assert [note.partition(":")[0] for note in kit.heard.notes] == ["checkpoints that are to go could not be removed"]
 
 
 @pytest.mark.parametrize("verb", ["save", "lead"])

@@ -52,7 +52,7 @@ class Heard:
     def enter(self, leads: bool) -> None:
         self.leads = leads
 
-    def restart(self, epoch: int) -> None:
+    def restart(self, epoch: int, found: bool) -> None:
         pass
 
     def settle(self) -> bool:
@@ -70,7 +70,7 @@ class Heard:
     def replicas(self, step: int, digest: str) -> None:
         self.compared.append((step, digest))
 
-    def began(self, step: int, total_steps: int, steps_per_epoch: int) -> None:
+    def began(self, step: int, total_steps: int, steps_per_epoch: int, made: str, of: str) -> None:
         self.start = step
 
     def step(self, step: int, epoch: int, loss: float, rate: float, rows: int, samples: str) -> None:
@@ -172,7 +172,7 @@ def alone(folder: Path, checkpoints: Path, group: Group | None = None, **fields:
     heard: Any = Heard()
     return Context(
         job=made, device="cpu", train=train, validation=validation,
-        saver=Saver(Store(checkpoints, "a" * 64, made.checkpoint), made.checkpoint, heard, "w0"),
+        saver=Saver(Store(checkpoints, "a" * 64, made.checkpoint), made.checkpoint, heard),
         journal=heard, run="r", members=Alone(LANES, group, share),  # type: ignore[arg-type]
     )  # fmt: skip
 

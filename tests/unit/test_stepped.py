@@ -155,13 +155,12 @@ class Trained:
 def part(
     group: Group, world: World, script: tuple[Generation, ...], folder: str, data: str, until: int | None, mode: str
 ) -> dict[str, Any]:
-    me = group.rank
     tree = {"name": "n", "task": "t.py:T", "lanes": LANES, "lane_batch": 4, "steps": STEPS, "seed": 3}
     tree |= {"data": {"train": data}, "workers": {"max": LANES}, "checkpoint": {"every_steps": None}}
     job = parse({**tree, "reproducible": mode, "replica_check_every": 1})
     train, _ = open_readers(job)
     company, notes = Company(group, folder, script, LANES), Notes()
-    saver = Saver(Store(Path(folder) / "checkpoints", "a" * 64, job.checkpoint), job.checkpoint, notes, f"w{me}")  # type: ignore[arg-type]
+    saver = Saver(Store(Path(folder) / "checkpoints", "a" * 64, job.checkpoint), job.checkpoint, notes)  # type: ignore[arg-type]
     context = Context(
         job=job, device="cpu", train=train, validation=None, saver=saver,
         journal=notes, run="r", members=company,  # type: ignore[arg-type]

@@ -503,7 +503,7 @@ def test_lazy_layers_train_as_in_a_plain_loop(bench: Bench) -> None:
     task = code.load(code.locate(job.task))()
     train, _ = open_readers(job)
     journal = small._Unheard(None, "w")
-    saver = Saver(Store(bench.folder / "checkpoints", "d", job.checkpoint), job.checkpoint, journal, "w")
+    saver = Saver(Store(bench.folder / "checkpoints", "d", job.checkpoint), job.checkpoint, journal)
     context = Context(job, "cpu", train, None, saver, journal, "r", Alone(1))
     contexts.enter(context)
     try:

@@ -70,6 +70,27 @@ def test_2_4_words_lost_before_a_silence_do_not_make_it_longer() -> None:
     assert judged(replace(WELL, silent_s=1.5, deaf_s=SILENCE + 1.0, answers=False)) is None
 
 
+def test_one_that_stands_by_must_be_heard_too_though_nobody_waits_for_it() -> None:
+    """Else it would be counted on, and would not come."""
+    spare = replace(WELL, at=At.IDLE, member=False, standing=True, pulsed=True)
+    limit = STOPPED_PATIENCE * SILENCE
+    assert judged(replace(spare, still_s=9999.0)) is None, "it has nothing to do"
+    silent = replace(spare, silent_s=limit + 0.1, deaf_s=limit + 0.2)
+    assert judged(replace(silent, answers=False)) == "link_cut"
+    assert judged(silent) == "stopped"
+    assert judged(replace(silent, silent_s=limit, answers=False)) is None
+    warming = replace(silent, standing=False, at=At.STARTING, answers=False)
+    assert judged(warming) is None, "its node may be busy"
+
+
+def test_a_process_that_is_stopped_while_it_stands_by_is_given_up_soon() -> None:
+    watch, limit = Watch(PATIENCE), STOPPED_PATIENCE * SILENCE
+    stopped = replace(WELL, at=At.IDLE, member=False, standing=True, stopped=True, still_s=3600.0)
+    assert judged(stopped, others_wait=False, watch=watch) is None
+    assert judged(replace(stopped, still_s=3600.0 + limit), others_wait=False, watch=watch) is None
+    assert judged(replace(stopped, still_s=3600.1 + limit), others_wait=False, watch=watch) == "stopped"
+
+
 def test_2_8_a_process_that_is_stopped_is_given_twice_the_silence() -> None:
     watch = Watch(PATIENCE)
     stopped = replace(WELL, stopped=True, still_s=50.0)  # it was long at work before

@@ -23,7 +23,7 @@ app = typer.Typer(
 app.command()(train.train)
 app.command()(train.resume)
 app.command()(runs.report)
-app.command("runs")(runs.runs)
+app.add_typer(runs.app, name="runs")
 app.add_typer(data.app, name="data")
 app.add_typer(jobs.app, name="job")
 app.command()(ui.ui)

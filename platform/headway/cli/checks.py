@@ -12,7 +12,8 @@ from datetime import timedelta
 from importlib.metadata import requires
 from pathlib import Path
 
-from headway.errors import BadInput
+from headway.errors import BadInput, HeadwayError
+from headway.runs import Place
 from headway.tracking.environment import memory_bytes, package_version
 
 GIB = 1 << 30
@@ -20,6 +21,9 @@ PYTHON = (3, 11)
 DISK = (GIB // 2, 5 * GIB)  # less fails, less warns
 MEMORY = 2 * GIB
 SHARED_MEMORY = GIB
+THRESHOLD = "RAY_memory_usage_threshold"
+RAY_THRESHOLD = 0.95
+CONTAINER = ("/.dockerenv", "/run/.containerenv")
 EXTRAS = {"images": ("pillow", "image folders and image recipes")}
 
 
@@ -33,7 +37,7 @@ class Finding:
     remedy: str = ""
 
 
-def examine(runs: Path) -> Iterator[Finding]:
+def examine(runs: Place) -> Iterator[Finding]:
     """All checks, cheap ones first."""
     checks: list[Callable[[], Iterator[Finding]]] = [
         python,
@@ -41,12 +45,26 @@ def examine(runs: Path) -> Iterator[Finding]:
         extras,
         machine,
         lambda: disk(runs),
+        lambda: store(runs),
         shared_memory,
+        kept_states,
         devices,
         loopback,
         ray_runtime,
     ]
-    names = ["python", "packages", "extras", "machine", "disk", "shared memory", "torch", "gloo", "ray"]
+    names = [
+        "python",
+        "packages",
+        "extras",
+        "machine",
+        "disk",
+        "store",
+        "shared memory",
+        "kept states",
+        "torch",
+        "gloo",
+        "ray",
+    ]
     for name, check in zip(names, checks, strict=True):
         try:
             yield from check()
@@ -100,9 +118,9 @@ def machine() -> Iterator[Finding]:
     yield Finding("memory", "warn" if remedy else "ok", f"{memory / GIB:.1f} GiB", remedy)
 
 
-def disk(runs: Path) -> Iterator[Finding]:
-    """Free space, and the right to write, where runs are kept."""
-    runs = runs.resolve()
+def disk(place: Place) -> Iterator[Finding]:
+    """Free space, and the right to write, where runs are kept, or their working copies."""
+    runs = place.folder.resolve()
     standing = next(folder for folder in (runs, *runs.parents) if folder.exists())
     if not standing.is_dir() or not os.access(standing, os.W_OK):
         yield Finding("runs folder", "fail", f"{standing} cannot be written", "Choose another with --runs.")
@@ -111,6 +129,21 @@ def disk(runs: Path) -> Iterator[Finding]:
     level = "fail" if free < DISK[0] else "warn" if free < DISK[1] else "ok"
     remedy = "" if level == "ok" else "Free some space, or choose another disk with --runs."
     yield Finding("runs folder", level, f"{free / GIB:.1f} GiB free for {runs}", remedy)
+
+
+def store(place: Place) -> Iterator[Finding]:
+    """Whether the store that is to hold runs answers, and honours conditions of writes."""
+    if place.url is None:
+        return
+    from headway.runs.far import storage_of
+    from headway.storage.conditions import demand_conditions
+
+    try:
+        demand_conditions(storage_of(place.url))
+    except HeadwayError as error:
+        yield Finding("runs store", "fail", f"{error.fact}: {error.reason}", error.remedy)
+        return
+    yield Finding("runs store", "ok", f"{place.url} can be written, with conditions")
 
 
 def shared_memory() -> Iterator[Finding]:
@@ -122,6 +155,33 @@ def shared_memory() -> Iterator[Finding]:
     size = shutil.disk_usage(folder).total
     remedy = "" if size >= SHARED_MEMORY else "Ray goes to disk, which is slow. In a container: --shm-size=2g or more."
     yield Finding("shared memory", "warn" if remedy else "ok", f"{size / GIB:.1f} GiB", remedy)
+
+
+def kept_states() -> Iterator[Finding]:
+    """Whether a keeper can hold a worker's newest state, and what it would die with. It takes nothing of /dev/shm."""
+    from headway.elastic.worker import keeper
+
+    off = "The newest state is as far away as a checkpoint then; checkpoint.memory_every: null says so."
+    if not hasattr(os, "memfd_create"):
+        yield Finding("kept states", "warn", "this system has no memory without a name", off)
+        return
+    try:
+        os.close(os.memfd_create("headway-doctor"))
+        keeper.folder()
+    except OSError as error:
+        yield Finding("kept states", "warn", str(error), off)
+        return
+    total, used = keeper.memory()
+    room = max(0.0, keeper.TIGHT * total - used)
+    told = f"room for {room / GIB:.1f} GiB, below where Ray ends workers for want of memory"
+    if any(Path(mark).exists() for mark in CONTAINER):
+        yield Finding("kept states", "ok", f"{told}; this is a container, which takes them along when it ends")
+    else:
+        yield Finding("kept states", "ok", told)
+    threshold = float(os.environ.get(THRESHOLD, RAY_THRESHOLD))
+    if threshold < keeper.TIGHT:
+        reason = f"{THRESHOLD}={threshold:g}: Ray would end workers before a keeper lacks memory"
+        yield Finding("ray's memory monitor", "warn", reason, f"Set it to more than {keeper.TIGHT:g}, or leave it out.")
 
 
 def devices() -> Iterator[Finding]:

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from headway.cli.places import Runs
 from headway.errors import RUN_FAILED
 
 _MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
 
 def doctor(
-    runs: Annotated[
-        Path, typer.Option("--runs", envvar="HEADWAY_RUNS", help="Folder where runs would be kept.")
-    ] = Path("runs"),
+    runs: Runs = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check this machine: versions, devices, memory, disk, network, Ray."""
     from dataclasses import asdict
 
     from headway.cli.checks import examine
+    from headway.runs import Place
 
     findings = []
-    for finding in examine(runs):
+    for finding in examine(Place.of(runs)):
         findings.append(finding)
         if not json_output:
             remedy = f" -> {finding.remedy}" if finding.remedy else ""

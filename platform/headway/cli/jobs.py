@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from headway.cli.places import Runs
+
 app = typer.Typer(help="Look at jobs without running them.", no_args_is_help=True)
 
 
@@ -24,9 +26,7 @@ def schema() -> None:
 def check(
     file: Annotated[Path, typer.Argument(help="The job's YAML file.")],
     setting: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
-    runs: Annotated[Path, typer.Option("--runs", envvar="HEADWAY_RUNS", help="Folder that would hold the run.")] = Path(
-        "runs"
-    ),
+    runs: Runs = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Validate all that can be known before a run, try the task on a few rows, and print the plan."""
@@ -34,10 +34,12 @@ def check(
 
     from headway import tryout, variables
     from headway.job import load
+    from headway.runs import Place
 
+    place = Place.of(runs)
     job = load(file, setting)
     with variables.in_force(job):
-        found = tryout.check(job, runs).shown()
+        found = tryout.check(job, None if place.url else place.folder).shown()
     if json:
         print(encoder.dumps({"job": job.name, "ok": True, **found}))
         return

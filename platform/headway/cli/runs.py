@@ -1,61 +1,134 @@
-"""headway report, headway runs"""
+"""headway report, headway runs, headway runs prune, headway runs cp"""
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headway.cli.places import Runs
+
 if TYPE_CHECKING:
     from headway.report import Report
 
-Runs = Annotated[Path, typer.Option("--runs", envvar="HEADWAY_RUNS", help="Folder that holds the runs.")]
+app = typer.Typer(help="List runs, remove and copy them.", invoke_without_command=True)
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def report(
-    run: Annotated[str, typer.Argument(help="The run's name, or the path of its folder.")],
-    runs: Runs = Path("runs"),
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    run: Annotated[str, typer.Argument(help="The run's name, or its folder or URL.")],
+    runs: Runs = None,
+    json: Json = False,
 ) -> None:
     """Show what a run came to, at any time."""
     from headway.report import load
-    from headway.runs import find
+    from headway.runs import Place, find
 
-    found = load(find(runs, run))
+    found = load(find(Place.of(runs), run))
     if json:
         print(found.model_dump_json())
     else:
         show(found)
 
 
-def runs(
-    runs: Runs = Path("runs"), json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False
-) -> None:
-    """List the runs of a folder, oldest first."""
+@app.callback()
+def runs(context: typer.Context, runs: Runs = None, json: Json = False) -> None:
+    """List the runs of a folder or an object store, oldest first."""
+    context.obj = runs
+    if context.invoked_subcommand is not None:
+        return
     import json as encoder
 
+    from headway.runs import Place, briefs
+
+    place = Place.of(runs)
+    found = briefs(place)
+    if json:
+        shown = ("run", "state", "message", "steps", "total_steps", "metrics", "path")
+        print(encoder.dumps({"runs": [{name: getattr(brief, name) for name in shown} for brief in found]}))
+        return
+    if not found:
+        print(f"No runs in {place}. Start one with `headway train JOB`.")
+        return
     from rich.console import Console
     from rich.table import Table
 
-    from headway.report import load
-    from headway.runs import every
-
-    found = [load(run) for run in every(runs)]
-    if json:
-        brief = {"run", "state", "message", "steps", "total_steps", "metrics", "path"}
-        print(encoder.dumps({"runs": [r.model_dump(include=brief) for r in found]}))
-        return
-    if not found:
-        print(f"No runs in {runs}. Start one with `headway train JOB`.")
-        return
     table = Table(box=None)
     for column in ("run", "state", "steps", "loss", "metrics"):
         table.add_column(column, justify="right" if column in ("steps", "loss") else "left")
-    for r in found:
-        loss = f"{r.losses[-1]:.4f}" if r.losses else ""
-        table.add_row(r.run, r.state, f"{r.steps}/{r.total_steps or '?'}", loss, _metrics(r.metrics))
+    for brief in found:
+        loss = f"{brief.loss:.4f}" if brief.loss is not None else ""
+        steps = f"{brief.steps}/{brief.total_steps or '?'}"
+        table.add_row(brief.run, brief.state, steps, loss, _metrics(brief.metrics))
     Console().print(table)
+
+
+@app.command()
+def prune(
+    context: typer.Context,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs to remove.")] = None,
+    runs: Runs = None,
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", metavar="TIME", help="Those that ended so long ago: 12h, 30d.")
+    ] = None,
+    keep: Annotated[int | None, typer.Option("--keep", min=0, help="All but the newest so many.")] = None,
+    checkpoints_only: Annotated[
+        bool, typer.Option("--checkpoints-only", help="Remove their checkpoints, and keep the records.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    json: Json = False,
+) -> None:
+    """Remove runs, or their checkpoints. One that is led by a process is never touched."""
+    import json as encoder
+
+    from headway.runs import Place
+    from headway.runs.pruning import age_s
+    from headway.runs.pruning import prune as remove
+
+    place = Place.of(_chosen(context, runs))
+    limit_s = age_s(older_than) if older_than is not None else None
+    done = remove(place, names or [], limit_s, keep, checkpoints_only, dry_run)
+    if json:
+        print(encoder.dumps({"removed": done.removed, "left": done.left, "bytes": done.bytes, "dry_run": dry_run}))
+        return
+    what = "the checkpoints of " if checkpoints_only else ""
+    for name in done.removed:
+        print(f"{'would remove' if dry_run else 'removed'} {what}{name}")
+    for name, why in done.left.items():
+        print(f"left {name}: {why}", file=sys.stderr)
+    print(f"{len(done.removed)} runs, {done.bytes / 1e6:,.1f} MB{' (nothing was removed)' if dry_run else ''}")
+
+
+@app.command("cp")
+def copy(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(help="The run's name, or its folder or URL.")],
+    to: Annotated[str, typer.Argument(metavar="PLACE", help="Folder or URL that is to hold the copy, among its runs.")],
+    runs: Runs = None,
+    name: Annotated[str | None, typer.Option("--name", help="Of the copy; the run's when not given.")] = None,
+    json: Json = False,
+) -> None:
+    """Copy a run, whole, to another folder or object store, where it can be resumed. All bytes are verified."""
+    import json as encoder
+
+    from headway.runs import Place, find
+    from headway.runs.copying import copy as start
+
+    done = start(find(Place.of(_chosen(context, runs)), run), Place.of(to), name)
+    if json:
+        told = {name: getattr(done, name) for name in ("run", "path", "files", "bytes", "left")}
+        print(encoder.dumps(told))
+        return
+    for why in done.left:
+        print(f"left out a damaged checkpoint: {why}", file=sys.stderr)
+    print(f"{done.path}: {done.files} files, {done.bytes / 1e6:,.1f} MB, verified")
+
+
+def _chosen(context: typer.Context, runs: str | None) -> str | None:
+    """`--runs` of `headway runs prune` itself, else of `headway runs` before it."""
+    own = context.get_parameter_source("runs")
+    return runs if own is not None and own.name == "COMMANDLINE" else context.obj
 
 
 def show(report: Report) -> None:

@@ -16,6 +16,7 @@ def simulate(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="At most so many; nodes of a generated trace.")] = None,
     lanes: Annotated[int | None, typer.Option(min=1, help="Of the live run.")] = None,
+    spares: Annotated[int, typer.Option(min=0, help="Workers of the live run that stand by.")] = 0,
     hours: Annotated[float, typer.Option(min=0.01, help="Length of a generated trace.")] = 1.0,
     notice: Annotated[float, typer.Option(min=0.0, help="Seconds of notice before a node goes.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
@@ -50,7 +51,7 @@ def simulate(
         return
     prices = pricing.load(costs)
     found = traces.read(trace, seed) if trace else traces.generate(generate or "", workers or 64, seed, hours)
-    result = comparing.compare(found, prices, tuple(policy or comparing.POLICIES), workers, lanes, notice)
+    result = comparing.compare(found, prices, tuple(policy or comparing.POLICIES), workers, lanes, notice, spares)
     if plot:
         from headway.sim.plot import plot as draw
 

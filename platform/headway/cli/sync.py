@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
 
+from headway.cli.places import Runs
 from headway.errors import RUN_FAILED
 
 
 def sync(
-    run: Annotated[str, typer.Argument(help="The run's name, or the path of its folder.")],
-    runs: Annotated[Path, typer.Option("--runs", envvar="HEADWAY_RUNS", help="Folder that holds the runs.")] = Path(
-        "runs"
-    ),
+    run: Annotated[str, typer.Argument(help="The run's name, or its folder or URL.")],
+    runs: Runs = None,
     timeout_s: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to try.")] = 300,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Send a run's waiting records to MLflow."""
     from dataclasses import asdict
 
-    from headway.runs import find
+    from headway.runs import Place, find
     from headway.tracking import mlflow_writer
 
-    summary = mlflow_writer.sync(find(runs, run).path, timeout_s=timeout_s)
+    found = find(Place.of(runs), run)
+    with found.led() if found.far else nullcontext():  # how far it got is kept in the store, too
+        summary = mlflow_writer.sync(found.path, timeout_s=timeout_s)
     # All points may be there while what came after them (the run's end, a checkpoint) is not: then there is an error.
     failed = bool(summary.error or summary.waiting)
     if json_output:

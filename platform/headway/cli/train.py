@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headway.cli.places import Runs
 from headway.errors import INTERRUPTED, HeadwayError
 
 if TYPE_CHECKING:
     from headway.report import Report
 
-Runs = Annotated[Path, typer.Option("--runs", envvar="HEADWAY_RUNS", help="Folder that holds the runs.")]
 Address = Annotated[
     str | None,
     typer.Option(
@@ -35,7 +35,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the report as one JSON
 def train(
     job: Annotated[Path, typer.Argument(help="The job's YAML file.")],
     name: Annotated[str | None, typer.Option("--name", help="Name of the run.")] = None,
-    runs: Runs = Path("runs"),
+    runs: Runs = None,
     setting: Set = None,
     address: Address = None,
     json: Json = False,
@@ -49,8 +49,8 @@ def train(
 
 
 def resume(
-    run: Annotated[str, typer.Argument(help="The run's name, or the path of its folder.")],
-    runs: Runs = Path("runs"),
+    run: Annotated[str, typer.Argument(help="The run's name, or its folder or URL.")],
+    runs: Runs = None,
     setting: Set = None,
     allow: Allow = None,
     address: Address = None,
@@ -62,10 +62,10 @@ def resume(
     def start(watch: Any) -> Report:
         return again(run, runs_folder=runs, address=address, watch=watch, settings=setting, allow=allow or ())
 
-    _follow(start, runs, json)
+    _follow(start, runs, json, run)
 
 
-def _follow(start: Callable[[Any], Report], runs: Path, json: bool) -> None:
+def _follow(start: Callable[[Any], Report], runs: str | None, json: bool, named: str | None = None) -> None:
     from headway.cli.live import Live
     from headway.cli.runs import show
 
@@ -79,22 +79,31 @@ def _follow(start: Callable[[Any], Report], runs: Path, json: bool) -> None:
         raise typer.Exit(INTERRUPTED) from None
     except HeadwayError:
         if json and live.run is not None:
-            _print_failed(runs, live.run)
+            _print_failed(runs, named or live.run)
         raise
     if json:
         print(report.model_dump_json())
     else:
         show(report)
     if report.state == "interrupted":
-        kept = Path(report.path).parent
-        where = "" if kept == Path("runs").resolve() else f" --runs {runs if kept == runs.resolve() else kept}"
-        print(f"Interrupted. Go on with: headway resume {report.run}{where}", file=sys.stderr)
+        print(f"Interrupted. Go on with: headway resume {report.run}{_where(report, runs)}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
 
 
-def _print_failed(runs: Path, name: str) -> None:
-    from headway.rayjob import runs_folder
+def _where(report: Report, runs: str | None) -> str:
+    """The option that another command needs to find the run."""
+    from headway.rayjob import place
+    from headway.runs import DEFAULT
+
+    asked, kept = place(runs)[0], report.path.rpartition("/")[0]
+    if kept == str(Path(DEFAULT).resolve()):
+        return ""
+    return f" --runs {asked if kept == (asked.url or str(asked.folder.resolve())) else kept}"
+
+
+def _print_failed(runs: str | None, name: str) -> None:
+    from headway.rayjob import place
     from headway.report import load
     from headway.runs import find
 
-    print(load(find(runs_folder(runs)[0], name)).model_dump_json())
+    print(load(find(place(runs)[0], name)).model_dump_json())

@@ -17,6 +17,7 @@ from typing import IO, Annotated
 import typer
 
 from headway import signals
+from headway.cli.places import Runs
 from headway.errors import BadInput, RunFailed
 
 START_S = 60.0
@@ -25,30 +26,34 @@ _PORT_HELP = "Port; 0 for any that is free."
 
 
 def ui(
-    runs: Annotated[Path, typer.Option("--runs", envvar="HEADWAY_RUNS", help="Folder that holds the runs.")] = Path(
-        "runs"
-    ),
+    runs: Runs = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help=_PORT_HELP)] = 5000,
     host: Annotated[
         str, typer.Option(help="Address to listen on; only this machine reaches the default.")
     ] = "127.0.0.1",
 ) -> None:
     """Show the recorded runs in the browser, until Ctrl-C."""
+    from headway.runs import Place
     from headway.tracking.store import DATABASE, locked
 
+    place = Place.of(runs)
     signals.begin()  # SIGTERM as Ctrl-C, so that the server never outlives this process
-    database = runs / DATABASE
+    database = place.folder / DATABASE
     if not database.is_file():
         remedy = "Start one with `headway train JOB`, or say where runs are with --runs."
-        raise BadInput(f"no records in {runs}", f"{DATABASE} is missing: no run has been recorded there yet", remedy)
+        reason = f"{DATABASE} is missing: no run has been recorded there yet"
+        if place.url is not None:
+            reason = f"no run of {place} has been recorded on this machine: {database} is missing"
+            remedy = "`headway sync RUN` brings a run's records here. A tracking server has its own pages."
+        raise BadInput(f"no records in {place}", reason, remedy)
     port = _free_port(host, port)
     with locked(database.with_name(f"{DATABASE}.lock")):
         pass  # a first run may be making the tables at this moment
     with tempfile.TemporaryFile("w+") as log:
-        server = _start(runs, host, port, log)
+        server = _start(place.folder, host, port, log)
         try:
             _wait_until_up(server, host, port, log)
-            print(f"MLflow shows {runs} at http://{_in_url(host)}:{port} (Ctrl-C ends it)", flush=True)
+            print(f"MLflow shows {place} at http://{_in_url(host)}:{port} (Ctrl-C ends it)", flush=True)
             server.wait()
             raise RunFailed("MLflow's server ended by itself", _tail(log), "")
         except KeyboardInterrupt:

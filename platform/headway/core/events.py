@@ -197,12 +197,19 @@ class Launch:
 
     Args:
         avoid: nodes on which it should not be placed.
+        apart: it will stand by: nodes that carry others, whose end it had better not share.
     """
 
     worker: str
     after_s: float
     reason: str
     avoid: tuple[str, ...] = ()
+    apart: tuple[str, ...] | None = None
+
+    @property
+    def spare(self) -> bool:
+        """Whether as many as train were there, or on their way, without it."""
+        return self.apart is not None
 
 
 @dataclass(frozen=True)

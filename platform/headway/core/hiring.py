@@ -34,14 +34,20 @@ class Hiring:
         self._vain_since: float | None = None
         self._in_vain = 0
 
-    def ask(self, number: int, reason: str, at: float) -> list[Launch]:
-        """Ask for so many workers."""
+    def ask(self, number: int, reason: str, at: float, spares: int = 0, apart: tuple[str, ...] = ()) -> list[Launch]:
+        """Ask for so many workers.
+
+        Args:
+            spares: so many of them, the last, will stand by.
+            apart: nodes that these had better not share.
+        """
         delay = min(LONGEST_DELAY_S, 2.0 ** min(self._failures - 1, 6)) if self._failures > 1 else 0.0
         avoid = self.avoided(at) if number > 0 else ()
         names = [f"w{self._names + i}" for i in range(number)]
         self._names += len(names)
         self.asked.update(names)
-        return [Launch(name, delay, reason, avoid) for name in names]
+        seats = number - spares
+        return [Launch(n, delay, reason, avoid, None if i < seats else apart) for i, n in enumerate(names)]
 
     def placed(self, worker: str, node: str) -> bool:
         """A worker has a place; returns whether it was asked for."""
@@ -70,7 +76,7 @@ class Hiring:
         return tuple(sorted(self._avoided)) if self._known - self._avoided.keys() else ()
 
     def seated(self) -> None:
-        """A new worker is a member: starts succeed."""
+        """A new worker is a member, or was ready to be one for long: starts succeed."""
         self._failures = 0
 
     def stands(self) -> None:

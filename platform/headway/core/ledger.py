@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 
-CAUSES = ("start", "compute", "communication", "data", "checkpoint", "regroup", "repeated", "idle")
+CAUSES = ("start", "compute", "communication", "data", "checkpoint", "regroup", "repeated", "spare", "idle")
 """start: until a worker can train. compute, communication, data: inside steps (and evaluation). checkpoint: held up by
-one. regroup: finding the others again. repeated: work on steps that were not committed. idle: waiting with nothing to
-do."""
+one. regroup: finding the others again. repeated: work on steps that were not committed. spare: standing by, while
+others train. idle: waiting with nothing to do."""
 PRODUCTIVE = ("compute", "communication", "data")
 
 

@@ -10,6 +10,11 @@ behind takes the state of whoever is ahead, and they train. A planned change (a 
 waits until the members reach the end of a step. An urgent one (a member is gone) breaks the exchange that they are in;
 it seats nobody new where enough are left, since whoever has no state keeps the others waiting.
 
+A *spare* is a worker that is ready and that no generation seats while `max` are in. It is nothing else than a joiner
+that has to wait: when a member is gone it joins between two of the others' steps, at once; where too few are left it is
+seated in the urgent generation; where nobody is left it begins the next alone, from what was kept. Spares are asked for
+when the first step is committed: those that come then rehearse beside the others, and hold up no start.
+
 No generation begins beside another: where nobody of the last one is left, and some of it fell silent rather than died,
 the next waits until the last lease that they may hold has run out.
 """
@@ -71,6 +76,10 @@ DEAD = frozenset({"process_died", "hardware"})
 AT_FAULT = frozenset({"hardware", "parted"})
 """Causes after which a worker's node is better avoided."""
 DEATHS_EACH = 3
+STOOD_S = 60.0
+"""A worker that was ready for so long did not fail to start."""
+APART_NODES = 100
+"""Among more than so many nodes a spare shares none with most members, wherever it is."""
 PARTED_S = 0.3
 
 
@@ -91,7 +100,11 @@ class Membership:
         self._links = Links()
         self._blips, self._blips_since = 0, 0.0
         self._deaths = 0
+        self._spares = 0
+        """That are wanted now: none before the first step."""
         self._reshape = False
+        self._anew = True
+        """Whether nobody had a state when the last generation was told to go."""
         self._finishing = False
         """Some have done all steps: nobody new is needed."""
         self._fence = 0.0
@@ -153,7 +166,7 @@ class Membership:
     def _on_ready(self, event: Ready) -> list[Action]:
         worker = self.workers[event.worker]
         if worker.phase == WARMING:
-            worker.phase = READY
+            worker.phase, worker.ready_at = READY, event.at
             self._hiring.stands()
             if isinstance(self._state, Waiting) and self._state.ready_at is None:
                 self._state.ready_at = event.at
@@ -184,11 +197,14 @@ class Membership:
         positions = tuple((step, exchanges) for step, exchanges, _ in arrived)
         newest = max(positions)
         source = generation.members[positions.index(newest)] if newest[0] >= 0 else None
-        self._state = Training(generation, busy)
-        self.carried = generation.carries()
+        self._state, self._anew = Training(generation, busy), source is None
+        continues, self.carried = bool(self.carried), generation.carries()
         lease = lease_s(self.policy.patience, len({self.workers[m].node for m in generation.members}))
-        if not all(self.workers[m].entered for m in generation.members):
+        new = [m for m in generation.members if not self.workers[m].entered]
+        if new:
             self._hiring.seated()
+            if source is not None and continues:
+                self._incidents.note("joined", new, at)
         for m in generation.members:
             self.workers[m].entered, self.workers[m].lease_s = True, lease
         reason = "all have arrived" if source else "all have arrived, and nobody holds a state"
@@ -206,7 +222,10 @@ class Membership:
         active, state = self.active, self._state
         if active is None or event.generation != active.number:
             return []
-        actions: list[Action] = [*self._incidents.over(event, active)]
+        actions: list[Action] = [*self._incidents.over(event, active, self._anew)]
+        if self._spares != self.policy.spares:
+            self._spares = self.policy.spares
+            actions += self._hire("spares are to stand by", event.at)
         if isinstance(state, Training) and state.busy:
             state.busy = False
             actions += self._consider(event.at)
@@ -277,12 +296,14 @@ class Membership:
         if phase in ENTERED:
             self._strike(worker, event)
         if phase not in ENTERED or raised is not None:
+            if phase == READY and event.at - worker.ready_at >= STOOD_S:
+                self._hiring.seated()
             self._hiring.failed(worker.node, event.at)
         if phase == WARMING or raised is not None:
             failure = self._in_vain(event, raised)
             if failure is not None:
                 return actions + failure
-        elif breaks:
+        elif breaks and (phase in ENTERED or isinstance(self._state, Waiting)):  # nobody misses a spare
             self._deaths += 1
             if self._deaths >= DEATHS_EACH * self.policy.max:
                 return actions + self._fail(
@@ -443,8 +464,9 @@ class Membership:
         """Publish the first generation, or the first after a pause."""
         held = any(m in self.workers for m in self.carried)  # members wait with their state: no more delay
         first = at if state.ready_at is None else state.ready_at
-        warming = any(w.phase == WARMING for w in self.workers.values())
-        if warming and not held and at < first + self.policy.gather_s:
+        phases = [w.phase for w in self.workers.values()]
+        waits = WARMING in phases and sum(p in (READY, MEMBER) for p in phases) < self.policy.max
+        if waits and not held and at < first + self.policy.gather_s:
             return []
         wanted = self._survivors(at)
         if not self._enough(wanted, at, True) or self._fenced(wanted, at):
@@ -496,11 +518,17 @@ class Membership:
         return [Pause(self._number, urgent, save, reason)]
 
     def _hire(self, reason: str, at: float) -> list[Action]:
-        """Ask for as many as are missing to the full number."""
+        """Ask for as many as are missing to the full number, and for spares."""
         if self._finishing:
             return []
         there = sum(w.phase in (WARMING, READY, MEMBER) for w in self.workers.values()) + len(self._hiring.asked)
-        return [*self._hiring.ask(self.policy.max - there, reason, at)]
+        missing = self.policy.max + self._spares - there
+        spares = min(missing, self._spares)
+        if missing <= 0 or spares <= 0:
+            return [*self._hiring.ask(missing, reason, at)]
+        nodes = {w.node for w in self.workers.values() if w.phase in ENTERED and w.node is not None}
+        apart = tuple(sorted(nodes)) if len(nodes) <= APART_NODES else ()
+        return [*self._hiring.ask(missing, reason, at, spares, apart)]
 
     def _end(self, reason: str) -> list[Action]:
         self._state = Ended(self.published)

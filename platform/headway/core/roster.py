@@ -18,7 +18,8 @@ class Policy:
     Args:
         lanes: of the run.
         min: fewest workers to train with.
-        max: most workers.
+        max: most workers that train.
+        spares: workers beyond these that stand by, warmed up, and take the place of one that is gone.
         gather_s: how long the first generation waits for workers that are starting, once `min` are ready.
         leave_s: how long before its deadline a drained worker leaves at the latest, replaced or not.
         slow: "report", "rebalance" (fewer lanes) or "replace", for workers that are slower than the others.
@@ -36,6 +37,7 @@ class Policy:
     divergences: int = 2
     blips: int = 5
     patience: Patience = field(default_factory=Patience.of)
+    spares: int = 0
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Worker:
     """What is known of a worker that was launched and is not gone.
 
     Args:
+        ready_at: since when it could enter.
         entered: it was a member of a generation that was told to go.
         lease_s: of the newest of these.
     """
@@ -52,5 +55,6 @@ class Worker:
     deadline: float | None = None
     weight: float = 1.0
     divergences: int = 0
+    ready_at: float = 0.0
     entered: bool = False
     lease_s: float = 0.0

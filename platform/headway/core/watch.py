@@ -117,6 +117,7 @@ class Sign:
         member: it is in the generation that trains, or, while that is broken, has been in it.
         node: where it is.
         pulsed: its heart, which no code of the worker's can hold up, was heard as long as anything was.
+        standing: it is ready, and waits for a seat: whoever seats it will count on it.
     """
 
     at: At
@@ -129,6 +130,7 @@ class Sign:
     member: bool
     node: str
     pulsed: bool = False
+    standing: bool = False
 
     @property
     def unheard_s(self) -> float:
@@ -222,21 +224,25 @@ class Watch:
 
     def _judge(self, worker: str, sign: Sign, others_wait: bool, doubting: bool) -> Verdict | None:
         found = self._silence(worker, sign, doubting)
-        if found is None and sign.member:
-            found = self._stopped(worker, sign, others_wait) if sign.stopped else self._hung(sign, others_wait)
+        if found is None and sign.stopped and (sign.member or sign.standing):
+            found = self._stopped(worker, sign, others_wait or sign.standing)
+        elif found is None and sign.member and not sign.stopped:
+            found = self._hung(sign, others_wait)
         return Verdict(worker, *found, sign.silent_s) if found else None
 
     def _silence(self, worker: str, sign: Sign, doubting: bool) -> tuple[str, float] | None:
         patience, unheard_s = self._patience, sign.unheard_s
         if not sign.answers:
             usual_s = patience.silence_s if sign.member else max(START_SILENCE_S, patience.silence_s)
-            cause = "link_cut" if sign.member else "start_failed"
+            if sign.standing and not sign.member:  # nobody waits for it yet, so it may take as long as one that stops
+                usual_s = STOPPED_PATIENCE * patience.silence_s
+            cause = "link_cut" if sign.member or sign.standing else "start_failed"
             return (cause, unheard_s) if unheard_s > self._limit(worker, usual_s, doubting) else None
         # Its machine is well, and nobody speaks for it. Where no heart was ever heard, what it was at may hold the
         # interpreter's lock.
         lock_s = 0.0 if sign.pulsed else patience.at(sign.at)
         limit = max(lock_s, STOPPED_PATIENCE * patience.silence_s)
-        return ("stopped", sign.silent_s) if sign.member and sign.silent_s > limit else None
+        return ("stopped", sign.silent_s) if (sign.member or sign.standing) and sign.silent_s > limit else None
 
     def _stopped(self, worker: str, sign: Sign, others_wait: bool) -> tuple[str, float] | None:
         # Its mark stands still, and so tells the time since it was first seen to be stopped.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from headway.runs.finding import briefs as briefs
+from headway.runs.finding import create as create
+from headway.runs.finding import every as every
+from headway.runs.finding import find as find
 from headway.runs.folder import GLANCE_S as GLANCE_S
 from headway.runs.folder import RunFolder as RunFolder
-from headway.runs.folder import create as create
-from headway.runs.folder import every as every
-from headway.runs.folder import find as find
 from headway.runs.folder import kept as kept
 from headway.runs.folder import write_job as write_job
+from headway.runs.place import DEFAULT as DEFAULT
+from headway.runs.place import Place as Place

@@ -16,19 +16,28 @@ import fcntl
 import json
 import os
 import re
+import secrets
+import shutil
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from headway import epochs, variables
 from headway.durable import last_line, replace, sync_folder
 from headway.errors import BadInput, nearest
-from headway.job import Job, to_yaml
+
+if TYPE_CHECKING:
+    from headway.job import Job
+    from headway.storage.protocol import Storage
 
 GLANCE_S = 0.5
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
+GONE = ".gone-"
+"""Begins the names of what is being removed."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,19 @@ class RunFolder:
     def write(self, facts: dict[str, Any]) -> None:
         """Replace run.json at once. Raises OSError."""
         replace(self.path / "run.json", json.dumps(facts, indent=1))
+
+    def keeper(self) -> dict[str, str]:
+        """By what keepers of the run's newest state and its workers know each other: made once, and told to nobody."""
+        path = self.path / "keeper.json"
+        try:
+            found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+            if {"run", "token"} <= found.keys():
+                return found
+        except (OSError, ValueError):
+            pass  # there is none yet, or it is damaged: keepers of before are not found then
+        made = {"run": secrets.token_hex(16), "token": secrets.token_hex(16)}
+        replace(path, json.dumps(made), 0o600)
+        return made
 
     def events(self) -> Iterator[dict[str, Any]]:
         """What happened to the membership, in order; a torn line ends them."""
@@ -152,26 +174,117 @@ class RunFolder:
                 time.sleep(0.05)
 
     @contextmanager
-    def led(self) -> Iterator[int]:
+    def led(self, say: Callable[[str], None] = lambda _: None) -> Iterator[int]:
         """Lead the run: only one process may at a time. Gives the epoch, by which others know where no lock reaches.
+
+        Args:
+            say: takes a line for people, where this takes a while.
 
         Raises:
             BadInput: another process does.
         """
+        with self._sole():
+            yield self._claimed()
+
+    @contextmanager
+    def _sole(self) -> Iterator[None]:
+        """While this lasts no other process of this machine (or of those that share the folder) leads the run."""
         with (self.path / ".lock").open("w") as lock:
             deadline = time.monotonic() + GLANCE_S
             while not _locked(lock, fcntl.LOCK_EX):
                 if time.monotonic() > deadline:  # longer than `is_led` holds it
                     remedy = "Wait for its end, or stop that process."
-                    raise BadInput(f"run {self.name} is running", "another process leads it", remedy)
+                    raise BadInput(f"run {self.name} is running", f"another process leads it{self._by()}", remedy)
                 time.sleep(0.01)
-            yield self._claimed()
+            yield
 
     def _claimed(self) -> int:
         try:
             return epochs.claim(self.path)
         except OSError as error:
             raise _unwritable(self, error) from None
+
+    def _by(self) -> str:
+        """Who leads the run, or led it last, and since when, in brackets."""
+        epoch = epochs.newest(self.path)
+        who, since = epochs.leader(self.path, epoch), epochs.since(self.path, epoch)
+        when = time.strftime(", since %Y-%m-%d %H:%M:%S", time.localtime(since)) if since else ""
+        return f" ({who}{when})" if who else ""
+
+    @property
+    def far(self) -> dict[str, Any] | None:
+        """Of a run in a store: what another process needs to open it (`url`, `options`)."""
+        return None
+
+    @property
+    def checkpoint_root(self) -> Path | Storage:
+        """Where its checkpoints are."""
+        return self.checkpoints
+
+    def counting(self, manifests: list[str]) -> list[str]:
+        """Of checkpoints, by the names of their manifests in the run, those that may be gone on from."""
+        return manifests
+
+    @contextmanager
+    def handed_over(self) -> Iterator[None]:
+        """While this lasts another process of ours keeps the run's records."""
+        yield
+
+    def fetch_logs(self, worker: str | None = None) -> None:
+        """Bring what the workers wrote to `logs`, where it is elsewhere. worker: only of this one."""
+
+    def discard(self) -> None:
+        """Let it be as if the run had not been made; by the process that leads it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    @property
+    def where(self) -> str:
+        """For people: the folder, or the URL."""
+        return str(self.path)
+
+    @contextmanager
+    def still(self) -> Iterator[Callable[[], None]]:
+        """While this lasts nobody leads the run, and nobody of this machine begins to. Gives what raises BadInput where
+        somebody did.
+
+        Raises:
+            BadInput: a process leads it.
+        """
+        try:
+            lock = (self.path / ".lock").open("a")
+        except OSError:  # somebody else's, only read
+            lock = (self.path / ("run.json" if not (self.path / ".lock").exists() else ".lock")).open()
+        with lock:
+            if not _locked(lock, fcntl.LOCK_SH):
+                raise BadInput(
+                    f"run {self.name} is running",
+                    f"another process leads it{self._by()}",
+                    "Wait for its end, or stop that process.",
+                )
+            yield lambda: None
+
+    def size(self, checkpoints_only: bool = False) -> int:
+        """Bytes on the disk."""
+        top = self.checkpoints if checkpoints_only else self.path
+        return sum(path.stat().st_size for path in top.rglob("*") if path.is_file() and not path.is_symlink())
+
+    def remove(self, checkpoints_only: bool = False) -> None:
+        """Remove the run, or its checkpoints: at once, whoever is killed in the middle.
+
+        Raises:
+            BadInput: a process leads it, or it cannot be removed.
+        """
+        gone = self.path.with_name(f"{GONE}{self.name}-{uuid.uuid4().hex[:8]}")
+        try:
+            with self.still():
+                (self.checkpoints if checkpoints_only else self.path).rename(gone)
+            shutil.rmtree(gone)
+        except FileNotFoundError:
+            if not checkpoints_only:
+                raise
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise BadInput(f"{self.path} cannot be removed", reason, "Ask its owner, or mend the folder.") from None
 
     def is_led(self) -> bool:
         """Whether a process leads the run now."""
@@ -182,15 +295,25 @@ class RunFolder:
             return not _locked(lock, fcntl.LOCK_SH)
 
 
+def usable(name: str) -> str:
+    """The name, which a run can have. Raises BadInput."""
+    if not NAME.fullmatch(name):
+        raise BadInput(f"--name {name!r}", "a run's name is letters, digits, '.', '_' and '-'", "Choose another.")
+    return name
+
+
+def is_run(path: Path) -> bool:
+    """Whether a run is in that folder; in none whose name no disk can have."""
+    return os.path.isfile(path / "run.json")  # noqa: PTH113 - which raises nothing
+
+
 def create(runs: Path, name: str | None, job: Job) -> RunFolder:
     """Make the folder of a new run.
 
     Raises:
         BadInput: the name is taken or not usable, or the folder cannot be written.
     """
-    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}", name):
-        raise BadInput(f"--name {name!r}", "a run's name is letters, digits, '.', '_' and '-'", "Choose another.")
-    chosen = name or _free(runs, f"{job.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    chosen = usable(name) if name is not None else _free(runs, f"{job.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     folder = RunFolder(runs.resolve() / chosen)
     try:
         runs.mkdir(parents=True, exist_ok=True)
@@ -225,6 +348,8 @@ def write_job(folder: RunFolder, job: Job) -> None:
     Raises:
         BadInput: the folder cannot be written; what was kept before is there still.
     """
+    from headway.job import to_yaml
+
     try:
         replace(folder.job_file, to_yaml(kept(job)))
     except OSError as error:
@@ -238,7 +363,7 @@ def find(runs: Path, name: str) -> RunFolder:
         BadInput: there is none; names the nearest.
     """
     for path in (runs / name, Path(name)):
-        if (path / "run.json").is_file():
+        if is_run(path):
             return RunFolder(path.resolve())
     known = [run.name for run in every(runs)]
     remedy = nearest(name, known) if known else "Start one with `headway train JOB`."
@@ -248,7 +373,7 @@ def find(runs: Path, name: str) -> RunFolder:
 def every(runs: Path) -> list[RunFolder]:
     """All runs of a folder, oldest first; a folder whose run.json is damaged is none."""
     found = []
-    for path in runs.glob("*/run.json"):
+    for path in runs.glob("[!.]*/run.json"):
         run = RunFolder(path.parent.resolve())
         with suppress(BadInput):
             found.append((run.read().get("created", 0.0), run.name, run))

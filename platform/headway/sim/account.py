@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import floor
 from typing import Any
 
-CAUSES = ("start", "idle", "detect", "regroup", "restart", "quorum", "repeated")
+CAUSES = ("start", "spare", "idle", "detect", "regroup", "restart", "quorum", "repeated")
 
 
 @dataclass

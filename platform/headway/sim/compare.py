@@ -48,6 +48,7 @@ def compare(
     workers: int | None = None,
     lanes: int | None = None,
     notice_s: float = 0.0,
+    spares: int = 0,
 ) -> Comparison:
     """Replay a trace once for each policy.
 
@@ -55,6 +56,7 @@ def compare(
         workers: at most; as many as there are ever nodes where not given.
         lanes: of the live run; 64 for each worker where not given, fewer beyond 1,250 workers.
         notice_s: how long before a node goes the live run is told.
+        spares: workers of the live run that stand by on nodes of their own.
 
     Raises:
         BadInput: an unknown policy, or fewer lanes than workers.
@@ -66,7 +68,7 @@ def compare(
         raise BadInput(f"{lanes} lanes cannot be carried by {most} workers", remedy="Give more lanes or fewer workers.")
     if unknown := set(policies) - set(POLICIES):
         raise BadInput(f"there is no policy {min(unknown)}", remedy=f"Take of {', '.join(POLICIES)}.")
-    replay = Replay(trace, costs, lanes, most, notice_s)
+    replay = Replay(trace, costs, lanes, most, notice_s, spares)
     run: dict[str, Callable[[], Account]] = {
         "live": replay.run,
         "restart": lambda: peers.restart(trace, costs, most, costs.restart_s, "restart, tuned"),

@@ -39,7 +39,9 @@ def drill(seed: int, steps: int = 20) -> Drilled:
     chance = random.Random(seed)
     most = chance.randint(2, 6)
     slow = chance.choice(["report", "rebalance", "replace"])
-    world = World(Policy(chance.randint(most, 12), chance.randint(1, most // 2 + 1), most, slow=slow), steps)
+    spares = random.Random(f"spares {seed}").choice((0, 0, 1, 2))
+    policy = Policy(chance.randint(most, 12), chance.randint(1, most // 2 + 1), most, slow=slow, spares=spares)
+    world = World(policy, steps)
     # Few enough that the membership does not give the run up for workers that die and die.
     faults, allowed, rate = 0, min(FAULTS_AT_MOST, 3 * most - 1), chance.choice([0.005, 0.02, 0.05])
     for _ in range(chance.choice([200, 600, 1200])):

@@ -32,7 +32,7 @@ from headway.core.events import (
     Ready,
     Tick,
 )
-from headway.core.membership import Membership, Policy
+from headway.core.membership import READY, Membership, Policy
 from headway.errors import RunFailed
 from headway.sim.account import Account, Training
 from headway.sim.costs import Costs
@@ -48,11 +48,14 @@ class Replay:
         lanes: of the run.
         most: workers.
         notice_s: how long before a node goes the membership is told; 0: never.
+        spares: workers beyond these that stand by.
     """
 
-    def __init__(self, trace: Trace, costs: Costs, lanes: int, most: int, notice_s: float = 0.0) -> None:
+    def __init__(
+        self, trace: Trace, costs: Costs, lanes: int, most: int, notice_s: float = 0.0, spares: int = 0
+    ) -> None:
         self.trace, self.costs, self.lanes, self.most = trace, costs, lanes, most
-        self.machine = Membership(Policy(lanes, 1, most))
+        self.machine = Membership(Policy(lanes, 1, most, spares=spares))
         self.account = Account("live")
         self.now = 0.0
         self.step = 0
@@ -250,8 +253,18 @@ class Replay:
             members = len(self._holders)
             self.account.lose(self._cause, seconds * members)
         starting = len(self._place) - members
-        self.account.lose("start", seconds * starting)
+        spares = self._standing_by() if self._holders else 0
+        self.account.lose("start", seconds * (starting - spares))
+        self.account.lose("spare", seconds * spares)
         self.account.lose("idle", seconds * (len(self._up) - members - starting))
+
+    def _standing_by(self) -> int:
+        """Workers that are ready and wait for a seat, beside others that have a state."""
+        most = self.machine.policy.spares
+        if not most:
+            return 0
+        ready = sum(self.machine.workers[w].phase == READY for w in self._place if w in self.machine.workers)
+        return min(most, ready)
 
     def _stop(self, cause: str) -> None:
         """The members stop now, and what they do until they train again has a cause."""

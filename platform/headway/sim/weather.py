@@ -33,7 +33,7 @@ from headway.core.events import (
     Stuck,
     Tick,
 )
-from headway.core.membership import ENTERED, Membership, Policy
+from headway.core.membership import ENTERED, READY, Membership, Policy
 from headway.core.watch import At, Clock, Sign, Watch
 from headway.sim.air import HEAD, Air, Fault
 
@@ -317,6 +317,7 @@ class Weather:
                         h.pulse.waiting,
                         name in members or workers[name].phase in ENTERED,
                         self.toys[name].node,
+                        standing=workers[name].phase == READY,
                     ),
                 )
 

@@ -45,7 +45,9 @@ from headway.core.events import (
     Slow,
     Tick,
 )
-from headway.core.membership import ENTERED, FINISHED, READY, Membership, Policy, seats
+from headway.core.membership import ENTERED, FINISHED, MEMBER, READY, Membership, Policy, seats
+from headway.core.membership import WARMING as PLACED
+from headway.core.states import Training
 
 Words = np.ndarray[Any, np.dtype[np.uint16]]
 ASKED, WARMING, WAITING, TRAINING, DONE = "asked", "warming", "waiting", "training", "done"
@@ -376,6 +378,7 @@ class World:
             elif isinstance(action, Go):
                 self._check_go(action, there)
                 carried = action.generation.carries()
+        self._check_spares()
         self._carry_out(actions)
 
     def _carry_out(self, actions: list[Action]) -> None:
@@ -461,6 +464,17 @@ class World:
             stay = sum(len(set(generation.carries()[m]) & set(carried.get(m, ()))) for m in generation.members)
             best = most_that_stay(policy.lanes, [len(carried.get(m, ())) for m in generation.members])
             require(stay == best, f"{best} lanes could stay, {stay} do: {generation} after {carried}")
+
+    def _check_spares(self) -> None:
+        """Nobody stands by beside a free seat, and nobody is asked for beyond seats and spares."""
+        machine, policy = self.machine, self.machine.policy
+        phases = [w.phase for w in machine.workers.values()]
+        there = sum(p in (PLACED, READY, MEMBER) for p in phases) + len(machine._hiring.asked)
+        require(there <= policy.max + policy.spares, f"{there} workers are there or asked for")
+        state = machine._state
+        if isinstance(state, Training) and not state.busy and not machine._finishing and READY in phases:
+            seated = len(state.generation.members)
+            require(seated >= policy.max, f"{phases.count(READY)} stand by, and {seated} train")
 
     def _check_go(self, go: Go, there: set[str]) -> None:
         """Nothing that a living worker holds is lost: the source is as far as anybody."""

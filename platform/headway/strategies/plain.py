@@ -33,7 +33,7 @@ def pack(value: Any, other: Callable[[Any], Any] | None = None) -> bytes:
     Raises:
         BadInput: something else is in it.
     """
-    return json.dumps(_encoded(value, other), separators=(",", ":"), allow_nan=False).encode("ascii")
+    return json.dumps(encoded(value, other), separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def unpack(data: bytes, other: Callable[[str, Any], Any] | None = None) -> Any:
@@ -47,14 +47,15 @@ def unpack(data: bytes, other: Callable[[str, Any], Any] | None = None) -> Any:
         ValueError: it is nothing that `pack` writes.
     """
     try:
-        return _decoded(json.loads(data), other)
+        return decoded(json.loads(data), other)
     except ValueError:
         raise
     except (TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"not a packed value: {error}") from error
 
 
-def _encoded(value: Any, other: Callable[[Any], Any] | None) -> Any:
+def encoded(value: Any, other: Callable[[Any], Any] | None) -> Any:
+    """What `pack` writes as JSON; for an `other` that has values inside."""
     if other is not None and (found := other(value)) is not None:
         return found
     kind = type(value)
@@ -63,15 +64,15 @@ def _encoded(value: Any, other: Callable[[Any], Any] | None) -> Any:
     if kind is float:
         return value if math.isfinite(value) else {"float": repr(value)}
     if kind is list:
-        return [_encoded(each, other) for each in value]
+        return [encoded(each, other) for each in value]
     if isinstance(value, dict):
-        return {"dict": [[_encoded(key, other), _encoded(each, other)] for key, each in value.items()]}
+        return {"dict": [[encoded(key, other), encoded(each, other)] for key, each in value.items()]}
     if kind in _SEQUENCES:
-        return {_SEQUENCES[kind]: [_encoded(each, other) for each in value]}
+        return {_SEQUENCES[kind]: [encoded(each, other) for each in value]}
     if kind in (set, frozenset):
-        return {kind.__name__: sorted((_encoded(each, other) for each in value), key=json.dumps)}
+        return {kind.__name__: sorted((encoded(each, other) for each in value), key=json.dumps)}
     if kind is complex:
-        return {"complex": [_encoded(value.real, other), _encoded(value.imag, other)]}
+        return {"complex": [encoded(value.real, other), encoded(value.imag, other)]}
     if kind in (bytes, bytearray):
         return {"bytes": base64.b64encode(value).decode("ascii")}
     if isinstance(value, np.generic | np.ndarray) and value.dtype.kind in "?biufcSUMm":
@@ -90,20 +91,21 @@ def _encoded(value: Any, other: Callable[[Any], Any] | None) -> Any:
     )
 
 
-def _decoded(found: Any, other: Callable[[str, Any], Any] | None) -> Any:
+def decoded(found: Any, other: Callable[[str, Any], Any] | None) -> Any:
+    """The opposite of `encoded`; raises what comes of it where that is not what was written."""
     if isinstance(found, list):
-        return [_decoded(each, other) for each in found]
+        return [decoded(each, other) for each in found]
     if not isinstance(found, dict):
         return found
     ((kind, content),) = found.items()
     if kind in _READERS:
         return _READERS[kind](content)
     if kind == "dict":
-        return {_decoded(key, other): _decoded(each, other) for key, each in content}
+        return {decoded(key, other): decoded(each, other) for key, each in content}
     if kind in _MADE:
-        return _MADE[kind](_decoded(each, other) for each in content)
+        return _MADE[kind](decoded(each, other) for each in content)
     if kind == "complex":
-        return complex(*(_decoded(each, other) for each in content))
+        return complex(*(decoded(each, other) for each in content))
     if other is None:
         raise ValueError(f"unknown kind of value: {kind[:40]!r}")
     return other(kind, content)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import subprocess
@@ -56,6 +57,8 @@ class Cluster:
         environment: variables for the nodes and their workers, beside this process's own.
         isolated: give every node a PID namespace where one can be made. What runs on it has other process ids there
             than here, which `process_of` translates.
+        apart: nodes share no folder: each has a home of its own, with the folders for temporary and cached files in
+            it, and sees nothing in these folders of this machine. Needs `isolated`.
     """
 
     def __init__(
@@ -67,10 +70,11 @@ class Cluster:
         guarded: bool = True,
         environment: Mapping[str, str] | None = None,
         isolated: bool = True,
+        apart: Sequence[Path] = (),
     ) -> None:
         self.nodes: list[Node] = []
         self.address = ""
-        self.cpus, self.links, self.isolated = cpus, links, isolated
+        self.cpus, self.links, self.isolated, self._apart = cpus, links, isolated, apart
         self._first = nodes
         self._head: Node | None = None
         self._switch: Switch | None = None
@@ -268,6 +272,14 @@ class Cluster:
         apart = isolation() if self.isolated and number != HEAD else ()
         spaces = [*apart, *(["--net"] if self.links else [])]
         program = [sys.executable, "-P", str(Path(__file__).with_name("node.py")), *([ALONE] if apart else [])]
+        if self._apart and number != HEAD:
+            if not apart:
+                raise BadInput("nodes cannot be kept apart", "no namespace can be made here", "Run this as root.")
+            hidden = " && ".join(f"mount -t tmpfs none {shlex.quote(str(path))}" for path in self._apart)
+            program = ["sh", "-c", f'{hidden} && exec "$@"', "sh", *program]
+        home = folder / "home"
+        home.mkdir()
+        own = {"HOME": str(home), "TMPDIR": str(home), "HEADWAY_CACHE": str(home / "cache")} if self._apart else {}
         with (folder / "said").open("w") as said:
             process = subprocess.Popen(
                 ["unshare", *spaces, "--", *program] if spaces else program,
@@ -276,7 +288,7 @@ class Cluster:
                 stderr=said,
                 text=True,
                 start_new_session=True,
-                env={**self.environment, **HEALTH},
+                env={**self.environment, **HEALTH, **own},
             )
         node = Node(number, process, only_child(process.pid) if apart else process.pid, folder, bool(apart))
         if self._switch is not None:

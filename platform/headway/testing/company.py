@@ -226,7 +226,7 @@ class Notes:
     def enter(self, leads: bool) -> None:
         self.leads = leads
 
-    def restart(self, start: int) -> None:
+    def restart(self, start: int, found: bool = False) -> None:
         self.start = start
         self.steps.clear()
 

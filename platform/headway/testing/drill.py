@@ -62,7 +62,7 @@ def drill(
         job: its YAML file, anywhere.
         faults: a script (see `headway.testing.faults`), or faults; random ones when None.
         seed: of the random faults.
-        nodes: machines to begin with, one worker on each; 3, or as many as there are lanes, when None.
+        nodes: machines to begin with, one worker (or spare) on each; 3, or as many as there are lanes, when None.
         steps: to run for instead of the job's own.
         settings: `key=value` changes to the job. A drill is bitwise reproducible, goes on with one worker, and
             records nothing in MLflow, unless they say otherwise.
@@ -77,9 +77,11 @@ def drill(
     script = None if faults is None else parse(faults) if isinstance(faults, str) else in_order(faults)
     settings = [*_usual(steps, script or ()), *settings]
     first = load(job, settings)
-    nodes = nodes or min(NODES, first.lanes)
+    spares = first.workers.spares
+    nodes = nodes or max(min(NODES, first.lanes + spares), spares + 1)
     if script is None:
-        script = random_faults(seed, plan.check(first).total_steps, nodes, without=lacking())
+        carrying = max(1, nodes - spares)
+        script = random_faults(seed, plan.check(first).total_steps, carrying, without=lacking())
     chosen, checked = _planned(job, settings, nodes, script)
     for verb in sorted({fault.verb for fault in script}):
         require(verb)
@@ -120,15 +122,20 @@ def _usual(steps: int | None, script: Sequence[Fault]) -> list[str]:
 
 
 def _planned(job: str | Path, settings: Sequence[str], nodes: int, script: Sequence[Fault]) -> tuple[Job, plan.Plan]:
-    """The job, with as many workers as there will be nodes; what it comes to; and whether the script fits it.
+    """The job, with as many workers as there will be nodes, but for those of its spares; what it comes to; and whether
+    the script fits it.
 
     Raises:
         BadInput: it does not.
     """
-    lanes = load(job, list(settings)).lanes
-    if nodes > lanes:
+    given = load(job, list(settings))
+    lanes, spares = given.lanes, given.workers.spares
+    if nodes > lanes + spares:
         raise BadInput(f"--nodes {nodes}", f"the job has {lanes} lanes, and a worker carries at least one", "")
-    most = min(lanes, nodes + sum(fault.verb == "add" for fault in script))
+    if nodes <= spares:
+        remedy = f"Drill with --nodes {spares + 1} or more, or with --set workers.spares=0."
+        raise BadInput(f"--nodes {nodes}", f"{spares} of them would carry spares, and none a worker", remedy)
+    most = min(lanes, nodes + sum(fault.verb == "add" for fault in script) - spares)
     chosen = load(job, [f"workers.max={most}", *settings])
     if chosen.workers.gpus:
         raise BadInput(
@@ -164,7 +171,8 @@ class _Run:
 def _quiet(cluster: Cluster, folder: Path, job: Job, nodes: int, tell: Tell) -> _Run:
     """Undisturbed, on one worker less than there are nodes: how many must not matter."""
     workers = max(1, nodes - 1)
-    size = job.workers.model_copy(update={"min": workers, "max": workers})
+    workers = min(workers, job.lanes)
+    size = job.workers.model_copy(update={"min": workers, "max": workers, "spares": 0})
     tell(f"the quiet run, on {workers} workers")
     driver = _Driver(cluster, folder, "quiet", job.model_copy(update={"workers": size}))
     driver.follow()

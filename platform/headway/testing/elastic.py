@@ -10,6 +10,7 @@ processes of their own that can be killed, stopped and drained at any moment. Ma
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -22,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from headway.core.events import Launch
 from headway.core.ledger import Ledger
 from headway.core.membership import Policy
 from headway.core.watch import Patience
@@ -94,6 +96,8 @@ class Run:
         arguments: picklable.
         places: workers that there is room for at first; see `places`.
         setup: called as setup(worker) in each worker's process before anything else; importable by name.
+        machines: called as machines(worker), names the machine that it runs on; where given, each has a keeper of the
+            newest state.
         policy: fields of `Policy` to set beside the job's.
     """
 
@@ -105,12 +109,15 @@ class Run:
         *arguments: Any,
         places: int | None = None,
         setup: Callable[[str], None] | None = None,
+        machines: Callable[[str], str] | None = None,
         **policy: Any,
     ) -> None:
         self.folder, self.job = folder, job
+        self._machines = machines
         self._setup, self._train, self._arguments = setup, train, arguments
         workers = job.workers
-        of_job = {"lanes": job.lanes, "min": workers.min, "max": workers.max, "slow": workers.slow}
+        of_job = {"lanes": job.lanes, "slow": workers.slow}
+        of_job |= {"min": workers.min, "max": workers.max, "spares": workers.spares}
         patience = Patience.of(workers.silence_s, workers.hang_s, workers.patience_s)
         self.coordinator = Coordinator(Policy(**{**of_job, "patience": patience, **policy}), self)
         self.members: list[str] = []
@@ -119,7 +126,7 @@ class Run:
         """Of workers that are there, by name."""
         self.results: dict[str, Any] = {}
         self.failure: str | None = None
-        self._slots = _Slots(workers.max if places is None else places)
+        self._slots = _Slots(workers.max + workers.spares if places is None else places)
         self._step = _processes.Value("q", 0, lock=False)  # a worker killed in it would hold a lock for ever
         self._lock = threading.RLock()
         self._recording = threading.Lock()  # the recorder is an actor elsewhere, and does one thing at a time
@@ -232,13 +239,13 @@ class Run:
 
     # What the coordinator asks for
 
-    def launch(self, worker: str, after_s: float, avoid: tuple[str, ...]) -> None:
+    def launch(self, wanted: Launch) -> None:
         def queue() -> None:
             with self._lock:
-                self._slots.waiting.append(worker)
+                self._slots.waiting.append(wanted.worker)
             self._fill()
 
-        timer = threading.Timer(after_s, queue)
+        timer = threading.Timer(wanted.after_s, queue)
         timer.daemon = True
         timer.start()
 
@@ -272,19 +279,23 @@ class Run:
             while self._port and self._slots.free > 0 and self._slots.waiting and not self._over.is_set():
                 self._slots.free -= 1
                 worker = self._slots.waiting.pop(0)
-                self.coordinator.placed(worker, node(worker), None)
+                self.coordinator.placed(worker, self._machine(worker) or node(worker), None)
                 self._spawn(worker)
 
     def _spawn(self, worker: str) -> None:
         receive, send = _processes.Pipe(duplex=False)
         where = Place(worker, HOST, self._port, self.coordinator.pulse_port, self.coordinator.token)
         tree = self.job.model_dump()
-        arguments = (send, where, tree, str(self.folder), self._step, self._setup, self._train, self._arguments)
+        config = {"folder": str(self.folder), "machine": self._machine(worker)}
+        arguments = (send, where, tree, config, self._step, self._setup, self._train, self._arguments)
         process = _processes.Process(target=_work, args=arguments, daemon=True)
         process.start()
         send.close()
         self.processes[worker] = process
         self._thread(self._attend, worker, process, receive)
+
+    def _machine(self, worker: str) -> str:
+        return self._machines(worker) if self._machines is not None else ""
 
     def _attend(self, worker: str, process: Any, pipe: Connection) -> None:
         """Until the worker's end; then its place is free."""
@@ -383,7 +394,7 @@ def _work(
     pipe: Connection,
     where: Place,
     tree: dict[str, Any],
-    folder: str,
+    config: dict[str, str],
     foremost: Any,
     setup: Callable[[str], None] | None,
     train: Callable[..., Any],
@@ -406,7 +417,7 @@ def _work(
     try:
         if setup is not None:
             setup(where.worker)
-        context = _context(job, Path(folder), line, ledger)
+        context = _context(job, Path(config["folder"]), line, ledger, config["machine"])
         contexts.enter(context)
         starting = False
         value = train(context, *arguments)
@@ -425,10 +436,16 @@ def _work(
         time.sleep(1)
 
 
-def _context(job: Job, folder: Path, line: Line, ledger: Ledger) -> Context:
+def keeper_of(folder: Path) -> dict[str, Any]:
+    """What the keepers of the run in a folder are told of it."""
+    return {"run": hashlib.sha256(str(folder).encode()).hexdigest(), "token": "secret", "linger_s": 60.0}
+
+
+def _context(job: Job, folder: Path, line: Line, ledger: Ledger, machine: str) -> Context:
     from headway.checkpoint.store import Store
     from headway.data.read.streams import open_readers
     from headway.elastic.worker.context import Context
+    from headway.elastic.worker.main import keeping_of
     from headway.elastic.worker.members import Led
     from headway.elastic.worker.saver import Saver
 
@@ -436,20 +453,28 @@ def _context(job: Job, folder: Path, line: Line, ledger: Ledger) -> Context:
     journal = _Journal(str(folder / "r"), worker)
     store = Store(folder / "checkpoints", "a" * 64, job.checkpoint)
     training, validation = open_readers(job, journal.quarantined)
+    config = {"digest": "a" * 64, **({"keeper": keeper_of(folder)} if machine else {})}
+    keeping = keeping_of(config, job, line, HOST, journal.note, machine)
+    if keeping is not None:
+        keeping.open()
     return Context(
         job=job,
         device="cpu",
         train=training,
         validation=validation,
-        saver=Saver(store, job.checkpoint, journal, f"{worker}-{os.getpid()}"),
+        saver=Saver(store, job.checkpoint, journal),
         journal=journal,
         run=folder.name,
         members=Led(line, "gloo", HOST, lambda rank, nodes: None, job.workers.silence_s, job.workers.patience_s),
         ledger=ledger,
+        keeping=keeping,
     )
 
 
 def _close(context: Context) -> None:
+    if context.keeping is not None:
+        context.keeping.close()
+        context.journal.states_kept(*context.keeping.account())
     context.saver.close()
     context.close()
     context.journal.close()

@@ -27,6 +27,8 @@ POINTS = (50, 1000)
 LAST_ATTEMPTS = 3
 LAST_PAUSE_S = 0.3
 LOCK = "tracking.lock"
+MACHINE = ".machine"
+"""See `headway.runs.place`."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Writer:
         self._folder = Path(run_folder).resolve()
         self._uri = uri or default_uri(self._folder.parent)
         # The default store keeps its name in tracking.json when the runs folder is moved.
-        self._store = redact(uri) if uri else "runs folder"
+        self._store = redact(uri) if uri else _beside(self._folder.parent)
         self._experiment = experiment
         self._run_name = run_name or self._folder.name
         self._poll_s, self._say = poll_s, say
@@ -267,6 +269,15 @@ def sync(run_folder: str | Path, uri: str | None = None, timeout_s: float = 300)
     )
     writer.start()
     return writer.close(timeout_s)
+
+
+def _beside(runs: Path) -> str:
+    """What the sqlite store of a runs folder is called in tracking.json: where that travels with the run, each machine
+    has one of its own."""
+    try:
+        return f"runs folder {(runs / MACHINE).read_text(encoding='utf-8')}"
+    except OSError:
+        return "runs folder"
 
 
 def _tracking(folder: Path) -> dict[str, str]:

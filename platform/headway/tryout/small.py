@@ -269,7 +269,7 @@ class _Trial:
             device="cuda" if self._gpu else "cpu",
             train=rows.Shown(batches, job.seed),
             validation=rows.Shown([held_out] * len(batches), job.seed) if held_out is not None else None,
-            saver=Saver(store, job.checkpoint, journal, "tried"),
+            saver=Saver(store, job.checkpoint, journal),
             journal=journal,
             run="tried",
             members=Alone(job.lanes),

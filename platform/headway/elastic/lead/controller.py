@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import math
 import threading
 import time
 from typing import Any
@@ -37,6 +38,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from headway.core.events import Launch
 from headway.core.membership import Policy
 from headway.elastic.lead.coordinator import Coordinator, Failure
 from headway.elastic.lead.view import contexts, show
@@ -50,6 +52,10 @@ NODES_POLL_S = 0.5
 RECORD_S = 30.0
 AVOID_S = 120.0
 """So long a worker waits for a place that is not on a node to be avoided; then any will do."""
+APART_S = 2.0
+"""So long a spare waits for a place on a node that carries no member."""
+CROWDED_S = 20.0
+"""After so long without a place for a spare it is said that there is no room."""
 
 
 class _Groups(PlacementGroupHandle):
@@ -166,16 +172,15 @@ class ElasticController(TrainController):
         self._failed: Any = None
         """The recorder's word that it knows why the run failed."""
         self._over = threading.Event()
+        self._said_crowded = False
         self._coordinator = Coordinator(policy, self, ray.get_runtime_context().get_node_id(), alike)
         self._host = ray.util.get_node_ip_address()
         super().__init__(**rest)
 
     # What the coordinator asks for; called in its thread
 
-    def launch(self, worker: str, after_s: float, avoid: tuple[str, ...]) -> None:
-        threading.Thread(
-            target=self._launch, args=(worker, after_s, avoid), name=f"launch-{worker}", daemon=True
-        ).start()
+    def launch(self, wanted: Launch) -> None:
+        threading.Thread(target=self._launch, args=(wanted,), name=f"launch-{wanted.worker}", daemon=True).start()
 
     def dismiss(self, worker: str) -> None:
         threading.Thread(target=self._free, args=(worker,), name=f"dismiss-{worker}", daemon=True).start()
@@ -193,11 +198,12 @@ class ElasticController(TrainController):
 
     # Workers' places; in threads that may block
 
-    def _launch(self, name: str, after_s: float, avoid: tuple[str, ...]) -> None:
+    def _launch(self, wanted: Launch) -> None:
+        name = wanted.worker
         try:
-            if self._over.wait(after_s):
+            if self._over.wait(wanted.after_s):
                 return
-            group = self._find_place(name, avoid)
+            group = self._find_place(wanted)
             if group is None:
                 return
             assert self._worker_group is not None
@@ -214,25 +220,39 @@ class ElasticController(TrainController):
             logger.warning("worker %s could not be started: %s", name, error)
             self._coordinator.gone(name, "start_failed")
 
-    def _find_place(self, name: str, avoid: tuple[str, ...]) -> Any:
+    def _find_place(self, wanted: Launch) -> Any:
         """A placement group that is ready, or None if the worker is not wanted any more."""
         assert self._worker_group is not None
+        name, begun = wanted.worker, time.monotonic()
         resources = [self._worker_group.get_resources_per_worker()]
-        elsewhere = _elsewhere(avoid)
-        while True:
+        wishes = [(wanted.avoid, AVOID_S), ((), math.inf)]  # such a node is better than none
+        if wanted.apart:
+            wishes.insert(0, ((*wanted.avoid, *wanted.apart), APART_S))
+        for nodes, patience_s in wishes:
+            elsewhere = _elsewhere(nodes)
+            if elsewhere is None and patience_s < math.inf:
+                continue
             group = placement_group(resources, bundle_label_selector=elsewhere)
             self._worker_group.groups.by_worker[name] = group
-            until = time.monotonic() + AVOID_S
-            while not group.wait(1.0):
+            until = time.monotonic() + patience_s
+            while time.monotonic() < until:
+                if group.wait(1.0):
+                    return group
                 if self._over.is_set() or self._is_dismissed(name):
-                    self._worker_group.groups.free(name)
-                    return None
-                if elsewhere is not None and time.monotonic() > until:
-                    elsewhere = None  # such a node is better than none
-                    self._worker_group.groups.free(name)
                     break
-            else:
-                return group
+                if wanted.spare and time.monotonic() - begun > CROWDED_S:
+                    self._say_crowded(name)
+            self._worker_group.groups.free(name)
+            if self._over.is_set() or self._is_dismissed(name):
+                break
+        return None
+
+    def _say_crowded(self, name: str) -> None:
+        """Once: the cluster has no room for spares, which is no reason not to train."""
+        with self._lock:
+            said, self._said_crowded = self._said_crowded, True
+        if not said:
+            self.record({"kind": "crowded", "time": time.time(), "worker": name})
 
     def _is_dismissed(self, name: str) -> bool:
         with self._lock:

@@ -37,6 +37,8 @@ CALL_S = 0.2
 """After so long without a word from a worker it is spoken to at each tick."""
 SHORTER_S = 0.5
 """By so much must a second notice for a machine be shorter to be one."""
+KEEPERS_TOLD = 8
+"""Of the run's keepers workers are told so many: each has a whole state."""
 
 Failure = dict[str, str]
 """Why a run cannot go on: kind, fact, reason, remedy, traceback."""
@@ -45,8 +47,9 @@ Failure = dict[str, str]
 class Effects(Protocol):
     """What the coordinator asks of the controller; nothing here may block."""
 
-    def launch(self, worker: str, after_s: float, avoid: tuple[str, ...]) -> None:
-        """Find a place for a worker, not on these nodes if others will do, and start it. Answers: `placed`, `gone`."""
+    def launch(self, wanted: events.Launch) -> None:
+        """Find a place for a worker, not on the nodes that it names if others will do, and start it. Answers: `placed`,
+        `gone`."""
 
     def dismiss(self, worker: str) -> None:
         """End the worker's process, if it is there, and free its place."""
@@ -84,6 +87,10 @@ class Coordinator:
         """What workers raised."""
         self._seen_off: dict[str, asyncio.TimerHandle] = {}
         """Workers that leave in good order, until they have finished what they write."""
+        self._keepers: dict[str, tuple[str, int]] = {}
+        """Where the nodes' keepers are, by node: they outlive the workers."""
+        self._keepers_told: tuple[tuple[str, int], ...] = ()
+        self._keepers_kept: tuple[tuple[str, int], ...] = ()
         self._lease_s = lease_s(policy.patience, 1)
         self._alike, self._rounding = alike, ""
         self._head_deadline = float("inf")
@@ -164,6 +171,8 @@ class Coordinator:
 
         def take() -> None:
             now = self._clock.advance(time.monotonic())
+            if self._keepers.pop(node, None) is not None:
+                self._tell_keepers()
             for worker in [w for w, p in self._peers.items() if p.node == node]:
                 silent_s = now - self._peers[worker].heard_at
                 if silent_s > self._patience.silence_s / 2:
@@ -203,7 +212,8 @@ class Coordinator:
         self._peers[hello.worker].join(hello, line, self._clock.advance(now))
         self._books.begun(hello.worker, hello.age_s, now)
         self._changed = True
-        line.say(wire.Welcome(self.membership.active is not None and self.membership.committed > 0))
+        running = self.membership.active is not None and self.membership.committed > 0
+        line.say(wire.Welcome(running, self._keepers_told))
 
     def heard(self, worker: str, message: wire.FromWorker) -> None:
         peer = self._peers.get(worker)
@@ -238,6 +248,9 @@ class Coordinator:
                 self._raised(worker, message, now)
             case wire.Finished():
                 self._feed(events.Finished(worker, now))
+            case wire.Keeper(host, port):
+                self._keepers[peer.node] = (host, port)
+                self._tell_keepers()
             case wire.Hello():
                 raise ValueError("a second hello")
         peer.heard_at = awake
@@ -325,7 +338,9 @@ class Coordinator:
                 # What is not acknowledged tells a cut link from a worker that stands still.
                 self._say(worker, wire.Lease(0, awake))
         signs = {
-            worker: peer.sign(awake, self._patience.silence_s, worker in members)
+            worker: peer.sign(
+                awake, self._patience.silence_s, worker in members, known[worker].phase == membership.READY
+            )
             for worker, peer in self._peers.items()
             if peer.line is not None and worker in known
         }
@@ -355,6 +370,10 @@ class Coordinator:
         told = {"seconds": account, "goodput": ledger.goodput(account), "workers": len(members)}
         self._effects.record({"kind": "ledger", **told})
         self._shown.refused(self.refused, now)
+        places = tuple(self._keepers.values())
+        if places != self._keepers_kept:
+            self._keepers_kept = places
+            self._effects.record({"kind": "keepers", "places": places})
 
     # What befalls workers
 
@@ -429,8 +448,8 @@ class Coordinator:
                     self._shown.event("pause", number=number, reason=reason)
                     self._say_all(wire.Pause(number, urgent, save))
                     self._effects.changed([])
-                case events.Launch(worker, after_s, _, avoid):
-                    self._effects.launch(worker, after_s, avoid)
+                case events.Launch():
+                    self._effects.launch(action)
                 case events.Dismiss():
                     self._dismiss(action)
                 case events.Save(reason):
@@ -483,6 +502,7 @@ class Coordinator:
         line = wire.encode(word)
         for worker in generation.members:
             self._write(worker, line)
+        self._tell_keepers()
         self._shown.generation(action)
         self._effects.changed(list(generation.members))
 
@@ -515,6 +535,16 @@ class Coordinator:
     def _deliver(self, deliveries: Deliveries) -> None:
         for worker, value in deliveries:
             self._say(worker, value)
+
+    def _tell_keepers(self) -> None:
+        """Where there are keepers, where that has changed."""
+        active = self.membership.active
+        carrying = {self._peers[m].node for m in (active.members if active else ()) if m in self._peers}
+        nodes = sorted(self._keepers, key=lambda node: node not in carrying)
+        told = tuple(dict.fromkeys(self._keepers[node] for node in nodes))[:KEEPERS_TOLD]
+        if told != self._keepers_told:
+            self._keepers_told = told
+            self._say_all(wire.Keepers(told))
 
     def _say(self, worker: str, message: wire.FromLead) -> None:
         self._write(worker, wire.encode(message))

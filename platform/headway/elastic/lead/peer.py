@@ -79,8 +79,8 @@ class Peer:
         if mark >= self.mark:
             self.mark, self.at, self.waiting, self.step = mark, doing, waiting, max(step, self.step)
 
-    def sign(self, at: float, silence_s: float, member: bool) -> Sign:
-        """For the watch. The line must be there."""
+    def sign(self, at: float, silence_s: float, member: bool, standing: bool = False) -> Sign:
+        """For the watch; member, standing as there. The line must be there."""
         assert self.line is not None
         silent_s, deaf_s = at - self.heard_at, at - self.understood_at
         answers = max(silent_s, deaf_s) < silence_s / 2 or link.answers(self.line.socket, silence_s / 2)
@@ -95,4 +95,5 @@ class Peer:
             member=member,
             node=self.node,
             pulsed=0 <= self.heard_at - self.felt_at < PULSED_S,
+            standing=standing,
         )

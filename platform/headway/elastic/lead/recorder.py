@@ -20,6 +20,8 @@ from headway import blame
 from headway.core import ledger
 from headway.elastic.lead.said import words
 from headway.elastic.lead.scribe import Scribe
+from headway.elastic.lead.shipper import Shipper
+from headway.elastic.wire import keepers
 from headway.elastic.wire.records import of_anybody
 from headway.last_words import last_words
 from headway.runs import RunFolder
@@ -29,6 +31,7 @@ MESSAGES = 10_000  # that nobody has asked for yet
 WARNINGS = 1000  # distinct texts in one start
 WARNED_S, WARNED_MOST = 60.0, 10  # so many are shown in so many seconds
 CLOSE_S = 60.0
+LOGS_S, LOGS_EVERY_S = 6.0, 1.5  # so long, and so often, the log of a worker that died is asked for in a store
 
 
 class Recorder:
@@ -43,6 +46,7 @@ class Recorder:
         epoch: of the process that leads the run, see `headway.epochs`; 0 where nobody else could.
         fail_after: seconds for which writing may fail before the run ends; None for ever.
         given: variables of the environment that the run was started from.
+        far: of a run in a store, see `headway.runs.RunFolder.far`: the folder is its working copy.
     """
 
     def __init__(
@@ -55,11 +59,14 @@ class Recorder:
         epoch: int = 0,
         fail_after: float | None = 600.0,
         given: dict[str, str] | None = None,
+        far: dict[str, Any] | None = None,
     ) -> None:
         self._given = given or {}
         os.environ.update(self._given)  # before MLflow reads them
         self._run = RunFolder(Path(folder))
         self._hold = self._run.hold_records()
+        self._far, self._epoch, self._fail_after = far, epoch, fail_after
+        self._shipper: Shipper | None = None
         self._every_steps, self._most_aside = every_steps, most_aside or {}
         self._leader: str | None = None
         self._start, self._floor = -1, -1
@@ -90,6 +97,10 @@ class Recorder:
         """The newest step of which metrics came in this start."""
         self._ledger: dict[str, Any] = {}
         self._lost_steps = 0
+        self._again_from = -1
+        """So many steps were recorded when the last of them were taken away, to come once more."""
+        self._from_kept = False
+        """Whether training went on from a state that a keeper held, since the recovery before."""
         self._epoch_began = False
         self._recent: deque[tuple[float, int]] = deque(maxlen=4096)
         self._facts = self._run.read()
@@ -101,7 +112,7 @@ class Recorder:
 
             spool = Spool(self._run.spool)
             self._writer = Writer(self._run.path, **tracking, say=self._say)
-        self._scribe = Scribe(self._run, epoch, fail_after, self._say, self.fail, spool)
+        self._scribe = Scribe(self._run, epoch, fail_after, self._say, self.fail, spool, far is not None)
         self._scribe.track(first)
         self._scribe.track({"kind": "state", "state": "running", "message": ""})
         if self._writer is not None:
@@ -117,6 +128,7 @@ class Recorder:
             current: whether that worker leads, as far as is known here.
             accepted: whether there was room for the records; else they are to be sent again.
             start, step: the run's start whose entries are taken, and how many of its steps are.
+            made, origin: a name for that start; and of the one whose kept state it went on from, with the step.
             taken, written: tasks for the disk so far, and those that are done.
             error: why none can be done at present; empty where they can.
         """
@@ -131,6 +143,8 @@ class Recorder:
             "accepted": accepted,
             "start": self._start,
             "step": self._seen["step"],
+            "made": self._facts.get("made", ""),
+            "origin": self._facts.get("origin", ("", -1)),
             "taken": self._scribe.taken,
             "written": self._scribe.written,
             "error": self._scribe.error,
@@ -146,19 +160,28 @@ class Recorder:
             self._ledger = event
             self._seen.update(goodput=event["goodput"], workers=event["workers"])
             return
+        if kind == "keepers":
+            self._save(keepers=event["places"])
+            return
         if kind == "generation":
             self._leader = event["members"][0]
             self._seen["workers"] = event["workers"]
             self._workers(event["step"], event["workers"], event["time"])
         if kind == "recovery":
-            event = {**event, "lost_steps": self._lost_steps}
-            self._lost_steps = 0
+            event = {**event, "lost_steps": self._lost_steps, **({"kept": True} if self._from_kept else {})}
+            self._lost_steps, self._from_kept = 0, False
         self._scribe.line("events", event)
         said = words(event)
         if said and kind == "recovery" and event["cause"] == "process_died":
             threading.Thread(target=self._say_died, args=(said, event["workers"]), daemon=True).start()
         elif said:
             self._say(said)
+
+    def ship(self) -> None:
+        """Keep a run that lives in a store there from now on; the driver does so no more."""
+        assert self._far is not None
+        self._shipper = Shipper(self._far, self._run.path, self._epoch, self._fail_after, self._say, self.fail)
+        self._shipper.start(self._scribe.ship)
 
     def fail(self, failure: dict[str, Any]) -> None:
         """The first failure counts."""
@@ -200,6 +223,7 @@ class Recorder:
         Returns:
             The tracking store's summary; `unwritten` in it says why records are not on the disk.
         """
+        self._end_keepers()
         self._save(state=state, message=message, ended=time.time(), **self._account())
         account = self._account()
         values = {f"ledger/{cause}_s": seconds for cause, seconds in account["ledger_s"].items()}
@@ -212,7 +236,15 @@ class Recorder:
             found = {name: getattr(summary, name) for name in ("uri", "run_id", "sent", "waiting", "error")}
             self._save(tracking=found)
         whole = self._scribe.close(CLOSE_S)
+        if whole and self._shipper is not None:
+            whole = self._shipper.close(CLOSE_S)
         return found if whole else {**found, "unwritten": self._scribe.error or "another process leads the run"}
+
+    def _end_keepers(self) -> None:
+        """The run is over: what they hold is needed no more. One that does not hear it goes by itself before long."""
+        places = [(str(host), int(port)) for host, port in self._facts.pop("keepers", ())]
+        if places:
+            keepers.end_all(places, self._run.keeper()["token"])
 
     def _is_new(self, record: dict[str, Any]) -> bool:
         place = record.get("place")
@@ -244,12 +276,17 @@ class Recorder:
 
     def _on_began(self, record: dict[str, Any]) -> None:
         step = record["step"]
-        lost = self._seen["step"] - step
-        if lost > 0:
+        lost = max(self._seen["step"], self._again_from) - step
+        self._again_from = -1
+        of = record.get("of", "")
+        if lost > 0 or of:
+            lost, self._from_kept = max(0, lost), bool(of)
             self._lost_steps += lost if self._epoch_began else 0
-            self.event({"kind": "restart", "time": record["time"], "from_step": step, "lost_steps": lost})
+            told = {"from_step": step, "lost_steps": lost, **({"kept": True} if of else {})}
+            self.event({"kind": "restart", "time": record["time"], **told})
         self._scribe.cut(step, self._left)
-        keep = {"total_steps": record["total_steps"], "steps_per_epoch": record["steps_per_epoch"]}
+        keep: dict[str, Any] = {"total_steps": record["total_steps"], "steps_per_epoch": record["steps_per_epoch"]}
+        keep.update(made=record.get("made", ""), origin=(of, step))
         self._epoch_began = True
         self._workers(step, self._seen["workers"], record["time"])
         self._seen.update(keep, step=step)
@@ -257,6 +294,11 @@ class Recorder:
         if "metrics" in self._facts:  # as runs of an earlier release kept them
             keep["metrics"] = [m for m in self._facts["metrics"] if m["step"] <= step]
         self._save(state="running", message="", weights_sha256=None, **keep)
+
+    def _on_again(self, record: dict[str, Any]) -> None:
+        """The last steps come once more: a worker kept them, and another driver's recorder may not have written all."""
+        self._scribe.cut(record["step"], self._left)
+        self._again_from, self._seen["step"] = self._seen["step"], record["step"]
 
     def _left(self, metrics: dict[str, float]) -> None:
         """Called by the thread that writes: the newest metrics on the disk, when the later ones are gone."""
@@ -315,6 +357,10 @@ class Recorder:
     def _on_checkpoint_skipped(self, record: dict[str, Any]) -> None:
         self._save(checkpoints_skipped=self._facts.get("checkpoints_skipped", 0) + 1)
 
+    def _on_states_kept(self, record: dict[str, Any]) -> None:
+        names = ("states", "seconds", "every", "cost_s", "step_s")
+        self._save(states_kept={name: round(record[name], 6) for name in names})
+
     def _on_printed(self, record: dict[str, Any]) -> None:
         self._say(record["text"])
 
@@ -371,8 +417,20 @@ class Recorder:
     def _say_died(self, said: str, workers: Sequence[str]) -> None:
         """In a thread of its own, which may wait for the disk: with what the workers' logs say of it."""
         logs = [self._run.log_of(worker) for worker in workers]
-        words = last_words([path for log in logs for path in (log.with_suffix(".end.log"), log)])
+        words = self._last_words(logs)
         self._say(f"{said}. Its last words: {words}" if words else f"{said}; see {' and '.join(map(str, logs))}")
+
+    def _last_words(self, logs: list[Path]) -> str:
+        """Where logs come from other machines, they may take a while, or never come."""
+        deadline = time.monotonic() + (LOGS_S if self._shipper is not None else 0.0)
+        while True:
+            if self._shipper is not None:
+                for log in logs:
+                    self._shipper.fetch(log)
+            words = last_words([path for log in logs for path in (log.with_suffix(".end.log"), log)])
+            if words or time.monotonic() > deadline:
+                return words
+            time.sleep(LOGS_EVERY_S)
 
     def _point(self, record: dict[str, Any], values: dict[str, float]) -> None:
         self._scribe.track({"kind": "points", "step": record["step"], "time": record["time"], "values": values})

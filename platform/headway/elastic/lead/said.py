@@ -38,11 +38,16 @@ def words(event: dict[str, Any]) -> str:
     if kind == "raised" and (event["starting"] or event["fault"] == "machine"):
         did = "could not start" if event["starting"] else "leaves"
         return f"{event['worker']} {did}: {event['fact']}: {event['reason']} (node {event['node_id'][:8]})"
+    if kind == "crowded":
+        return f"there is no room for a spare ({event['worker']}): training goes on without, until there is"
     if kind == "rounding":
         does = "it is not taken" if event["refused"] else "it is taken all the same"
         return f"{event['worker']}'s machine rounds otherwise than the others: {does}"
     if kind == "refused":
         return f"refused on the run's ports so far: {', '.join(f'{n} {why}' for why, n in event['counts'].items())}"
+    if kind == "restart" and event.get("kept"):
+        again = f"{event['lost_steps']} steps are done again" if event["lost_steps"] else "nothing is done again"
+        return f"going on from the state of step {event['from_step']} that a keeper held: {again}"
     if kind == "restart":
         return f"going on from the checkpoint of step {event['from_step']}: {event['lost_steps']} steps are done again"
     if kind == "replica":
@@ -65,6 +70,8 @@ def _recovery(event: dict[str, Any]) -> str:
     if cause == "rebalanced":
         return f"lanes are shared anew since step {event['step'] - 1}"
     why = CAUSES.get(cause, cause)
+    if event.get("kept"):
+        return f"lost {who}: {why}; nobody was left, and training went on from a state that was kept in memory"
     if event.get("lost_steps"):
         lost = event["lost_steps"]
         return f"lost {who}: {why}; nobody was left, and training went on from a checkpoint ({lost} steps back)"

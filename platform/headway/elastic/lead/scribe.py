@@ -17,6 +17,7 @@ from headway.errors import HeadwayError, RunFailed
 
 if TYPE_CHECKING:
     from headway.runs import RunFolder
+    from headway.runs.mirror import Mirror
     from headway.tracking.spool import Spool
 
 WAITING = 100_000  # tasks that may wait; more are not taken, and stay with the workers
@@ -35,6 +36,7 @@ class Scribe:
         say: takes a line for people; called in the thread, like the others.
         fail: takes the failure that ends the run.
         spool: of the tracking store, if there is one.
+        far: the run lives in a store: nothing counts as written before that has it, see `ship`.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Scribe:
         say: Callable[[str], None],
         fail: Callable[[dict[str, Any]], None],
         spool: Spool | None = None,
+        far: bool = False,
     ) -> None:
         self._run, self._epoch, self._say, self._fail, self._spool = run, epoch, say, fail, spool
         self._files = {name: Lines(run.path / f"{name}.jsonl") for name in ("steps", "metrics", "events")}
@@ -54,8 +57,12 @@ class Scribe:
         self._closing_at: float | None = None
         self._outage = Outage(fail_after)
         self._given_up = False
-        self.taken = self.written = 0
-        """Tasks so far; those that are done."""
+        self.taken = self._kept = self._safe = 0
+        """Tasks so far; those that are done on the disk; of these, those that are where the run is."""
+        self._far = far
+        self._mirror: Mirror | None = None
+        self._marks: deque[tuple[int, int]] = deque()
+        """Of the mirror: once it has shipped the first, so many tasks are safe."""
         self._thread = threading.Thread(target=self._work, name="scribe", daemon=True)
         self._thread.start()
 
@@ -67,7 +74,25 @@ class Scribe:
     @property
     def error(self) -> str:
         """Why nothing can be written at present, or could be at the end; empty where nothing is wrong."""
-        return self._outage.reason if self._outage.since is not None else ""
+        if self._outage.since is not None:
+            return self._outage.reason
+        return self._mirror.error if self._mirror is not None else ""
+
+    @property
+    def written(self) -> int:
+        """Tasks that are done, and outlive this machine where the run lives in a store."""
+        if not self._far:
+            return self._kept
+        with self._news:
+            while self._mirror is not None and self._marks and self._marks[0][0] <= self._mirror.shipped:
+                self._safe = self._marks.popleft()[1]
+            return self._safe
+
+    def ship(self, mirror: Mirror) -> None:
+        """From now on what is written here is shipped by it."""
+        with self._news:
+            self._mirror = mirror
+            self._marks.append((mirror.mark(), self._kept))
 
     def line(self, file: str, content: dict[str, Any]) -> None:
         """A line for steps, metrics or events."""
@@ -106,11 +131,11 @@ class Scribe:
         return not self._tasks and not self._given_up
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until what was taken so far is written; False where it is not within the time."""
+        """Wait until what was taken so far is on the disk; False where it is not within the time."""
         mark = self.taken
         with self._news:
-            self._news.wait_for(lambda: self.written >= mark or not self._thread.is_alive(), timeout_s)
-            return self.written >= mark
+            self._news.wait_for(lambda: self._kept >= mark or not self._thread.is_alive(), timeout_s)
+            return self._kept >= mark
 
     def _add(self, task: Task) -> None:
         with self._news:
@@ -132,7 +157,9 @@ class Scribe:
             with self._news:
                 for _ in together:
                     self._tasks.popleft()
-                self.written += len(together)
+                self._kept += len(together)
+                if self._mirror is not None:
+                    self._marks.append((self._mirror.mark(), self._kept))
                 self._news.notify_all()
         for file in self._files.values():
             file.close()
@@ -219,6 +246,8 @@ class Scribe:
     def _sync(self, _: None) -> None:
         for file in self._files.values():
             file.sync()
+        if self._mirror is not None:
+            self._mirror.hurry()
 
 
 def _lines(tasks: deque[Task]) -> Iterator[Task]:

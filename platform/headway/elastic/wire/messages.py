@@ -143,14 +143,30 @@ class Want:
     key: str
 
 
+@dataclass(frozen=True)
+class Keeper:
+    """Its node has a keeper (see `headway.elastic.worker.keeper`), which others reach there."""
+
+    host: str
+    port: int
+
+
 # From the coordinator
 
 
 @dataclass(frozen=True)
 class Welcome:
-    """The answer to a hello. running: the others train already."""
+    """The answer to a hello. running: the others train already; keepers: see `Keepers`."""
 
     running: bool
+    keepers: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Keepers:
+    """Where the run's keepers are, those of nodes that carry workers first; a few of many."""
+
+    places: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -226,8 +242,8 @@ class Value:
     value: str
 
 
-FromWorker = Hello | Beat | Ready | Arrived | Committed | Lost | Diverged | Raised | Finished | Put | Want
-FromLead = Welcome | Publish | Pause | Go | Lease | Save | Dismiss | Value
+FromWorker = Hello | Beat | Ready | Arrived | Committed | Lost | Diverged | Raised | Finished | Put | Want | Keeper
+FromLead = Welcome | Publish | Pause | Go | Lease | Save | Dismiss | Value | Keepers
 Message = FromWorker | FromLead
 
 

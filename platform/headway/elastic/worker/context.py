@@ -12,6 +12,7 @@ from headway.errors import BadInput
 if TYPE_CHECKING:
     from headway.data.read.reader import Reader, Transform
     from headway.elastic.worker.journal import Journal
+    from headway.elastic.worker.keeping import Keeping
     from headway.elastic.worker.members import Members
     from headway.elastic.worker.saver import Saver
     from headway.job import Job
@@ -33,6 +34,7 @@ class Context:
         ledger: the account of the training thread's seconds.
         trouble: called as trouble(point, model, step) where drills do their mischief: when a step's lanes begin
             (compute), before its exchange, in regroup, before a worker joins, after a checkpoint was begun.
+        keeping: has the newest state kept in the node's memory; None where that is off.
         at: where in the run the user's code is, in words.
         rank: of this worker at present.
     """
@@ -47,6 +49,7 @@ class Context:
     members: Members
     ledger: Ledger = field(default_factory=lambda: Ledger(0.0))
     trouble: Callable[[str, Any, int], None] = lambda point, model, step: None
+    keeping: Keeping | None = None
     at: str = "set-up"
     rank: int = 0
 

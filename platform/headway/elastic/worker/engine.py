@@ -6,13 +6,17 @@ import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from headway.checkpoint.writing import Share
 from headway.core.membership import seats
 from headway.core.watch import At
 from headway.elastic.worker import transfer, vote
+from headway.elastic.worker.nearest import as_bytes, nearest
 from headway.elastic.worker.replica import Outcome, TornState, seed
 from headway.elastic.worker.said import Said
+from headway.elastic.worker.saver import Together
 from headway.elastic.worker.standing import Standing
 from headway.elastic.worker.tail import Tail
 from headway.errors import BadCheckpoint, BadInput
@@ -55,6 +59,8 @@ class Engine:
         """The generation in which all began, or began anew: from a checkpoint, wherever their code was."""
         self.news = False
         """Whether all have agreed that another generation comes after this step."""
+        self._made = self._of = ""
+        """Names of the start in which all began, and of the one whose kept state it went on from, if it did."""
         self._abreast = False
         """Whether what it was taking, when that broke off, was the state that its own code is at."""
         self._first = True
@@ -111,6 +117,10 @@ class Engine:
             self.pact.close()
             position = (replica.step if replica.whole else -1, replica.exchanges)
             start = members.meet(*position, self.busy, self._pause, self.spend)
+            if (
+                self.standing <= Standing.REHEARSING
+            ):  # until now nobody was kept waiting by it, for however long it stood by
+                self._committed_at = now()
             self.spend("regroup")
             if replica.whole or start.source is not None:
                 # Where it will go on is known before it is level with the others: it reads while the group is built.
@@ -125,6 +135,8 @@ class Engine:
                 members.lost(self.pact, error)
         if aim != (self.pact.lanes, replica.step):
             context.train.carry(self.pact.lanes, replica.step)
+        if context.keeping is not None:
+            context.keeping.carried(len(set(start.nodes)))
         self.fit()
         self.news, self._first, context.rank = False, True, self.pact.rank
         context.journal.enter(leads=self.pact.rank == 0)
@@ -241,9 +253,12 @@ class Engine:
         if pact.rank == source:
             given = {**replica.given(), "lineage": self.lineage, "ending": self.standing is Standing.ENDING}
             given |= {"journal": self.context.journal.journal(), "saved_step": self.saver.saved_step}
+            given["course"] = (self._made, self._of)
             pact.give(given, receivers)
         elif pact.rank in receivers:
             self._take_from(source, receivers, (replica.whole or self._abreast) and pact.rank not in ill)
+            if pact.rank in ill and self.context.keeping is not None:
+                self.context.keeping.restart()  # what was kept of late was ill as well
         for rank in ill:
             self.members.diverged(pact.names[rank], replica.step)
 
@@ -263,6 +278,7 @@ class Engine:
         if not level:
             self.context.journal.take(given["journal"])
             self.saver.begin(given["saved_step"])
+            self._made, self._of = given["course"]
         if not kept and self.standing < Standing.WATCHING:
             self.standing = Standing.WATCHING
 
@@ -293,7 +309,7 @@ class Engine:
         if self.busy:
             raise TornState("the worker that handed its state on died half way, in an evaluation")
         context, pact, replica = self.context, self.pact, self.replica
-        self.lineage, self._abreast = vote.lineage_of(pact.names[0]), False
+        self.lineage, self._abreast, self._of = vote.lineage_of(pact.names[0]), False, ""
         if pact.rank == 0:
             with self.account("regroup", At.RESTORING):
                 context.trouble("restore", replica.model, replica.step)
@@ -304,33 +320,70 @@ class Engine:
         if self.start:
             self.said.miss()
         replica.whole = True  # not before: where the handing on breaks off, this is no begin, and comes once more
-        self.saver.begin(replica.step)
         self.standing = max(self.standing, Standing.ABREAST)
         self.start = pact.generation
-        context.journal.restart(pact.generation)
-        context.journal.began(replica.step, self.total_steps, self.order.steps_per_epoch)
+        self._made = context.keeping.made(pact.generation) if context.keeping is not None else ""
+        context.journal.restart(pact.generation, bool(self._of))
+        context.journal.began(replica.step, self.total_steps, self.order.steps_per_epoch, self._made, self._of)
+        if context.keeping is not None:
+            context.keeping.restart()
+            self.keep_if_due()
 
     def _restore(self) -> None:
+        """From the nearest good copy of the newest state.
+
+        Raises:
+            TornState: there is none, and this worker's state is not that of the beginning any more.
+        """
+        saved = self._take_kept()
+        if saved is None:
+            self._restore_saved()
+            saved = self.replica.step
+        self.saver.begin(saved)
+
+    def _take_kept(self) -> int | None:
+        """From what a keeper holds, if that is newer than the newest checkpoint; returns that one's step, or None."""
+        context, replica = self.context, self.replica
+        records = context.journal.records() if context.keeping is not None else None
+        if context.keeping is None or records is None:
+            return None
+        saved, say = cache(self.saver.newest_step), context.journal.note
+        kept = nearest(context.keeping, records, self.total_steps, saved, say)
+        if kept is None:
+            return None
+        replica.torn = True
+        try:
+            replica.take(kept.tree["given"])
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:  # the task was changed, say
+            say(f"passed over a state of step {kept.step} that a keeper held: {str(error).splitlines()[0]}")
+            return None
+        finally:
+            replica.whole = False  # until all have it
+        replica.outcome.stopping = False
+        context.journal.find(kept.journal(), records["start"])
+        self._of = str(kept.about["made"])
+        return max(0, saved())
+
+    def _restore_saved(self) -> None:
         """From the newest sound checkpoint, if there is one.
 
         Raises:
             TornState: there is none, and this worker's state is not that of the beginning any more.
         """
         replica = self.replica
-        found, passed_over = self.saver.restore(replica.names())
+        checkpoint, parts, passed_over = self.saver.restore(replica.names())
         for reason in passed_over:
             self.context.journal.note(f"passed over a damaged checkpoint: {reason}")
-        if found is None:
+        if checkpoint is None:
             if replica.torn:
                 raise TornState("the worker that handed its state on died half way, and there is no checkpoint")
             return
-        checkpoint, parts = self.saver.load(found.folder)
         other_length = checkpoint.facts.get("total_steps") != self.total_steps
         try:
             replica.load(parts, steps=min(checkpoint.step, self.total_steps) if other_length else None)
         except (RuntimeError, ValueError, KeyError) as error:
             raise BadCheckpoint(
-                f"checkpoint {checkpoint.folder} does not fit the task's model or optimiser",
+                f"checkpoint {checkpoint.where} does not fit the task's model or optimiser",
                 str(error).splitlines()[0],
                 "Put the task back as it was when the run began, or start a new run.",
             ) from error
@@ -366,12 +419,21 @@ class Engine:
     # Checkpoints
 
     def save(self, reason: str) -> None:
-        """Take a checkpoint of this moment, if this worker leads; it is written in the background."""
+        """Take a checkpoint of this moment, together with the others; it is written in the background."""
         replica = self.replica
         with self.account("checkpoint"):
-            begun = self.saver.save(replica.step, replica.snapshot, self._facts(), reason, replica.names())
+            arguments = (replica.step, replica.snapshot, self._facts(), reason, replica.names(), self._together())
+            begun = self.saver.save(*arguments)
         if begun:
             self.context.trouble("checkpoint", replica.model, replica.step)
+
+    def _together(self) -> Together | None:
+        """Whom a checkpoint is written with. The attempt's name is the same on all: no generation comes again in an
+        epoch, and none saves a step twice."""
+        pact = self.pact
+        if pact.size == 1:
+            return None
+        return Together(Share(pact.rank, pact.size), f"g{pact.generation:06d}-{pact.size}")
 
     def _facts(self) -> dict[str, Any]:
         replica, outcome = self.replica, self.replica.outcome
@@ -393,10 +455,27 @@ class Engine:
         if reason is not None:
             self.save(reason)
 
+    def keep_if_due(self) -> None:
+        """In the node's memory, as the job says and as it costs."""
+        context, keeping, replica = self.context, self.context.keeping, self.replica
+        if keeping is None or not keeping.due(replica.step, now()):
+            return
+
+        def tree() -> dict[str, Any]:
+            return {"given": replica.given(), "journal": as_bytes(journal)}
+
+        with self.account("checkpoint"):
+            journal = context.journal.kept()
+            about = {"made": self._made, "total_steps": self.total_steps}
+            about |= {"start": journal["start"], "whole_from": journal["whole_from"]}
+            if keeping.keep(replica.step, tree, about):
+                context.trouble("kept", replica.model, replica.step)
+
     def make_safe(self, reason: str) -> None:
         """Wait until this state is on the disk, with all records before it."""
         replica = self.replica
         with self.account("checkpoint", At.SAVING):
-            self.saver.end(replica.step, replica.snapshot, self._facts(), reason, replica.names())
+            arguments = (replica.step, replica.snapshot, self._facts(), reason, replica.names(), self._together())
+            self.saver.end(*arguments)
             if self.pact.rank == 0:
                 self.context.journal.settle()

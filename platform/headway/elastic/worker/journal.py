@@ -12,10 +12,10 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from itertools import islice
+from itertools import dropwhile, islice
 from typing import Any
 
-from headway.checkpoint.folder import Checkpoint
+from headway.checkpoint.found import Checkpoint
 from headway.core.outage import Outage
 from headway.elastic.wire.records import of_anybody
 
@@ -56,6 +56,13 @@ class Journal:
         """The leader's: what waits. The others': the newest, of which the recorder may have any."""
         self._first = 0
         """The number of the oldest of them."""
+        self._sent: deque[tuple[int, dict[str, Any]]] = deque()
+        """Those that the recorder has taken and may not have on its disk, each with the count of its tasks until then;
+        and a few before them."""
+        self._cut = False
+        """Whether entries of this start were let go by now."""
+        self._found = False
+        """Whether entries were found with a kept state, and are still to be handed on."""
         self._asked = False
         """Whether the recorder was asked what it has, since this worker leads."""
         self._forgotten = -1
@@ -93,36 +100,85 @@ class Journal:
         with self._lock:
             if leads and not self._leads:
                 self._asked = False
-            self._leads = leads
+            self._leads, self._found = leads, False
         if leads:
             self._begin()
 
-    def restart(self, start: int) -> None:
-        """Begin the journal anew: the run goes on from a checkpoint. start: greater than any before, same on all."""
+    def restart(self, start: int, found: bool = False) -> None:
+        """Begin the journal anew: the run goes on from a checkpoint.
+
+        Args:
+            start: greater than any before, same on all.
+            found: it goes on from a kept state, and the entries that were found with it are sent first.
+        """
         with self._lock:
-            self._start, self._step = start, -1
+            self._start, self._step, self._cut = start, -1, found and self._cut
             self._counts.clear()
-            self._forget()
+            if not found:
+                self._forget()
 
     def journal(self) -> dict[str, Any]:
         """For a worker that joins: where the journal is, and the entries that may not have been taken yet."""
         with self._lock:
-            since = time.time() - 10 * FLUSH_S
-            recent = [e for e in self._entries if self._leads or e["time"] >= since]
-            return {"start": self._start, "step": self._step, "counts": dict(self._counts), "entries": recent}
+            told = {"start": self._start, "step": self._step, "counts": dict(self._counts)}
+            return {**told, "entries": self._waiting(), "found": self._found}
+
+    def kept(self) -> dict[str, Any]:
+        """To be kept with this moment's state: entries that may not be on the driver's disk, and the first step of
+        which surely all are here."""
+        with self._lock:
+            waiting = self._waiting()
+            entries = [*(entry for _, entry in self._sent), *waiting]
+            whole = not self._cut and len(waiting) == len(self._entries)
+            first = entries[0]["step"] if entries else self._step
+            return {"start": self._start, "entries": entries, "whole_from": first if whole else first + 1}
+
+    def _waiting(self) -> list[dict[str, Any]]:
+        """The last entries, from the first on that may not have been taken yet."""
+        if self._leads or self._found:
+            return list(self._entries)
+        since = time.time() - 10 * FLUSH_S
+        return list(dropwhile(lambda entry: entry["time"] < since, self._entries))
+
+    def find(self, kept: dict[str, Any], start: int) -> None:
+        """Entries that were kept with the state that the run goes on from: what the recorder lacks of them is sent
+        before anything new. start: of its records; -1 where it is another driver's, and has only what is on the disk.
+        """
+        entries, cut = list(kept["entries"]), kept["whole_from"]
+        part = bool(entries) and entries[0]["step"] < cut
+        if start < 0 and entries:
+            # It cannot tell what of it is there: all of the last steps is taken away, and comes again.
+            at, part = entries[0]["time"], False
+            told = [e for e in entries if e["step"] >= cut and e["kind"] not in ("began", "again")]
+            entries = [{"kind": "again", "time": at, "place": (0, cut, "again", 0), "step": cut}]
+            counts: Counter[tuple[int, str]] = Counter()
+            for entry in told:  # of several starts, maybe
+                _, step, key, _ = entry["place"]
+                entries.append({**entry, "place": (0, step, key, counts[step, key])})
+                counts[step, key] += 1
+        with self._lock:
+            self._forget()
+            self._entries.extend(entries)
+            self._found, self._cut = True, part
+
+    def records(self) -> dict[str, Any] | None:
+        """What the recorder has, see `Recorder.push`; None where it cannot be asked."""
+        return self._send()
 
     def take(self, journal: dict[str, Any]) -> None:
         """The journal of the worker that this one takes its state from."""
         with self._lock:
-            if journal["start"] != self._start:
+            if journal["start"] != self._start or journal["found"]:
                 self._forget()
+            self._found = journal["found"]
             mine = {tuple(e["place"]) for e in self._entries}
             self._entries.extend(e for e in journal["entries"] if tuple(e["place"]) not in mine)
             self._start, self._step = journal["start"], journal["step"]
             self._counts = Counter(journal["counts"])
 
-    def began(self, step: int, total_steps: int, steps_per_epoch: int) -> None:
-        self._note(step, "began", total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+    def began(self, step: int, total_steps: int, steps_per_epoch: int, made: str = "", of: str = "") -> None:
+        """made: a name for this start; of: that of the start whose kept state it goes on from."""
+        self._note(step, "began", total_steps=total_steps, steps_per_epoch=steps_per_epoch, made=made, of=of)
 
     def step(self, step: int, epoch: int, loss: float, rate: float, rows: int, samples: str) -> None:
         self._note(step, "step", epoch=epoch, loss=loss, lr=rate, rows=rows, samples=samples)
@@ -170,10 +226,15 @@ class Journal:
             self._say(
                 "checkpoint",
                 step=checkpoint.step,
-                path=str(checkpoint.folder),
+                path=checkpoint.where,
                 bytes=checkpoint.bytes,
                 metrics=facts["metrics"],
             )
+
+    def states_kept(self, states: int, seconds: float, every: int, cost_s: float, step_s: float) -> None:
+        """What keeping states in memory has cost this worker."""
+        told = {"states": states, "seconds": seconds, "every": every, "cost_s": cost_s, "step_s": step_s}
+        self._say("states_kept", **told)
 
     def printed(self, text: str) -> None:
         if self._leads:
@@ -271,6 +332,7 @@ class Journal:
         """Of the oldest entry. What the recorder surely lacks is counted; the next leader looks at the others."""
         gone = self._entries.popleft()
         self._first += 1
+        self._cut = True
         if self._leads:
             self._dropped += 1
         else:
@@ -279,6 +341,7 @@ class Journal:
     def _forget(self) -> None:
         self._first += len(self._entries)
         self._entries.clear()
+        self._sent.clear()
         self._forgotten = -1
 
     def _say(self, kind: str, **record: Any) -> None:
@@ -372,7 +435,8 @@ class Journal:
             with self._lock:
                 taken = answer["accepted"] and (answer["current"] or not leads)
                 if taken:
-                    self._took(first, len(entries), own)
+                    self._took(first, len(entries), own, answer["taken"])
+                    self._let_go_written(answer["written"])
                 else:
                     self._dropped += dropped
                 if leads:
@@ -381,16 +445,29 @@ class Journal:
             if last or not taken or not leads:
                 return answer
 
-    def _took(self, first: int, entries: int, own: list[dict[str, Any]]) -> None:
-        """The recorder has these entries, from the number `first` on, and these words of this worker's own."""
+    def _took(self, first: int, entries: int, own: list[dict[str, Any]], mark: int) -> None:
+        """The recorder has these entries, from the number `first` on, and these words of this worker's own; they are on
+        its disk when it has done `mark` tasks."""
         sent = {id(record) for record in own}
         self._own = deque(record for record in self._own if id(record) not in sent) if sent else self._own
         end = first + entries
         if self._leads:
             self._dropped -= max(0, min(self._first, end) - first)  # let go on their way: they arrived all the same
         while self._first < end and self._entries:
-            self._entries.popleft()
+            self._sent.append((mark, self._entries.popleft()))
             self._first += 1
+
+    def _let_go_written(self, written: int) -> None:
+        """Of what is on the recorder's disk, but for the last steps before the first that is not."""
+        waiting = next((e["step"] for mark, e in self._sent if mark > written), None)
+        if waiting is None:
+            waiting = self._entries[0]["step"] if self._entries else self._step
+        while self._sent and self._sent[0][0] <= written and self._sent[0][1]["step"] < waiting - 2:
+            self._sent.popleft()
+            self._cut = True
+        while len(self._sent) > ENTRIES:
+            self._sent.popleft()
+            self._cut = True
 
     def _compare(self, answer: dict[str, Any]) -> None:
         """This worker leads since just now: only what the recorder has not is sent."""
@@ -399,7 +476,7 @@ class Journal:
                 return
             same = answer["start"] == self._start
             while same and self._entries and self._entries[0]["step"] < answer["step"]:
-                self._entries.popleft()
+                self._sent.append((answer["taken"], self._entries.popleft()))
                 self._first += 1
             if same and self._forgotten >= max(0, answer["step"]):
                 steps = f"steps {answer['step']} to {self._forgotten}"

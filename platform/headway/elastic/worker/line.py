@@ -106,6 +106,8 @@ class Line:
         self.place, self._ledger, self._silence_s, self._leave = place, ledger, silence_s, leave
         self.running = False
         self.save_wanted: str | None = None
+        self.keepers: tuple[tuple[str, int], ...] = ()
+        """Where the run's keepers are, as far as the lead tells."""
         self.lane_s = 0.0
         self._at, self._waiting, self._step, self._mark, self._carried = At.STARTING, False, -1, 0, 0
         self._heart: Heart | None = None
@@ -152,7 +154,7 @@ class Line:
             self._leave(LOST_EXIT)
         if not isinstance(welcome, wire.Welcome):
             raise ValueError("no welcome")
-        self.running = welcome.running
+        self.running, self.keepers = welcome.running, welcome.keepers
         connection.settimeout(None)
         threads = ((lambda: self._listen(lines), "line-listen"), (self._beat, "line-beat"), (self._mind, "line-mind"))
         for target, name in threads:
@@ -265,7 +267,7 @@ class Line:
             exchanges: completed exchanges.
             busy: in the middle of an evaluation.
             on_pause: called once if the others pause and ask for a checkpoint first.
-            account: told what the time goes to: regroup, or idle while there is nothing to wait for in a hurry.
+            account: told what the time goes to: regroup; spare, or idle, while there is nothing to wait for in a hurry.
 
         Raises:
             Dismissed: the run goes on without this worker.
@@ -281,9 +283,9 @@ class Line:
                     if start is not None and news is not None and start.news.number == news.number > self._entered:
                         return start
                     if news is None or news.number <= max(arrived, self._entered) or self._waits(news, saved):
-                        idle = step < 0 or news is None or not news.members
-                        account("idle" if idle else "regroup")
-                        self._rest(At.IDLE if idle else At.EXCHANGE)
+                        cause = self._cause(news, step)
+                        account(cause)
+                        self._rest(At.EXCHANGE if cause == "regroup" else At.IDLE)
                         self._changed.wait(1.0)
                         continue
                 if news.save:
@@ -294,6 +296,13 @@ class Line:
                 self.tell(wire.Arrived(news.number, step, exchanges, busy))
         finally:
             self._at, self.waiting = before, False
+
+    def _cause(self, news: News | None, step: int) -> str:
+        """What a wait for the newest generation is."""
+        if step >= 0 and news is not None and news.members:
+            return "regroup"
+        others = self.running if news is None else news.members and self.place.worker not in news.members
+        return "spare" if step < 0 and others else "idle"
 
     def _rest(self, at: At) -> None:
         if self._at is not at:
@@ -403,6 +412,8 @@ class Line:
                     self._news = News(number, (), (), urgent, save)
                 case wire.Go():
                     self._begin(message)
+                case wire.Keepers(places):
+                    self.keepers = places
                 case wire.Save(reason):
                     self.save_wanted = reason
                 case wire.Dismiss(graceful, reason):

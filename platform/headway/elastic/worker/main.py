@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,13 @@ from headway.elastic.worker.line import Dismissed, Line
 from headway.elastic.worker.output import Output
 from headway.errors import HeadwayError
 from headway.runs import RunFolder
+from headway.runs.place import cache_folder, slug, split
 
 if TYPE_CHECKING:
+    from headway.checkpoint.store import Store
     from headway.elastic.worker.context import Context
     from headway.elastic.worker.journal import Journal
+    from headway.elastic.worker.keeping import Keeping
     from headway.job import Job
 
 LINE = 10_000
@@ -39,7 +43,8 @@ def main(config: dict[str, Any]) -> None:
     """The train function.
 
     Args:
-        config: run folder, job, source of the task, recorder actor, digest of the job.
+        config: run folder (of a run in a store: `far`, see `headway.runs.RunFolder.far`), job, source of the task,
+            recorder actor, digest of the job.
     """
     import ray
 
@@ -55,6 +60,8 @@ def main(config: dict[str, Any]) -> None:
     try:
         config = {**config, "given": ray.get(config["recorder"].given.remote())}
         os.environ.update(config["given"])
+        if config.get("far") is not None:
+            config["folder"] = str(_scratch(config["far"]["url"]))
         from headway.job import Job
 
         job = Job.model_validate(config["job"])
@@ -93,12 +100,23 @@ def main(config: dict[str, Any]) -> None:
             output.close()
 
 
+def _scratch(url: str) -> Path:
+    """A folder of this machine for what workers of a run in a store write on their way there."""
+    place, name = split(url)
+    return cache_folder() / "workers" / slug(place) / name
+
+
+def shipped_every_s(config: dict[str, Any]) -> float:
+    """All workers together write so many logs an hour to a store that the rest of its requests matter more."""
+    return max(300.0, 20.0 * float(config["job"]["workers"]["max"]))
+
+
 def _kept(config: dict[str, Any]) -> Output | None:
     """Begin to keep what this process writes; a worker whose words cannot be kept trains all the same."""
     if "folder" not in config:
         return None
     worker = place.current().worker
-    output = Output(RunFolder(Path(config["folder"])).log_of(worker))
+    output = Output(RunFolder(Path(config["folder"])).log_of(worker), config.get("far"), shipped_every_s(config))
     try:
         output.start()
     except OSError as error:
@@ -141,7 +159,6 @@ def run(job: Job, found: Callable[..., Any]) -> None:
 def _context(config: dict[str, Any], job: Job, line: Line, address: str, ledger: Ledger) -> Context:
     import torch
 
-    from headway.checkpoint.store import Store
     from headway.data.read.streams import Elsewhere, open_readers
     from headway.elastic.worker.context import Context
     from headway.elastic.worker.journal import Journal
@@ -153,10 +170,12 @@ def _context(config: dict[str, Any], job: Job, line: Line, address: str, ledger:
     torch.set_num_threads(job.workers.cpus)
     journal = Journal(config["recorder"], line.place.worker)
     sys.stdout = _Forwarded(sys.stdout, journal)
-    store = Store(Path(config["folder"]) / "checkpoints", config["digest"], job.checkpoint, config["epoch"])
-    owner = f"{line.place.worker}-{time.time_ns() // 1_000_000:x}"
+    store = _store(config, job)
     determinism.enforce(job)
     device = _device(job)
+    keeping = keeping_of(config, job, line, address, journal.note)
+    if keeping is not None:
+        keeping.open()
     elsewhere = Elsewhere(config["job"], config["source"], config["given"])
     train, validation = open_readers(job, journal.quarantined, device, elsewhere=elsewhere)
     return Context(
@@ -164,9 +183,9 @@ def _context(config: dict[str, Any], job: Job, line: Line, address: str, ledger:
         device=device,
         train=train,
         validation=validation,
-        saver=Saver(store, job.checkpoint, journal, owner),
+        saver=Saver(store, job.checkpoint, journal),
         journal=journal,
-        run=Path(config["folder"]).name,
+        run=config["run"],
         trouble=_mischief(Path(config["folder"]), line.place.worker),
         members=Led(
             line,
@@ -178,7 +197,61 @@ def _context(config: dict[str, Any], job: Job, line: Line, address: str, ledger:
             rounding.digest(job.workers.cpus) if device == "cpu" else torch.cuda.get_device_name(device),
         ),
         ledger=ledger,
+        keeping=keeping,
     )
+
+
+def keeping_of(
+    config: dict[str, Any], job: Job, line: Line, address: str, say: Callable[[str], None], machine: str = ""
+) -> Keeping | None:
+    """The worker's hold on its node's keeper; None where the job wants none, or there can be none.
+
+    Args:
+        config: digest: of the job; keeper: the run's id and token; keepers: where there were some under another driver.
+        job: says how often.
+        line: to the lead, which knows the other keepers.
+        address: of this node.
+        say: takes a line for people.
+        machine: a name for it in place of its own.
+    """
+    from headway.elastic.wire.messages import Keeper
+    from headway.elastic.worker import keeper
+    from headway.elastic.worker.keeping import Keeping
+
+    every = job.checkpoint.memory_every
+    if every is None or "keeper" not in config:
+        return None
+    try:
+        if not hasattr(os, "memfd_create"):
+            raise OSError("this system has no memory without a name")
+        there = {"machine": machine or keeper.machine(), "host": address, "folder": str(keeper.folder())}
+    except OSError as error:
+        say(f"the newest state is not kept in memory on this node: {error}")
+        return None
+    earlier = [(str(host), int(port)) for host, port in config.get("keepers", ())]
+    return Keeping(
+        {**there, **config["keeper"]},
+        every,
+        config["digest"],
+        line.place.token,
+        say,
+        lambda host, port: line.tell(Keeper(host, port)),
+        lambda: tuple(dict.fromkeys((*line.keepers, *earlier))),
+    )
+
+
+def _store(config: dict[str, Any], job: Job) -> Store:
+    """The run's checkpoints, in its folder or in a store."""
+    from headway.checkpoint.store import Store
+
+    digest, epoch = config["digest"], config["epoch"]
+    if config.get("far") is None:
+        return Store(Path(config["folder"]) / "checkpoints", digest, job.checkpoint, epoch)
+    from headway.runs import far
+
+    run = far.open_run(config["far"])
+    place = run.storage.at(far.CHECKPOINTS)
+    return Store(place, digest, job.checkpoint, epoch, partial(far.counting, run), partial(far.fence, run, epoch))
 
 
 def _mischief(folder: Path, worker: str) -> Callable[[str, Any, int], None]:
@@ -199,6 +272,9 @@ def _close(context: Context, wait: bool) -> None:
         context.saver.finish()
     context.saver.close()
     context.close()
+    if context.keeping is not None:
+        context.keeping.close(end=wait)
+        context.journal.states_kept(*context.keeping.account())
     context.journal.close()
     if wait and context.saver.error is not None:
         raise HeadwayError(

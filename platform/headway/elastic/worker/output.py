@@ -5,12 +5,16 @@ Both go through a pipe to a tiny process beside the worker, which keeps the begi
 RUN/logs and hands all of it on to where it went before (Ray's log of the worker). Nobody waits for a disk: what cannot
 be written is dropped, and counted. It ends when nobody can write any more, so the last words of a worker that crashes
 or is killed are kept too. Only Python's own library is imported here.
+
+Of a run in a store, what is kept lies on the worker's machine, and is shipped now and then, and at the end, by a
+process that is started for that (`headway.runs.logs`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import select
 import subprocess
@@ -19,6 +23,7 @@ import threading
 import time
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 HEAD_BYTES = 512 << 10
 """Of the first that a worker writes, in NAME.log."""
@@ -30,8 +35,11 @@ WAITING_BYTES = 4 << 20
 LINE_BYTES = 64 << 10
 PIPE_BYTES = 1 << 20
 END_S = 2.0
+SHIPPED_S = 15.0
+"""So long the end waits for what is shipped."""
 _ROOT = str(Path(__file__).parents[3])
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from headway.elastic.worker.output import main; main()"
+_SHIP = "import sys; sys.path.insert(0, sys.argv[1]); from headway.runs.logs import main; main()"
 
 
 class Output:
@@ -39,10 +47,13 @@ class Output:
 
     Args:
         log: that holds the first of it, see `headway.runs.RunFolder.log_of`.
+        far: of a run in a store, see `headway.runs.RunFolder.far`.
+        every_s: how often it is shipped there.
     """
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, far: dict[str, Any] | None = None, every_s: float = 300.0) -> None:
         self._log = log
+        self._ships = [json.dumps(far), str(every_s)] if far is not None else []
         self._before: dict[int, int] = {}
         """Copies of the descriptors 1 and 2 as they were."""
         self._keeper: subprocess.Popen[bytes] | None = None
@@ -55,7 +66,7 @@ class Output:
             with contextlib.suppress(OSError):  # more than the system lets a user have
                 fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
             self._keeper = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _PROGRAM, _ROOT, str(self._log)],
+                [sys.executable, "-I", "-S", "-c", _PROGRAM, _ROOT, str(self._log), *self._ships],
                 stdin=reads,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,  # it outlives a worker that is killed, by as long as it has to read
@@ -73,7 +84,7 @@ class Output:
         self._restore()
         if self._keeper is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):  # a child of the task's may go on writing
-                self._keeper.wait(END_S)
+                self._keeper.wait(END_S + (SHIPPED_S if self._ships else 0.0))
 
     def _watch(self) -> None:
         """Where the process beside this one is ended, nobody may write to a pipe that nobody reads."""
@@ -104,7 +115,7 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._end, self._old = path.with_suffix(".end.log"), path.with_suffix(".end.old.log")
+        self._end, self._old = ends(path)
 
     def write(self, data: bytes) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,8 +160,8 @@ class Lines:
 class Keeper:
     """Reads and writes in threads of their own: however slow the disk is, the worker is read."""
 
-    def __init__(self, log: Path, through: int | None) -> None:
-        self._log, self._through = Log(log), through
+    def __init__(self, log: Path, through: int | None, ships: Ships | None = None) -> None:
+        self._log, self._through, self._ships = Log(log), through, ships
         self._waiting: deque[bytes] = deque()
         self._bytes = self._dropped = 0
         self._why = ""
@@ -179,6 +190,8 @@ class Keeper:
             if self._ended:
                 break
         thread.join(END_S)
+        if self._ships is not None:
+            self._ships.end()
 
     def _write(self) -> None:
         while True:
@@ -195,6 +208,8 @@ class Keeper:
                 self._keep(kept)
             if ended:
                 return
+            if self._ships is not None:
+                self._ships.now_and_then()
 
     def _keep(self, data: bytes) -> None:
         try:
@@ -206,6 +221,54 @@ class Keeper:
         except OSError as error:
             self._dropped += len(data)
             self._why = error.strerror or str(error)
+
+
+class Ships:
+    """Has the files of a log shipped to the store that holds the run.
+
+    Args:
+        log: the first of them.
+        far: of the run, as JSON.
+        every_s: how often.
+    """
+
+    def __init__(self, log: Path, far: str, every_s: float) -> None:
+        self._log, self._far, self._every_s = log, far, every_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._due = time.monotonic() + every_s
+        self._sent: list[tuple[str, int]] = []
+
+    def now_and_then(self) -> None:
+        """Where it is due, and there is something new; nobody waits for it."""
+        if time.monotonic() < self._due or (self._process is not None and self._process.poll() is None):
+            return
+        self._due = time.monotonic() + self._every_s
+        self._ship()
+
+    def end(self) -> None:
+        """All of it; then nothing is left here. Where it cannot be shipped in time, it stays."""
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            if self._process is not None:
+                self._process.wait(SHIPPED_S)
+            self._ship("--remove")
+            if self._process is not None:
+                self._process.wait(SHIPPED_S)
+
+    def _ship(self, *options: str) -> None:
+        files = [path for path in (self._log, *ends(self._log)) if path.exists()]
+        found = [(path.name, path.stat().st_size) for path in files]
+        changed = [str(path) for path, now in zip(files, found, strict=True) if options or now not in self._sent]
+        if not changed:
+            return
+        with contextlib.suppress(OSError):
+            command = [sys.executable, "-c", _SHIP, _ROOT, self._far, *options, *changed]
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self._sent = found
+
+
+def ends(log: Path) -> tuple[Path, Path]:
+    """The files of the newest that was written, the older one second."""
+    return log.with_suffix(".end.log"), log.with_suffix(".end.old.log")
 
 
 def _state(line: bytes) -> bytes:
@@ -238,4 +301,5 @@ def _append(path: Path, data: bytes) -> None:
 
 def main() -> None:
     """The process beside a worker: standard input is the pipe, standard output where all went before."""
-    Keeper(Path(sys.argv[2]), 1).run(0)
+    log, rest = Path(sys.argv[2]), sys.argv[3:]
+    Keeper(log, 1, Ships(log, rest[0], float(rest[1])) if rest else None).run(0)

@@ -6,19 +6,21 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from headway.checkpoint import folder
 from headway.checkpoint.copies import Copies
 from headway.checkpoint.finite import flaw
+from headway.checkpoint.writing import Share, Shares
 from headway.core.outage import Outage
 from headway.core.retention import due
 from headway.epochs import Superseded
-from headway.errors import HeadwayError, RunFailed
+from headway.errors import BadInput, HeadwayError, RunFailed
+from headway.storage.commit import nonce
+from headway.storage.protocol import OutOfReach
 
 if TYPE_CHECKING:
-    from headway.checkpoint.folder import Checkpoint
+    from headway.checkpoint.found import Checkpoint
     from headway.checkpoint.store import Store
     from headway.elastic.worker.journal import Journal
     from headway.job import Checkpoint as Rule
@@ -26,23 +28,36 @@ if TYPE_CHECKING:
 Snapshot = Callable[[], dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Together:
+    """All workers of a generation write a checkpoint.
+
+    Args:
+        share: this one's.
+        attempt: of this step in this generation, the same on all.
+    """
+
+    share: Share
+    attempt: str
+
+
 class Saver:
-    """Call its verbs on every worker alike; only the one that leads writes. No verb but `finish`, `restore` and `load`
-    waits for the file system, and those wait for the thread that does.
+    """Call its verbs on every worker alike. The one that leads copies the whole state, and commits it; each of the
+    others copies and writes a share of what is the same on all. No verb but `finish`, `restore` and `newest_step` waits
+    for the store, and those wait for the thread that does.
 
     Args:
         store: of the run's checkpoints.
         rule: when they are due, and for how long writing may fail.
         journal: hears of what was written; says who leads, and whether the run went on elsewhere.
-        owner: the worker and its start, for the names of what is being written.
         now: seconds on any one clock.
     """
 
-    def __init__(
-        self, store: Store, rule: Rule, journal: Journal, owner: str, now: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.store, self._rule, self._journal, self._owner, self._now = store, rule, journal, owner, now
-        self._copies = Copies()
+    def __init__(self, store: Store, rule: Rule, journal: Journal, now: Callable[[], float] = time.monotonic) -> None:
+        self.store, self._rule, self._journal, self._now = store, rule, journal, now
+        self._copies, self._shares = Copies(), Shares()
+        self._sharing = self._closing = False
+        self._unpruned: str | None = None
         self._lock = threading.Lock()
         self._tasks: queue.Queue[Callable[[], None]] = queue.Queue()
         self._thread: threading.Thread | None = None
@@ -113,6 +128,7 @@ class Saver:
         facts: dict[str, Any],
         reason: str,
         parameters: Mapping[str, bool] | None = None,
+        together: Together | None = None,
     ) -> bool:
         """Take a checkpoint of this moment. One that is still being written lets this one be skipped, and counted.
 
@@ -122,6 +138,7 @@ class Saver:
             facts: kept in the manifest.
             reason: why now.
             parameters: names in the part `model`, and whether each is trained.
+            together: with whom; alone where not given.
 
         Returns:
             Whether it was begun here.
@@ -133,14 +150,18 @@ class Saver:
         self._check()
         with self._lock:
             self._due_step, self._due_at = step, self._now()
-            if not self._journal.leads:
+            leads = self._journal.leads
+            if not leads:
                 self._saved_step, self._wanted = step, None
-                return False
-            if self._writing:
+            elif self._writing:
                 self.skipped += 1
                 self._journal.checkpoint_skipped(step, reason)
                 return False
-            self._writing, self._wanted = True, None
+            else:
+                self._writing, self._wanted = True, None
+        if not leads:
+            self._share(step, snapshot, together)
+            return False
         begun = self._now()
         try:
             parts = self._copies.take(snapshot())
@@ -150,8 +171,19 @@ class Saver:
         self._saved_step = step
         self._journal.checkpoint_begun(step, reason, self._now() - begun)
         facts = {**facts, "reason": reason}
-        self._do(lambda: self._write(step, parts, facts, parameters))
+        attempt, of = (together.attempt, together.share.of) if together is not None else (nonce()[:12], 1)
+        self._do(lambda: self._write(step, parts, facts, parameters, attempt, of))
         return True
+
+    def _share(self, step: int, snapshot: Snapshot, together: Together | None) -> None:
+        """Copy what this worker writes of a checkpoint that another one commits, and have it written; not while the one
+        before is under way: the other one writes what does not come."""
+        if together is None or together.share.of == 1 or self._sharing:
+            return
+        if not self._shares.take(snapshot(), together.share):
+            return
+        self._sharing, attempt = True, together.attempt
+        self._do(lambda: self._write_share(step, attempt))
 
     def finish(self) -> None:
         """Wait until what is under way is committed, or was not to be; what failed is tried again meanwhile.
@@ -173,6 +205,7 @@ class Saver:
         facts: dict[str, Any],
         reason: str,
         parameters: Mapping[str, bool] | None = None,
+        together: Together | None = None,
     ) -> None:
         """Wait until this state is safe: saved by now, or saved here. Call it on every worker.
 
@@ -181,35 +214,31 @@ class Saver:
         """
         self.finish()
         if step != self._saved_step:
-            self.save(step, snapshot, facts, reason, parameters)
+            self.save(step, snapshot, facts, reason, parameters, together)
             self.finish()
 
-    def restore(self, parameters: Mapping[str, bool] | None = None) -> tuple[Checkpoint | None, list[str]]:
-        """The newest sound checkpoint, and a word for each that was passed over.
+    def restore(
+        self, parameters: Mapping[str, bool] | None = None
+    ) -> tuple[Checkpoint | None, dict[str, Any], list[str]]:
+        """The newest sound checkpoint, its parts in host memory, and a word for each that was passed over. Where the
+        store does not answer it is asked again, for as long as the job lets writing fail.
 
         Raises:
             BadCheckpoint: it belongs to another job.
+            RunFailed: the store gave no answer for too long.
         """
-        found: tuple[Checkpoint | None, list[str]] = self._wait(lambda: self._find(parameters))
+        found: tuple[Checkpoint | None, dict[str, Any], list[str]] = self._wait(lambda: self._find(parameters))
         return found
 
-    def load(self, path: Path | str) -> tuple[Checkpoint, dict[str, Any]]:
-        """A committed checkpoint by its folder, and its parts in host memory: some of it (the states of generators, the
-        counters of optimisers) belongs there, and a device need not hold the model twice.
-
-        Raises:
-            BadCheckpoint: it cannot be read.
-        """
-
-        def read() -> tuple[Checkpoint, dict[str, Any]]:
-            checkpoint = folder.read(Path(path))
-            return checkpoint, checkpoint.load()
-
-        found: tuple[Checkpoint, dict[str, Any]] = self._wait(read)
+    def newest_step(self) -> int:
+        """The step of the newest checkpoint that counts, by its manifest alone; -1 where there is none, or where the
+        store does not answer."""
+        found: int = self._wait(self._newest_step)
         return found
 
     def close(self) -> None:
         """End the thread, when it has done what it was asked to; nothing is tried again."""
+        self._closing = True
         if self._thread is not None:
             self._tasks.put(self._stop)
             self._thread.join()
@@ -217,13 +246,33 @@ class Saver:
 
     # In the thread
 
-    def _find(self, parameters: Mapping[str, bool] | None) -> tuple[Checkpoint | None, list[str]]:
-        self.store.clean(self._owner)
-        return self.store.newest(parameters)
+    def _find(self, parameters: Mapping[str, bool] | None) -> tuple[Checkpoint | None, dict[str, Any], list[str]]:
+        outage = Outage(self._rule.fail_after)
+        while True:
+            try:
+                self.store.clean()
+                return self.store.restore(parameters)
+            except OutOfReach as error:
+                pause = outage.failed(self._now(), str(error))
+                if outage.too_long(self._now()):
+                    raise RunFailed(
+                        f"no checkpoint could be read for {outage.limit_s:g} s",
+                        str(error),
+                        "Mend the store, then resume the run; checkpoint.fail_after says how long to wait.",
+                    ) from error
+                self._journal.note(f"the checkpoints cannot be read, and are tried again: {error}")
+                time.sleep(pause)
+
+    def _newest_step(self) -> int:
+        try:
+            committed = self.store.committed()
+        except (OSError, HeadwayError):
+            return -1
+        return committed[-1].step if committed else -1
 
     def _look(self) -> None:
         try:
-            self.store.clean(self._owner)
+            self.store.clean()
             committed = self.store.committed()
         except OSError as error:
             self._journal.note(f"the checkpoints cannot be looked at: {error}")
@@ -234,7 +283,13 @@ class Saver:
                 self._saved_step = self._due_step = self._committed_step
 
     def _write(
-        self, step: int, parts: dict[str, Any], facts: dict[str, Any], parameters: Mapping[str, bool] | None
+        self,
+        step: int,
+        parts: dict[str, Any],
+        facts: dict[str, Any],
+        parameters: Mapping[str, bool] | None,
+        attempt: str,
+        of: int,
     ) -> None:
         found = flaw(parts, parameters)
         if found is not None:
@@ -244,7 +299,7 @@ class Saver:
             return
         while True:
             try:
-                checkpoint = self.store.write(step, parts, facts, self._owner, lambda: self._journal.allows(step))
+                checkpoint = self.store.write(step, parts, facts, lambda: self._journal.allows(step), attempt, of)
             except Superseded as error:
                 with self._lock:
                     self._writing, self._failure = False, error
@@ -263,6 +318,17 @@ class Saver:
                 self._saved_step = self._committed_step
         if checkpoint is not None:
             self._journal.checkpoint_done(checkpoint, None)
+        unpruned, self._unpruned = self._unpruned, self.store.unpruned
+        if self._unpruned is not None and unpruned is None:
+            self._journal.note(f"checkpoints that are to go could not be removed: {self._unpruned}")
+
+    def _write_share(self, step: int, attempt: str) -> None:
+        try:
+            self.store.write_share(step, attempt, self._shares, lambda: not self._closing)
+        except (OSError, BadInput) as error:  # the worker that leads writes it, or says why it cannot be written
+            self._journal.note(f"a share of the checkpoint of step {step} could not be written here: {error}")
+        finally:
+            self._sharing = False
 
     def _failed(self, step: int, reason: str) -> bool:
         """Returns whether to try again at once: somebody waits for it."""

@@ -186,6 +186,7 @@ class Session:
             yield self._open_step
             self._require_commit()
             self.engine.save_if_due()
+            self.engine.keep_if_due()
 
     def evaluate(self, metrics: Callable[[nn.Module, Any], dict[str, Any]]) -> dict[str, float]:
         """Metrics over the whole validation set, the same on every worker and for every number of workers.

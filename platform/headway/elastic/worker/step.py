@@ -70,6 +70,7 @@ class Step:
         self.begun = True
         if engine.standing is Standing.REHEARSING:
             yield from self._rehearse()
+            engine.context.train.carry((), 0)  # it may have to wait for long: nothing that was read stays
             engine.context.trouble("join", engine.replica.model, engine.replica.step)
             engine.members.ready()
             engine.regroup()

@@ -1,0 +1,77 @@
+"""Runs by their names, wherever they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headway.runs import folder, listing
+from headway.runs.folder import RunFolder
+from headway.runs.listing import Brief
+from headway.runs.place import Place, is_url, local_folder, split
+
+if TYPE_CHECKING:
+    from headway.job import Job
+
+
+def create(place: Place | Path, name: str | None, job: Job) -> RunFolder:
+    """Make a new run.
+
+    Raises:
+        BadInput: the name is taken or not usable, or nothing can be written there.
+    """
+    place = _place(place)
+    if place.url is None:
+        return folder.create(place.folder, name, job)
+    from headway.runs import far
+
+    return far.create(place, name, job)
+
+
+def find(place: Place | Path, name: str) -> RunFolder:
+    """The run called `name`, which may also be its folder or URL.
+
+    Raises:
+        BadInput: there is none; names the nearest.
+    """
+    place = _place(place)
+    if is_url(name):
+        url, name = split(name)
+        place = Place.of(url)
+    elif name.lower().startswith("file:"):
+        name = str(local_folder(name, "no run can be"))
+    if place.url is None:
+        return folder.find(place.folder, name)
+    if folder.is_run(Path(name)):
+        return RunFolder(Path(name).resolve())
+    from headway.runs import far
+
+    return far.find(place, name)
+
+
+def named(place: Place, name: str) -> RunFolder:
+    """A run that a listing has, as it is: of one in a store no working copy is made."""
+    if place.url is None:
+        return RunFolder(place.folder.resolve() / name)
+    from headway.runs import far
+
+    return far.FarRun(place.folder.resolve() / name, place)
+
+
+def every(place: Place | Path) -> list[RunFolder]:
+    """All runs of a folder, oldest first."""
+    return folder.every(_place(place).folder)
+
+
+def briefs(place: Place | Path) -> list[Brief]:
+    """All runs of a place at a glance, oldest first."""
+    place = _place(place)
+    if place.url is None:
+        return listing.in_folder(place.folder)
+    from headway.runs import far
+
+    return far.briefs(place)
+
+
+def _place(place: Place | Path) -> Place:
+    return place if isinstance(place, Place) else Place(str(place), place)

@@ -1,0 +1,110 @@
+"""Spares on a cluster: they stand by on a node of their own, take a dead one's place, and change no bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.ray.conftest import Project
+from tests.ray.fire import STEPS, Fire, make_whole
+
+from headway.report import Report
+from headway.testing.cluster import Cluster
+from headway.testing.faults import Faults
+from headway.testing.inside import ENVIRONMENT
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
+
+NODES = 3
+AT_ONCE_S = 5.0
+"""Less than a start takes on a busy machine. How fast it is on a quiet one, benchmarks/elasticity.py says."""
+
+Begin = Callable[..., Fire]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster(NODES, environment=ENVIRONMENT) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def quiet(cluster: Cluster, project: Project, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    with Fire(cluster, project, tmp_path_factory.mktemp("quiet"), brake=0.0) as fire:
+        report = fire.end()
+        assert (report.state, report.steps) == ("finished", STEPS), fire.said
+        return report
+
+
+@pytest.fixture
+def begin(cluster: Cluster, quiet: Report, project: Project, tmp_path: Path) -> Iterator[Begin]:
+    make_whole(cluster, NODES)
+    started: list[Fire] = []
+
+    def start(**workers: Any) -> Fire:
+        started.append(Fire(cluster, project, tmp_path, workers).__enter__())
+        return started[0]
+
+    yield start
+    for fire in started:
+        fire.__exit__(None, None, None)
+
+
+def standing_by(fire: Fire) -> list[dict[str, Any]]:
+    path = fire.run.path / "members.json"
+    return [w for w in json.loads(path.read_text())["workers"] if w["phase"] == "ready"] if path.exists() else []
+
+
+def wait_for_spare(fire: Fire, members: int) -> dict[str, Any]:
+    """While so many train: at the beginning all are ready for a moment."""
+    fire.wait_for_members(members)
+    fire.wait(lambda: standing_by(fire), "a spare stands by")
+    return standing_by(fire)[0]
+
+
+def assert_as_if_nothing_had_happened(fire: Fire, quiet: Report) -> Report:
+    report = fire.end()
+    assert (report.state, report.message) == ("finished", ""), fire.said[-4000:]
+    assert [step["step"] for step in fire.run.steps()] == list(range(STEPS))
+    assert report.samples_sha256 == quiet.samples_sha256
+    assert report.weights_sha256 == quiet.weights_sha256
+    assert report.ledger_s["spare"] > 0
+    return report
+
+
+def test_a_spare_takes_the_place_of_a_worker_that_is_killed(begin: Begin, quiet: Report) -> None:
+    fire = begin(max=2, spares=1)
+    spare, members = wait_for_spare(fire, 2), fire.members()
+    assert spare["node_id"] not in {m["node_id"] for m in members}
+    (record,) = fire.inject(Faults().kill(worker=1, at_step=0))
+    recovery = fire.wait_for_recovery("joined")
+    assert recovery["workers"] == [spare["id"]]
+    assert recovery["resumed_at"] - record["time"] < AT_ONCE_S
+    assert_as_if_nothing_had_happened(fire, quiet)
+    assert not fire.events("restart")
+    assert not fire.repeated
+
+
+def test_a_spare_goes_on_when_the_last_worker_is_killed(begin: Begin, quiet: Report) -> None:
+    fire = begin(max=1, spares=1)
+    spare = wait_for_spare(fire, 1)
+    fire.wait(lambda: any(fire.run.checkpoints.glob("step-*")), "a checkpoint")
+    (record,) = fire.inject(Faults().kill(worker=0, at_step=0))
+    recovery = fire.wait_for_recovery("process_died")
+    assert recovery["resumed_at"] - record["time"] < AT_ONCE_S
+    assert [e["members"] for e in fire.events("generation")][1] == [spare["id"]]
+    assert not fire.events("pause")
+    assert_as_if_nothing_had_happened(fire, quiet)
+
+
+def test_a_cluster_without_room_for_a_spare_trains_and_says_so_once(begin: Begin, quiet: Report) -> None:
+    fire = begin(max=NODES, spares=2)
+    fire.wait_for_members(NODES)
+    fire.wait(lambda: fire.events("crowded"), "it says that there is no room")
+    report = fire.end()
+    assert (report.state, report.weights_sha256) == ("finished", quiet.weights_sha256)
+    assert len(fire.events("crowded")) == 1
+    assert "there is no room for a spare" in fire.said
