@@ -3,54 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.ray.conftest import Project
-from tests.ray.fire import STEPS, Fire, make_whole
+from tests.ray.fire import STEPS, Fire
+from tests.ray.test_faults import NODES, Begin
+from tests.ray.test_faults import begin as begin
+from tests.ray.test_faults import cluster as cluster
+from tests.ray.test_faults import quiet as quiet
 
 from headway.report import Report
-from headway.testing.cluster import Cluster
 from headway.testing.faults import Faults
-from headway.testing.inside import ENVIRONMENT
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 
-NODES = 3
 AT_ONCE_S = 5.0
 """Less than a start takes on a busy machine. How fast it is on a quiet one, benchmarks/elasticity.py says."""
-
-Begin = Callable[..., Fire]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with Cluster(NODES, environment=ENVIRONMENT) as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="module")
-def quiet(cluster: Cluster, project: Project, tmp_path_factory: pytest.TempPathFactory) -> Report:
-    with Fire(cluster, project, tmp_path_factory.mktemp("quiet"), brake=0.0) as fire:
-        report = fire.end()
-        assert (report.state, report.steps) == ("finished", STEPS), fire.said
-        return report
-
-
-@pytest.fixture
-def begin(cluster: Cluster, quiet: Report, project: Project, tmp_path: Path) -> Iterator[Begin]:
-    make_whole(cluster, NODES)
-    started: list[Fire] = []
-
-    def start(**workers: Any) -> Fire:
-        started.append(Fire(cluster, project, tmp_path, workers).__enter__())
-        return started[0]
-
-    yield start
-    for fire in started:
-        fire.__exit__(None, None, None)
 
 
 def standing_by(fire: Fire) -> list[dict[str, Any]]:
@@ -76,7 +44,7 @@ def assert_as_if_nothing_had_happened(fire: Fire, quiet: Report) -> Report:
 
 
 def test_a_spare_takes_the_place_of_a_worker_that_is_killed(begin: Begin, quiet: Report) -> None:
-    fire = begin(max=2, spares=1)
+    fire = begin(workers={"max": 2, "spares": 1})
     spare, members = wait_for_spare(fire, 2), fire.members()
     assert spare["node_id"] not in {m["node_id"] for m in members}
     (record,) = fire.inject(Faults().kill(worker=1, at_step=0))
@@ -89,7 +57,7 @@ def test_a_spare_takes_the_place_of_a_worker_that_is_killed(begin: Begin, quiet:
 
 
 def test_a_spare_goes_on_when_the_last_worker_is_killed(begin: Begin, quiet: Report) -> None:
-    fire = begin(max=1, spares=1)
+    fire = begin(workers={"max": 1, "spares": 1})
     spare = wait_for_spare(fire, 1)
     fire.wait(lambda: any(fire.run.checkpoints.glob("step-*")), "a checkpoint")
     (record,) = fire.inject(Faults().kill(worker=0, at_step=0))
@@ -101,7 +69,7 @@ def test_a_spare_goes_on_when_the_last_worker_is_killed(begin: Begin, quiet: Rep
 
 
 def test_a_cluster_without_room_for_a_spare_trains_and_says_so_once(begin: Begin, quiet: Report) -> None:
-    fire = begin(max=NODES, spares=2)
+    fire = begin(workers={"max": NODES, "spares": 2})
     fire.wait_for_members(NODES)
     fire.wait(lambda: fire.events("crowded"), "it says that there is no room")
     report = fire.end()

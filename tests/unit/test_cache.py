@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.waiting import until
 
 from headway.data import manifest as manifests
 from headway.data.read.groups import Groups
@@ -92,13 +93,6 @@ def kept(folder: Path) -> list[Path]:
     return sorted((folder / "cache").glob("*/*.parquet"))
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def test_the_second_epoch_asks_the_store_for_nothing(cached: Open, s3: S3) -> None:
     files = cached()
     walk(files)
@@ -136,7 +130,7 @@ def test_files_are_the_shards_with_holes(cached: Open, dataset: Path) -> None:
 def test_expected_row_groups_come_before_they_are_asked_for(cached: Open, s3: S3) -> None:
     files = cached()
     files.expect([3, 1, 8])
-    wait_until(lambda: files.counts.fetched == 3)
+    until(lambda: files.counts.fetched == 3)
     s3.faults = Faults(busy=1.0)
     for group in (3, 1, 8):
         assert rows(files, group) == expected(files.manifest, group)
@@ -149,9 +143,9 @@ def test_no_more_is_brought_ahead_than_allowed(cached: Open) -> None:
     files.close()
     files = cached(ahead=ahead)
     files.expect([0, 1, 2, 3])
-    wait_until(lambda: files.counts.fetched == 2)
+    until(lambda: files.counts.fetched == 2)
     assert rows(files, 0) == expected(files.manifest, 0)  # and now, not before, the next may come
-    wait_until(lambda: files.counts.fetched == 3)
+    until(lambda: files.counts.fetched == 3)
     assert set(files._held) <= {1, 2}
 
 
@@ -182,7 +176,7 @@ def test_what_is_needed_last_goes_and_what_is_in_use_stays(cached: Open, tmp_pat
         rows(files, group)
     used = files.path(0)
     other.expect([2, 1, 2])
-    wait_until(lambda: other.counts.fetched == 1)
+    until(lambda: other.counts.fetched == 1)
     assert {int(path.name[:8]) for path in kept(tmp_path)} == {0, 1, 2}  # 0 is in use, 1 is needed by the other
     assert used.exists()
     files.release(0)
@@ -353,7 +347,7 @@ def test_closing_does_not_wait_for_what_another_worker_brings(cached: Open, s3: 
     other, files = cached(), cached()
     with other._shelf.sole(0, 1.0, lambda: False):
         files.expect([0])
-        wait_until(lambda: bool(files._flights))
+        until(lambda: bool(files._flights))
         begin = time.monotonic()
         files.close()
         assert time.monotonic() - begin < files._patience_s / 2
@@ -439,8 +433,8 @@ def test_readers_that_are_killed_leave_a_usable_cache(cached: Open, s3: S3, url:
             assert reader.stdout.readline() == "ready\n"
             if seed:  # always two at once but for the ends
                 seen = sum(s3.counts.values())
-                until = seen + moments.randrange(5, 40)
-                wait_until(lambda until=until: sum(s3.counts.values()) >= until)  # type: ignore[misc]
+                enough = seen + moments.randrange(5, 40)
+                until(lambda enough=enough: sum(s3.counts.values()) >= enough)  # type: ignore[misc]
                 assert readers[seed - 1].poll() is None  # it had no trouble before
                 os.kill(readers[seed - 1].pid, signal.SIGKILL)
                 readers[seed - 1].wait()

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.waiting import until
 from typer.testing import CliRunner
 
 from headway.cli.app import app
@@ -282,13 +283,6 @@ def members(run: Path, *pids: int, nodes: tuple[str, ...] = ("id0", "id0")) -> N
     temporary = run / "members.new"
     temporary.write_text(json.dumps({"generation": 1, "workers": rows}))
     temporary.replace(run / "members.json")
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_faults_strike_when_their_step_is_committed(tmp_path: Path, workers: list[subprocess.Popen[bytes]]) -> None:

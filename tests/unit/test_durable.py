@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,18 +12,6 @@ from typing import Any
 import pytest
 
 from headway.durable import Lines, last_line, replace
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "headway-test", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        pytest.skip("no tmpfs can be mounted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def fill(folder: Path) -> Path:
@@ -44,14 +30,14 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_2_17_on_a_full_disk_a_file_stays_what_it_was(small: Path) -> None:
-    path = small / "job.yaml"
+def test_2_17_on_a_full_disk_a_file_stays_what_it_was(small_disk: Path) -> None:
+    path = small_disk / "job.yaml"
     replace(path, "before")
-    filler = fill(small)
+    filler = fill(small_disk)
     with pytest.raises(OSError, match="No space left"):
         replace(path, "x" * 100_000)
     assert path.read_text() == "before"
-    assert sorted(p.name for p in small.iterdir()) == ["filler", "job.yaml"]
+    assert sorted(p.name for p in small_disk.iterdir()) == ["filler", "job.yaml"]
     filler.unlink()
     replace(path, "after")
     assert path.read_text() == "after"
@@ -94,14 +80,14 @@ def test_a_last_line_of_any_length_is_found(tmp_path: Path) -> None:
     assert last_line(path) == b"b" * 200_000
 
 
-def test_2_5_a_line_that_did_not_fit_is_taken_back(small: Path) -> None:
-    lines = Lines(small / "steps.jsonl")
+def test_2_5_a_line_that_did_not_fit_is_taken_back(small_disk: Path) -> None:
+    lines = Lines(small_disk / "steps.jsonl")
     lines.append(b"first\n")
-    filler = fill(small)
+    filler = fill(small_disk)
     with pytest.raises(OSError, match="No space left"):
         lines.append(b"x" * 100_000 + b"\n")
-    assert (small / "steps.jsonl").read_bytes() == b"first\n"
+    assert (small_disk / "steps.jsonl").read_bytes() == b"first\n"
     filler.unlink()
     lines.append(b"x" * 100_000 + b"\n")
     lines.close()
-    assert (small / "steps.jsonl").stat().st_size == 100_007
+    assert (small_disk / "steps.jsonl").stat().st_size == 100_007

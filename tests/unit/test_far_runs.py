@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests import waiting
 
 from headway import epochs, report, runs
 from headway.checkpoint.store import Store
@@ -36,6 +38,7 @@ from headway.storage.options import Options
 from headway.testing.s3 import S3, Faults
 
 URL = "s3://runs/some/place"
+until = partial(waiting.until, within_s=30.0)
 JOB = {"name": "n", "task": "/t.py:T", "data": {"train": "/d"}, "steps": 3}
 Machine = Callable[[str], Place]
 
@@ -351,13 +354,6 @@ def test_options_come_from_the_users_settings(machine: Machine, s3: S3) -> None:
     assert run.far is not None
     assert Options(**run.far["options"]).endpoint == s3.endpoint
     assert open_storage(URL, Options(**run.far["options"])).url == URL
-
-
-def until(condition: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
 
 
 def test_what_is_written_counts_when_the_store_has_it(machine: Machine, s3: S3) -> None:

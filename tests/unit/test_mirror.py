@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import until
 
 from headway.epochs import Superseded
 from headway.errors import BadInput
@@ -365,13 +366,6 @@ def led(tmp_path: Path) -> Iterator[Callable[..., Led]]:
     yield lead
     for one in made:
         one.mirror.close(timeout_s=5.0)
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    deadline = times.monotonic() + timeout_s
-    while not condition():
-        assert times.monotonic() < deadline, "not within the time"
-        times.sleep(0.005)
 
 
 def test_what_is_written_is_shipped_by_itself(led: Callable[..., Led], tmp_path: Path) -> None:

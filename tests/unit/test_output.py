@@ -8,13 +8,13 @@ import os
 import subprocess
 import sys
 import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import until
 
 from headway.elastic.worker import output
 from headway.elastic.worker.ears import Ears
@@ -38,13 +38,6 @@ kept.start()
 def worker(log: Path, body: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", PROGRAM.format(body=body), str(log)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
-
-
-def until(condition: Callable[[], Any], within_s: float = 20.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def text_of(log: Path) -> str:

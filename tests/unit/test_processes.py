@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import until
 
 from headway.testing.machine import Node
 from headway.testing.processes import belonging_to, isolation, kill_session, numbers, only_child, session_of
@@ -126,10 +126,3 @@ def state(pid: int) -> str:
 
 def running(pid: int) -> bool:
     return state(pid) not in "ZX"
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import until
 
 from headway import durable, epochs, report
 from headway.elastic.lead import recorder as recorders
@@ -80,13 +81,6 @@ def say(to: Journal, steps: range) -> None:
     for step in steps:
         to.step(step, 0, 1.0, 0.1, 8, "00")
         to.metrics(step + 1, {"mine": float(step)})
-
-
-def until(condition: Callable[[], Any], within_s: float = 20.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 class Full:

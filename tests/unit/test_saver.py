@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.waiting import until
 
 from headway.checkpoint import flat
 from headway.checkpoint.found import Checkpoint
@@ -111,13 +112,6 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Kit]]:
         each.store.go.set()
         each.store.full = False
         each.saver.close()
-
-
-def until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_the_copy_is_taken_before_save_returns(make: Callable[..., Kit]) -> None:

@@ -42,9 +42,9 @@ class Place:
         Raises:
             BadInput: it is no folder, and no URL that runs can be kept at.
         """
-        from headway import config
-
         if asked is None or asked == "":
+            from headway import config
+
             asked = config.load(environ).runs or DEFAULT
         if isinstance(asked, str) and is_url(asked.strip()):
             asked = asked.strip()  # as it comes out of a file of variables
@@ -55,6 +55,7 @@ class Place:
             rest = str(asked).partition(":")[2].lstrip("/")
             remedy = f"Write it, as text, as {scheme}://{rest}. (A Path cannot hold a URL.)"
             raise BadInput(f"runs cannot be kept in {asked}", "it is a URL with a slash too few", remedy)
+        from headway import config
         from headway.storage.opener import clean_url
 
         url, endpoint = clean_url(str(asked)), config.load(environ).store.endpoint
