@@ -10,9 +10,10 @@ import itertools
 import random
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +23,11 @@ from elastic_peers import faults, workload
 from headway.data.write.writer import write_dataset
 from headway.errors import HeadwayError
 from headway.runs import RunFolder
+from headway.testing.account import Account
 from headway.testing.drill import drill
 from headway.testing.links import possible
 
+T = TypeVar("T")
 LANES = 8
 STEPS = {"join": 600}
 OTHER_STEPS = 160
@@ -136,85 +139,86 @@ def _once(job: Path, fault: str, chance: random.Random) -> dict[str, Any]:
     if not answers or account.state != "finished":
         return {"failed": f"{account.state}: {account.message or 'no recovery was recorded'}", **asdict(account)}
     seconds = answers[0]["pause_s"] if fault == "join" else answers[0]["resumed_s"]
-    counted = {k: getattr(account, k) for k in ("steps_repeated", "samples_repeated", "samples_missed", "steps")}
     return {
         "resume_s": seconds,
         "first_step_s": seconds,
         "detected_s": answers[0]["detected_s"],
-        **counted,
+        **_counted(account),
         "load": load,
     }
 
 
-def _replaced(job: Path, script: str, nodes: int, workers: list[str]) -> dict[str, Any]:
-    """A worker is killed: seconds until a step is committed again, and until one is by as many workers as before."""
-    settings = ["reproducible=order", *workers]
+COUNTED = ("steps_repeated", "samples_repeated", "samples_missed", "steps")
+
+
+def _drilled(
+    job: Path, script: str, nodes: int, look: Callable[[RunFolder], T], settings: Sequence[str] = ()
+) -> tuple[Account, float, T] | dict[str, Any]:
+    """A drill without a quiet run beside it: its account, when the fault happened, and what is looked up in the run's
+    folder, which goes; or why there is none."""
     try:
-        account = drill(job, faults=script, settings=settings, nodes=nodes, quiet_run=False, keep=True)
+        every = ["reproducible=order", *settings]
+        account = drill(job, faults=script, settings=every, nodes=nodes, quiet_run=False, keep=True)
     except HeadwayError as error:
         return {"failed": str(error)}
     assert account.folder is not None
     try:
-        (run,) = Path(account.folder).glob("runs/fire")
-        events = list(RunFolder(run).events())
-        times = sorted(step["time"] for step in RunFolder(run).steps())
+        began = account.faults[0]["time"]
+        if account.state != "finished" or began is None:
+            return {"failed": f"{account.state}: {account.message or 'the fault did not happen'}"}
+        (path,) = Path(account.folder).glob("runs/fire")
+        return account, began, look(RunFolder(path))
     finally:
         shutil.rmtree(account.folder, ignore_errors=True)
-    began = account.faults[0]["time"]
-    if account.state != "finished" or began is None:
-        return {"failed": f"{account.state}: {account.message or 'the fault did not happen'}"}
+
+
+def _times(run: RunFolder) -> list[float]:
+    return sorted(step["time"] for step in run.steps())
+
+
+def _counted(account: Account) -> dict[str, Any]:
+    return {name: getattr(account, name) for name in COUNTED}
+
+
+def _replaced(job: Path, script: str, nodes: int, workers: list[str]) -> dict[str, Any]:
+    """A worker is killed: seconds until a step is committed again, and until one is by as many workers as before."""
+    found = _drilled(job, script, nodes, lambda run: (_times(run), list(run.events())), workers)
+    if isinstance(found, dict):
+        return found
+    account, began, (times, events) = found
     groups = [(e["time"], e["workers"]) for e in events if e["kind"] == "generation"]
     before = next(size for at, size in reversed(groups) if at < began)
     after = [at for at, size in groups if at > began and size == before]
     again = [at for at in times if at > began]
     full = [at for at in times if after and at > after[0]]
-    counted = {k: getattr(account, k) for k in ("steps_repeated", "samples_repeated", "samples_missed", "steps")}
     full_s = full[0] - began if full else None
-    return {"resume_s": again[0] - began, "full_strength_s": full_s, "workers": before, **counted}
+    return {"resume_s": again[0] - began, "full_strength_s": full_s, "workers": before, **_counted(account)}
 
 
 def _kept(job: Path, script: str, nodes: int) -> dict[str, Any]:
     """No worker is left, and the machines live: seconds until the next step is committed, and what is done again.
     `steps_allowed` is what the upkeep of 2 % comes to: 50 x the time of a copy over that of a step, or 3."""
-    try:
-        account = drill(job, faults=script, nodes=nodes, settings=["reproducible=order"], quiet_run=False, keep=True)
-    except HeadwayError as error:
-        return {"failed": str(error)}
-    assert account.folder is not None
-    try:
-        (path,) = Path(account.folder).glob("runs/fire")
-        run = RunFolder(path)
-        kept, events, steps = run.read()["states_kept"], list(run.events()), list(run.steps())
-    finally:
-        shutil.rmtree(account.folder, ignore_errors=True)
-    began = account.faults[0]["time"]
+    found = _drilled(job, script, nodes, lambda run: (run.read()["states_kept"], list(run.events()), _times(run)))
+    if isinstance(found, dict):
+        return found
+    account, began, (kept, events, times) = found
     begins = [event for event in events if event["kind"] == "restart"]
-    if account.state != "finished" or began is None or not begins:
-        return {"failed": f"{account.state}: {account.message or 'nothing began again'}"}
-    after = min(step["time"] for step in steps if step["time"] > begins[0]["time"])
-    counted = {k: getattr(account, k) for k in ("steps_repeated", "samples_repeated", "samples_missed", "steps")}
+    if not begins:
+        return {"failed": "nothing began again"}
+    after = next(at for at in times if at > begins[0]["time"])
     allowed = max(3.0, 50.0 * kept["cost_s"] / kept["step_s"]) if kept["step_s"] else None
     rest = {"from_keeper": bool(begins[0].get("kept")), "steps_allowed": allowed, "states_kept": kept}
-    return {"resume_s": after - began, **counted, **rest}
+    return {"resume_s": after - began, **_counted(account), **rest}
 
 
 def _passed(job: Path, script: str) -> dict[str, Any]:
     """A fault that passes: seconds from its end to the next committed step, and the longest pause around it."""
-    try:
-        account = drill(job, faults=script, settings=["reproducible=order"], nodes=2, quiet_run=False, keep=True)
-    except HeadwayError as error:
-        return {"failed": str(error)}
-    assert account.folder is not None
-    try:
-        (run,) = Path(account.folder).glob("runs/fire")
-        times = sorted(step["time"] for step in RunFolder(run).steps())
-    finally:
-        shutil.rmtree(account.folder, ignore_errors=True)
-    began = account.faults[0]["time"]
-    if account.state != "finished" or began is None:
-        return {"failed": f"{account.state}: {account.message or 'the fault did not happen'}"}
+    found = _drilled(job, script, 2, _times)
+    if isinstance(found, dict):
+        return found
+    account, began, times = found
     after = [at for at in times if at >= began + AWAY_S]
     pauses = [b - a for a, b in itertools.pairwise(times) if began - 1.0 <= b <= began + AWAY_S + 10.0]
-    counted = {k: getattr(account, k) for k in ("steps_repeated", "samples_repeated", "samples_missed", "steps")}
     back_s = after[0] - began - AWAY_S
-    return {"resume_s": back_s, "pause_s": max(pauses), "healthy_killed": account.healthy_killed, **counted}
+    killed = account.healthy_killed
+    return {"resume_s": back_s, "pause_s": max(pauses), "healthy_killed": killed, **_counted(account)}
