@@ -12,6 +12,7 @@ Runs of earlier releases keep their metrics and workers over time in run.json; t
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -29,6 +30,7 @@ from typing import IO, TYPE_CHECKING, Any
 from headway import epochs, variables
 from headway.durable import last_line, replace, sync_folder
 from headway.errors import BadInput, nearest
+from headway.locks import taken
 
 if TYPE_CHECKING:
     from headway.job import Job
@@ -163,15 +165,10 @@ class RunFolder:
         After a driver was killed, its recorder lives on for moments; who goes on with the run waits for its end here.
         """
         lock = (self.path / ".records").open("w")
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return lock
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
+        if taken(lock, timeout_s):
+            return lock
+        lock.close()
+        raise BlockingIOError(errno.EWOULDBLOCK, "another process writes the run's records")
 
     @contextmanager
     def led(self, say: Callable[[str], None] = lambda _: None) -> Iterator[int]:
@@ -190,12 +187,9 @@ class RunFolder:
     def _sole(self) -> Iterator[None]:
         """While this lasts no other process of this machine (or of those that share the folder) leads the run."""
         with (self.path / ".lock").open("w") as lock:
-            deadline = time.monotonic() + GLANCE_S
-            while not _locked(lock, fcntl.LOCK_EX):
-                if time.monotonic() > deadline:  # longer than `is_led` holds it
-                    remedy = "Wait for its end, or stop that process."
-                    raise BadInput(f"run {self.name} is running", f"another process leads it{self._by()}", remedy)
-                time.sleep(0.01)
+            if not taken(lock, GLANCE_S):  # longer than `is_led` holds it
+                remedy = "Wait for its end, or stop that process."
+                raise BadInput(f"run {self.name} is running", f"another process leads it{self._by()}", remedy)
             yield
 
     def _claimed(self) -> int:
@@ -255,7 +249,7 @@ class RunFolder:
         except OSError:  # somebody else's, only read
             lock = (self.path / ("run.json" if not (self.path / ".lock").exists() else ".lock")).open()
         with lock:
-            if not _locked(lock, fcntl.LOCK_SH):
+            if not taken(lock, kind=fcntl.LOCK_SH):
                 raise BadInput(
                     f"run {self.name} is running",
                     f"another process leads it{self._by()}",
@@ -292,7 +286,7 @@ class RunFolder:
         if not path.exists():
             return False
         with path.open() as lock:  # only read: the run may be somebody else's
-            return not _locked(lock, fcntl.LOCK_SH)
+            return not taken(lock, kind=fcntl.LOCK_SH)
 
 
 def usable(name: str) -> str:
@@ -401,14 +395,6 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
             except ValueError:
                 return
-
-
-def _locked(file: IO[str], kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _free(runs: Path, name: str) -> str:

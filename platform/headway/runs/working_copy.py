@@ -7,10 +7,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -18,6 +16,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from headway.durable import replace
+from headway.locks import taken
 from headway.runs.stream import ELSEWHERE, is_record
 
 MARK = ".copy.json"
@@ -99,27 +98,13 @@ def walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
 def held(path: Path, timeout_s: float) -> Iterator[bool]:
     """A lock of this machine's; gives whether it was had within the time."""
     with path.open("a") as file:
-        deadline = time.monotonic() + timeout_s
-        while not (mine := _locked(file.fileno())) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        yield mine
+        yield taken(file, timeout_s)
 
 
 def hold(folder: Path, timeout_s: float) -> int | None:
     """The right to write to the copy, until the descriptor is closed; None where another process has it."""
     file = os.open(folder / MIRRORED, os.O_RDWR | os.O_CREAT, 0o644)
-    deadline = time.monotonic() + timeout_s
-    while not _locked(file):
-        if time.monotonic() > deadline:
-            os.close(file)
-            return None
-        time.sleep(0.02)
-    return file
-
-
-def _locked(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+    if taken(file, timeout_s):
+        return file
+    os.close(file)
+    return None
