@@ -20,6 +20,7 @@ from headway import epochs, report, runs
 from headway.checkpoint.store import Store
 from headway.cli import app, checks
 from headway.elastic.lead.recorder import Recorder
+from headway.elastic.lead.shipper import Shipper
 from headway.epochs import Superseded
 from headway.errors import BadData, BadInput, RunFailed
 from headway.job import Checkpoint as Policy
@@ -671,6 +672,18 @@ def test_a_worker_does_not_write_over_the_log_of_an_earlier_one(machine: Machine
     assert {each.name: storage.get(each.name).decode() for each in storage.list()} == {
         "worker-w0.earlier.log": "said\n-- start 0\nand more\nits end\n-- start 1\nand more\n",
         "worker-w0.log": "-- start 2\nand more\n",
+    }
+
+
+def test_the_logs_of_a_worker_that_died_come_to_the_driver(machine: Machine, tmp_path: Path) -> None:
+    run = made(machine("first"))
+    storage = run.remote.storage
+    for name in ("worker-w1.log", "worker-w1.end.log", "worker-w10.log"):
+        storage.put(f"logs/{name}", name.encode())
+    Shipper(run.far, tmp_path, 1, None, print, print).fetch("w1")
+    assert {path.name: path.read_text() for path in (tmp_path / "logs").iterdir()} == {
+        "worker-w1.log": "worker-w1.log",
+        "worker-w1.end.log": "worker-w1.end.log",
     }
 
 

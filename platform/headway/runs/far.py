@@ -176,16 +176,8 @@ class FarRun(RunFolder):
                 self._led.lease = self.leading().join(self._led.epoch)
                 self._led.mirror = self._mirror(self._led.lease)
 
-    def fetch_logs(self, worker: str | None = None) -> None:
-        """Bring what the workers wrote here, as far as it can be had. worker: only of this one."""
-        begin = f"{LOGS}worker-{worker}." if worker is not None else LOGS
-        storage = self.remote.storage
-        with suppress(HeadwayError, OSError):
-            for found in storage.list(begin):
-                if found.bytes <= LOG_BYTES and "/" not in found.name.removeprefix(LOGS):
-                    path = self.path / found.name
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(storage.get(found.name))
+    def fetch_logs(self) -> None:
+        fetch_logs(self.remote.storage, self.path)
 
     def size(self, checkpoints_only: bool = False) -> int:
         return sum(found.bytes for found in self.remote.storage.list(CHECKPOINTS if checkpoints_only else ""))
@@ -250,6 +242,17 @@ def _released(lease: Lease) -> None:
 def mirror_of(folder: Path, lease: Lease, brief: Callable[[], Mapping[str, Any] | None]) -> Mirror:
     """Ships a working copy from now on."""
     return Mirror(folder, lease, brief=brief)
+
+
+def fetch_logs(storage: Storage, folder: Path, worker: str = "") -> None:
+    """Bring what a run's workers wrote into its working copy, as far as it can be had. worker: only of this one."""
+    begin = f"{LOGS}worker-{worker}." if worker else LOGS
+    with suppress(HeadwayError, OSError):
+        for found in storage.list(begin):
+            if found.bytes <= LOG_BYTES and "/" not in found.name.removeprefix(LOGS):
+                path = folder / found.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(storage.get(found.name))
 
 
 def brief_of(folder: Path) -> Mapping[str, Any] | None:

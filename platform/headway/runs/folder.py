@@ -224,8 +224,8 @@ class RunFolder:
         """While this lasts another process of ours keeps the run's records."""
         yield
 
-    def fetch_logs(self, worker: str | None = None) -> None:
-        """Bring what the workers wrote to `logs`, where it is elsewhere. worker: only of this one."""
+    def fetch_logs(self) -> None:
+        """Bring what the workers wrote to `logs`, where it is elsewhere."""
 
     def discard(self) -> None:
         """Let it be as if the run had not been made; by the process that leads it."""

@@ -417,16 +417,16 @@ class Recorder:
     def _say_died(self, said: str, workers: Sequence[str]) -> None:
         """In a thread of its own, which may wait for the disk: with what the workers' logs say of it."""
         logs = [self._run.log_of(worker) for worker in workers]
-        words = self._last_words(logs)
+        words = self._last_words(workers, logs)
         self._say(f"{said}. Its last words: {words}" if words else f"{said}; see {' and '.join(map(str, logs))}")
 
-    def _last_words(self, logs: list[Path]) -> str:
+    def _last_words(self, workers: Sequence[str], logs: list[Path]) -> str:
         """Where logs come from other machines, they may take a while, or never come."""
         deadline = time.monotonic() + (LOGS_S if self._shipper is not None else 0.0)
         while True:
             if self._shipper is not None:
-                for log in logs:
-                    self._shipper.fetch(log)
+                for worker in workers:
+                    self._shipper.fetch(worker)
             words = last_words([path for log in logs for path in (log.with_suffix(".end.log"), log)])
             if words or time.monotonic() > deadline:
                 return words

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,16 +57,11 @@ class Shipper:
         self._thread.join(timeout_s)
         return self._mirror is not None and self._mirror.close(max(1.0, deadline - time.monotonic()))
 
-    def fetch(self, log: Path) -> None:
-        """Bring a worker's log here, and the newest of it, as far as it is in the store."""
-        from headway.runs.far import open_run
+    def fetch(self, worker: str) -> None:
+        """Bring what a worker wrote here, as far as it is in the store."""
+        from headway.runs.far import fetch_logs, open_run
 
-        storage = open_run(self._far).storage
-        for path in (log, log.with_suffix(".end.log")):
-            with suppress(HeadwayError, OSError):
-                content = storage.get(f"{path.parent.name}/{path.name}")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
+        fetch_logs(open_run(self._far).storage, self._folder, worker)
 
     def _begin(self, then: Callable[[Mirror], None]) -> None:
         from headway.runs.far import brief_of, open_run
