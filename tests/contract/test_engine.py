@@ -197,10 +197,12 @@ def _data(tmp_path_factory: pytest.TempPathFactory) -> str:
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(autouse=True)
-def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _small_chunks() -> Iterator[None]:
     """`part` sets it, in processes too; where workers are threads it is to be as before afterwards."""
-    monkeypatch.setattr(flat, "CHUNK_BYTES", flat.CHUNK_BYTES)
+    before = flat.CHUNK_BYTES
+    yield
+    flat.CHUNK_BYTES = before
 
 
 @pytest.fixture(params=CREWS, name="crew")
