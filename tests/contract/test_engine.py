@@ -3,6 +3,7 @@ threads. Whatever happens to its members, it ends with the bits of a worker alon
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
