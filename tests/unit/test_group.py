@@ -18,11 +18,13 @@ import torch.distributed as dist
 
 from headway.errors import BadInput
 from headway.strategies import PeerLost
-from headway.strategies.backends import Gloo
+from headway.strategies.backends import Alone, Gloo
 from headway.strategies.connect import Limits, connect
 from headway.strategies.group import LINGER_S, Group, _Pending
 from headway.strategies.sockets import DESCRIPTORS, RTO_MAX_MS, TCP_RTO_MAX_MS, Sockets, State
 from headway.testing.workers import die, run
+
+GONE = Sockets(frozenset({(-1, "socket:[0]")}))
 
 
 def store(folder: str, name: str) -> Any:
@@ -113,10 +115,38 @@ class Glanced:
 
 def test_a_collective_that_ends_just_after_a_glance_is_no_lost_peer() -> None:
     """On a busy machine this broke sound groups off."""
-    group = connect(None, 0, 1)
-    _Pending(Glanced(None), group, glance=True).wait()
+    group = Group(0, 2, None, Alone(), GONE)
+    _Pending(Glanced(None), group).wait()
     with pytest.raises(PeerLost, match="Connection closed by peer"):
-        _Pending(Glanced("Connection closed by peer"), group, glance=True).wait()
+        _Pending(Glanced("Connection closed by peer"), group).wait()
+
+
+class Endless:
+    """What is started in the moment in which its group is severed."""
+
+    def __init__(self) -> None:
+        self.given_up = threading.Event()
+
+    def recv(self, *arguments: Any) -> Endless:
+        return self
+
+    send = recv
+
+    def wait(self) -> None:
+        self.given_up.wait()
+
+
+@pytest.mark.parametrize("verb", ["send", "receive"])
+def test_what_passes_between_two_is_left_behind_when_it_never_ends(verb: str) -> None:
+    """It held a worker for as long as a collective may take, twenty minutes: 1 of 32 rounds on a busy machine."""
+    endless = Endless()
+    group = Group(0, 2, endless, Alone(), GONE)
+    threading.Timer(0.2, group.sever).start()
+    begun = time.monotonic()
+    with pytest.raises(PeerLost, match="never ended"):
+        getattr(group, verb)(torch.ones(3), 1)
+    assert time.monotonic() - begun > LINGER_S
+    endless.given_up.set()
 
 
 def hundred_groups(group: Group, folder: str) -> list[tuple[int, int]]:

@@ -11,6 +11,7 @@ that returns something first reads it and then asks `confirm`.
 from __future__ import annotations
 
 import ctypes
+import threading
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -25,7 +26,7 @@ from headway.strategies.sockets import Sockets
 
 LINGER_S = 0.5
 """A severed group's collectives end in milliseconds, or never."""
-_GLANCE = timedelta(milliseconds=100)
+GLANCE_S = 0.1
 _CPU = torch.device("cpu")
 
 
@@ -265,7 +266,7 @@ class Group:
     def _started(self, verb: str, *arguments: Any, pair: bool = False) -> Work:
         with exchange():
             work = getattr(self._handle, verb)(*arguments)
-        return _Pending(work, self, glance=bool(self._sockets) and not pair)
+        return _Pending(work, self, arguments if pair else None)
 
     def _given_up(self) -> bool:
         """Whether a collective that has not ended by now never will."""
@@ -281,21 +282,27 @@ class _Pending:
     """A collective that is waited for while its group holds.
 
     A gloo one that is started in the moment in which the group is severed sometimes never ends, here or at the peers;
-    so it is looked at again and again. Not so what passes between two workers: there, a wait that ends for its time
-    limit makes gloo break all connections of the group.
+    so it is looked at again and again. What passes between two workers is waited for in a thread beside: there, a wait
+    that ends for its time limit makes gloo break all connections of the group.
     """
 
-    def __init__(self, work: Any, group: Group, glance: bool) -> None:
-        self._work, self._group, self._glance = work, group, glance
+    def __init__(self, work: Any, group: Group, tensors: Any = None) -> None:
+        self._work, self._group, self._tensors = work, group, tensors
+        self._endless, self._pair = bool(group._sockets), tensors is not None
 
     def wait(self) -> None:
-        if not self._glance:
+        if not self._endless:
             with exchange():
                 self._work.wait()
-            return
+        elif self._pair:
+            self._wait_beside()
+        else:
+            self._glance()
+
+    def _glance(self) -> None:
         while True:
             try:
-                self._work.wait(_GLANCE)
+                self._work.wait(timedelta(seconds=GLANCE_S))
                 return
             except RuntimeError:
                 with exchange():
@@ -305,6 +312,27 @@ class _Pending:
                     if self._group._given_up():
                         self._group._abandon(self._work)
                         raise
+
+    def _wait_beside(self) -> None:
+        """In a thread that can be left behind, with the tensors that it has."""
+        ended = threading.Event()
+        trouble: list[BaseException] = []
+
+        def wait() -> None:
+            try:
+                self._work.wait()
+            except BaseException as error:  # told to the waiting thread below
+                trouble.append(error)
+            ended.set()
+
+        threading.Thread(target=wait, name="headway-pair", daemon=True).start()
+        while not ended.wait(GLANCE_S):
+            if self._group._given_up():
+                self._group._abandon(self._work)
+                raise PeerLost("what was to pass between two workers never ended")
+        with exchange():
+            if trouble:
+                raise trouble[0]
 
 
 class _Closed:
