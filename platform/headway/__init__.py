@@ -6,12 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headway.driver.run import resume as resume
+    from headway.driver.run import train as train
     from headway.elastic.worker.session import session as session
     from headway.errors import HeadwayError as HeadwayError
     from headway.job import Job as Job
     from headway.report import Report as Report
-    from headway.run import resume as resume
-    from headway.run import train as train
     from headway.task import Task as Task
 
 __version__ = "0.1.0"
@@ -22,9 +22,9 @@ _HOMES = {
     "Job": "headway.job",
     "Report": "headway.report",
     "Task": "headway.task",
-    "resume": "headway.run",
+    "resume": "headway.driver.run",
     "session": "headway.elastic.worker.session",
-    "train": "headway.run",
+    "train": "headway.driver.run",
 }
 
 

@@ -20,9 +20,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from headway import wording
 from headway.errors import BadInput, nearest
-from headway.notation import read
+from headway.notation import wording
+from headway.notation.plain import read
 from headway.storage.options import Options
 
 PREFIX = "HEADWAY_STORE_"

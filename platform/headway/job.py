@@ -22,11 +22,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from headway import settings as overrides
-from headway import values, wording
 from headway.core.schedules import SCHEDULES
 from headway.errors import BadInput, nearest
-from headway.notation import read, write
+from headway.notation import overrides, values, wording
+from headway.notation.plain import read, write
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "adagrad", "rmsprop")
 STRATEGIES = ("all_reduce",)
@@ -35,7 +34,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 def _plain(given: Any) -> Any:
-    """A copy of a mapping of names to what job.yaml can hold (see headway.values)."""
+    """A copy of a mapping of names to what job.yaml can hold (see headway.notation.values)."""
     if not isinstance(given, dict):
         return given
     faults: list[str] = []

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from headway import code, variables
-from headway.cargo import Cargo
+from headway import variables
+from headway.carried import code
+from headway.carried.cargo import Cargo
 from headway.core.lanes import carried
 from headway.core.mixture import Mixture, Walk
 from headway.data import manifest as manifests
@@ -20,7 +21,7 @@ from headway.data.read.streams import train_order
 from headway.data.store.cache import open_files
 from headway.errors import BadInput
 from headway.job import Job, Store
-from headway.values import canonical
+from headway.notation.values import canonical
 
 SLOTS = 2
 """States that a node's keeper has room for."""

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from headway import determinism
 from headway.checkpoint.store import Store
 from headway.data.read.streams import open_readers
+from headway.driver import determinism
 from headway.elastic.worker.context import Context
 from headway.elastic.worker.line import Dismissed
 from headway.elastic.worker.saver import Saver

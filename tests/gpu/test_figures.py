@@ -20,10 +20,10 @@ from tests.gpu.device import DEVICE, REHEARSAL, device, settled
 from tests.gpu.loop import Play, job_of
 from torch import nn
 
-from headway import determinism
 from headway.checkpoint.copies import Copies
 from headway.checkpoint.store import Store
 from headway.data.read.streams import open_readers
+from headway.driver import determinism
 from headway.elastic.worker.context import Context
 from headway.elastic.worker.saver import Saver
 from headway.elastic.worker.session import Session

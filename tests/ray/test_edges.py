@@ -18,7 +18,7 @@ PLATFORM = Path(__file__).parents[2] / "platform"
 
 KNOCK = """
 import sys, time
-from headway import attach
+from headway.driver import attach
 from headway.errors import BadInput
 began = time.monotonic()
 try:

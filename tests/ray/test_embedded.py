@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from headway import embedded
+from headway.driver import embedded
 
 pytestmark = pytest.mark.ray
 
 LISTENING = """
 import os
 import ray
-from headway import embedded
+from headway.driver import embedded
 
 def children(pid):
     for task in os.listdir(f"/proc/{pid}/task"):

@@ -9,8 +9,8 @@ import pytest
 from tests.ray.conftest import Project
 
 import headway
+from headway.driver.run import Progress
 from headway.errors import UserCodeFailed
-from headway.run import Progress
 from headway.runs import find
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("connected"), pytest.mark.slow]

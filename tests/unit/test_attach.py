@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from headway import attach, embedded, rayjob
-from headway.attach import Where
+from headway.driver import attach, embedded, rayjob
+from headway.driver.attach import Where
 from headway.errors import BadInput
 
 

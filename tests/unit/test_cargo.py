@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 
 import headway
-from headway import cargo, code, plan, variables
+from headway import plan, variables
+from headway.carried import cargo, code
 from headway.errors import BadInput
 from headway.job import anchor, parse
 
 IN_DRIVER = """
 import pickle, sys
 from pathlib import Path
-from headway import code
+from headway.carried import code
 task, files, to = pickle.loads(bytes.fromhex(sys.argv[1]))
 source = code.locate(task)
 load = code.survey(source, files)
@@ -30,7 +31,7 @@ print(*load.said(), sep="\\n")
 IN_WORKER = """
 import pickle, sys
 from pathlib import Path
-from headway import code
+from headway.carried import code
 task, to = pickle.loads(bytes.fromhex(sys.argv[1]))
 print(code.load(code.kept(task, Path(to)))())
 """

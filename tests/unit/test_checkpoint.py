@@ -22,7 +22,6 @@ import pytest
 import torch
 from torch import nn
 
-from headway import epochs
 from headway.checkpoint import flat, writing
 from headway.checkpoint import store as stores
 from headway.checkpoint.copies import Copies
@@ -31,6 +30,7 @@ from headway.checkpoint.found import Checkpoint
 from headway.checkpoint.store import Store
 from headway.errors import BadCheckpoint, BadInput
 from headway.job import Checkpoint as Policy
+from headway.runs import epochs
 from headway.storage.folder import FolderStorage
 
 JOB = "a" * 64

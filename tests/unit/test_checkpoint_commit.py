@@ -15,9 +15,9 @@ from headway.checkpoint import flat, writing
 from headway.checkpoint.found import MANIFEST, SKELETON
 from headway.checkpoint.store import BELOW, LEAVING_S, Store, names
 from headway.checkpoint.writing import Place, Share, Shares
-from headway.epochs import Superseded
 from headway.errors import BadCheckpoint
 from headway.job import Checkpoint as Policy
+from headway.runs.epochs import Superseded
 from headway.storage.protocol import Buffer, Conflict, OutOfReach
 from headway.testing.memory_storage import Memory, MemoryStorage, Stopped, Troubles
 

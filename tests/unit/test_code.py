@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from headway import cargo, code
+from headway.carried import cargo, code
 from headway.errors import BAD_INPUT, BadInput
 
 TASK = "import headway\n\nclass T(headway.Task):\n    who = {who!r}\n"

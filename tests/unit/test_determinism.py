@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from headway import determinism
+from headway.driver import determinism
 from headway.errors import BadInput
 from headway.job import Job, parse
 

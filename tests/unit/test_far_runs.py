@@ -16,17 +16,17 @@ import pytest
 import torch
 from tests import waiting
 
-from headway import epochs, report, runs
+from headway import report, runs
 from headway.checkpoint.store import Store
 from headway.cli import app, checks
+from headway.driver.run import Progress, _explained
 from headway.elastic.lead.recorder import Recorder
 from headway.elastic.lead.shipper import Shipper
-from headway.epochs import Superseded
 from headway.errors import BadData, BadInput, RunFailed
 from headway.job import Checkpoint as Policy
 from headway.job import Job, parse
-from headway.run import Progress, _explained
-from headway.runs import Place, briefs, copying, far, logs
+from headway.runs import Place, briefs, copying, epochs, far, logs
+from headway.runs.epochs import Superseded
 from headway.runs.far import COPYING, FarRun, counting, fence, open_run
 from headway.runs.head import HEAD
 from headway.runs.pruning import prune
@@ -696,7 +696,7 @@ def test_a_run_that_was_named_by_its_url_has_its_report_when_it_fails(
         watch(Progress("r", 0, 0, 0, None, 0.0, 0.0, 0, 0.0, {}, []))
         raise RunFailed("it failed")
 
-    monkeypatch.setattr("headway.run.resume", fail)
+    monkeypatch.setattr("headway.driver.run.resume", fail)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["headway", "resume", run.where, "--json"])
     with pytest.raises(SystemExit):

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from tests.waiting import until
 
-from headway.epochs import Superseded
 from headway.errors import BadInput
 from headway.runs import head as heads
 from headway.runs import working_copy
+from headway.runs.epochs import Superseded
 from headway.runs.folder import RunFolder
 from headway.runs.head import SEGMENT_BYTES, TAIL_BYTES, _text
 from headway.runs.mirror import Mirror

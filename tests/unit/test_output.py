@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from tests.waiting import until
 
+from headway.driver.run import _explained
 from headway.elastic.worker import output
 from headway.elastic.worker.ears import Ears
 from headway.elastic.worker.main import _Forwarded
 from headway.elastic.worker.output import Keeper, Lines, Log
-from headway.last_words import last_words, newest_first
-from headway.run import _explained
+from headway.faults.last_words import last_words, newest_first
 from headway.runs import RunFolder
 
 PROGRAM = """

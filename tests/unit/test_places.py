@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from headway import rayjob, runs
+from headway import runs
 from headway.cli import app
+from headway.driver import rayjob
 from headway.errors import BadInput
 from headway.runs.place import DEFAULT, Place, is_url
 

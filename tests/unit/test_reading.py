@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headway.reading import Reading, read
+from headway.carried.reading import Reading, read
 
 
 def reading(folder: Path, text: str, name: str = "a/b/task.py") -> Reading:

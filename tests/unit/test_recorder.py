@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from tests.waiting import until
 
-from headway import durable, epochs, report
+from headway import durable, report
+from headway.driver.run import _ended
 from headway.elastic.lead import recorder as recorders
 from headway.elastic.lead.recorder import Recorder
 from headway.elastic.worker import journal as journals
 from headway.elastic.worker.journal import Journal
-from headway.run import _ended
-from headway.runs import RunFolder
+from headway.runs import RunFolder, epochs
 
 
 @pytest.fixture(autouse=True)

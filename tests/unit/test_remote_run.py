@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from headway.epochs import Superseded
 from headway.errors import BadData, BadInput
 from headway.runs import head as heads
 from headway.runs import working_copy
+from headway.runs.epochs import Superseded
 from headway.runs.folder import RunFolder
 from headway.runs.head import HEAD, Head
 from headway.runs.lease import Lease

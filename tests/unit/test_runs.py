@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from headway import epochs, runs
+from headway import runs
 from headway.errors import BadInput
 from headway.job import Job, load, parse
+from headway.runs import epochs
 from headway.tracking.store import redact, with_password
 
 JOB = {"name": "n", "task": "/t.py:T", "data": {"train": "/d"}, "steps": 3}
@@ -149,7 +150,7 @@ def test_2_17_a_full_disk_leaves_the_facts_as_they_were(tmp_path: Path, monkeypa
 
 def test_2_17_leading_a_run_on_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = runs.create(tmp_path, "r", job())
-    monkeypatch.setattr("headway.epochs.claim", full)
+    monkeypatch.setattr("headway.runs.epochs.claim", full)
     with pytest.raises(BadInput, match="cannot be written: No space left"), run.led():
         pass
 

@@ -18,9 +18,9 @@ from headway.checkpoint.found import Checkpoint
 from headway.checkpoint.store import Store
 from headway.checkpoint.writing import Share
 from headway.elastic.worker.saver import Saver, Together
-from headway.epochs import claim
 from headway.errors import BadInput, RunFailed
 from headway.job import Checkpoint as Rule
+from headway.runs.epochs import claim
 from headway.storage.protocol import OutOfReach
 
 JOB = "a" * 64

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from tests.ray.conftest import wait_until
 
-from headway.signals import AGAIN_S
+from headway.driver.signals import AGAIN_S
 from headway.testing.processes import session_of
 
 BEGIN = """
 import os, signal, subprocess, sys, threading, time
-from headway import signals
+from headway.driver import signals
 signals.begin()
 
 def say(*words):
@@ -149,7 +149,7 @@ def test_under_nohup_a_hangup_stays_ignored(start: Start) -> None:
 def test_a_script_keeps_its_own_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
-    from headway import signals
+    from headway.driver import signals
 
     monkeypatch.setattr(signals, "_ear", signals._Ear())  # other tests run commands in this process
     mine = lambda number, frame: None  # noqa: E731

@@ -13,7 +13,8 @@ import pytest
 import torch
 from tests.conftest import make_dataset
 
-from headway import code, plan, tryout
+from headway import plan, tryout
+from headway.carried import code
 from headway.checkpoint.store import Store
 from headway.data.read.streams import open_readers
 from headway.data.write.writer import write_dataset

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import headway
-from headway import attach
 from headway.data.prepare.sources.delimited import plan_csv
 from headway.data.prepare.sources.listing import Plan
 from headway.data.prepare.sources.tables import plan_parquet
@@ -19,6 +18,7 @@ from headway.data.prepare.stages import pipeline
 from headway.data.prepare.steps.filters import Filter
 from headway.data.prepare.steps.recipe import Recipe
 from headway.data.write.sizing import Sizes
+from headway.driver import attach
 
 
 def table(rows: int) -> pa.Table:

@@ -20,11 +20,12 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from headway import plan, values
+from headway import plan
 from headway.elastic.worker.main import run
 from headway.errors import BadInput
 from headway.job import Job, load, parse, to_yaml
-from headway.notation import read, write
+from headway.notation import values
+from headway.notation.plain import read, write
 
 MINIMAL: dict[str, Any] = {"name": "n", "task": "/p/q/task.py:T", "data": {"train": "/d"}, "steps": 3}
 

@@ -15,13 +15,13 @@ import torch
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 import headway
-from headway import blame, causes, faults
 from headway.cli import app
+from headway.driver.run import _of_ray, _raised, _told_by_cause
 from headway.elastic.wire import messages as wire
 from headway.elastic.worker import loop
 from headway.elastic.worker.failures import raised
 from headway.errors import BadData, HeadwayError, HeadwayFault, RunFailed, UserCodeFailed
-from headway.run import _of_ray, _raised, _told_by_cause
+from headway.faults import blame, causes, internal
 from headway.runs import RunFolder
 
 THEIRS = """
@@ -290,7 +290,7 @@ def test_a_fault_of_ours_is_kept_with_the_run_in_a_report_to_send(tmp_path: Path
 
 
 def test_where_no_report_can_be_kept_the_frames_are_shown(tmp_path: Path) -> None:
-    told = faults.fault("worker 0", "KeyError", "frames", tmp_path / "gone")
+    told = internal.fault("worker 0", "KeyError", "frames", tmp_path / "gone")
     assert told.traceback == "frames"
     assert "the traceback above" in told.remedy
 

@@ -14,7 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headway import epochs
 from headway.checkpoint import earlier, writing
 from headway.checkpoint import found as manifests
 from headway.checkpoint.finite import flaw
@@ -22,6 +21,7 @@ from headway.checkpoint.found import MANIFEST, Checkpoint
 from headway.checkpoint.writing import Place, Shares
 from headway.core.retention import Kept, surplus
 from headway.errors import BadCheckpoint, BadInput
+from headway.runs import epochs
 from headway.storage.commit import nonce
 from headway.storage.folder import LOCK, FolderStorage
 from headway.storage.protocol import Conflict, OutOfReach, Storage
@@ -85,10 +85,10 @@ class Store:
         root: the run's checkpoints: a folder, or any storage.
         job: digest of what decides the run's result; a checkpoint of another job is refused.
         policy: which ones stay.
-        epoch: of the process that leads the run; see `headway.epochs`.
+        epoch: of the process that leads the run; see `headway.runs.epochs`.
         counts: which of these manifests count, by their names in the run; asked after each listing. All do where not
             given.
-        fence: raises Superseded where a process of a higher epoch leads; for a folder that of `headway.epochs`.
+        fence: raises Superseded where a process of a higher epoch leads; for a folder that of `headway.runs.epochs`.
     """
 
     def __init__(

@@ -9,8 +9,8 @@ import sys
 
 import typer
 
-from headway import signals
 from headway.cli import data, doctor, drill, jobs, runs, simulate, sync, train, ui
+from headway.driver import signals
 from headway.errors import BAD_INPUT, INTERRUPTED, RUN_FAILED, HeadwayError
 
 app = typer.Typer(
@@ -48,9 +48,9 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(BAD_INPUT)
     except Exception as error:  # what nothing in Headway expected
-        from headway import faults
+        from headway.faults import internal
 
-        say_error(faults.of(error, f"in `headway {' '.join(sys.argv[1:2])}`"))
+        say_error(internal.of(error, f"in `headway {' '.join(sys.argv[1:2])}`"))
         sys.exit(RUN_FAILED)
 
 

@@ -218,7 +218,7 @@ def ray_runtime() -> Iterator[Finding]:
     """Ray's version, where runs go, and whether Ray's sockets have room."""
     import ray
 
-    from headway import attach, embedded
+    from headway.driver import attach, embedded
 
     yield Finding("ray import", "ok", ray.__version__)
     try:
@@ -242,7 +242,7 @@ def ray_runtime() -> Iterator[Finding]:
 
 def _joinable() -> str:
     """What `--address auto` would do, in words."""
-    from headway import attach
+    from headway.driver import attach
 
     try:
         return f"; --address auto joins {attach.find(attach.Where('auto', ''))}"

@@ -41,8 +41,8 @@ def train(
     json: Json = False,
 ) -> None:
     """Run a job from its beginning."""
+    from headway.driver.run import train as start
     from headway.job import load
-    from headway.run import train as start
 
     checked = load(job, setting)
     _follow(lambda watch: start(checked, name=name, runs_folder=runs, address=address, watch=watch), runs, json)
@@ -57,7 +57,7 @@ def resume(
     json: Json = False,
 ) -> None:
     """Go on with a run from its newest sound checkpoint, as if nothing had happened."""
-    from headway.run import resume as again
+    from headway.driver.run import resume as again
 
     def start(watch: Any) -> Report:
         return again(run, runs_folder=runs, address=address, watch=watch, settings=setting, allow=allow or ())
@@ -92,7 +92,7 @@ def _follow(start: Callable[[Any], Report], runs: str | None, json: bool, named:
 
 def _where(report: Report, runs: str | None) -> str:
     """The option that another command needs to find the run."""
-    from headway.rayjob import place
+    from headway.driver.rayjob import place
     from headway.runs import DEFAULT
 
     asked, kept = place(runs)[0], report.path.rpartition("/")[0]
@@ -102,7 +102,7 @@ def _where(report: Report, runs: str | None) -> str:
 
 
 def _print_failed(runs: str | None, name: str) -> None:
-    from headway.rayjob import place
+    from headway.driver.rayjob import place
     from headway.report import load
     from headway.runs import find
 

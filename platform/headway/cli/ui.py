@@ -16,8 +16,8 @@ from typing import IO, Annotated
 
 import typer
 
-from headway import signals
 from headway.cli.places import Runs
+from headway.driver import signals
 from headway.errors import BadInput, RunFailed
 
 START_S = 60.0

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headway import epochs
 from headway.durable import replace, sync_folder
 from headway.errors import BadCheckpoint, BadInput, HeadwayError, RunFailed
+from headway.runs import epochs
 from headway.runs.folder import GONE, RunFolder, usable
 from headway.runs.place import Place
 from headway.runs.stream import is_record

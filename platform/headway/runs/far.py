@@ -17,12 +17,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from headway import epochs
 from headway.core.lease import LENGTH_S
 from headway.errors import BadInput, HeadwayError, RunFailed, nearest
 from headway.job import Job
+from headway.runs import epochs, listing
 from headway.runs import head as heads
-from headway.runs import listing
 from headway.runs.folder import NAME, RunFolder, usable, write_job
 from headway.runs.head import Head
 from headway.runs.lease import Lease, superseded

@@ -4,7 +4,7 @@ runs/NAME/run.json        state and facts          runs/NAME/checkpoints/  durab
           job.yaml        the job as it was run    runs/NAME/code/         the task's Python files
           steps.jsonl     a line per step          runs/NAME/spool.jsonl   for the tracking store
           metrics.jsonl   a line per record        runs/NAME/members.json  who trains now
-          events.jsonl    generations, recoveries  runs/NAME/leaders/      who led it (see headway.epochs)
+          events.jsonl    generations, recoveries  runs/NAME/leaders/      who led it (see headway.runs.epochs)
           logs/           what workers wrote       runs/NAME/fault-1.txt   of Headway's own, to be sent
 
 Runs of earlier releases keep their metrics and workers over time in run.json; they are read from there too.
@@ -27,10 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from headway import epochs, variables
+from headway import variables
 from headway.durable import last_line, replace, sync_folder
 from headway.errors import BadInput, nearest
 from headway.locks import taken
+from headway.runs import epochs
 
 if TYPE_CHECKING:
     from headway.job import Job

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from headway.core.lease import Tenure
-from headway.epochs import Superseded
 from headway.runs import head as heads
+from headway.runs.epochs import Superseded
 from headway.runs.head import HEAD, Head, Segment
 from headway.storage.commit import commit
 from headway.storage.protocol import ABSENT, Absent, Conflict, OutOfReach, Storage

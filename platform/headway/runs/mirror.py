@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from headway.epochs import Superseded
 from headway.errors import HeadwayError
+from headway.runs.epochs import Superseded
 from headway.runs.lease import Lease
 from headway.runs.shipping import EVERY_S, Shipping
 

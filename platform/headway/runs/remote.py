@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from headway.core.lease import LENGTH_S, Watch
-from headway.epochs import Superseded
 from headway.errors import BadInput
 from headway.runs import head as heads
+from headway.runs.epochs import Superseded
 from headway.runs.head import HEAD, Head, Owner
 from headway.runs.lease import Lease, superseded, swap
 from headway.runs.replay import bring_up_to_date

@@ -16,10 +16,10 @@ from typing import Any
 
 from headway.core.allowance import Allowance
 from headway.core.outage import Outage
-from headway.epochs import Superseded
 from headway.errors import BadInput, HeadwayError
 from headway.runs import working_copy
 from headway.runs.changes import Changes
+from headway.runs.epochs import Superseded
 from headway.runs.head import Segment, epoch_of, segment_name
 from headway.runs.lease import Lease
 from headway.runs.stream import Append, Operation, Replace, Stored, encode

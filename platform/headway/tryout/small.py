@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from headway import blame, code
+from headway.carried import code
 from headway.checkpoint.copies import Copies
 from headway.checkpoint.store import Store
 from headway.data.read.streams import transform_of
@@ -33,6 +33,7 @@ from headway.elastic.worker.replica import seed
 from headway.elastic.worker.saver import Saver
 from headway.elastic.worker.session import Session
 from headway.errors import BadData, BadInput, HeadwayError
+from headway.faults import blame
 from headway.job import Checkpoint, Job
 from headway.task import Task
 from headway.tryout import rows, words

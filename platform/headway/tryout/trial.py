@@ -17,7 +17,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from headway import code, plan, variables
+from headway import plan, variables
+from headway.carried import code
 from headway.errors import BadInput
 from headway.job import Job
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from headway import blame
 from headway.errors import BadInput, HeadwayError
+from headway.faults import blame
 
 UNTRIED = "`check: false` in the job starts it untried"
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from headway import code
+from headway.carried import code
 from headway.core.keys import key
 from headway.core.mixture import Mixture, Walk
 from headway.core.order import Order

@@ -40,11 +40,11 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from headway.core.events import Launch
 from headway.core.membership import Policy
+from headway.driver.names import Names
 from headway.elastic.lead.coordinator import Coordinator, Failure
 from headway.elastic.lead.view import contexts, show
 from headway.elastic.wire import place
 from headway.elastic.wire.place import Place
-from headway.names import Names
 
 logger = logging.getLogger(__name__)
 

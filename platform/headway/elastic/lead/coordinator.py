@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from headway import blame
 from headway.core import events, ledger, membership
 from headway.core.membership import Membership, Policy
 from headway.core.pace import Pace
@@ -27,6 +26,7 @@ from headway.elastic.lead.server import Line, Server
 from headway.elastic.lead.shown import Shown
 from headway.elastic.wire import messages as wire
 from headway.elastic.wire.pulse import Pulse
+from headway.faults import blame
 
 logger = logging.getLogger(__name__)
 

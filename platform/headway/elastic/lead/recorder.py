@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from headway import blame
 from headway.core import ledger
 from headway.elastic.lead.said import words
 from headway.elastic.lead.scribe import Scribe
 from headway.elastic.lead.shipper import Shipper
 from headway.elastic.wire import keepers
 from headway.elastic.wire.records import of_anybody
-from headway.last_words import last_words
+from headway.faults import blame
+from headway.faults.last_words import last_words
 from headway.runs import RunFolder
 
 PLACES = 20_000  # places of entries that are remembered; an entry comes again within a few batches, or never
@@ -43,7 +43,7 @@ class Recorder:
         first: the spool's opening event: job, datasets, environment.
         every_steps: steps between two points of a training curve in the tracking store.
         most_aside: rows that may be set aside, by dataset; no limit where not given.
-        epoch: of the process that leads the run, see `headway.epochs`; 0 where nobody else could.
+        epoch: of the process that leads the run, see `headway.runs.epochs`; 0 where nobody else could.
         fail_after: seconds for which writing may fail before the run ends; None for ever.
         given: variables of the environment that the run was started from.
         far: of a run in a store, see `headway.runs.RunFolder.far`: the folder is its working copy.

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from headway import epochs
 from headway.core.outage import Outage
 from headway.durable import Lines, replace
 from headway.errors import HeadwayError, RunFailed
+from headway.runs import epochs
 
 if TYPE_CHECKING:
     from headway.runs import RunFolder

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headway.epochs import Superseded
 from headway.errors import HeadwayError
+from headway.runs.epochs import Superseded
 
 if TYPE_CHECKING:
     from headway.runs.mirror import Mirror

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from headway import blame
+from headway.faults import blame
 
 MOST = 200
 """Distinct texts of one worker that are told."""

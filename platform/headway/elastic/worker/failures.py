@@ -6,9 +6,9 @@ import errno
 import re
 from collections.abc import Iterator
 
-from headway import blame
 from headway.elastic.wire.messages import TRACE_BYTES, Raised
 from headway.errors import HeadwayError
+from headway.faults import blame
 
 _BROKEN = {errno.EIO, errno.ENOSPC, errno.ESTALE, errno.ENODEV, errno.EROFS, errno.ETIMEDOUT}
 _DEVICE = re.compile(r"CUDA error|CUDA driver|NVML|CUBLAS_STATUS_|CUDNN_STATUS_|cuDNN error|ECC error")

@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headway import blame, code, determinism
+from headway.carried import code
 from headway.core.ledger import Ledger
+from headway.driver import determinism
 from headway.elastic.wire import place
 from headway.elastic.wire.messages import Raised
 from headway.elastic.worker import failures, rounding
@@ -23,6 +24,7 @@ from headway.elastic.worker.ears import Ears
 from headway.elastic.worker.line import Dismissed, Line
 from headway.elastic.worker.output import Output
 from headway.errors import HeadwayError
+from headway.faults import blame
 from headway.runs import RunFolder
 from headway.runs.place import cache_folder, slug, split
 

@@ -14,8 +14,8 @@ from headway.checkpoint.finite import flaw
 from headway.checkpoint.writing import Share, Shares
 from headway.core.outage import Outage
 from headway.core.retention import due
-from headway.epochs import Superseded
 from headway.errors import BadInput, HeadwayError, RunFailed
+from headway.runs.epochs import Superseded
 from headway.storage.commit import nonce
 from headway.storage.protocol import OutOfReach
 

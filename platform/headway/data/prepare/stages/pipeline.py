@@ -18,13 +18,14 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
-from headway import attach, faults
 from headway.data.prepare.sources.listing import Piece, Plan
 from headway.data.prepare.stages.assembly import Run, Unread, rows_per_task
 from headway.data.prepare.steps.recipe import Flags, Recipe, fitted, typed
 from headway.data.ray_data import ordered
 from headway.data.write.sizing import SAMPLE_ROWS, Sizes, width_of
+from headway.driver import attach
 from headway.errors import BadData
+from headway.faults import internal
 
 OBJECT_STORE_BYTES = 384 << 20
 BLOCK_BYTES = 24 << 20
@@ -233,7 +234,7 @@ def raising_ours(kind: type[BaseException]) -> Iterator[None]:
     try:
         yield
     except kind as error:
-        raise faults.of(error, "in a Ray Data job") from None
+        raise internal.of(error, "in a Ray Data job") from None
 
 
 @contextmanager

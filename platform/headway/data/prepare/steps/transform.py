@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from headway import blame, code
+from headway.carried import code
 from headway.data.tensors import TensorType, column
 from headway.errors import BadInput
+from headway.faults import blame
 
 FORMATS = ("arrow", "numpy")
 

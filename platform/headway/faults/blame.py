@@ -35,7 +35,7 @@ DOORS = {
 }
 """Where the task is called; (file, function)."""
 
-_OURS = Path(__file__).parent
+_OURS = Path(__file__).parents[1]
 _PYTHON = Path(sysconfig.get_path("stdlib"))
 _LIBRARIES = {"mlflow", "numpy", "pandas", "pyarrow", "pydantic", "ray", "torch", "typer", "yaml"}
 _INSTALLED = {"site-packages", "dist-packages"}

@@ -14,10 +14,10 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from headway.errors import nearest
-from headway.values import Place, dotted
+from headway.notation.values import Place, dotted
 
 NOT_PLAIN = "not_plain"
-"""Kind of an error whose context holds `faults` (see headway.values.admit)."""
+"""Kind of an error whose context holds `faults` (see headway.notation.values.admit)."""
 _MOST_KEYS = 6
 
 

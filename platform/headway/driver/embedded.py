@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from headway import rayjob
+from headway.driver import rayjob
 from headway.errors import BadInput
 
 LOOPBACK = "127.0.0.1"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from headway import blame
 from headway.errors import HeadwayError
+from headway.faults import blame
 
 MACHINES = "machines"
 TASK = "task"

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from headway.errors import BadInput
-from headway.notation import read
-from headway.values import Place, dotted
+from headway.notation.plain import read
+from headway.notation.values import Place, dotted
 
 _PART = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|([^."'\s][^.]*?|))\s*(?:\.|$)""")
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
+from headway.carried.reading import Reading, read
 from headway.errors import BadInput
-from headway.reading import Reading, read
 
 MAX_FILES, MAX_BYTES = 2000, 20 * 2**20
 """Python files, and their bytes, beyond which the task is asked to move to a folder of its own."""

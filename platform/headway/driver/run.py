@@ -13,25 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from headway import (
-    attach,
-    causes,
-    code,
-    determinism,
-    faults,
-    packed,
-    plan,
-    rayjob,
-    runs,
-    signals,
-    tryout,
-    values,
-    variables,
-)
+from headway import plan, runs, tryout, variables
+from headway.carried import code, packed
+from headway.driver import attach, determinism, rayjob, signals
+from headway.driver.names import Names
 from headway.errors import BadInput, RunFailed, UserCodeFailed
+from headway.faults import causes, internal
+from headway.faults.last_words import last_words, newest_first
 from headway.job import Job, load, taken
-from headway.last_words import last_words, newest_first
-from headway.names import Names
+from headway.notation import values
 from headway.report import Report
 from headway.report import load as load_report
 
@@ -239,7 +229,7 @@ def _told_by_cause() -> Iterator[None]:
         yield
     except Exception as error:
         if type(error).__module__.startswith("ray."):
-            raise faults.of(error, "while the run was led") from None
+            raise internal.of(error, "while the run was led") from None
         raise
 
 
@@ -521,7 +511,7 @@ def _raised(failure: dict[str, Any], run: runs.RunFolder) -> RunFailed:
         return failed
     if failure["kind"] == "internal":
         then = f"`headway resume {run.name}` goes on from the newest checkpoint"
-        return faults.fault(failure["fact"], failure["reason"], trace, run.path, then)
+        return internal.fault(failure["fact"], failure["reason"], trace, run.path, then)
     error = RunFailed(failure["fact"], failure["reason"], failure["remedy"])
     error.traceback = trace
     return error

@@ -7,8 +7,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from headway import blame, causes
 from headway.errors import HeadwayError, HeadwayFault, RunFailed
+from headway.faults import blame, causes
 
 TO = "Headway's maintainers"
 REPORTS = 100

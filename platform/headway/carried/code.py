@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from headway import cargo
-from headway.blame import reason
-from headway.blame import users_traceback as users_traceback
-from headway.cargo import Cargo
+from headway.carried import cargo
+from headway.carried.cargo import Cargo
+from headway.carried.packed import Packed, unpacked
 from headway.durable import sync_folder, take_place
 from headway.errors import BadInput, nearest
-from headway.packed import Packed, unpacked
+from headway.faults.blame import reason
+from headway.faults.blame import users_traceback as users_traceback
 from headway.task import Task
 
 _folders: set[Path] = set()  # of tasks' files that were put on the import path of this process

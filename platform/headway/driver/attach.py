@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headway import embedded, rayjob, signals
+from headway.driver import embedded, rayjob, signals
 from headway.errors import BadInput, HeadwayError, RunFailed
 
 KNOCK_S = 10.0
@@ -158,7 +158,7 @@ def _start(cpus: int, store_bytes: int, tell: Callable[[str], None], options: di
 
 def shipped() -> dict[str, Any]:
     """The runtime environment of a job on a cluster: this Headway, whatever is installed there."""
-    return {"py_modules": [str(Path(__file__).parent)]}
+    return {"py_modules": [str(Path(__file__).parents[1])]}
 
 
 def _join(goes: Where, working_dir: Path | None, options: dict[str, Any]) -> None:

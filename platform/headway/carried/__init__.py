@@ -1,0 +1,1 @@
+"""What of the user's code and files travels to the workers, and how."""
