@@ -38,7 +38,9 @@ os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 # And nothing of a cluster, or of records, that whoever runs the tests may use.
 OTHERS = ("RAY_AUTH_", "HEADWAY_STORE_")
-for name in [name for name in os.environ if name in ("RAY_ADDRESS", "HEADWAY_RUNS", "HEADWAY_CONFIG")]:
+for name in [
+    name for name in os.environ if name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "HEADWAY_RUNS", "HEADWAY_CONFIG")
+]:
     del os.environ[name]
 for name in [name for name in os.environ if name.startswith(OTHERS)]:
     del os.environ[name]

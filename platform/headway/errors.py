@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 FINISHED = 0
-RUN_FAILED = 1
+TASK_FAILED = 1
+"""What the user brought failed as it ran: code, data, a loss that is no number. Trying again gives the same."""
+AMISS = 1
+"""Of a command that only looks (doctor, drill): something that it found is not as it should be."""
 BAD_INPUT = 2
+PLATFORM_FAILED = 3
+"""Machines, Ray, the store or Headway itself failed: the same may succeed when it is tried again."""
+STOPPED = 4
+"""Stopped on request (`headway stop`); resumable."""
 INTERRUPTED = 130
+"""Ended by a signal; resumable."""
 
 
 class HeadwayError(Exception):
@@ -17,7 +25,7 @@ class HeadwayError(Exception):
         remedy: what to do about it; may be empty where nothing can be done.
     """
 
-    exit_code = RUN_FAILED
+    exit_code = PLATFORM_FAILED
     traceback = ""
     """The user's own traceback, where their code raised."""
 
@@ -48,10 +56,16 @@ class BadCheckpoint(HeadwayError):
 
 
 class RunFailed(HeadwayError):
-    """The run started and could not go on."""
+    """The run started and could not go on. Its exit code tells whose failure it is, see `headway.core.ends`."""
 
     passes = False
     """Whether the same may succeed when it is tried again: a machine was lost, or was full."""
+
+
+class Amiss(HeadwayError):
+    """Something that a command looked at is not as it should be."""
+
+    exit_code = AMISS
 
 
 class HeadwayFault(RunFailed):
@@ -60,6 +74,8 @@ class HeadwayFault(RunFailed):
 
 class NonFiniteLoss(RunFailed):
     """A loss became NaN or infinite before the step was applied."""
+
+    exit_code = TASK_FAILED
 
 
 class UserCodeFailed(RunFailed):
@@ -70,6 +86,8 @@ class UserCodeFailed(RunFailed):
         error: the last line of the traceback.
         traceback: the user's own traceback, shown once.
     """
+
+    exit_code = TASK_FAILED
 
     def __init__(self, where: str, error: str, traceback: str) -> None:
         super().__init__(f"the task raised {error} in {where}", "", "")

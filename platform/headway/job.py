@@ -188,6 +188,18 @@ class Data(_Section):
     """How object stores are spoken to."""
 
     @property
+    def places(self) -> dict[str, tuple[str, int | None]]:
+        """Place and version of every dataset by use: train (train[0], ... of a mixture), validation."""
+        single = isinstance(self.train, str)
+        found = {
+            "train" if single else f"train[{number}]": (source.path, source.version)
+            for number, source in enumerate(self.sources)
+        }
+        if self.validation is not None:
+            found["validation"] = (self.validation, self.validation_version)
+        return found
+
+    @property
     def sources(self) -> list[Source]:
         """The parts of the training set: one, or those of the mixture."""
         return [Source(path=self.train, version=self.version)] if isinstance(self.train, str) else self.train
@@ -224,6 +236,12 @@ class Workers(_Section):
     def most(self) -> int:
         """Processes at a time: those that train, and those that stand by."""
         return self.max + self.spares
+
+    @property
+    def each(self) -> dict[str, float]:
+        """What Ray is asked for by one of them, by its names."""
+        wanted = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory or 0}
+        return {name: float(amount) for name, amount in wanted.items() if amount}
 
     def contradictions(self) -> Iterator[str]:
         """What cannot hold at once, with the values and the way out."""
@@ -361,6 +379,13 @@ Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 """The name of a variable of the environment."""
 
 
+class FromFile(_Section):
+    """The value of a variable that a file holds, on the machine that leads the run."""
+
+    file: str
+    """Its path, from the root or from `~`; a line's end behind the value is left out."""
+
+
 def _or_false(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [*schema.get("anyOf", []), {"const": False}]
 
@@ -418,12 +443,13 @@ class Job(_Section):
     files: list[str] | None = None
     """What travels to the workers beside the task's Python and the small files that go by themselves: file names and
     patterns (`weights/*.bin`, `**/*.txt`), relative to the job's file; `!pattern` leaves behind."""
-    env: list[Variable] | dict[Variable, Annotated[str, Field(coerce_numbers_to_str=True)] | None] = Field(
+    env: list[Variable] | dict[Variable, Annotated[str, Field(coerce_numbers_to_str=True)] | FromFile | None] = Field(
         default_factory=list
     )
     """Environment variables for the workers and the recorder: names whose values are taken from the environment that
-    the run is started from and kept nowhere, or name: value (null for a value that is taken so). Those of MLflow, AWS,
-    Azure, Google's credentials and Hugging Face's token are given without being named."""
+    the run is led in and kept nowhere, or name: value (null for a value that is taken so, {file: PATH} for one that a
+    file there holds). Those of MLflow, AWS, Azure, Google's credentials and Hugging Face's token are given without
+    being named."""
 
     @field_validator("env", mode="before")
     @classmethod
@@ -433,6 +459,9 @@ class Job(_Section):
             if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
                 raise ValueError(f"{name!r} is no name of a variable: write letters, digits and '_'")
             value = env[name] if isinstance(env, dict) else None
+            if isinstance(value, dict | FromFile):
+                _check_reference(name, value)
+                continue
             if isinstance(value, bool) or not isinstance(value, str | int | float | None):
                 raise ValueError(f"the value of {name} is {value!r}, and a variable holds text: put it in quotes")
         if not isinstance(env, list | dict):
@@ -489,6 +518,16 @@ class Job(_Section):
     def global_batch(self) -> int:
         """Rows per step."""
         return self.lanes * self.lane_batch
+
+
+def _check_reference(name: str, given: dict[str, Any] | FromFile) -> None:
+    """Raises ValueError: it is not {file: PATH}, with a path that means the same in every folder."""
+    tree = given.model_dump() if isinstance(given, FromFile) else given
+    path = tree.get("file")
+    if set(tree) != {"file"} or not isinstance(path, str):
+        raise ValueError(f"of the value of {name}, only {{file: PATH}} is known")
+    if not path.startswith(("/", "~")):
+        raise ValueError(f"the file of {name} is {path!r}: write its whole path, on the machine that leads the run")
 
 
 def load(path: str | Path, settings: list[str] | None = None) -> Job:

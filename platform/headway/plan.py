@@ -42,6 +42,7 @@ class Plan:
         parameters: trainable elements of the model; None until the task was tried, and for a loop of the user's own.
         checkpoint_bytes: estimate of one checkpoint; None likewise.
         keeps: whether nodes keep the newest state in memory.
+        origin: where the user has what travels, for errors; None of a run's own copy.
         digest: of all that decides the run's result; a checkpoint of another digest is refused.
         source: the user's code.
         datasets: the manifests by use: train (train[0], train[1], ... of a mixture) and validation.
@@ -64,6 +65,7 @@ class Plan:
     datasets: dict[str, manifests.Manifest]
     order: Walk
     cargo: Cargo
+    origin: Path | None = None
     keeps: bool = False
     warnings: list[str] = field(default_factory=list)
 
@@ -132,21 +134,15 @@ def check(job: Job, source: code.Source | None = None) -> Plan:
         datasets=datasets,
         order=order,
         cargo=cargo,
+        origin=None if source.copied else cargo.base,
         keeps=job.checkpoint.memory_every is not None,
         warnings=[*_warnings(job, order.rows, sizes, total_steps), *cargo.said()],
     )
 
 
 def places(job: Job) -> dict[str, tuple[str, int | None]]:
-    """The folder and the version of every dataset, by use: train (train[0], ... of a mixture) and validation."""
-    single = isinstance(job.data.train, str)
-    found = {
-        "train" if single else f"train[{number}]": (source.path, source.version)
-        for number, source in enumerate(job.data.sources)
-    }
-    if job.data.validation is not None:
-        found["validation"] = (job.data.validation, job.data.validation_version)
-    return found
+    """The folder and the version of every dataset, by use."""
+    return job.data.places
 
 
 def pinned(job: Job, checked: Plan) -> Job:

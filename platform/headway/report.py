@@ -29,9 +29,12 @@ class Report(BaseModel):
     run: str
     """Name of the run."""
     state: str
-    """running, finished, failed or interrupted (resumable)."""
+    """running, finished, stopped (on request), interrupted (by a signal, or its leader died), failed; all but finished
+    can be resumed."""
     message: str
     """Why, where the state needs a reason."""
+    cause: str | None
+    """Whose failure it was, where it failed: task (code, data, loss), or platform (machines, Ray, the store)."""
     steps: int
     """Committed optimiser updates."""
     total_steps: int | None
@@ -103,6 +106,7 @@ def load(run: RunFolder) -> Report:
         run=run.name,
         state=state,
         message=message,
+        cause=facts.get("cause") if state == "failed" else None,
         steps=len(steps),
         total_steps=facts.get("total_steps"),
         epoch=round(len(steps) / per_epoch, 4) if per_epoch else None,

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tests.ray.conftest import Command, Project, wait_until
 
+from headway.runs import now
 from headway.testing.processes import session_of
 
 pytestmark = pytest.mark.ray
@@ -88,6 +89,17 @@ def test_interrupted_then_killed_and_resumed_each_time(
     slowed = ["--set", "arguments.pause=0.1", "--set", f"arguments.brake={brake}"]  # the machine may be slow too
     command = headway("train", project.job, "--name", "stopped", "--json", *slowed)
     wait_until(lambda: steps(run) >= 7, "step 7")
+    wait_until(lambda: (said := now.read(run)) is not None and said.workers == 2, "that it says how it is")
+    (row,) = headway("ls", "--json").report()["runs"]
+    assert (row["run"], row["state"], row["waits"], row["workers"], row["recoveries"]) == (
+        "stopped",
+        "running",
+        "",
+        2,
+        0,
+    )
+    assert row["step"] >= 7
+    assert row["total_steps"] == 64
     os.killpg(command.process.pid, signal.SIGINT)  # a terminal's Ctrl-C reaches the whole group
     code, out, err = command.end()
     assert code == 130, err
@@ -104,6 +116,11 @@ def test_interrupted_then_killed_and_resumed_each_time(
     wait_until(lambda: steps(run) >= when, f"step {when}")
     command.process.kill()
     command.process.wait()
+    (row,) = headway("ls", "--json").report()["runs"]
+    assert (row["state"], row["message"]) == ("interrupted", "the process that led the run is gone")
+    told = headway("status", "stopped", "--json").report()
+    assert told["state"] == "interrupted"
+    assert told["leader"].startswith(f"process {command.process.pid} on ")
 
     brake.unlink()
     resumed = headway("resume", "stopped", "--json").report()
@@ -112,6 +129,18 @@ def test_interrupted_then_killed_and_resumed_each_time(
     assert resumed["weights_sha256"] == undisturbed["weights_sha256"]
     assert resumed["losses"] == undisturbed["losses"]
     assert len(resumed["workers"]) == 3
+    code, out, err = headway("events", "stopped", "-f").end()
+    assert code == 0, err
+    ends = [line[21:] for line in out.splitlines() if line[21:].startswith(("started", "interrupted", "finished"))]
+    assert [line.split()[0].rstrip(":") for line in ends] == [
+        "started",
+        "interrupted",
+        "started",
+        "interrupted",
+        "started",
+        "finished",
+    ]
+    assert "(found by " in ends[3], "who looked closed what a SIGKILL had left"
     code, _, err = headway("resume", "stopped").end()
     assert code == 2
     assert "has finished" in err

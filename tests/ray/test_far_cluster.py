@@ -19,6 +19,7 @@ import pytest
 import yaml
 from tests.ray.conftest import Project, wait_until
 
+from headway.logs.reading import sources
 from headway.runs.far import lives
 from headway.runs.head import Head
 from headway.runs.remote import Clock, RemoteRun
@@ -148,8 +149,7 @@ def test_killed_and_resumed_from_another_machine(lab: Lab, quiet: dict[str, Any]
     listed = lab.report(lab.headway("third", "runs"))["runs"]
     assert [(run["run"], run["state"], run["steps"]) for run in listed] == [("moved", "finished", report["steps"])]
     assert lab.report(lab.headway("third", "report", "moved")) == report
-    logs = {found.name for found in lab.place.list("moved/logs/")}
-    assert "moved/logs/worker-w0.log" in logs
+    assert "worker-w0" in sources(lab.place.at("moved/"))
     nodes = [path for node in lab.cluster.nodes for path in (node.folder / "home" / "cache").rglob("*")]
     assert any(path.name == "digits.py" for path in nodes), "workers got the task's code on their own machines"
     assert not any(path.name in ("steps.jsonl", "run.json", "manifest.json") for path in nodes)

@@ -9,8 +9,9 @@ import pytest
 from tests.ray.conftest import Project
 
 import headway
-from headway.driver.run import Progress
+from headway.driver.progress import Progress
 from headway.errors import UserCodeFailed
+from headway.jobs import logs
 from headway.runs import find
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("connected"), pytest.mark.slow]
@@ -86,12 +87,10 @@ def test_what_workers_say_is_shown_once_and_kept_and_a_break_is_an_end(project: 
     warned = sorted(line.partition(" warns: ")[2] for line in said if " warns: " in line)
     assert warned[0].startswith("UserWarning: careful at step 0 (own.py:")
     assert warned[1:] == ["WARNING own: odd rows: 0"], "each once over both workers, and nothing of ours or Ray's"
-    logs = sorted((tmp_path / "runs" / "r" / "logs").iterdir())
-    assert [path.name for path in logs] == ["worker-w0.log", "worker-w1.log"]
-    for path in logs:
-        kept = path.read_text().splitlines()
+    for worker in ("w0", "w1"):
+        kept = [line.text for line in logs("r", runs=tmp_path / "runs", worker=worker)]
         for line in ("printed 3", "to standard error 3", "native words", "from a child", "odd rows: 3"):
-            assert line in kept, path.read_text()
+            assert line in kept, kept
         assert kept.count("printed 3") == 1
 
     report, said = train(project, tmp_path, "r")
@@ -108,7 +107,6 @@ def test_whatever_the_loop_raises_is_shown_with_its_own_frames(project: Project,
     assert "KeyError: 'the first cause'" in shown
     assert str(tmp_path / "mine" / "own.py") in shown, "their file, not the copy"
     assert "headway/elastic" not in shown
-    log = next((tmp_path / "runs" / "r" / "logs").glob("worker-*.log")).read_text()
-    assert "Traceback" in log
+    assert any("Traceback" in line.text for line in logs("r", runs=tmp_path / "runs"))
     assert not list((tmp_path / "runs" / "r").glob("fault-*")), "it is none of ours"
     assert find(tmp_path / "runs", "r").read()["state"] == "failed"

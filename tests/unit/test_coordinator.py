@@ -339,3 +339,25 @@ def test_2_14f_where_replicas_are_not_compared_it_is_taken(cluster: Make) -> Non
         worker.arrive(-1)
     wait(lambda: here.members == ["w0", "w1"])
     assert [event["refused"] for event in here.of("rounding")] == [False]
+
+
+def test_who_is_gone_before_it_trained_is_told_and_a_member_by_its_recovery() -> None:
+    with Cluster(max=2) as cluster:
+        cluster.coordinator.placed("w0", "node-w0", None)
+        wait(lambda: "w0" in cluster.coordinator.membership.workers)
+        cluster.coordinator.gone("w0", "start_failed")
+        wait(lambda: cluster.of("gone"))
+        (told,) = cluster.of("gone")
+        assert (told["worker"], told["cause"], told["node_id"]) == ("w0", "start_failed", "node-w0")
+        first, _ = cluster.train("w1", "w2")
+        first.drop()
+        wait(lambda: "w1" not in cluster.coordinator.membership.workers)
+        assert cluster.of("gone") == [told]
+
+
+def test_it_is_told_why_nobody_trains() -> None:
+    with Cluster(max=1) as cluster:
+        wait(lambda: cluster.of("waits"))
+        assert cluster.of("waits")[0]["reason"] == "for workers: 0 of 1 are ready, 1 has no place on the cluster yet"
+        cluster.train("w0")
+        wait(lambda: cluster.of("waits")[-1]["reason"] == "")

@@ -19,13 +19,14 @@ from tests import waiting
 from headway import report, runs
 from headway.checkpoint.store import Store
 from headway.cli import app, checks
-from headway.driver.run import Progress, _explained
+from headway.driver.ending import explained
+from headway.driver.progress import Progress
 from headway.elastic.lead.recorder import Recorder
-from headway.elastic.lead.shipper import Shipper
 from headway.errors import BadData, BadInput, RunFailed
 from headway.job import Checkpoint as Policy
 from headway.job import Job, parse
-from headway.runs import Place, briefs, copying, epochs, far, logs
+from headway.logs.reading import Reader
+from headway.runs import Place, briefs, copying, epochs, far
 from headway.runs.epochs import Superseded
 from headway.runs.far import COPYING, FarRun, counting, fence, open_run
 from headway.runs.head import HEAD
@@ -413,9 +414,9 @@ def test_a_recorder_whose_run_is_led_elsewhere_says_so_and_writes_nothing(machin
 
 PROGRAM = """
 import json, os, signal, sys
-from pathlib import Path
 from headway.elastic.worker.output import Output
-kept = Output(Path(sys.argv[1]), json.loads(sys.argv[2]), 300.0)
+far = json.loads(sys.argv[1])
+kept = Output("worker-w7", far["url"], far["options"])
 kept.start()
 print("the first words", flush=True)
 os.write(2, b"Fatal Python error: the last words\\n")
@@ -426,18 +427,19 @@ os.write(2, b"Fatal Python error: the last words\\n")
 @pytest.mark.parametrize("end", ["kept.close()", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_what_a_worker_wrote_is_shipped_when_it_ends(end: str, machine: Machine, tmp_path: Path) -> None:
     run = made(machine("first"))
-    log = tmp_path / "node" / "workers" / "place" / "r" / "logs" / "worker-w7.log"
-    subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(end=end), str(log), json.dumps(run.far)], timeout=60, capture_output=True
-    )
-    name = "logs/worker-w7.log"
-    until(lambda: any(found.name == name for found in run.remote.storage.list("logs/")), "it is in the store")
-    assert run.remote.storage.get(name) == b"the first words\nFatal Python error: the last words\n"
-    until(lambda: not log.parent.parent.exists(), "nothing is left on the node")
-    assert (tmp_path / "node" / "workers").exists()
-    failure = _explained({"kind": "workers", "reason": "it ended", "remedy": ""}, run)
-    assert failure["reason"].endswith("Fatal Python error: the last words (worker-w7.log)")
-    assert f"{run.where}/logs" in failure["remedy"]
+    command = [sys.executable, "-c", PROGRAM.format(end=end), json.dumps(run.far)]
+    subprocess.run(command, timeout=60, capture_output=True)
+    reader, said = Reader(run.remote.storage, ["worker-w7"]), []
+
+    def whole() -> bool:
+        said.extend(line.text for line in reader.news())
+        return bool(said) and reader.ended
+
+    until(whole, "it is in the store")
+    assert said == ["the first words", "Fatal Python error: the last words"]
+    failure = explained({"kind": "workers", "reason": "it ended", "remedy": ""}, run)
+    assert failure["reason"].endswith("Fatal Python error: the last words (worker-w7)")
+    assert f"headway logs {run.where}" in failure["remedy"]
 
 
 def test_each_machine_sends_all_records_to_its_own_mlflow_and_a_server_gets_each_once(machine: Machine) -> None:
@@ -654,37 +656,6 @@ def test_a_user_without_a_home(machine: Machine, monkeypatch: pytest.MonkeyPatch
     assert keys_of("s3") != {}
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     assert keys_of("s3") == {}
-
-
-def test_a_worker_does_not_write_over_the_log_of_an_earlier_one(machine: Machine, tmp_path: Path) -> None:
-    run = made(machine("first"))
-    for start in range(3):
-        log = tmp_path / f"start{start}" / "logs" / "worker-w0.log"
-        log.parent.mkdir(parents=True)
-        for text in ("", "and more\n"):
-            log.write_text(f"-- start {start}\n{text}")
-            logs.ship(json.dumps(run.far), [log])
-        if start == 0:
-            end = log.with_suffix(".end.log")
-            end.write_text("its end\n")
-            logs.ship(json.dumps(run.far), [end])
-    storage = run.remote.storage.at("logs/")
-    assert {each.name: storage.get(each.name).decode() for each in storage.list()} == {
-        "worker-w0.earlier.log": "said\n-- start 0\nand more\nits end\n-- start 1\nand more\n",
-        "worker-w0.log": "-- start 2\nand more\n",
-    }
-
-
-def test_the_logs_of_a_worker_that_died_come_to_the_driver(machine: Machine, tmp_path: Path) -> None:
-    run = made(machine("first"))
-    storage = run.remote.storage
-    for name in ("worker-w1.log", "worker-w1.end.log", "worker-w10.log"):
-        storage.put(f"logs/{name}", name.encode())
-    Shipper(run.far, tmp_path, 1, None, print, print).fetch("w1")
-    assert {path.name: path.read_text() for path in (tmp_path / "logs").iterdir()} == {
-        "worker-w1.log": "worker-w1.log",
-        "worker-w1.end.log": "worker-w1.end.log",
-    }
 
 
 def test_a_run_that_was_named_by_its_url_has_its_report_when_it_fails(

@@ -136,6 +136,11 @@ def test_storage_knows_no_run() -> None:
     assert offenders("headway.storage", allowed=allowed, forbidden=("ray", "torch")) == []
 
 
+def test_logs_know_no_run() -> None:
+    allowed = ("headway.logs", "headway.storage", "headway.core", "headway.errors")
+    assert offenders("headway.logs", allowed=allowed, forbidden=("ray", "torch")) == []
+
+
 def test_workers_know_neither_the_lead_nor_ray_trains_insides() -> None:
     forbidden = ("headway.elastic.lead", "ray.train.v2._internal")
     assert offenders("headway.elastic.worker", forbidden=forbidden) == []

@@ -16,32 +16,36 @@ from typing import Any
 import pytest
 from tests.waiting import until
 
-from headway.driver.run import _explained
-from headway.elastic.worker import output
+from headway.driver.ending import explained
 from headway.elastic.worker.ears import Ears
 from headway.elastic.worker.main import _Forwarded
-from headway.elastic.worker.output import Keeper, Lines, Log
-from headway.faults.last_words import last_words, newest_first
+from headway.faults.last_words import last_words
+from headway.logs import sinks
+from headway.logs.reading import Reader
 from headway.runs import RunFolder
+from headway.storage.folder import FolderStorage
 
 PROGRAM = """
 import faulthandler, os, signal, subprocess, sys, time
-from pathlib import Path
 from headway.elastic.worker.output import Output
 faulthandler.enable()
-kept = Output(Path(sys.argv[1]))
+kept = Output("worker-w0", sys.argv[1])
 kept.start()
 {body}
 """
 
 
-def worker(log: Path, body: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", PROGRAM.format(body=body), str(log)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+def worker(run: Path, body: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PROGRAM.format(body=body), str(run)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, start_new_session=True)
 
 
-def text_of(log: Path) -> str:
-    return log.read_text() if log.exists() else ""
+def lines_of(run: Path) -> list[str]:
+    return [line.text for line in Reader(FolderStorage(run)).news()]
+
+
+def text_of(run: Path) -> str:
+    return "\n".join(lines_of(run))
 
 
 ALL = """
@@ -57,13 +61,12 @@ os.wait()
 
 
 def test_all_that_a_process_writes_is_kept_and_goes_where_it_went(tmp_path: Path) -> None:
-    log = RunFolder(tmp_path).log_of("w0")
-    ended = worker(log, f"{ALL}\nkept.close()\nprint('after')")
+    ended = worker(tmp_path, f"{ALL}\nkept.close()\nprint('after')")
     assert ended.returncode == 0, ended.stderr
     for words in ("from python", "an error", "from native code", "from a child", "from a fork"):
-        assert words in text_of(log)
+        assert words in lines_of(tmp_path)
         assert words in ended.stdout, "handed on"
-    assert "after" not in text_of(log)
+    assert "after" not in text_of(tmp_path)
     assert "after" in ended.stdout
 
 
@@ -72,36 +75,36 @@ def test_all_that_a_process_writes_is_kept_and_goes_where_it_went(tmp_path: Path
     [
         ("import ctypes; ctypes.string_at(0)", "Segmentation fault"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "last words"),
+        ("os.killpg(0, signal.SIGKILL)", "last words"),
         ("os.abort()", "Aborted"),
         ("os._exit(3)", "last words"),
         ("raise ValueError('at the end')", "ValueError: at the end"),
     ],
 )
 def test_the_last_words_of_a_process_that_dies_are_kept(tmp_path: Path, end: str, words: str) -> None:
-    log = tmp_path / "logs" / "worker-w0.log"
-    worker(log, f"os.write(2, b'last words\\n')\n{end}")
-    until(lambda: words in text_of(log))
-    assert "last words" in text_of(log)
+    worker(tmp_path, f"os.write(2, b'last words\\n')\n{end}")
+    until(lambda: words in text_of(tmp_path))
+    assert "last words" in lines_of(tmp_path)
 
 
 def test_nobody_waits_for_a_disk_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("a file in the way")
-    ended = worker(tmp_path / "logs" / "w.log", "print('x' * 10_000_000)\nprint('through')\nkept.close()")
+    ended = worker(tmp_path, "print('x' * 10_000_000)\nprint('through')\nkept.close()")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.endswith("through\n")
 
 
 def test_where_the_keeper_is_killed_the_process_goes_on(tmp_path: Path) -> None:
     body = "os.kill(kept._keeper.pid, signal.SIGKILL)\nwhile kept._before: time.sleep(0.01)\nprint('x' * 3_000_000)\n"
-    ended = worker(tmp_path / "w.log", f"{body}\nprint('through')\nkept.close()")
+    ended = worker(tmp_path, f"{body}\nprint('through')\nkept.close()")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.endswith("through\n")
 
 
 def test_a_keeper_ends_with_the_last_that_can_write(tmp_path: Path) -> None:
-    body = "print(kept._keeper.pid, file=open(sys.argv[1] + '.pid', 'w'))\nos.kill(os.getpid(), signal.SIGKILL)"
-    worker(tmp_path / "w.log", body)
-    keeper = int((tmp_path / "w.log.pid").read_text())
+    body = "print(kept._keeper.pid, file=open(sys.argv[1] + '/pid', 'w'))\nos.kill(os.getpid(), signal.SIGKILL)"
+    worker(tmp_path, body)
+    keeper = int((tmp_path / "pid").read_text())
 
     def gone() -> bool:
         try:
@@ -112,74 +115,26 @@ def test_a_keeper_ends_with_the_last_that_can_write(tmp_path: Path) -> None:
     until(gone)
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "HEAD_BYTES", 100)
-    monkeypatch.setattr(output, "TAIL_BYTES", 200)
-
-
-@pytest.mark.usefixtures("small")
-def test_the_beginning_and_the_newest_are_kept_in_bounds(tmp_path: Path) -> None:
-    log = tmp_path / "worker-w0.log"
-    kept = Log(log)
-    for number in range(200):
-        kept.write(f"line {number}\n".encode())
-    lines = log.read_text().splitlines()
-    assert lines[:3] == ["line 0", "line 1", "line 2"]
-    assert lines[-1] == "... what comes next is in worker-w0.end.log, the newest of it ..."
-    end, old = tmp_path / "worker-w0.end.log", tmp_path / "worker-w0.end.old.log"
-    assert end.read_text().splitlines()[-1] == "line 199"
-    newest = old.read_text().splitlines() + end.read_text().splitlines()
-    assert newest == [f"line {number}" for number in range(200 - len(newest), 200)], "without a hole"
-    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 100 + 80 + 2 * 200
-    Log(log).write(b"another start\n")
-    assert "another start" in end.read_text()
-
-
-@pytest.mark.usefixtures("small")
-def test_a_flood_in_one_piece_is_bounded_too(tmp_path: Path) -> None:
-    Log(tmp_path / "w.log").write(b"x" * 5000)
-    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 100 + 80 + 2 * 200
-
-
-def test_of_a_progress_bar_the_last_state_is_kept() -> None:
-    lines = Lines()
-    assert lines.take(b"before\n\r 1%\r 2%\r 3%") == b"before\n"
-    assert lines.late() == b"", "not at once"
-    assert lines.take(b"\r100%\n") == b"100%\n"
-    assert lines.take(b"\rhalf") == b""
-    assert lines.late(end=True) == b"half\n"
-    assert lines.take(b"windows\r\n") == b"windows\n"
-    lines._told_at -= output.PARTIAL_S
-    assert lines.take(b"\r 5%") + lines.late() == b" 5%\n"
-
-
-def test_what_a_full_disk_swallowed_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keeper, write = Keeper(tmp_path / "w.log", None), os.write
-    keeper._keep(b"one\n")
-
-    def full(file: int, data: bytes) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(output.os, "write", full)
-    keeper._keep(b"lost\n")
-    keeper._keep(b"lost too\n")
-    monkeypatch.setattr(output.os, "write", write)
-    keeper._keep(b"two\n")
-    said = (tmp_path / "w.log").read_text()
-    assert said == "one\n... 14 bytes could not be kept: No space left on device ...\ntwo\n"
+def test_a_flood_is_read_as_fast_as_it_comes_and_kept_in_bounds(tmp_path: Path) -> None:
+    flood = "for n in range(400_000): print(n)\nprint('through')\nkept.close()"
+    ended = worker(tmp_path, flood)
+    assert ended.stdout.endswith("through\n"), ended.stderr
+    kept = lines_of(tmp_path)
+    assert (kept[0], kept[-1]) == ("0", "through")
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.log")) < sinks.HEAD_BYTES + 2 * sinks.TAIL_BYTES
+    holes = [text for text in kept if text.startswith("...")]
+    assert holes, "and says so"
 
 
 def test_why_a_worker_crashed_is_found_in_its_log(tmp_path: Path) -> None:
-    log = RunFolder(tmp_path).log_of("w1")
-    worker(log, "print('fine')\nimport ctypes; ctypes.string_at(0)")
-    until(lambda: "Segmentation" in text_of(log))
-    assert last_words(newest_first(log.parent)) == "Fatal Python error: Segmentation fault (worker-w1.log)"
-    assert last_words(newest_first(tmp_path / "nowhere")) == last_words([tmp_path / "nothing.log"]) == ""
+    worker(tmp_path, "print('fine')\nimport ctypes; ctypes.string_at(0)")
+    until(lambda: "Segmentation" in text_of(tmp_path))
+    assert last_words(FolderStorage(tmp_path)) == "Fatal Python error: Segmentation fault (worker-w0)"
+    assert last_words(FolderStorage(tmp_path), ["worker-w1"]) == last_words(FolderStorage(tmp_path / "nowhere")) == ""
     failure = {"kind": "workers", "fact": "4 workers died at one step", "reason": "unknown", "remedy": ""}
-    told = _explained(failure, RunFolder(tmp_path))
-    assert "Segmentation fault (worker-w1.log)" in told["reason"]
-    assert str(tmp_path / "logs") in told["remedy"]
+    told = explained(failure, RunFolder(tmp_path))
+    assert "Segmentation fault (worker-w0)" in told["reason"]
+    assert f"headway logs {tmp_path}" in told["remedy"]
 
 
 class _Printed:

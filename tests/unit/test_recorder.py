@@ -15,11 +15,11 @@ import pytest
 from tests.waiting import until
 
 from headway import durable, report
-from headway.driver.run import _ended
 from headway.elastic.lead import recorder as recorders
 from headway.elastic.lead.recorder import Recorder
 from headway.elastic.worker import journal as journals
 from headway.elastic.worker.journal import Journal
+from headway.logs.writer import Writer
 from headway.runs import RunFolder, epochs
 
 
@@ -373,7 +373,7 @@ def test_a_flood_of_warnings_is_cut_and_its_place_named(make: Callable[..., Kit]
     texts = [f"it is {chr(97 + a)}{chr(97 + b)}" for a in range(26) for b in range(26)]
     kit.remote("w0", [warning("w0", text, 100.0) for text in texts])
     assert len(kit.messages()) == recorders.WARNED_MOST + 1
-    assert kit.messages()[-1] == f"there are more warnings: see {kit.run.logs}"
+    assert kit.messages()[-1] == f"there are more warnings: see `headway logs {kit.run.path}`"
     kit.remote("w0", [warning("w0", "later", 100.0 + recorders.WARNED_S)])
     assert kit.messages()[-1] == "w0 warns: later"
 
@@ -388,11 +388,21 @@ def test_a_loop_that_ends_by_itself_is_told_from_one_that_was_stopped(make: Call
     leader.ended(3, "ab")
     assert leader.settle()
     assert kit.recorder.own_end() is not asked
-    assert _ended(kit.recorder.done(), 1000, kit.recorder.own_end()) == (
-        ("interrupted", "stopped on request after step 3")
-        if asked
-        else ("finished", "the task's loop ended after step 3 of 1000")
-    )
+    assert kit.recorder.done() == 3
+
+
+def test_the_books_say_who_asked_for_the_end_and_whose_it_was(make: Callable[..., Kit]) -> None:
+    kit = make()
+    assert json.loads((kit.run.path / "run.json").read_text()).get("state", "running") == "running"
+    kit.recorder.request_stop("mary@laptop", True)
+    kit.recorder.request_stop()
+    kit.closed = True
+    kit.recorder.finish("failed", "the task raised", 1.0, "task")
+    facts = kit.run.read()
+    assert (facts["state"], facts["message"], facts["cause"]) == ("failed", "the task raised", "task")
+    told = [event for event in kit.run.events() if event["kind"] in ("stop", "end")]
+    assert [(event.get("by"), event.get("now")) for event in told[:2]] == [("mary@laptop", True), (None, False)]
+    assert (told[2]["state"], told[2]["cause"], told[2]["time"]) == ("failed", "task", facts["ended"])
 
 
 def test_where_a_process_ended_its_last_words_are_said_or_its_log_is_named(make: Callable[..., Kit]) -> None:
@@ -400,12 +410,14 @@ def test_where_a_process_ended_its_last_words_are_said_or_its_log_is_named(make:
     lost = {"kind": "recovery", "cause": "process_died", "step": 4, "pause_s": 0.1, "time": 0.0}
     kit.recorder.event({**lost, "workers": ["w1"]})
     until(lambda: kit.messages())
-    assert kit.messages()[-1].endswith(f"; see {kit.run.log_of('w1')}")
-    kit.run.logs.mkdir()
-    kit.run.log_of("w2").write_text("fine\nFatal Python error: Segmentation fault\n\nCurrent thread 0x1\n")
+    assert kit.messages()[-1].endswith(f"; see `headway logs {kit.run.path} --worker w1`")
+    kept = Writer("worker-w2")
+    kept.write(b"fine\nFatal Python error: Segmentation fault\n\nCurrent thread 0x1\n")
+    kept.open(kit.run.where)
+    assert kept.close()
     kit.recorder.event({**lost, "workers": ["w2"]})
     until(lambda: len(kit.messages()) == 2)
-    assert kit.messages()[-1].endswith("Its last words: Fatal Python error: Segmentation fault (worker-w2.log)")
+    assert kit.messages()[-1].endswith("Its last words: Fatal Python error: Segmentation fault (worker-w2)")
 
 
 # -- whose names -----------------------------------------------------------------------------------------------------

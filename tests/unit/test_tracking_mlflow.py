@@ -107,6 +107,11 @@ def test_resume_continues_the_same_run_and_repeats_no_point(runs: Path) -> None:
     spool.append({"kind": "state", "state": "interrupted", "message": "Ctrl-C"})
     first = send(runs, "resumed")
     assert client(runs).get_run(first.run_id).info.status == "KILLED"
+    for state, cause, status in (("stopped", None, "KILLED"), ("failed", "platform", "FAILED")):
+        spool.append({"kind": "state", "state": state, "message": "", "cause": cause})
+        send(runs, "resumed")
+        found = client(runs).get_run(first.run_id)
+        assert (found.info.status, found.data.tags["headway.cause"]) == (status, cause or "-")
     spool = begin(runs, "resumed", {**JOB, "lanes": 4, "seed": 3})
     points(spool, range(10, 40))
     spool.append({"kind": "checkpoint", "step": 10, "path": "/c/10", "bytes": 5, "metrics": {"accuracy": 0.5}})

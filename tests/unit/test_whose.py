@@ -16,11 +16,12 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 import headway
 from headway.cli import app
-from headway.driver.run import _of_ray, _raised, _told_by_cause
+from headway.driver import ending
+from headway.driver.leading import told_by_cause
 from headway.elastic.wire import messages as wire
 from headway.elastic.worker import loop
 from headway.elastic.worker.failures import raised
-from headway.errors import BadData, HeadwayError, HeadwayFault, RunFailed, UserCodeFailed
+from headway.errors import PLATFORM_FAILED, BadData, HeadwayError, HeadwayFault, RunFailed, UserCodeFailed
 from headway.faults import blame, causes, internal
 from headway.runs import RunFolder
 
@@ -267,7 +268,7 @@ def test_an_error_of_ours_comes_through_as_it_is() -> None:
     found = causes.ours(ControllerError(task_error(error, OURS)))
     assert isinstance(found, BadData)
     assert found.fact == "shard 3"
-    failure = _of_ray(ControllerError(task_error(error, OURS)))
+    failure = ending.of_ray(ControllerError(task_error(error, OURS)))
     assert (failure["kind"], failure["fact"], failure["remedy"]) == ("BadData", "shard 3", "Make it again.")
 
 
@@ -277,7 +278,7 @@ def test_an_error_of_ours_comes_through_as_it_is() -> None:
 def test_a_fault_of_ours_is_kept_with_the_run_in_a_report_to_send(tmp_path: Path) -> None:
     failure = raised(caught(in_engine("[][1]")), "worker 0, at step 3", False).failure
     for number in (1, 2):
-        told = _raised(failure, RunFolder(tmp_path))
+        told = ending.raised(failure, RunFolder(tmp_path))
         assert isinstance(told, HeadwayFault)
         path = tmp_path / f"fault-{number}.txt"
         assert str(path) in told.remedy
@@ -303,7 +304,7 @@ def test_a_tasks_own_error_stays_the_tasks(tmp_path: Path) -> None:
         "remedy": "",
         "traceback": "theirs",
     }
-    told = _raised(failure, RunFolder(tmp_path))
+    told = ending.raised(failure, RunFolder(tmp_path))
     assert isinstance(told, UserCodeFailed)
     assert not list(tmp_path.iterdir())
 
@@ -316,7 +317,7 @@ def test_the_command_line_tells_a_fault_of_ours_as_one(
     monkeypatch.setattr(sys, "argv", ["headway", "runs"])
     with pytest.raises(SystemExit) as ended:
         app.main()
-    assert ended.value.code == 1
+    assert ended.value.code == PLATFORM_FAILED
     said = capsys.readouterr().err
     assert said.startswith(
         "headway: a fault of Headway's own, in `headway runs`: IndexError: list index out of range ("
@@ -370,8 +371,8 @@ def test_whoever_leads_a_run_hears_the_cause_of_rays_errors(
     error: Exception, kind: type[HeadwayError], words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with pytest.raises(kind) as found, _told_by_cause():
+    with pytest.raises(kind) as found, told_by_cause():
         raise error
     assert str(found.value).startswith(words)
-    with pytest.raises(ValueError, match="somebody's"), _told_by_cause():
+    with pytest.raises(ValueError, match="somebody's"), told_by_cause():
         raise ValueError("somebody's")

@@ -77,7 +77,7 @@ class Cargo:
         found = [path for path in self.files if secrets and path.suffix != ".py" and _holds(path, secrets)]
         if not found:
             return self
-        note = f"{', '.join(str(path) for path in found)} stays here: there is a secret in it that the job's env names"
+        note = f"{', '.join(str(path) for path in found)} stays here: there is a secret in it"
         files = {path: size for path, size in self.files.items() if path not in found}
         return replace(self, files=files, notes=(*self.notes, note))
 

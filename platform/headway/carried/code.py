@@ -180,12 +180,22 @@ def carry(source: Source, to: Path, load: Cargo | None = None) -> None:
         BadInput: there are too many of them, or they cannot be written.
     """
     load = load or survey(source)
+    _replace(to, lambda beside: _copy(source, load, beside))
+
+
+def adopt(folder: Path, to: Path) -> None:
+    """Copy what was carried to `folder` on its way here into the run's folder. Raises BadInput as `carry`."""
+    _replace(to, lambda beside: shutil.copytree(folder, beside, dirs_exist_ok=True))
+
+
+def _replace(to: Path, fill: Callable[[Path], object]) -> None:
+    """Have a folder filled anew; what it held stays until that is done."""
     beside, aside = to.with_name(f".{to.name}.new"), to.with_name(f".{to.name}.old")
     try:
         _restore(to, aside)
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        _copy(source, load, beside)
+        fill(beside)
         take_place(beside, to, aside)
         sync_folder(to.parent)
     except OSError as error:
@@ -241,6 +251,36 @@ def kept(task: str, folder: Path) -> Source:
     if where.endswith(".py"):
         return carried(Source(folder, Path(where).stem, name, ""), folder)
     return carried(Source(folder, where, name, where.partition(".")[0]), folder)
+
+
+def delivered(task: str, folder: Path) -> Source:
+    """The code of a task that came to `folder` from another machine; what did not come is installed on this one.
+
+    Raises:
+        BadInput: it is neither.
+    """
+    source, where = kept(task, folder), task.rpartition(":")[0]
+    top = where.partition(".")[0]
+    came = where.endswith(".py") or (source.folder / top).is_dir() or (source.folder / f"{top}.py").is_file()
+    return source if came else replace(locate(task), copied=True)  # what travels with it has come
+
+
+def home(source: Source, folder: Path) -> Path:
+    """Where workers of a cluster begin, and open what they name without a folder.
+
+    Args:
+        folder: that the code was carried to.
+    """
+    copy = carried(source, folder)
+    return copy.folder if copy.copied and copy.inside is not None else folder
+
+
+def sender(task: str, source: Source, folder: Path) -> Path:
+    """Where the sender of what lies in `folder` has it: as far as the task's name says, else the empty path."""
+    where = task.rpartition(":")[0]
+    if not where.endswith(".py"):
+        return Path()
+    return Path(os.path.normpath(Path(where).parent / os.path.relpath(folder, source.folder)))
 
 
 def own_paths(text: str, copy: Path, base: Path) -> tuple[str, list[Path]]:

@@ -78,6 +78,14 @@ def committed(root: Path | Storage, counts: Counts = every) -> list[Checkpoint]:
     return there
 
 
+def committed_last(root: Path | Storage, counts: Counts = every) -> Checkpoint | None:
+    """The newest of those, by its manifest alone. Arguments and errors as of `names`."""
+    for name in reversed(names(root, counts)):
+        with suppress(BadCheckpoint):
+            return read(root, name)
+    return None
+
+
 class Store:
     """Every verb reads or writes, and may take as long as the place does; none belongs in the training thread.
 

@@ -1,6 +1,7 @@
 """`headway`: all verbs, and what happens when one fails.
 
-Exit codes: 0 finished, 1 the run failed, 2 bad input, 130 interrupted and resumable.
+Exit codes: 0 finished, 1 the task failed, 2 bad input, 3 the platform failed, 4 stopped on request, 130 interrupted;
+a run that ended with 3, 4 or 130 can be resumed as it is, and one that ended with 1 once its task is mended.
 """
 
 from __future__ import annotations
@@ -9,20 +10,27 @@ import sys
 
 import typer
 
-from headway.cli import data, doctor, drill, jobs, runs, simulate, sync, train, ui
+from headway.cli import data, doctor, drill, events, jobs, logs, ls, runs, simulate, stop, submit, sync, train, ui
 from headway.driver import signals
-from headway.errors import BAD_INPUT, INTERRUPTED, RUN_FAILED, HeadwayError
+from headway.errors import BAD_INPUT, INTERRUPTED, PLATFORM_FAILED, HeadwayError
 
 app = typer.Typer(
     help="Elastic PyTorch training on Ray. The cluster decides how fast, never what.",
-    epilog="Exit codes: 0 finished, 1 the run failed, 2 bad input, 130 interrupted and resumable.",
+    epilog="Exit codes: 0 finished, 1 the task failed, 2 bad input, 3 the platform failed, 4 stopped on request, "
+    "130 interrupted; all runs but those that finished can be resumed.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command()(train.train)
 app.command()(train.resume)
+app.command()(submit.submit)
 app.command()(runs.report)
+app.command()(ls.ls)
+app.command()(ls.status)
+app.command()(stop.stop)
+app.command()(events.events)
+app.command()(logs.logs)
 app.add_typer(runs.app, name="runs")
 app.add_typer(data.app, name="data")
 app.add_typer(jobs.app, name="job")
@@ -51,7 +59,7 @@ def main() -> None:
         from headway.faults import internal
 
         say_error(internal.of(error, f"in `headway {' '.join(sys.argv[1:2])}`"))
-        sys.exit(RUN_FAILED)
+        sys.exit(PLATFORM_FAILED)
 
 
 def say_error(error: HeadwayError) -> None:

@@ -7,11 +7,11 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import requires
 from pathlib import Path
 
+from headway.core.health import Finding, Level
 from headway.errors import BadInput, HeadwayError
 from headway.runs import Place
 from headway.tracking.environment import memory_bytes, package_version
@@ -25,16 +25,6 @@ THRESHOLD = "RAY_memory_usage_threshold"
 RAY_THRESHOLD = 0.95
 CONTAINER = ("/.dockerenv", "/run/.containerenv")
 EXTRAS = {"images": ("pillow", "image folders and image recipes")}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report. level: ok, warn (works, with a limit) or fail (cannot train)."""
-
-    name: str
-    level: str
-    found: str
-    remedy: str = ""
 
 
 def examine(runs: Place) -> Iterator[Finding]:
@@ -126,7 +116,7 @@ def disk(place: Place) -> Iterator[Finding]:
         yield Finding("runs folder", "fail", f"{standing} cannot be written", "Choose another with --runs.")
         return
     free = shutil.disk_usage(standing).free
-    level = "fail" if free < DISK[0] else "warn" if free < DISK[1] else "ok"
+    level: Level = "fail" if free < DISK[0] else "warn" if free < DISK[1] else "ok"
     remedy = "" if level == "ok" else "Free some space, or choose another disk with --runs."
     yield Finding("runs folder", level, f"{free / GIB:.1f} GiB free for {runs}", remedy)
 

@@ -1,4 +1,4 @@
-"""headway data get, headway data prepare, headway data check, headway data stats, headway data head"""
+"""headway data get, headway data prepare, headway data cp, headway data check, headway data stats, headway data head"""
 
 from __future__ import annotations
 
@@ -85,6 +85,29 @@ def _prepare(
         return
     for name, manifest in parts.items():
         _report(dst / name, manifest)
+
+
+@app.command()
+def cp(
+    src: Annotated[str, typer.Argument(help="A dataset, or a folder or URL of such.")],
+    dst: Annotated[str, typer.Argument(help="Folder or URL of the copy.")],
+    endpoint: Endpoint = None,
+    json: Json = False,
+) -> None:
+    """Copy a dataset: to an object store, to a folder, or between two. It is read once at its new place."""
+    from headway.data.copying import copy
+    from headway.job import Store
+
+    options, shown, to = Store(endpoint=endpoint), {}, dst.rstrip("/") or "/"
+    src = src.rstrip("/") or "/"
+    for part in _datasets(src, options):
+        place = to + part.removeprefix(src)
+        manifest = copy(part, place, options, tell=_say)
+        shown[place] = _shown(place, manifest)
+        if not json:
+            _report(place, manifest)
+    if json:
+        _print_json(_whole(to, shown))
 
 
 @app.command()

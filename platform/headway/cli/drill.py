@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headway.errors import RUN_FAILED
+from headway.errors import AMISS
 
 if TYPE_CHECKING:
     from headway.testing.account import Account
@@ -52,7 +52,7 @@ def drill(
     else:
         show(found)
     if not found.good:
-        raise typer.Exit(RUN_FAILED)
+        raise typer.Exit(AMISS)
 
 
 def show(found: Account) -> None:

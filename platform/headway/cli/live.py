@@ -12,7 +12,7 @@ from rich.live import Live as RichLive
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from headway.driver.run import Progress
+    from headway.driver.progress import Progress
 
 PLAIN_EVERY_S = 5.0
 

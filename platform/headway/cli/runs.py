@@ -45,7 +45,7 @@ def runs(context: typer.Context, runs: Runs = None, json: Json = False) -> None:
     place = Place.of(runs)
     found = briefs(place)
     if json:
-        shown = ("run", "state", "message", "steps", "total_steps", "metrics", "path")
+        shown = ("run", "state", "message", "cause", "steps", "total_steps", "metrics", "path")
         print(encoder.dumps({"runs": [{name: getattr(brief, name) for name in shown} for brief in found]}))
         return
     if not found:

@@ -82,7 +82,7 @@ def _drill(number: int, seed: int, as_json: bool) -> None:
     """Random drills: each must end with the samples of the quiet run."""
     import json as encoder
 
-    from headway.errors import RunFailed
+    from headway.errors import Amiss
     from headway.sim.drill import drills
 
     done, ends = drills(range(seed, seed + number))
@@ -104,14 +104,14 @@ def _drill(number: int, seed: int, as_json: bool) -> None:
             f"({summary['faults']} faults, {summary['generations']} generations)"
         )
     if odd:
-        raise RunFailed(f"{len(odd)} of {number} drills did not", f"seeds {', '.join(map(str, odd[:10]))}")
+        raise Amiss(f"{len(odd)} of {number} drills did not", f"seeds {', '.join(map(str, odd[:10]))}")
 
 
 def _doubt(number: int, seed: int, as_json: bool) -> None:
     """Healthy runs in bad weather: all that goes wrong passes, and nobody may be killed."""
     import json as encoder
 
-    from headway.errors import RunFailed
+    from headway.errors import Amiss
     from headway.sim.doubt import doubt
 
     done = [doubt(s) for s in range(seed, seed + number)]
@@ -132,4 +132,4 @@ def _doubt(number: int, seed: int, as_json: bool) -> None:
             f"({summary['faults']} faults, {summary['doubt_s']} s of doubt); {summary['resumed']} trained to the end"
         )
     if odd:
-        raise RunFailed(f"{len(odd)} of {number} runs were harmed", f"seeds {', '.join(map(str, odd[:10]))}")
+        raise Amiss(f"{len(odd)} of {number} runs were harmed", f"seeds {', '.join(map(str, odd[:10]))}")

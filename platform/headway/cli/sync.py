@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from headway.cli.places import Runs
-from headway.errors import RUN_FAILED
+from headway.errors import PLATFORM_FAILED
 
 
 def sync(
@@ -39,4 +39,4 @@ def sync(
                 file=typer.get_text_stream("stderr"),
             )
     if failed:
-        raise typer.Exit(RUN_FAILED)
+        raise typer.Exit(PLATFORM_FAILED)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headway.cli.places import Runs
-from headway.errors import INTERRUPTED, HeadwayError
+from headway.core.ends import exit_code
+from headway.errors import INTERRUPTED, BadInput, HeadwayError
 
 if TYPE_CHECKING:
     from headway.report import Report
@@ -53,10 +54,38 @@ def resume(
     runs: Runs = None,
     setting: Set = None,
     allow: Allow = None,
-    address: Address = None,
-    json: Json = False,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            help="As of `headway train`; or http://HOST:8265, the job API of a cluster that is to go on with it.",
+        ),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="On a cluster's job API: wait for the run's end.")] = False,
+    install: Annotated[
+        bool, typer.Option("--install", help="On a cluster's job API: bring packages that the cluster lacks.")
+    ] = False,
+    send_secrets: Annotated[
+        bool, typer.Option("--send-secrets", help="On a cluster's job API: send secrets that stand in --set.")
+    ] = False,
+    json: Annotated[
+        bool,
+        typer.Option("--json", help="Print the report, or what became of the submission, as one JSON object."),
+    ] = False,
 ) -> None:
     """Go on with a run from its newest sound checkpoint, as if nothing had happened."""
+    from headway.jobs.api.call import is_job_api
+
+    if is_job_api(address):
+        from headway.cli import submit
+
+        more = {"wait": wait, "install": install, "send_secrets": send_secrets}
+        submit.resume(run, str(address), runs, setting or [], allow or [], **more, json=json)
+        return
+    for option, given in {"--wait": wait, "--install": install, "--send-secrets": send_secrets}.items():
+        if given:
+            only = "it is for runs that are led by a cluster, with --address http://HOST:8265"
+            raise BadInput(option, only, "Leave it out, or give such an address.")
     from headway.driver.run import resume as again
 
     def start(watch: Any) -> Report:
@@ -85,9 +114,9 @@ def _follow(start: Callable[[Any], Report], runs: str | None, json: bool, named:
         print(report.model_dump_json())
     else:
         show(report)
-    if report.state == "interrupted":
-        print(f"Interrupted. Go on with: headway resume {report.run}{_where(report, runs)}", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED)
+    if report.state in ("interrupted", "stopped"):
+        print(f"{report.state.title()}. Go on with: headway resume {report.run}{_where(report, runs)}", file=sys.stderr)
+        raise typer.Exit(exit_code(report.state))
 
 
 def _where(report: Report, runs: str | None) -> str:

@@ -130,6 +130,11 @@ class Membership:
         return None
 
     @property
+    def sought(self) -> int:
+        """Workers that were asked for, and have no place so far."""
+        return len(self._hiring.asked)
+
+    @property
     def ended(self) -> bool:
         """Whether the run is over."""
         return isinstance(self._state, Ended)
@@ -471,7 +476,8 @@ class Membership:
         wanted = self._survivors(at)
         if not self._enough(wanted, at, True) or self._fenced(wanted, at):
             return []
-        return self._publish(wanted, at, True, f"{len(wanted)} workers are ready")
+        ready = "1 worker is ready" if len(wanted) == 1 else f"{len(wanted)} workers are ready"
+        return self._publish(wanted, at, True, ready)
 
     def _without(self, at: float, urgent: bool, reason: str) -> list[Action]:
         """Somebody of the published or active generation is gone."""

@@ -297,14 +297,19 @@ def verify(folder: str | Path, manifest: Manifest, options: Options | None = Non
     quick_check(folder, manifest, options)
     with closing(open_store(folder, options)) as store:
         for shard in manifest.shards:
-            path = f"{store.url}/{shard.path}"
-            found, odd = _digests(store, shard)
-            if found != shard.sha256:
-                reason = f"its SHA-256 is {found[:12]}..., the manifest says {shard.sha256[:12]}..."
-                raise BadData(f"{path} has been altered{f' in {odd}' if odd else ''}", reason, REMAKE)
-            if odd is not None:
-                reason = f"the manifest's digest of {odd} is not that of its bytes, and its SHA-256 is right"
-                raise BadData(f"the manifest of {path} is damaged", reason, REMAKE)
+            verify_shard(store, shard)
+
+
+def verify_shard(store: Store, shard: Shard) -> None:
+    """Read all bytes of a shard. Raises BadData: they are not those of the manifest."""
+    path = f"{store.url}/{shard.path}"
+    found, odd = _digests(store, shard)
+    if found != shard.sha256:
+        reason = f"its SHA-256 is {found[:12]}..., the manifest says {shard.sha256[:12]}..."
+        raise BadData(f"{path} has been altered{f' in {odd}' if odd else ''}", reason, REMAKE)
+    if odd is not None:
+        reason = f"the manifest's digest of {odd} is not that of its bytes, and its SHA-256 is right"
+        raise BadData(f"the manifest of {path} is damaged", reason, REMAKE)
 
 
 def _digests(store: Store, shard: Shard) -> tuple[str, str | None]:

@@ -53,11 +53,14 @@ def where(address: str | None, environ: Mapping[str, str] = os.environ) -> Where
         return Where("auto", said)
     if address.startswith("ray://"):
         reason = "that is a port for Ray's client, and a run is led by a process of the cluster itself"
-        remedy = "`ray job submit -- headway train ...`, or give HOST:PORT of its head on one of its machines."
+        remedy = (
+            "`headway submit JOB --address http://HEAD:8265`, or give HOST:PORT of its head on one of its machines."
+        )
         raise BadInput(said, reason, remedy)
     if "://" in address:
         reason = "that is where Ray takes jobs and shows its dashboard"
-        remedy = f"`ray job submit --address {_redacted(address)} -- headway train ...`, or give HOST:PORT of its head."
+        there = f"--address {_redacted(address)}"
+        remedy = f"`headway submit JOB {there}` (`headway resume RUN {there}`), or give HOST:PORT of its head."
         raise BadInput(said, reason, f"{remedy} --address local trains on this machine.")
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
@@ -158,7 +161,10 @@ def _start(cpus: int, store_bytes: int, tell: Callable[[str], None], options: di
 
 def shipped() -> dict[str, Any]:
     """The runtime environment of a job on a cluster: this Headway, whatever is installed there."""
-    return {"py_modules": [str(Path(__file__).parents[1])]}
+    ours = Path(__file__).parents[1]
+    if rayjob.brought(ours):  # with the job, whose other processes have it too
+        return {}
+    return {"py_modules": [str(ours)]}
 
 
 def _join(goes: Where, working_dir: Path | None, options: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from headway.runs.place import DEFAULT, Place
 CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 OVERRIDE = "RAY_OVERRIDE_JOB_RUNTIME_ENV"
 UNPACKED = "working_dir_files"
+MODULES = "py_modules_files"
 DEFAULT_RUNS = Path(DEFAULT)
 
 
@@ -65,6 +66,14 @@ def describe(metadata: Mapping[str, str], environ: Mapping[str, str] = os.enviro
         _internal_kv_put(key, json.dumps(info).encode(), overwrite=True, namespace=b"job")
 
 
+def leave_folder(environ: MutableMapping[str, str] = os.environ) -> None:
+    """From now on this job's processes are not given its working folder, but one that this process names."""
+    if inside(environ):
+        config = json.loads(environ[CONFIG])
+        (config.get("runtime_env") or {}).pop("working_dir", None)
+        environ[CONFIG] = json.dumps(config)
+
+
 @contextmanager
 def overridden() -> Iterator[None]:
     """While Ray connects: what we lay over the job's runtime environment wins, and is no conflict."""
@@ -88,6 +97,11 @@ def hidden() -> Iterator[None]:
     finally:
         if config is not None:
             os.environ[CONFIG] = config
+
+
+def brought(package: Path, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether a package of Python came to this machine with the job."""
+    return inside(environ) and any(folder.parent.name == MODULES for folder in package.parents)
 
 
 def unpacked(environ: Mapping[str, str] = os.environ) -> Path | None:

@@ -109,6 +109,11 @@ def begin() -> None:
     _ear.install()
 
 
+def asked() -> bool:
+    """Whether an end of this process has been asked for."""
+    return _ear.asked
+
+
 @contextmanager
 def asking(stop: threading.Event) -> Iterator[None]:
     """Set `stop` when an end is asked for. In a command's process nothing is interrupted any more after the block."""

@@ -2,44 +2,52 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Sequence
-from pathlib import Path
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
-LATEST_BYTES = 64 << 10
+from headway.errors import HeadwayError
+from headway.logs.layout import WORKER
+from headway.logs.reading import Line, Reader
+
+if TYPE_CHECKING:
+    from headway.storage.protocol import Storage
+
+LATEST = 2000
+"""Lines of each source that are looked into."""
+EVERY_S = 1.5
 _CRASH = re.compile(
-    rb"^(Fatal Python error: .*|terminate called .*|.*what\(\):.*|.*Assertion .* failed\.?.*|.*(CUDA|NCCL) error.*"
-    rb"|.*std::bad_alloc.*|malloc\(\): .*|free\(\): .*|corrupted .*|.*[Oo]ut of memory.*)$",
-    re.MULTILINE,
+    r"Fatal Python error: .*|terminate called .*|.*what\(\):.*|.*Assertion .* failed\.?.*|.*(CUDA|NCCL) error.*"
+    r"|.*std::bad_alloc.*|malloc\(\): .*|free\(\): .*|corrupted .*|.*[Oo]ut of memory.*"
 )
 
 
-def last_words(logs: Sequence[Path]) -> str:
-    """The line of a worker's log that tells of a crash, with the name of its file; empty where none does.
+def last_words(storage: Storage, sources: Sequence[str] | None = None, within_s: float = 0.0) -> str:
+    """The newest line of the workers' logs that tells of a crash, with whose it is; empty where none does.
 
     Args:
-        logs: to look into; the first that has one counts, and in it the last.
+        storage: of the run.
+        sources: whose logs are looked into; all workers' when not given.
+        within_s: for so long it is waited for: what comes from another machine takes its time, or never comes.
     """
-    for path in logs:
-        found = _CRASH.findall(_end(path))
-        if found:
-            return f"{found[-1][0].decode(errors='replace').strip()[:300]} ({path.name})"
-    return ""
+    deadline = time.monotonic() + within_s
+    while True:
+        with suppress(HeadwayError, OSError):
+            reader = Reader(storage, sources)
+            reader.skip(LATEST)
+            if words := crash_in(reader.news()):
+                return words
+        if time.monotonic() >= deadline:
+            return ""
+        time.sleep(EVERY_S)
 
 
-def newest_first(folder: Path) -> list[Path]:
-    """The logs in a folder."""
-    try:
-        return sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime, reverse=True)
-    except OSError:
-        return []
-
-
-def _end(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - LATEST_BYTES))
-            return file.read()
-    except OSError:
-        return b""
+def crash_in(lines: Iterable[Line]) -> str:
+    """The last of a run's lines by which a worker tells of a crash."""
+    found = ""
+    for line in lines:
+        if line.source.startswith(WORKER) and _CRASH.fullmatch(line.text):
+            found = f"{line.text.strip()[:300]} ({line.source})"
+    return found

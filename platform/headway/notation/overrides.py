@@ -29,8 +29,8 @@ def apply(tree: dict[str, Any], setting: str, anchored: Callable[[Place, Any], A
     Raises:
         BadInput: it is malformed, or leads to nothing.
     """
-    key, equals, text = _cut(setting)
-    parts = _parts(key)
+    key, equals, text = cut(setting)
+    parts = parts_of(key)
     if not equals or not parts or not all(parts):
         raise BadInput(f"--set {setting}", "not of the form key=value", "Write it like --set workers.max=3.")
     value = _value(setting, text)
@@ -66,7 +66,7 @@ def merge(tree: dict[Any, Any], other: dict[Any, Any]) -> None:
             tree[name] = value
 
 
-def _cut(setting: str) -> tuple[str, str, str]:
+def cut(setting: str) -> tuple[str, str, str]:
     """The key, the equals sign and the value; a sign in quotes belongs to the key."""
     quote = ""
     for number, character in enumerate(setting):
@@ -77,7 +77,8 @@ def _cut(setting: str) -> tuple[str, str, str]:
     return setting.partition("=") if quote else (setting, "", "")
 
 
-def _parts(key: str) -> list[str]:
+def parts_of(key: str) -> list[str]:
+    """The dotted key's parts; none where it is malformed."""
     found: list[str] = []
     at = 0
     while at <= len(key):

@@ -35,7 +35,7 @@ ELSEWHERE = ("ray",)
 """Folders of a run that are no part of it."""
 OWN = ("checkpoints", "leaders", "logs")
 """Folders that a store has in a form of its own."""
-LOCKS = (".lock", ".records", "tracking.lock", ".copy.json", ".mirror.lock", ".pull.lock", "keeper.json")
+LOCKS = (".lock", ".records", "tracking.lock", ".copy.json", ".mirror.lock", ".pull.lock", "keeper.json", "now.json")
 TRACKED = "tracking.json"
 FLUSH_S = 600.0
 

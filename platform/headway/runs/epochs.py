@@ -97,6 +97,14 @@ def leader(run: Path, epoch: int) -> str:
         return ""
 
 
+def host(run: Path, epoch: int) -> str | None:
+    """The machine of that process, by its own name."""
+    try:
+        return str(json.loads(_path(run, epoch).read_text())["host"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def since(run: Path, epoch: int) -> float | None:
     """When that process began to lead, by its clock."""
     try:

@@ -17,7 +17,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from headway.core.lease import LENGTH_S
 from headway.errors import BadInput, HeadwayError, RunFailed, nearest
 from headway.job import Job
 from headway.runs import epochs, listing
@@ -25,22 +24,19 @@ from headway.runs import head as heads
 from headway.runs.folder import NAME, RunFolder, usable, write_job
 from headway.runs.head import Head
 from headway.runs.lease import Lease, superseded
-from headway.runs.listing import Brief
+from headway.runs.listing import LIVES_S, Brief
 from headway.runs.mirror import Mirror
 from headway.runs.place import Place, split
+from headway.runs.refusals import NoRun
 from headway.runs.remote import RemoteRun, nobody
 from headway.storage.conditions import demand_conditions
 from headway.storage.options import Options
 from headway.storage.protocol import OutOfReach, Storage
 
 CLOSE_S = 60.0
-LIVES_S = 2 * LENGTH_S
-"""A run that was heard of since then is shown as running; by two machines' clocks, for people only."""
 COPYING = "copying"
 """State of a run that is being copied to the store, and is not whole yet."""
-LOGS = "logs/"
 CHECKPOINTS = "checkpoints/"
-LOG_BYTES = 4 << 20
 AT_ONCE = 64
 METRICS = 50
 """That are shown in a listing."""
@@ -106,6 +102,10 @@ class FarRun(RunFolder):
                 f"no run can be begun in {self.place}", str(error), "Or give another place: --runs."
             ) from None
 
+    def first_facts(self) -> dict[str, Any]:
+        brief = dict(self.remote.head().brief or {})
+        return {**brief, "submission": {"id": brief.get("submission", ""), "by": brief.get("by", "")}}
+
     @property
     def where(self) -> str:
         return self.place.place_of(self.name)
@@ -114,6 +114,17 @@ class FarRun(RunFolder):
     def far(self) -> dict[str, Any]:
         """What another process needs to open it."""
         return {"url": self.where, "options": settings().model_dump()}
+
+    def read(self) -> dict[str, Any]:
+        """The facts of run.json; of a run whose leader was killed before it shipped any records, those of its head."""
+        if (self.path / "run.json").exists():
+            return super().read()
+        brief = self.remote.head().brief or {}
+        known = {name: brief[name] for name in ("state", "created") if name in brief}
+        return {"run": self.name, "created": 0.0, **known}
+
+    def leader(self) -> str:
+        return str(self.remote.head().owner)
 
     @property
     def checkpoint_root(self) -> Path | Storage:
@@ -140,7 +151,7 @@ class FarRun(RunFolder):
         """Lead the run: what is written to the working copy is shipped from now on.
 
         Raises:
-            BadInput: another process leads it, here or elsewhere.
+            Led: another process does, here or elsewhere.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with self._sole():
@@ -175,8 +186,12 @@ class FarRun(RunFolder):
                 self._led.lease = self.leading().join(self._led.epoch)
                 self._led.mirror = self._mirror(self._led.lease)
 
-    def fetch_logs(self) -> None:
-        fetch_logs(self.remote.storage, self.path)
+    @property
+    def printed(self) -> Storage:
+        return self.remote.storage
+
+    def refresh(self) -> None:
+        self.pull()
 
     def size(self, checkpoints_only: bool = False) -> int:
         return sum(found.bytes for found in self.remote.storage.list(CHECKPOINTS if checkpoints_only else ""))
@@ -243,17 +258,6 @@ def mirror_of(folder: Path, lease: Lease, brief: Callable[[], Mapping[str, Any] 
     return Mirror(folder, lease, brief=brief)
 
 
-def fetch_logs(storage: Storage, folder: Path, worker: str = "") -> None:
-    """Bring what a run's workers wrote into its working copy, as far as it can be had. worker: only of this one."""
-    begin = f"{LOGS}worker-{worker}." if worker else LOGS
-    with suppress(HeadwayError, OSError):
-        for found in storage.list(begin):
-            if found.bytes <= LOG_BYTES and "/" not in found.name.removeprefix(LOGS):
-                path = folder / found.name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(storage.get(found.name))
-
-
 def brief_of(folder: Path) -> Mapping[str, Any] | None:
     """What a listing shows of a run, from its working copy; None where that cannot be read now."""
     try:
@@ -269,7 +273,7 @@ def lives(head: Head) -> bool:
     return not head.released and abs(time.time() - head.at) < LIVES_S
 
 
-def create(place: Place, name: str | None, job: Job) -> FarRun:
+def create(place: Place, name: str | None, job: Job, more: Mapping[str, Any] | None = None) -> FarRun:
     """See `headway.runs.create`. The run is led from here on, until `led` ends."""
     chosen = usable(name) if name is not None else None
     if chosen is None:
@@ -278,14 +282,15 @@ def create(place: Place, name: str | None, job: Job) -> FarRun:
         chosen = next(name for name in (timed, *(f"{timed}-{i}" for i in range(2, 1000))) if name not in there)
     run = FarRun(place.folder.resolve() / chosen, place)
     created = time.time()
-    facts = {"run": chosen, "state": "running", "created": created}
-    run._led.lease = run.begin({"state": "running", "created": created})
+    first = {"state": "running", "created": created}
+    whose = (more or {}).get("submission") or {}
+    run._led.lease = run.begin({**first, "submission": whose.get("id", ""), "by": whose.get("by", "")})
     try:
         shutil.rmtree(run.path, ignore_errors=True)  # a copy of a run that once had this name
         run.path.mkdir(parents=True)
         place.claim_folder()
         write_job(run, job)
-        run.write(facts)
+        run.write({"run": chosen, **first, **(more or {})})
     except OSError as error:
         run.discard()
         reason = error.strerror or str(error)
@@ -302,14 +307,14 @@ def find(place: Place, name: str) -> FarRun:
     run = FarRun(place.folder.resolve() / name, place)
     try:
         if not NAME.fullmatch(name):  # it may lead elsewhere
-            raise BadInput(f"no run {name!r}")
+            raise NoRun(f"no run {name!r}")
         head = run.remote.head()
     except BadInput as error:
         known = storage_of(str(place.url)).folders() if error.reason == "" else [name]
         if name in known and NAME.fullmatch(name):
             raise
         remedy = nearest(name, known) if known else "Start one with `headway train JOB`."
-        raise BadInput(f"no run {name!r} in {place}", "" if known else "it holds no runs", remedy) from None
+        raise NoRun(f"no run {name!r} in {place}", "" if known else "it holds no runs", remedy) from None
     if (head.brief or {}).get("state") == COPYING:
         remedy = f"Remove it with `headway runs prune {name} --runs {place}`, and copy it again."
         raise BadInput(f"{run.where} is no whole run", "it was being copied there, and that was broken off", remedy)
@@ -338,7 +343,7 @@ def _pulled(remote: RemoteRun, folder: Path, led: Callable[[], bool]) -> Head:
 
 def briefs(place: Place) -> list[Brief]:
     """The runs of a store, oldest first: one listing, and one read of each run, many at once."""
-    storage = storage_of(str(place.url))
+    storage = _looked_into(place)
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="listing") as pool:
         found = [brief for brief in pool.map(lambda name: _brief(place, storage, name), storage.folders()) if brief]
     return sorted(found, key=lambda brief: (brief.created, brief.run))
@@ -352,27 +357,36 @@ def _brief(place: Place, storage: Storage, name: str) -> Brief | None:
         told, since = head["brief"], float(head["at"])
         led = not head["released"] and abs(time.time() - since) < LIVES_S
         removed = head.get("removed", False)
-        state, message = str(told.get("state", "running")), str(told.get("message", ""))
-        total, loss = told.get("total_steps"), told.get("loss")
-        brief = Brief(
-            run=name,
-            state=state,
-            message=message,
-            steps=int(told.get("steps", 0)),
-            total_steps=None if total is None else int(total),
-            loss=None if loss is None else float(loss),
-            metrics={str(metric): float(value) for metric, value in told.get("metrics", {}).items()},
-            path=place.place_of(name),
-            created=float(told.get("created", 0.0)),
-            last=float(told.get("last", since)),
-        )
+        brief = Brief.of(name, place.place_of(name), told, since)
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    if removed or state == COPYING:
-        state, message = "broken", "its removal was broken off" if removed else "the copying was broken off"
-    elif state == "running" and not led:
-        state, message = "interrupted", listing.GONE
-    return replace(brief, state=state, message=message)
+    if removed or brief.state == COPYING:
+        message = "its removal was broken off" if removed else "the copying was broken off"
+        return replace(brief, state="broken", message=message)
+    if brief.state != "running":
+        return brief
+    brief = replace(brief, last=max(brief.last, since))
+    if led:
+        return brief
+    return replace(brief, state="interrupted", message=listing.GONE, unclosed=True, unheard=not head["released"])
+
+
+def glance(place: Place, name: str) -> Brief | None:
+    """One run of a store, by one read; None where there is none of that name. Raises OutOfReach."""
+    return _brief(place, _looked_into(place), name) if NAME.fullmatch(name) else None
+
+
+def _looked_into(place: Place) -> Storage:
+    """The store, for somebody who waits for the answer: whether it comes is soon known."""
+    return storage_of(str(place.url), quick(settings()))
+
+
+def leader(place: Place, name: str) -> str:
+    """The process that leads a run, or led it last, in words."""
+    try:
+        return str(RemoteRun(_looked_into(place), name).head().owner)
+    except BadInput:  # there is no such run, or it is damaged
+        return ""
 
 
 def counting(run: RemoteRun, manifests: list[str]) -> list[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from headway.errors import BadInput
 from headway.runs import folder, listing
 from headway.runs.folder import RunFolder
 from headway.runs.listing import Brief
@@ -14,25 +17,29 @@ if TYPE_CHECKING:
     from headway.job import Job
 
 
-def create(place: Place | Path, name: str | None, job: Job) -> RunFolder:
+def create(place: Place | Path, name: str | None, job: Job, facts: Mapping[str, Any] | None = None) -> RunFolder:
     """Make a new run.
 
+    Args:
+        facts: further ones of its run.json, there from the first moment on.
+
     Raises:
-        BadInput: the name is taken or not usable, or nothing can be written there.
+        Taken: the name is.
+        BadInput: it is not usable, or nothing can be written there.
     """
     place = _place(place)
     if place.url is None:
-        return folder.create(place.folder, name, job)
+        return folder.create(place.folder, name, job, facts)
     from headway.runs import far
 
-    return far.create(place, name, job)
+    return far.create(place, name, job, facts)
 
 
 def find(place: Place | Path, name: str) -> RunFolder:
     """The run called `name`, which may also be its folder or URL.
 
     Raises:
-        BadInput: there is none; names the nearest.
+        NoRun: there is none; names the nearest.
     """
     place = _place(place)
     if is_url(name):
@@ -42,7 +49,7 @@ def find(place: Place | Path, name: str) -> RunFolder:
         name = str(local_folder(name, "no run can be"))
     if place.url is None:
         return folder.find(place.folder, name)
-    if folder.is_run(Path(name)):
+    if "/" in name and folder.is_run(Path(name)):
         return RunFolder(Path(name).resolve())
     from headway.runs import far
 
@@ -71,6 +78,28 @@ def briefs(place: Place | Path) -> list[Brief]:
     from headway.runs import far
 
     return far.briefs(place)
+
+
+def glance(place: Place | Path, name: str) -> Brief | None:
+    """One run at a glance; None where there is none of that name, or it is damaged."""
+    place = _place(place)
+    if place.url is not None:
+        from headway.runs import far
+
+        return far.glance(place, name)
+    with suppress(BadInput):
+        return listing.of_folder(RunFolder(place.folder.resolve() / name))
+    return None
+
+
+def leader(place: Place | Path, name: str) -> str:
+    """The process that leads a run, or led it last, and since when, in words; empty where that is not known."""
+    place = _place(place)
+    if place.url is None:
+        return RunFolder(place.folder.resolve() / name).leader()
+    from headway.runs import far
+
+    return far.leader(place, name)
 
 
 def _place(place: Place | Path) -> Place:

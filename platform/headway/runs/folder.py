@@ -21,7 +21,7 @@ import secrets
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,8 @@ from headway.durable import last_line, replace, sync_folder
 from headway.errors import BadInput, nearest
 from headway.locks import taken
 from headway.runs import epochs
+from headway.runs.place import REQUESTS
+from headway.runs.refusals import Led, NoRun, Taken
 
 if TYPE_CHECKING:
     from headway.job import Job
@@ -63,12 +65,8 @@ class RunFolder:
 
     @property
     def logs(self) -> Path:
-        """What the workers' processes wrote, see `headway.elastic.worker.output`."""
+        """What was printed, see `headway.logs`."""
         return self.path / "logs"
-
-    def log_of(self, worker: str) -> Path:
-        """The file that holds the first of what a worker wrote."""
-        return self.logs / f"worker-{worker}.log"
 
     @property
     def spool(self) -> Path:
@@ -89,6 +87,10 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise BadInput(f"{self.path} is not a run", f"its run.json cannot be read ({error})", "") from None
         return facts
+
+    def first_facts(self) -> dict[str, Any]:
+        """What was said of the run as it was made, while its run.json is not there yet."""
+        return {}
 
     def write(self, facts: dict[str, Any]) -> None:
         """Replace run.json at once. Raises OSError."""
@@ -179,7 +181,7 @@ class RunFolder:
             say: takes a line for people, where this takes a while.
 
         Raises:
-            BadInput: another process does.
+            Led: another process does.
         """
         with self._sole():
             yield self._claimed()
@@ -190,7 +192,7 @@ class RunFolder:
         with (self.path / ".lock").open("w") as lock:
             if not taken(lock, GLANCE_S):  # longer than `is_led` holds it
                 remedy = "Wait for its end, or stop that process."
-                raise BadInput(f"run {self.name} is running", f"another process leads it{self._by()}", remedy)
+                raise Led(f"run {self.name} is running", f"another process leads it{self._by()}", remedy)
             yield
 
     def _claimed(self) -> int:
@@ -199,12 +201,15 @@ class RunFolder:
         except OSError as error:
             raise _unwritable(self, error) from None
 
-    def _by(self) -> str:
-        """Who leads the run, or led it last, and since when, in brackets."""
+    def leader(self) -> str:
+        """Who leads the run, or led it last, and since when, for people; empty where that is not known."""
         epoch = epochs.newest(self.path)
         who, since = epochs.leader(self.path, epoch), epochs.since(self.path, epoch)
         when = time.strftime(", since %Y-%m-%d %H:%M:%S", time.localtime(since)) if since else ""
-        return f" ({who}{when})" if who else ""
+        return f"{who}{when}" if who else ""
+
+    def _by(self) -> str:
+        return f" ({who})" if (who := self.leader()) else ""
 
     @property
     def far(self) -> dict[str, Any] | None:
@@ -225,12 +230,30 @@ class RunFolder:
         """While this lasts another process of ours keeps the run's records."""
         yield
 
-    def fetch_logs(self) -> None:
-        """Bring what the workers wrote to `logs`, where it is elsewhere."""
+    @property
+    def printed(self) -> Storage:
+        """What holds `logs/`: the folder, or the store."""
+        from headway.storage.folder import FolderStorage
+
+        return FolderStorage(self.path)
+
+    def refresh(self) -> None:
+        """Bring what is here up to date, where the run is elsewhere."""
 
     def discard(self) -> None:
         """Let it be as if the run had not been made; by the process that leads it."""
         shutil.rmtree(self.path, ignore_errors=True)
+        self._forget()
+
+    def _forget(self, of_epochs: bool = False) -> None:
+        """Take away what was asked of those who led the run: another one of its name begins with the same epochs.
+        of_epochs: only that; what a submission is asked that has no run yet stays."""
+        asked = self.path.parent / REQUESTS / self.name
+        for path in asked.glob("stop-epoch-*" if of_epochs else "*"):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            asked.rmdir()
+            asked.parent.rmdir()
 
     @property
     def where(self) -> str:
@@ -274,6 +297,8 @@ class RunFolder:
             with self.still():
                 (self.checkpoints if checkpoints_only else self.path).rename(gone)
             shutil.rmtree(gone)
+            if not checkpoints_only:
+                self._forget()
         except FileNotFoundError:
             if not checkpoints_only:
                 raise
@@ -302,11 +327,15 @@ def is_run(path: Path) -> bool:
     return os.path.isfile(path / "run.json")  # noqa: PTH113 - which raises nothing
 
 
-def create(runs: Path, name: str | None, job: Job) -> RunFolder:
+def create(runs: Path, name: str | None, job: Job, facts: Mapping[str, Any] | None = None) -> RunFolder:
     """Make the folder of a new run.
 
+    Args:
+        facts: further ones of its run.json.
+
     Raises:
-        BadInput: the name is taken or not usable, or the folder cannot be written.
+        Taken: the name is.
+        BadInput: it is not usable, or the folder cannot be written.
     """
     chosen = usable(name) if name is not None else _free(runs, f"{job.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     folder = RunFolder(runs.resolve() / chosen)
@@ -319,11 +348,16 @@ def create(runs: Path, name: str | None, job: Job) -> RunFolder:
     except FileExistsError:
         reason = "a run of that name is there" if folder.path.is_dir() else "a file is in the way"
         remedy = f"Choose another --name, or go on with it: headway resume {chosen}"
-        raise BadInput(f"{folder.path} is taken", reason, remedy) from None
+        raise Taken(f"{folder.path} is taken", reason, remedy) from None
     except OSError as error:
         raise BadInput(f"runs cannot be kept in {runs}", str(error), "Give another folder: --runs.") from None
-    write_job(folder, job)
-    folder.write({"run": chosen, "state": "running", "created": time.time()})
+    try:
+        folder._forget(of_epochs=True)
+        write_job(folder, job)
+        folder.write({"run": chosen, "state": "running", "created": time.time(), **(facts or {})})
+    except BaseException:  # raised again: whatever it was, no run is left that never began
+        folder.discard()
+        raise
     return folder
 
 
@@ -355,14 +389,14 @@ def find(runs: Path, name: str) -> RunFolder:
     """The run called `name`, which may also be the path of its folder.
 
     Raises:
-        BadInput: there is none; names the nearest.
+        NoRun: there is none; names the nearest.
     """
     for path in (runs / name, Path(name)):
         if is_run(path):
             return RunFolder(path.resolve())
     known = [run.name for run in every(runs)]
     remedy = nearest(name, known) if known else "Start one with `headway train JOB`."
-    raise BadInput(f"no run {name!r} in {runs}", "" if known else "the folder holds no runs", remedy)
+    raise NoRun(f"no run {name!r} in {runs}", "" if known else "the folder holds no runs", remedy)
 
 
 def every(runs: Path) -> list[RunFolder]:

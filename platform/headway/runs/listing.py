@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from headway.core.lease import LENGTH_S
 from headway.durable import last_line
 from headway.errors import BadInput
+from headway.runs import epochs, now
 from headway.runs.folder import RunFolder
+from headway.runs.now import Now
 
 METRICS_BYTES = 64 << 10
 """The end of metrics.jsonl that is looked at: names that were recorded only before it are not in a listing."""
+LIVES_S = 2 * LENGTH_S
+"""A run that was heard of since then is shown as running; by two machines' clocks, for people only."""
+ALONE_S = 600.0
+"""As a job's `checkpoint.fail_after` is by default."""
 GONE = "the process that led the run is gone"
 
 
 @dataclass(frozen=True)
 class Brief:
-    """A run in a line.
+    """A run in a line. What is None, or empty, is not known; releases of before did not tell all of it.
 
     Args:
         run: its name.
-        state: running, finished, failed or interrupted (resumable).
+        state: running, finished, stopped, interrupted or failed; see `headway.core.ends`.
         message: why, where the state needs a reason.
         steps: committed.
         total_steps: that the job asks for.
@@ -34,6 +44,21 @@ class Brief:
         path: its folder or URL.
         created: Unix seconds.
         last: Unix seconds of the last that is known of it.
+        unclosed: its own records say that it is running; it is called interrupted since nobody seems to lead it.
+        unheard: of such a one, that nobody of it was heard since `last`; that is all that is known.
+        cause: task or platform, of one that failed.
+        by: who submitted it last, and `submission` is Ray's id of that.
+        started: Unix seconds, when it was started last.
+        workers: that train now.
+        goodput: share of worker-seconds that ended in committed steps.
+        recoveries: how often it went on after a loss.
+        steps_per_s: lately.
+        waits: why nobody trains now.
+        since: Unix seconds, since when it waits, or trains, or has been at its end.
+        trouble: what goes wrong while it trains on.
+        lately: the newest that happened, oldest first: Unix seconds, and words.
+        checkpoint: step of the newest one; checkpoint_at: Unix seconds, when it was written.
+        alone_s: so long its leader goes on without reaching its place; infinite for ever.
     """
 
     run: str
@@ -46,6 +71,83 @@ class Brief:
     path: str
     created: float
     last: float
+    unclosed: bool = False
+    unheard: bool = False
+    cause: str = ""
+    by: str = ""
+    submission: str = ""
+    started: float | None = None
+    workers: int | None = None
+    goodput: float | None = None
+    recoveries: int | None = None
+    steps_per_s: float | None = None
+    waits: str = ""
+    since: float | None = None
+    trouble: str = ""
+    lately: tuple[tuple[float, str], ...] = ()
+    checkpoint: int | None = None
+    checkpoint_at: float | None = None
+    alone_s: float = ALONE_S
+
+    @classmethod
+    def of(cls, run: str, path: str, told: Mapping[str, Any], last: float = 0.0) -> Brief:
+        """From what a run told of itself.
+
+        Args:
+            told: see `told`; it may come from another release, or be damaged.
+            last: when that was, where it does not say so.
+
+        Raises:
+            ValueError, TypeError, AttributeError: it is damaged.
+        """
+
+        def number(name: str) -> float | None:
+            return None if told.get(name) is None else float(told[name])
+
+        def count(name: str) -> int | None:
+            return None if told.get(name) is None else int(told[name])
+
+        def text(name: str) -> str:
+            return str(told.get(name) or "")
+
+        return cls(
+            run=run,
+            state=text("state") or "running",
+            message=text("message"),
+            steps=count("steps") or 0,
+            total_steps=count("total_steps"),
+            loss=number("loss"),
+            metrics={str(name): float(value) for name, value in told.get("metrics", {}).items()},
+            path=path,
+            created=number("created") or 0.0,
+            last=float(told.get("last", last)),
+            cause=text("cause"),
+            by=text("by"),
+            submission=text("submission"),
+            started=number("started"),
+            workers=count("workers"),
+            goodput=number("goodput"),
+            recoveries=count("recoveries"),
+            steps_per_s=number("steps_per_s"),
+            waits=text("waits"),
+            since=number("since"),
+            trouble=text("trouble"),
+            lately=tuple((float(at), str(said)) for at, said in told.get("lately", ())),
+            checkpoint=count("checkpoint"),
+            checkpoint_at=number("checkpoint_at"),
+            alone_s=ALONE_S
+            if "alone_s" not in told
+            else math.inf
+            if told["alone_s"] is None
+            else float(told["alone_s"]),
+        )
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds that the steps left will take, as it looks."""
+        if self.state != "running" or self.waits or not self.steps_per_s or self.total_steps is None:
+            return None
+        return max(0, self.total_steps - self.steps) / self.steps_per_s
 
 
 def in_folder(folder: Path) -> list[Brief]:
@@ -65,25 +167,54 @@ def in_folder(folder: Path) -> list[Brief]:
 def of_folder(run: RunFolder) -> Brief:
     """One of them. Raises BadInput where it is no run."""
     found = told(run)
-    if found["state"] == "running" and not run.is_led():
-        found["state"], found["message"] = "interrupted", GONE
-    return Brief(run=run.name, path=run.where, **found)
+    try:
+        brief = Brief.of(run.name, run.where, found)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise BadInput(f"{run.path} is no run", f"its run.json is damaged ({error})", "") from None
+    if brief.state != "running" or run.is_led():
+        return brief
+    if epochs.host(run.path, epochs.newest(run.path)) in (None, socket.gethostname()):
+        return replace(brief, state="interrupted", message=GONE, unclosed=True)
+    silent = abs(time.time() - brief.last) >= LIVES_S  # its lock may not reach this machine
+    return replace(brief, state="interrupted", message=GONE, unclosed=True, unheard=True) if silent else brief
 
 
 def told(run: RunFolder) -> dict[str, Any]:
     """What the run's own files say. Raises BadInput where it is no run."""
     facts = run.read()
     last = _parsed(last_line(run.path / "steps.jsonl"))
-    return {
-        "state": facts.get("state", "running"),
+    state, submission = facts.get("state", "running"), facts.get("submission") or {}
+    ended = facts.get("ended") if state != "running" else None
+    said = now.read(run.path) if state == "running" else None
+    found = {
+        "state": state,
         "message": facts.get("message", ""),
+        "cause": facts.get("cause") or "",
         "steps": int(last.get("step", -1)) + 1,
         "total_steps": facts.get("total_steps"),
         "loss": last.get("loss"),
         "metrics": metrics_of(run.path, facts),
         "created": facts.get("created", 0.0),
-        "last": facts.get("ended") or (run.path / "run.json").stat().st_mtime,
+        "started": facts.get("started"),
+        "since": ended or facts.get("started"),
+        "last": ended or (run.path / "run.json").stat().st_mtime,
+        "goodput": facts.get("goodput"),
+        "recoveries": facts.get("recoveries"),
+        "by": submission.get("by", ""),
+        "submission": submission.get("id", ""),
+        "checkpoint": (facts.get("checkpoint") or {}).get("step"),
+        "lately": facts.get("lately") or (),
+        "alone_s": facts.get("fail_after", ALONE_S),
+        "checkpoint_at": (facts.get("checkpoint") or {}).get("time"),
     }
+    return found if said is None else {**found, **_of_now(said, found)}
+
+
+def _of_now(said: Now, found: dict[str, Any]) -> dict[str, Any]:
+    """What a run that is led says of itself."""
+    own = {name: getattr(said, name) for name in ("workers", "steps_per_s", "waits", "trouble", "lately")}
+    goodput = said.goodput if said.goodput is not None else found["goodput"]
+    return {**own, "goodput": goodput, "since": said.since or found["since"], "last": max(said.at, found["last"])}
 
 
 def metrics_of(folder: Path, facts: dict[str, Any]) -> dict[str, float]:

@@ -16,6 +16,8 @@ from headway.errors import BadInput
 
 CACHE = "HEADWAY_CACHE"
 DEFAULT = "runs"
+REQUESTS = ".requests"
+"""In a folder of runs: what is asked of whoever leads one, see `headway.runs.requests`."""
 MACHINE = ".machine"
 """Beside working copies: a word for what only this machine has of them, see `headway.tracking.mlflow_writer`."""
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//?)")

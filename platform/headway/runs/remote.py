@@ -23,6 +23,7 @@ from headway.runs import head as heads
 from headway.runs.epochs import Superseded
 from headway.runs.head import HEAD, Head, Owner
 from headway.runs.lease import Lease, superseded, swap
+from headway.runs.refusals import Led, NoRun, Taken
 from headway.runs.replay import bring_up_to_date
 from headway.storage.commit import nonce
 from headway.storage.protocol import ABSENT, Absent, OutOfReach, Storage
@@ -69,20 +70,21 @@ class RemoteRun:
         """Make the run, and lead it.
 
         Raises:
-            BadInput: the name is taken.
+            Taken: the name is.
         """
         head = Head(self.name, nonce(), 1, nonce(), 1, Owner.this(), time.time(), lease_s, brief=dict(brief))
         try:
             return self._lead(head, ABSENT)
         except Superseded:
             remedy = f"Choose another --name, or go on with it: headway resume {self.name}"
-            raise BadInput(f"{self.url} is taken", "a run of that name is there", remedy) from None
+            raise Taken(f"{self.url} is taken", "a run of that name is there", remedy) from None
 
     def claim(self, say: Callable[[str], None] = nobody) -> Lease:
         """Lead the run from now on. Where nobody released it, it is watched first, for as long as a lease is.
 
         Raises:
-            BadInput: another process leads it, or there is no such run.
+            Led: another process leads it.
+            NoRun: there is no such run.
         """
         return self._claim(say, self.look)
 
@@ -99,7 +101,7 @@ class RemoteRun:
                     continue
             if watch.moved:
                 remedy = "Wait for its end, or stop that process."
-                raise BadInput(f"run {self.name} is led elsewhere", f"by {head.owner}", remedy)
+                raise Led(f"run {self.name} is led elsewhere", f"by {head.owner}", remedy)
             if not told:
                 say(f"run {self.name} was led by {head.owner}; waiting up to {head.lease_s:.0f} s to see if it lives")
                 told = True
@@ -146,7 +148,7 @@ class RemoteRun:
         try:
             content, version = self.storage.look(HEAD)
         except FileNotFoundError:
-            raise BadInput(f"no run {self.name!r} in {self._place.url}", "", "headway runs lists them.") from None
+            raise NoRun(f"no run {self.name!r} in {self._place.url}", "", "headway runs lists them.") from None
         return heads.read(content, f"{self.url}/{HEAD}"), version
 
     def pull(self, folder: Path, led: Callable[[], bool] = lambda: False) -> Head:

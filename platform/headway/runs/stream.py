@@ -26,8 +26,8 @@ INLINE_BYTES = 64 << 10
 """A file that is replaced and larger is an object of its own."""
 ELSEWHERE = ("ray", "checkpoints", "logs", "leaders", "mlruns", "mlartifacts")
 """Folders in a run's that are no records: kept elsewhere, or nowhere."""
-_NOT = re.compile(r"\..*|mlflow\.db.*|keeper\.json|.*\.(lock|kept|tmp)")
-"""(What `keeper.json` holds is secret.)"""
+_NOT = re.compile(r"\..*|mlflow\.db.*|(keeper|now)\.json|.*\.(lock|kept|tmp)")
+"""(What `keeper.json` holds is secret; what `now.json` holds is in the head.)"""
 _NOT_CODE = re.compile(r"__pycache__|.*\.pyc|\..*\.pulled")
 
 

@@ -7,18 +7,18 @@ with Cluster(nodes=3) as cluster:
 The head carries no worker; every node is a raylet of its own, on an address of its own, and holds one worker. A node
 has a PID namespace (where one can be made, else a session), so that whatever was started on it ends with it. With
 `links=True` each has a network of its own too, and its link can fail in many ways: `cluster.switch`. Nothing outlives
-the cluster, even if its owner is killed.
+the cluster, even if its owner is killed. With `jobs=True` the head takes jobs over HTTP, as a cluster does that is used
+from elsewhere: `cluster.jobs` is the address, `cluster.token` what it wants, and its machines have no Headway.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-import shlex
 import shutil
 import signal
+import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -29,11 +29,10 @@ from typing import Any, Self
 
 from headway.errors import BadInput, HeadwayError, RunFailed
 from headway.testing import links
-from headway.testing.machine import Node
+from headway.testing.machine import Node, launch
 from headway.testing.network.namespace import inside, wait_for_namespace
 from headway.testing.network.switch import HEAD, Switch
-from headway.testing.node import ALONE
-from headway.testing.processes import isolation, only_child, session_of
+from headway.testing.processes import isolation, session_of
 
 STORE_BYTES = 80 * 2**20
 HEALTH = {
@@ -59,6 +58,9 @@ class Cluster:
             than here, which `process_of` translates.
         apart: nodes share no folder: each has a home of its own, with the folders for temporary and cached files in
             it, and sees nothing in these folders of this machine. Needs `isolated`.
+        jobs: the head takes jobs over HTTP, and leads them itself: it is a machine as the others are, with a PID
+            namespace of its own, that `replace_head` ends. Where there are namespaces, no machine of the cluster sees
+            this Headway: what runs there has come with a job.
     """
 
     def __init__(
@@ -71,10 +73,13 @@ class Cluster:
         environment: Mapping[str, str] | None = None,
         isolated: bool = True,
         apart: Sequence[Path] = (),
+        jobs: bool = False,
     ) -> None:
         self.nodes: list[Node] = []
         self.address = ""
+        self.jobs = ""
         self.cpus, self.links, self.isolated, self._apart = cpus, links, isolated, apart
+        self._takes_jobs, self._heads = jobs, 0
         self._first = nodes
         self._head: Node | None = None
         self._switch: Switch | None = None
@@ -103,8 +108,7 @@ class Cluster:
             if self.links:
                 self._switch = Switch()
                 self._switch.open()
-            self._head = self._launch(HEAD)
-            self.address = self._begin(self._head)["address"]
+            self._begin_head()
             for node in [self._launch(number) for number in range(self._first)]:
                 self.nodes.append(node)
             self._begin_all(self.nodes)
@@ -119,9 +123,16 @@ class Cluster:
         kept = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
         return {**kept, **self._own}
 
+    @property
+    def token(self) -> str:
+        """What drivers and those who submit jobs have to bring; empty where nobody is asked for one."""
+        return self._own.get("RAY_AUTH_TOKEN", "")
+
     def command(self, command: Sequence[str | Path]) -> list[str]:
         """The command line that runs `command` on the head, where drivers belong."""
         before = inside(self._leader.pid) if self.links else []
+        if self._takes_jobs and self._leader.alone:
+            before = ["nsenter", f"--target={self._leader.pid}", "--all", "--"]
         return [*before, *map(str, command)]
 
     def run(self, command: Sequence[str | Path], **options: Any) -> subprocess.Popen[Any]:
@@ -144,6 +155,18 @@ class Cluster:
     def kill_node(self, number: int) -> None:
         """End everything on a node at once, as a machine that is switched off."""
         self._node(number).end()
+
+    def kill_head(self) -> None:
+        """End everything on the head at once: Ray's memory of its jobs, and what leads them."""
+        self._leader.end()
+
+    def replace_head(self) -> None:
+        """End the head at once, and start another that takes jobs at the same address and knows nothing.
+
+        The nodes stay the lost head's, and find out by and by; `add_node` adds to the new one.
+        """
+        self._leader.close()
+        self._begin_head()
 
     def stop_node(self, number: int) -> None:
         """Stop every process of a node (SIGSTOP)."""
@@ -233,10 +256,7 @@ class Cluster:
             timer.cancel()
         for node in [*self.nodes, self._head]:
             if node is not None:
-                node.end()
-                for pipe in (node.process.stdin, node.process.stdout):
-                    if pipe is not None:
-                        pipe.close()
+                node.close()
         if self._switch is not None:
             self._switch.close()
             self._switch = None
@@ -266,37 +286,29 @@ class Cluster:
     def _launch(self, number: int) -> Node:
         """A process that will be a node when `_begin` tells it so; number -1 is the head."""
         assert self._folder is not None
-        folder = self._folder / ("h" if number < 0 else f"n{number}")
+        folder = self._folder / (f"h{self._heads}" if number < 0 else f"n{number}")
         folder.mkdir()
-        # The head needs no PID namespace: it is never killed, and drivers, which are outside, must find it.
-        apart = isolation() if self.isolated and number != HEAD else ()
-        spaces = [*apart, *(["--net"] if self.links else [])]
-        program = [sys.executable, "-P", str(Path(__file__).with_name("node.py")), *([ALONE] if apart else [])]
-        if self._apart and number != HEAD:
-            if not apart:
-                raise BadInput("nodes cannot be kept apart", "no namespace can be made here", "Run this as root.")
-            hidden = " && ".join(f"mount -t tmpfs none {shlex.quote(str(path))}" for path in self._apart)
-            program = ["sh", "-c", f'{hidden} && exec "$@"', "sh", *program]
-        home = folder / "home"
-        home.mkdir()
-        own = {"HOME": str(home), "TMPDIR": str(home), "HEADWAY_CACHE": str(home / "cache")} if self._apart else {}
-        with (folder / "said").open("w") as said:
-            process = subprocess.Popen(
-                ["unshare", *spaces, "--", *program] if spaces else program,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=said,
-                text=True,
-                start_new_session=True,
-                env={**self.environment, **HEALTH, **own},
-            )
-        node = Node(number, process, only_child(process.pid) if apart else process.pid, folder, bool(apart))
+        # Else the head needs no PID namespace: it is never killed, and drivers, which are outside, must find it.
+        machine = number != HEAD or self._takes_jobs
+        apart = isolation() if self.isolated and machine else ()
+        if self._apart and machine and not apart:
+            raise BadInput("nodes cannot be kept apart", "no namespace can be made here", "Run this as root.")
+        home = str(folder / "home")
+        own = {"HOME": home, "TMPDIR": home, "HEADWAY_CACHE": f"{home}/cache"} if self._apart else {}
+        hidden = self._apart if machine else ()
+        node = launch(number, folder, apart, self.links, hidden, {**self.environment, **HEALTH, **own})
         if self._switch is not None:
-            wait_for_namespace(process.pid)
-            node.ip = self._switch.plug_in(number, process.pid)
+            wait_for_namespace(node.process.pid)
+            node.ip = self._switch.plug_in(number, node.process.pid)
         else:
             node.ip = f"127.0.0.{number + 3}"
         return node
+
+    def _begin_head(self) -> None:
+        self._head = self._launch(HEAD)
+        self._heads += 1
+        found = self._begin(self._head)
+        self.address, self.jobs = found["address"], found["jobs"]
 
     def _begin(self, node: Node) -> dict[str, Any]:
         head = node.number < 0
@@ -309,15 +321,31 @@ class Cluster:
                 "object_store_memory": STORE_BYTES,
                 "temp_dir": str(node.folder),
                 "include_log_monitor": False,
-                "include_dashboard": False,
+                "include_dashboard": head and self._takes_jobs,
+                "dashboard_agent_listen_port": 0,
+                "bare": self._takes_jobs and node.alone,
                 "no_monitor": True,
                 "min_worker_port": 0,
                 "max_worker_port": 0,
+                **({"dashboard_host": self._host(node), "dashboard_port": self._port} if head else {}),
                 **({} if head else {"gcs_address": self.address}),
             }
         )
         node.node_id = found["node_id"]
         return found
+
+    def _host(self, head: Node) -> str:
+        """Where the head listens for jobs."""
+        return head.ip if self.links else "127.0.0.1"
+
+    @property
+    def _port(self) -> int:
+        """At which it does: the one of the head before this one, else any that is free."""
+        if self.jobs or self.links:  # a head on a link has all ports for itself
+            return int(self.jobs.rpartition(":")[2] or 8265)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
 
     def _begin_all(self, nodes: list[Node]) -> None:
         trouble: list[BaseException] = []

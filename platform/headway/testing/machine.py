@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
+import sys
 import threading
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from headway.errors import RunFailed
-from headway.testing.processes import belonging_to, kill_session, numbers
+from headway.testing.node import ALONE
+from headway.testing.processes import belonging_to, kill_session, numbers, only_child
 
 PATIENCE_S = 60.0
 
@@ -66,6 +70,13 @@ class Node:
         self.process.wait()
         self.state = "down"
 
+    def close(self) -> None:
+        """End it; nobody asks it any more."""
+        self.end()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+
     def ask(self, order: dict[str, Any]) -> dict[str, Any]:
         """Send an order to the node's program, and wait for the answer."""
         stdin, stdout = self.process.stdin, self.process.stdout
@@ -87,3 +98,40 @@ class Node:
             raise RunFailed(f"node {self.number} of the local cluster is gone", said[-1] if said else "it said nothing")
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+def launch(
+    number: int,
+    folder: Path,
+    alone: Sequence[str],
+    net: bool,
+    hidden: Sequence[Path],
+    environment: Mapping[str, str],
+) -> Node:
+    """Start the process that will be a node once it is told its settings.
+
+    Args:
+        number: see `Node`.
+        folder: of its own, with a home in it.
+        alone: options of `unshare` that give it a PID namespace; none for a session.
+        net: whether it has a network of its own.
+        hidden: folders of this machine that are empty to it.
+        environment: all its variables.
+    """
+    program = [sys.executable, "-P", str(Path(__file__).with_name("node.py")), *([ALONE] if alone else [])]
+    if hidden:
+        mounts = " && ".join(f"mount -t tmpfs none {shlex.quote(str(path))}" for path in hidden)
+        program = ["sh", "-c", f'{mounts} && exec "$@"', "sh", *program]
+    spaces = [*alone, *(["--net"] if net else [])]
+    (folder / "home").mkdir()
+    with (folder / "said").open("w") as said:
+        process = subprocess.Popen(
+            ["unshare", *spaces, "--", *program] if spaces else program,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            start_new_session=True,
+            env=dict(environment),
+        )
+    return Node(number, process, only_child(process.pid) if alone else process.pid, folder, bool(alone))

@@ -1,9 +1,10 @@
 """A Ray node as a program: started by `headway.testing.cluster`, in a session of its own, and gone with its starter.
 
 Not `ray start`, which brings a dashboard, an autoscaler and a client server that a drill has no use for and that take
-most of its seconds. Orders come as JSON lines on standard input, answers go to standard output. When the input ends,
-because whoever started the node ended it or is gone, everything in the session is killed. Where the node has a PID
-namespace of its own, this program is the first in it, as init is on a machine, and all else ends with it.
+most of its seconds: a head that is to take jobs has of the dashboard what takes them, and no page. Orders come as JSON
+lines on standard input, answers go to standard output. When the input ends, because whoever started the node ended it
+or is gone, everything in the session is killed. Where the node has a PID namespace of its own, this program is the
+first in it, as init is on a machine, and all else ends with it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -21,6 +23,8 @@ from typing import Any
 
 from headway.testing.processes import kill_session
 
+MODULES = "JobHead,NodeHead,ReportHead"
+"""Of Ray's dashboard: what takes jobs, and what tells of the cluster. Each is a process."""
 ALONE = "--alone"
 """The argument that says: nothing but this node is in the PID namespace."""
 
@@ -53,11 +57,44 @@ def _start(settings: dict[str, Any]) -> Any:
     from ray._private.node import Node
     from ray._private.parameter import RayParams
 
-    # What a minimal Ray leaves out anyway: the dashboard's agent with its metrics and log pages, and the API server.
-    utils.get_dashboard_dependency_error = lambda: ImportError("left out of a drill")
-    setattr(Node, "start_api_server", _no_api_server)  # noqa: B010
+    if settings.pop("bare"):
+        _without_headway()
+    if settings["include_dashboard"]:
+        _only_jobs()
+    else:
+        # What a minimal Ray leaves out anyway: the dashboard's agent with its metrics and log pages, and the API server
+        utils.get_dashboard_dependency_error = lambda: ImportError("left out of a drill")
+        setattr(Node, "start_api_server", _no_api_server)  # noqa: B010
     head = settings.pop("head")
-    return Node(RayParams(**settings), head=head, shutdown_at_exit=False, spawn_reaper=False)
+    node = Node(RayParams(**settings), head=head, shutdown_at_exit=False, spawn_reaper=False)
+    if head and node.webui_url:
+        # Where what runs a job looks for its cluster: it would look among all processes of this machine else.
+        utils.write_ray_address(node.gcs_address, settings["temp_dir"])
+    return node
+
+
+def _without_headway() -> None:
+    """Hide the package from all that is started from here on: as on a machine that has Ray, and nothing of ours.
+
+    In this node's own mount namespace, and after what this program needs of it has been imported.
+    """
+    os.environ.pop("PYTHONPATH", None)
+    for folder in {Path(each) / "headway" for each in sys.path if each}:
+        if folder.is_dir():
+            subprocess.run(["mount", "-t", "tmpfs", "none", str(folder)], check=True)
+
+
+def _only_jobs() -> None:
+    """Of the dashboard only what takes jobs: all of it is a dozen processes."""
+    from ray._private import services
+
+    start = services.start_ray_process
+
+    def start_less(command: list[str], kind: str, *given: Any, **options: Any) -> Any:
+        less = [f"--modules-to-load={MODULES}"] if kind == "dashboard" else []
+        return start([*command, *less], kind, *given, **options)
+
+    setattr(services, "start_ray_process", start_less)  # noqa: B010
 
 
 def _no_api_server(node: Any, **_: Any) -> None:
@@ -76,7 +113,8 @@ def _obey(node: Any, order: dict[str, Any]) -> dict[str, Any]:
         return _drain(node, order["drain"], order["deadline_s"])
     if "alive" in order:
         return {"alive": _alive(node)}
-    return {"node_id": node.node_id, "address": node.gcs_address, "logs": node.get_logs_dir_path()}
+    jobs = f"http://{node.webui_url}" if node.webui_url else ""
+    return {"node_id": node.node_id, "address": node.gcs_address, "logs": node.get_logs_dir_path(), "jobs": jobs}
 
 
 def _drain(node: Any, node_id: str, deadline_s: float) -> dict[str, Any]:

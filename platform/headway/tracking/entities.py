@@ -18,7 +18,13 @@ NAME_CHARS = 250
 PARAM_CHARS = 6000
 TAG_CHARS = 5000
 _DIGEST_CHARS = 36
-STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+STATUS = {
+    "running": "RUNNING",
+    "finished": "FINISHED",
+    "failed": "FAILED",
+    "stopped": "KILLED",
+    "interrupted": "KILLED",
+}
 
 
 def name(text: Any) -> str:

@@ -19,7 +19,7 @@ from headway.tracking import entities, progress
 from headway.tracking.admission import SETTINGS
 from headway.tracking.recording import Batch, Recording, is_sound, open_run
 from headway.tracking.spool import FILE, Event, Spool
-from headway.tracking.store import check_uri, connect, default_uri, locked, redact, with_password
+from headway.tracking.store import DATABASE, check_uri, connect, default_uri, locked, redact, with_password
 
 POLL_S = 2.0
 BACK_OFF_S = (0.5, 30.0)
@@ -252,8 +252,11 @@ class Writer:
             self._nudged = False
 
 
-def sync(run_folder: str | Path, uri: str | None = None, timeout_s: float = 300) -> Summary:
+def sync(run_folder: str | Path, uri: str | None = None, timeout_s: float = 300, begin: bool = True) -> Summary:
     """Send what a run's spool still holds, to the store that its job names, and return when done or out of time.
+
+    Args:
+        begin: whether a runs folder may get a store of its own by this, where it has none.
 
     Raises:
         BadInput: there is no such run, or its tracking URI cannot be used.
@@ -267,6 +270,8 @@ def sync(run_folder: str | Path, uri: str | None = None, timeout_s: float = 300)
     writer = Writer(
         folder, check_uri(with_password(uri)) if uri else None, str(tracking.get("experiment") or "headway")
     )
+    if not begin and not uri and not (folder.parent / DATABASE).is_file():
+        return writer.summary()
     writer.start()
     return writer.close(timeout_s)
 

@@ -167,7 +167,8 @@ class Recording:
 
     def _state(self, event: Event) -> None:
         state = event.get("state")
-        self._tags({"headway.state": str(state), "headway.message": str(event.get("message") or "-")})
+        told = {"state": state, "message": event.get("message") or "-", "cause": event.get("cause") or "-"}
+        self._tags({f"headway.{name}": str(value) for name, value in told.items()})
         if state == "running":
             self._client.update_run(self._run, status="RUNNING")
         elif state in entities.STATUS:

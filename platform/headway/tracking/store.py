@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
+from headway.core import secrecy
 from headway.errors import BadInput
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PASSWORD = "HEADWAY_TRACKING_PASSWORD"
-HIDDEN = "***"
+HIDDEN = secrecy.HIDDEN
 _SECRET = re.compile(r"(?i)([?&;](?:[\w.-]*(?:password|passwd|pwd|secret|token))=)[^&;@\s]+")
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
@@ -68,7 +69,7 @@ def check_uri(uri: str) -> str:
 
 def redact(uri: str) -> str:
     """The URI without its passwords, `***` in their places."""
-    uri = re.sub(r"(://[^/@\s:]*):[^@\s]*@", rf"\1:{HIDDEN}@", uri)
+    uri = re.sub(r"(://[^/@\s:]*):[^@\s]*@(?:[^/?@\s]*@)*", rf"\1:{HIDDEN}@", uri)  # the last @ counts
     return _SECRET.sub(rf"\1{HIDDEN}", uri)
 
 

@@ -142,8 +142,8 @@ class Trial:
             code.carry(checked.source, copied, checked.cargo)
         self._task = job.task.rpartition(":")[2]
         source = code.carried(checked.source, copied)
-        self._paths = None if checked.source.copied else (copied, checked.cargo.base)
-        home = source.folder if source.copied else copied
+        self._paths = None if checked.origin is None else (copied, checked.origin)
+        home = code.home(source, copied)
         ask = Ask(job, source, checked.total_steps, home if inside else None)
         self._asked_at = time.monotonic()
         assert self._process.stdin is not None

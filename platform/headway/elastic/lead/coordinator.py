@@ -369,6 +369,7 @@ class Coordinator:
         account = self._books.total(now)
         told = {"seconds": account, "goodput": ledger.goodput(account), "workers": len(members)}
         self._effects.record({"kind": "ledger", **told})
+        self._shown.waits(self.membership)
         self._shown.refused(self.refused, now)
         places = tuple(self._keepers.values())
         if places != self._keepers_kept:
@@ -385,6 +386,9 @@ class Coordinator:
             peer.died_with_node = True
         elif peer is not None and cause == "process_died" and peer.address is not None:
             self._spawn(self._probe(peer, peer.address))
+        known = self.membership.workers.get(worker)
+        if known is not None and known.phase in (membership.WARMING, membership.READY):
+            self._shown.event("gone", worker=worker, cause=cause, node_id=known.node)
         now = time.monotonic()
         heard_s = self._clock.advance(now) - peer.heard_at if peer is not None else 0.0
         self._feed(events.Gone(worker, cause, now, silent_s, heard_s))

@@ -9,6 +9,8 @@ is not led.
 from __future__ import annotations
 
 import os
+import shlex
+import socket
 import threading
 import time
 from collections import OrderedDict, deque
@@ -16,14 +18,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from headway.core import ledger
-from headway.elastic.lead.said import words
+from headway.core import chronicle, ledger
+from headway.core.incidents import PLANNED
 from headway.elastic.lead.scribe import Scribe
 from headway.elastic.lead.shipper import Shipper
+from headway.elastic.lead.standing import Standing, per_second
 from headway.elastic.wire import keepers
 from headway.elastic.wire.records import of_anybody
 from headway.faults import blame
 from headway.faults.last_words import last_words
+from headway.logs.layout import worker_source
 from headway.runs import RunFolder
 
 PLACES = 20_000  # places of entries that are remembered; an entry comes again within a few batches, or never
@@ -31,7 +35,8 @@ MESSAGES = 10_000  # that nobody has asked for yet
 WARNINGS = 1000  # distinct texts in one start
 WARNED_S, WARNED_MOST = 60.0, 10  # so many are shown in so many seconds
 CLOSE_S = 60.0
-LOGS_S, LOGS_EVERY_S = 6.0, 1.5  # so long, and so often, the log of a worker that died is asked for in a store
+RATE_S = 5.0
+LOGS_S = 6.0  # so long the log of a worker that died is asked for in a store
 
 
 class Recorder:
@@ -66,6 +71,7 @@ class Recorder:
         self._run = RunFolder(Path(folder))
         self._hold = self._run.hold_records()
         self._far, self._epoch, self._fail_after = far, epoch, fail_after
+        self._look = f"headway logs {shlex.quote(far['url'] if far else str(self._run.path))}"  # as it works anywhere
         self._shipper: Shipper | None = None
         self._every_steps, self._most_aside = every_steps, most_aside or {}
         self._leader: str | None = None
@@ -105,6 +111,8 @@ class Recorder:
         self._recent: deque[tuple[float, int]] = deque(maxlen=4096)
         self._facts = self._run.read()
         self._facts["ledger_before"] = self._facts.pop("ledger_s", {})
+        for of_an_end in ("ended", "closed"):
+            self._facts.pop(of_an_end, None)
         self._writer = spool = None
         if tracking is not None:
             from headway.tracking.mlflow_writer import Writer
@@ -115,6 +123,9 @@ class Recorder:
         self._scribe = Scribe(self._run, epoch, fail_after, self._say, self.fail, spool, far is not None)
         self._scribe.track(first)
         self._scribe.track({"kind": "state", "state": "running", "message": ""})
+        lately = self._facts.get("lately", ())
+        self._standing = Standing(self._run.path, epoch, self._trouble, self._recent, lately)
+        self._begin()
         if self._writer is not None:
             self._writer.start()
 
@@ -153,11 +164,15 @@ class Recorder:
     def event(self, event: dict[str, Any]) -> None:
         """What the coordinator tells of the membership."""
         kind = event["kind"]
+        if kind == "waits":
+            self._standing.waits(event["reason"])
+            return
         if kind == "members":
             self._scribe.members({name: event[name] for name in ("generation", "time", "workers")})
             return
         if kind == "ledger":
             self._ledger = event
+            self._standing.account(event)
             self._seen.update(goodput=event["goodput"], workers=event["workers"])
             return
         if kind == "keepers":
@@ -170,8 +185,12 @@ class Recorder:
         if kind == "recovery":
             event = {**event, "lost_steps": self._lost_steps, **({"kept": True} if self._from_kept else {})}
             self._lost_steps, self._from_kept = 0, False
+            if event["cause"] not in PLANNED:
+                self._save(recoveries=self._facts["recoveries"] + 1)
         self._scribe.line("events", event)
-        said = words(event)
+        said = chronicle.live(event)
+        if said:
+            self._standing.happened(said)
         if said and kind == "recovery" and event["cause"] == "process_died":
             threading.Thread(target=self._say_died, args=(said, event["workers"]), daemon=True).start()
         elif said:
@@ -195,8 +214,10 @@ class Recorder:
         """Variables of the environment that the run was started from, for its workers."""
         return self._given
 
-    def request_stop(self) -> None:
+    def request_stop(self, by: str | None = None, now: bool = False) -> None:
+        """Let the run end after a checkpoint. by: who asked for it; None: a signal did."""
         self._stop = True
+        self.event({"kind": "stop", "time": time.time(), "by": by, "now": now})
 
     def progress(self, messages_seen: int) -> dict[str, Any]:
         """How far the run is, with the messages that the caller has not seen."""
@@ -217,18 +238,24 @@ class Recorder:
         """Whether the task's loop has ended in this start, and nobody had asked it to stop."""
         return self._ended and not self._stop
 
-    def finish(self, state: str, message: str, timeout_s: float) -> dict[str, Any]:
-        """Close the books.
+    def finish(self, state: str, message: str, timeout_s: float, cause: str | None = None) -> dict[str, Any]:
+        """Close the books; the run's last event is its end. Arguments as of `headway.core.ends.End`.
+
+        Args:
+            timeout_s: for the tracking store.
 
         Returns:
             The tracking store's summary; `unwritten` in it says why records are not on the disk.
         """
         self._end_keepers()
-        self._save(state=state, message=message, ended=time.time(), **self._account())
+        now = time.time()
+        told = {"state": state, "message": message, "cause": cause}
+        self._scribe.line("events", {"kind": "end", "time": now, **told, "step": self._seen["step"]})
+        self._save(**told, ended=now, lately=self._standing.close(), **self._account())
         account = self._account()
         values = {f"ledger/{cause}_s": seconds for cause, seconds in account["ledger_s"].items()}
         self._point({"step": self._seen["step"], "time": time.time()}, {**values, "goodput": account["goodput"]})
-        self._scribe.track({"kind": "state", "state": state, "message": message})
+        self._scribe.track({"kind": "state", **told})
         self._scribe.sync()
         found: dict[str, Any] = {}
         if self._writer is not None and self._scribe.flush(CLOSE_S):
@@ -239,6 +266,23 @@ class Recorder:
         if whole and self._shipper is not None:
             whole = self._shipper.close(CLOSE_S)
         return found if whole else {**found, "unwritten": self._scribe.error or "another process leads the run"}
+
+    def _trouble(self) -> str:
+        return self._scribe.error or self._unsaved
+
+    def _begin(self) -> None:
+        """This start, by whoever it was submitted."""
+        recoveries = self._facts.get("recoveries")
+        if recoveries is None:  # of a release that did not count them
+            of = [event["cause"] for event in self._run.events() if event["kind"] == "recovery"]
+            recoveries = sum(cause not in PLANNED for cause in of)
+        at, submission = time.time(), self._facts.get("submission") or {}
+        self._save(state="running", message="", cause=None, started=at, recoveries=recoveries)
+        who = {"by": submission.get("by", ""), "submission": submission.get("id", ""), "host": socket.gethostname()}
+        self._scribe.line(
+            "events", {"kind": "start", "time": at, **who, "epoch": self._epoch, "step": self._seen["step"]}
+        )
+        self._standing.start()
 
     def _end_keepers(self) -> None:
         """The run is over: what they hold is needed no more. One that does not hear it goes by itself before long."""
@@ -347,11 +391,14 @@ class Recorder:
         if self._unsaved:
             self._say(f"checkpoints are written again, since step {record['step']}")
         self._unsaved = ""
+        self._scribe.line("events", {name: record[name] for name in ("kind", "time", "step", "bytes")})
+        self._save(checkpoint={name: record[name] for name in ("step", "time", "bytes")})
         self._scribe.track({name: record[name] for name in ("kind", "step", "path", "bytes", "metrics", "time")})
 
     def _on_checkpoint_failed(self, record: dict[str, Any]) -> None:
         if record["error"] != self._unsaved:
             self._say(f"a checkpoint could not be written ({record['error']}); training goes on, and tries again")
+            self._scribe.line("events", {name: record[name] for name in ("kind", "time", "error")})
         self._unsaved = record["error"]
 
     def _on_checkpoint_skipped(self, record: dict[str, Any]) -> None:
@@ -380,7 +427,7 @@ class Recorder:
         if self._warned_lately <= WARNED_MOST:
             self._say(f"{record['worker']} warns: {record['text']}")
         elif self._warned_lately == WARNED_MOST + 1:
-            self._say(f"there are more warnings: see {self._run.logs}")
+            self._say(f"there are more warnings: see `{self._look}`")
 
     def _on_quarantine(self, record: dict[str, Any]) -> None:
         """Every worker that reads the row group says so, in every start of the run; it counts once."""
@@ -416,35 +463,18 @@ class Recorder:
 
     def _say_died(self, said: str, workers: Sequence[str]) -> None:
         """In a thread of its own, which may wait for the disk: with what the workers' logs say of it."""
-        logs = [self._run.log_of(worker) for worker in workers]
-        words = self._last_words(workers, logs)
-        self._say(f"{said}. Its last words: {words}" if words else f"{said}; see {' and '.join(map(str, logs))}")
-
-    def _last_words(self, workers: Sequence[str], logs: list[Path]) -> str:
-        """Where logs come from other machines, they may take a while, or never come."""
-        deadline = time.monotonic() + (LOGS_S if self._shipper is not None else 0.0)
-        while True:
-            if self._shipper is not None:
-                for worker in workers:
-                    self._shipper.fetch(worker)
-            words = last_words([path for log in logs for path in (log.with_suffix(".end.log"), log)])
-            if words or time.monotonic() > deadline:
-                return words
-            time.sleep(LOGS_EVERY_S)
+        far = self._shipper
+        storage, within_s = (self._run.printed, 0.0) if far is None else (far.storage, LOGS_S)
+        words = last_words(storage, [worker_source(worker) for worker in workers], within_s)
+        logs = " and ".join(f"`{self._look} --worker {worker}`" for worker in workers)
+        self._say(f"{said}. Its last words: {words}" if words else f"{said}; see {logs}")
 
     def _point(self, record: dict[str, Any], values: dict[str, float]) -> None:
         self._scribe.track({"kind": "points", "step": record["step"], "time": record["time"], "values": values})
 
     def _rates(self) -> tuple[float, float]:
         """Rows and steps per second over the latest few seconds."""
-        if len(self._recent) < 2:
-            return 0.0, 0.0
-        newest = self._recent[-1][0]
-        lately = [(at, rows) for at, rows in self._recent if newest - at <= 5.0]
-        span = newest - lately[0][0]
-        if span <= 0:
-            return 0.0, 0.0
-        return sum(rows for _, rows in lately[1:]) / span, (len(lately) - 1) / span
+        return per_second(self._recent, RATE_S)
 
     def _save(self, **facts: Any) -> None:
         self._facts.update(facts)

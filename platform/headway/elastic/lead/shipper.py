@@ -13,6 +13,7 @@ from headway.runs.epochs import Superseded
 
 if TYPE_CHECKING:
     from headway.runs.mirror import Mirror
+    from headway.storage.protocol import Storage
 
 AGAIN_S = 1.0
 
@@ -57,11 +58,12 @@ class Shipper:
         self._thread.join(timeout_s)
         return self._mirror is not None and self._mirror.close(max(1.0, deadline - time.monotonic()))
 
-    def fetch(self, worker: str) -> None:
-        """Bring what a worker wrote here, as far as it is in the store."""
-        from headway.runs.far import fetch_logs, open_run
+    @property
+    def storage(self) -> Storage:
+        """Of the run."""
+        from headway.runs.far import open_run
 
-        fetch_logs(open_run(self._far).storage, self._folder, worker)
+        return open_run(self._far).storage
 
     def _begin(self, then: Callable[[Mirror], None]) -> None:
         from headway.runs.far import brief_of, open_run

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from headway.core import events
+from headway.core import events, waits
 from headway.core.membership import Membership
 from headway.elastic.lead.peer import Peer
 
@@ -25,6 +25,7 @@ class Shown:
         self._record = record
         self._there: Any = None
         self._doubt: str | None = None
+        self._waits = ""
         self._refused = 0
         self._refused_at = -REFUSED_S
 
@@ -75,6 +76,13 @@ class Shown:
         if sum(counts.values()) != self._refused and now - self._refused_at >= REFUSED_S:
             self._refused, self._refused_at = sum(counts.values()), now
             self.event("refused", counts=dict(counts))
+
+    def waits(self, membership: Membership) -> None:
+        """Why nobody trains, when that has changed."""
+        reason = waits.why(membership)
+        if reason != self._waits:
+            self._waits = reason
+            self.event("waits", reason=reason)
 
     def there(self, membership: Membership, peers: dict[str, Peer]) -> None:
         """Who is there, when it has changed."""

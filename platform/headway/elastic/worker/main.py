@@ -25,7 +25,8 @@ from headway.elastic.worker.line import Dismissed, Line
 from headway.elastic.worker.output import Output
 from headway.errors import HeadwayError
 from headway.faults import blame
-from headway.runs import RunFolder
+from headway.logs.layout import worker_source
+from headway.logs.writer import EVERY_S
 from headway.runs.place import cache_folder, slug, split
 
 if TYPE_CHECKING:
@@ -103,14 +104,14 @@ def main(config: dict[str, Any]) -> None:
 
 
 def _scratch(url: str) -> Path:
-    """A folder of this machine for what workers of a run in a store write on their way there."""
+    """A folder of this machine for a run in a store: what a drill does to its workers is noted there."""
     place, name = split(url)
     return cache_folder() / "workers" / slug(place) / name
 
 
 def shipped_every_s(config: dict[str, Any]) -> float:
-    """All workers together write so many logs an hour to a store that the rest of its requests matter more."""
-    return max(300.0, 20.0 * float(config["job"]["workers"]["max"]))
+    """How often one worker's log is shipped to a store: all of them together 16 times a second at most."""
+    return max(EVERY_S, float(config["job"]["workers"]["max"]) / 16)
 
 
 def _kept(config: dict[str, Any]) -> Output | None:
@@ -118,7 +119,8 @@ def _kept(config: dict[str, Any]) -> Output | None:
     if "folder" not in config:
         return None
     worker = place.current().worker
-    output = Output(RunFolder(Path(config["folder"])).log_of(worker), config.get("far"), shipped_every_s(config))
+    far = config.get("far") or {"url": config["folder"], "options": None}
+    output = Output(worker_source(worker), far["url"], far["options"], shipped_every_s(config))
     try:
         output.start()
     except OSError as error:

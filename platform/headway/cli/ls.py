@@ -1,0 +1,151 @@
+"""headway ls, headway status"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headway.cli.clock import lasting, moment, when
+from headway.cli.places import Runs
+
+if TYPE_CHECKING:
+    from headway.jobs.look.asking import Unread
+    from headway.jobs.look.closeup import Status
+    from headway.jobs.look.rows import Row
+
+WIDE = 160
+"""Columns where standard output is no terminal."""
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="http://HOST:PORT",
+        show_default=False,
+        help="The cluster that is asked too. RAY_API_SERVER_ADDRESS, else RAY_ADDRESS, if not given; else none is.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+COLUMNS = ("run", "state", "why it waits", "step", "workers", "goodput", "recoveries", "since", "time left")
+
+
+def ls(runs: Runs = None, address: Address = None, json: Json = False) -> None:
+    """List runs, and what was submitted to a cluster, oldest first: how far each is, and what it waits for."""
+    from headway.jobs.look.listing import ls as listed
+    from headway.runs import Place
+
+    found = listed(runs=runs, address=address)
+    if json:
+        import json as encoder
+
+        told = {"runs": [asdict(row) for row in found.runs], "unread": [asdict(each) for each in found.unread]}
+        print(encoder.dumps(told))
+        return
+    _unread(found.unread)
+    if not found.runs:
+        where = f" in {Place.of(runs)}" if found.unread else ""
+        print(f"No runs{where}." if where else "No runs. Start one with `headway train JOB` or `headway submit JOB`.")
+        return
+    _table([_cells(row) for row in found.runs])
+
+
+def status(
+    run: Annotated[str, typer.Argument(help="The run's name, or its folder or URL.")],
+    runs: Runs = None,
+    address: Address = None,
+    json: Json = False,
+) -> None:
+    """Show all that is known of a run: from its own records and from the cluster's list of jobs."""
+    from headway.jobs.look.closeup import status as asked
+
+    found = asked(run, runs=runs, address=address, say=_say)
+    if json:
+        import json as encoder
+
+        tree = asdict(found)
+        print(encoder.dumps({**tree.pop("row"), **tree}))
+        return
+    _unread(found.unread)
+    for name, value in _lines(found):
+        print(f"{name:>12}  {value}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _unread(unread: tuple[Unread, ...]) -> None:
+    for each in unread:
+        print(each, file=sys.stderr)
+
+
+def _cells(row: Row) -> list[str]:
+    goodput = "" if row.goodput is None else f"{row.goodput:.0%}"
+    numbers = ["" if number is None else str(number) for number in (row.workers, row.recoveries)]
+    why = row.waits or row.message
+    return [row.run, row.state, why, _steps(row), numbers[0], goodput, numbers[1], when(row.since), lasting(row.left_s)]
+
+
+def _steps(row: Row) -> str:
+    return "" if row.step is None else f"{row.step} of {row.total_steps or '?'}"
+
+
+def _table(rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in COLUMNS:
+        right = column in ("step", "workers", "goodput", "recoveries", "time left")
+        table.add_column(column, justify="right" if right else "left", no_wrap=column != "why it waits")
+    for cells in rows:
+        table.add_row(*map(Text, cells))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDE)
+    console.print(table)
+
+
+def _lines(found: Status) -> list[tuple[str, str]]:
+    row = found.row
+    state = f"{row.state} since {when(row.since)}" if row.since else row.state
+    if row.cause:
+        state += " (the task's fault)" if row.cause == "task" else " (the platform's fault)"
+    rows = [
+        ("run", row.run),
+        ("state", f"{state}: {row.message}" if row.message else state),
+        ("waits", row.waits),
+        ("trouble", found.trouble),
+        ("step", _steps(row) + (f", {lasting(row.left_s)} left" if row.left_s is not None else "")),
+        ("loss", "" if found.loss is None else f"{found.loss:.4f}"),
+        ("validation", "  ".join(f"{name} {value:.4f}" for name, value in found.metrics.items())),
+        ("workers", "" if row.workers is None else str(row.workers)),
+        ("goodput", "" if row.goodput is None else f"{row.goodput:.1%} of worker-seconds"),
+        ("recoveries", "" if row.recoveries is None else str(row.recoveries)),
+        ("checkpoint", _checkpoint(found)),
+        ("led by" if row.state == "running" else "was led by", found.leader),
+        ("heard", when(row.heard)),
+        ("submitted", _submitted(row)),
+        ("place", row.path),
+    ]
+    told = [(name, value) for name, value in rows if value]
+    for number, (at, text) in enumerate(found.lately):
+        told.append(("lately" if not number else "", f"{moment(at)}  {text}"))
+    return told
+
+
+def _checkpoint(found: Status) -> str:
+    if found.checkpoint is None:
+        return ""
+    at = f", written {when(found.checkpoint_at)}" if found.checkpoint_at is not None else ""
+    return f"of step {found.checkpoint}{at}"
+
+
+def _submitted(row: Row) -> str:
+    if not row.submission:
+        return ""
+    told = f"by {row.by}, as {row.submission}" if row.by else f"as {row.submission}"
+    return f"{told} (Ray: {row.ray})" if row.ray else told

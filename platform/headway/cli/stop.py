@@ -1,0 +1,54 @@
+"""headway stop"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headway.cli.ls import Address, Json
+from headway.cli.places import Runs
+from headway.errors import INTERRUPTED, PLATFORM_FAILED
+
+if TYPE_CHECKING:
+    from headway.jobs.look.stopping import Stopped
+
+
+def stop(
+    run: Annotated[str, typer.Argument(help="The run's name, or its folder or URL.")],
+    now: Annotated[bool, typer.Option("--now", help="At once, without a checkpoint.")] = False,
+    runs: Runs = None,
+    address: Address = None,
+    json: Json = False,
+) -> None:
+    """End a run after a checkpoint, wherever it is led, and say where it can be gone on from."""
+    from headway.jobs.look.stopping import stop as ended
+
+    try:
+        found = ended(run, runs=runs, address=address, now=now, say=lambda text: print(text, file=sys.stderr))
+    except KeyboardInterrupt:
+        print("Not waited for any more; what was asked stays asked.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    if json:
+        import json as encoder
+
+        print(encoder.dumps(asdict(found)))
+    else:
+        for line in _lines(found):
+            print(line)
+    if found.state == "running":
+        raise typer.Exit(PLATFORM_FAILED)
+
+
+def _lines(found: Stopped) -> list[str]:
+    had = "" if found.asked else "had ended before: "
+    lines = [f"{found.run} {had}{found.state}" + (f" ({found.message})" if found.message else "")]
+    if found.checkpoint is not None:
+        lines.append(f"its newest checkpoint is of step {found.checkpoint}: {found.checkpoint_path}")
+    elif found.step is not None and found.state != "finished":
+        lines.append("it has no checkpoint: a resume begins anew")
+    if found.path and found.state != "finished":
+        lines.append(f"headway resume {found.path} goes on with it")
+    return lines

@@ -1,0 +1,354 @@
+"""To lead a run: from its checked plan to its end, on the Ray that it goes to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
+
+from headway import plan, runs, tryout, variables
+from headway.carried import code, packed
+from headway.core import ends
+from headway.driver import attach, ending, signals
+from headway.driver.names import Names
+from headway.driver.progress import Progress, Watch
+from headway.driver.progress import tell as tell_before
+from headway.driver.submission import Began, Submission
+from headway.faults import internal
+from headway.job import Job
+from headway.notation import values
+from headway.report import Report
+from headway.report import load as load_report
+from headway.runs import now, requests
+from headway.runs.place import Place, split
+from headway.runs.requests import Box, Ear, Heard
+
+POLL_S = 0.2
+OBJECT_STORE_BYTES = 256 * 2**20
+TRACKING_CLOSE_S = 60.0
+HEARD_S = 2.0
+"""So long a run that is to stop, and has no workers, may yet get some; there is nothing to be saved without them."""
+
+
+@contextmanager
+def told_by_cause() -> Iterator[None]:
+    """Ray's errors as what is at the bottom of them: what leads the run needs it all the time."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.startswith("ray."):
+            raise internal.of(error, "while the run was led") from None
+        raise
+
+
+@told_by_cause()
+def lead(
+    run: runs.RunFolder,
+    job: Job,
+    checked: plan.Plan,
+    trial: tryout.Trial,
+    address: str | None,
+    watch: Watch | None,
+    epoch: int,
+    submission: Submission | None = None,
+    resumed_from: int | None = None,
+    settle: Callable[[], None] = lambda: None,
+) -> Report:
+    """Lead the run to its end.
+
+    Args:
+        run: led by this process.
+        checked: what the job comes to.
+        trial: of its task, not asked yet.
+        address, watch, submission: see `headway.train`.
+        epoch: of this lead.
+        resumed_from: step of the checkpoint that it goes on from.
+        settle: called once it is sure to begin; what the run keeps is not changed before.
+
+    Raises:
+        BadInput, KeyboardInterrupt: it did not begin.
+        RunFailed: it could not go on.
+    """
+    if not checked.source.copied:
+        code.carry(checked.source, run.code, checked.cargo)
+    code_of = submission.code if submission is not None and submission.code is not None else run.code
+    trial.ask(job, checked, code_of, attach.where(address).address is not None)
+    now.say(run.path, "Ray and the trial of its task")
+    stop = threading.Event()
+    cpus = max(os.cpu_count() or 1, job.workers.most * job.workers.cpus + 1)
+    home = code.home(checked.source, code_of)
+    leader = _Leader(run, job, checked, epoch, watch, submission, stop, Names(run.name))
+    starts = [requests.of_epoch(epoch), *([requests.of_attempt(submission.attempt)] if submission else [])]
+    with (
+        requests.heard(Box.of_run(run), starts, lambda _: stop.set()) as ear,
+        signals.asking(stop),
+        ExitStack() as after,  # all of Ray's processes
+        attach.ray_for(
+            address, cpus, OBJECT_STORE_BYTES, working_dir=home, metadata=leader.names.metadata, tell=leader.tell
+        ),
+    ):
+        leader.look(trial, ear)
+        settle()
+        leader = leader.settled()
+        recorder = leader.record(after)
+        if submission is not None:
+            submission.began(Began(run.name, run.where, run.far, epoch, resumed_from))
+        failure = leader.follow(recorder, ear)
+    if failure is not None:
+        raise ending.raised(failure, run)
+    return load_report(run)
+
+
+@dataclass(frozen=True)
+class _Leader:
+    """Leads a run on the Ray that this process is connected to; see `lead`."""
+
+    run: runs.RunFolder
+    job: Job
+    checked: plan.Plan
+    epoch: int
+    watch: Watch | None
+    submission: Submission | None
+    stop: threading.Event
+    names: Names
+
+    def tell(self, *messages: str) -> None:
+        tell_before(self.watch, self.run, self.checked, list(messages))
+
+    def look(self, trial: tryout.Trial, ear: Ear) -> None:
+        """Wait for what the task's trial gave, and for what was found of a cluster that the run was submitted to.
+
+        Raises:
+            BadInput: the run would fail.
+            KeyboardInterrupt: it was submitted, and is to end before it began.
+        """
+        run, submission = self.run, self.submission
+        with ExitStack() as looking:
+            look = None
+            if submission is not None:
+                look = looking.enter_context(closing(submission.look(self.job, self.checked, _place_of(run))))
+            found = trial.answer(self.stop.is_set)  # it went on while Ray started
+            if look is not None:
+                self._unless_stopped(ear)
+            self.tell(*(f"note: {note}" for note in found.notes))
+            if found.checkpoint_bytes is not None and run.far is None:
+                plan.check_space(self.job, found.checkpoint_bytes, run.path)
+            if look is not None:
+                sizes = found.parameters, found.checkpoint_bytes
+                look.done(replace(self.checked, parameters=sizes[0], checkpoint_bytes=sizes[1]), self.stop.is_set)
+                self._unless_stopped(ear)
+
+    def _unless_stopped(self, ear: Ear) -> None:
+        if self.stop.is_set():
+            raise Heard(ear.stop) if ear.stop is not None else KeyboardInterrupt
+
+    def settled(self) -> _Leader:
+        """By the run's own copy of code that came with a submission, which is made here."""
+        if self.submission is None or self.submission.code is None:
+            return self
+        code.adopt(self.submission.code, self.run.code)
+        return replace(self, checked=replace(self.checked, source=code.delivered(self.job.task, self.run.code)))
+
+    def record(self, after: ExitStack) -> Any:
+        """The recorder, which has begun. after: left once Ray is."""
+        import ray
+
+        recorder = _recorder(self.run, self.job, self.checked, self.epoch, self.names, variables.given(self.job))
+        if self.run.far is not None:
+            ray.get(recorder.failure.remote())  # it has begun
+            after.enter_context(self.run.handed_over())
+            recorder.ship.remote()
+        return recorder
+
+    def follow(self, recorder: Any, ear: Ear) -> dict[str, Any] | None:
+        """Have workers train, and follow the run to its end. Gives the failure, where there was one."""
+        import ray
+
+        run, job, checked, stop = self.run, self.job, self.checked, self.stop
+        source = _source_for(run, checked)
+        ended = threading.Event()
+        trouble: list[BaseException] = []
+
+        def fit() -> None:
+            try:
+                _fit(run, job, checked, source, recorder, self.epoch, self.names)
+            except BaseException as error:  # told to the leading thread below
+                trouble.append(error)
+            finally:
+                ended.set()
+
+        if stop.is_set():  # while Ray started
+            ended.set()
+        else:
+            threading.Thread(target=fit, name="ray-train", daemon=True).start()
+        failure, cut = _watch(run, recorder, ended, stop, ear, self.watch, self.names)
+        if failure is None and trouble and not cut:
+            failure = ending.of_ray(trouble[0])
+        if failure is not None and checked.origin is not None:
+            failure = ending.own_files(failure, source.packed, run.code, checked.origin)
+        if failure is not None:
+            failure = ending.explained(failure, run)
+            end = ends.failed(failure["kind"], ending.said(failure))
+        else:
+            end = ending.ended(run, recorder, checked.total_steps, ear, stop.is_set(), cut)
+        patience_s = TRACKING_CLOSE_S if job.tracking.enabled else 0.0
+        found = ray.get(recorder.finish.remote(end.state, end.message, patience_s, end.cause))
+        ray.kill(recorder)
+        if failure is None and found.get("unwritten"):
+            failure = {"kind": "records", "fact": "the last records could not be written", "reason": found["unwritten"]}
+            failure["remedy"] = f"Free space, then `headway resume {run.name}`."
+        return failure
+
+
+def _watch(
+    run: runs.RunFolder,
+    recorder: Any,
+    ended: threading.Event,
+    stop: threading.Event,
+    ear: Ear,
+    watch: Watch | None,
+    names: Names,
+) -> tuple[dict[str, Any] | None, bool]:
+    """Follow the run to its end. Gives the failure, if there was one, and whether it was cut short: there was nobody
+    who could have heard that it is to stop."""
+    import ray
+
+    seen, failed_at, cut = 0, None, False
+    asked_at: float | None = None
+    while True:
+        last = ended.wait(POLL_S)
+        if stop.is_set() and asked_at is None:
+            asked = ending.asked(ear)
+            ray.get(recorder.request_stop.remote(asked.by, asked.now))
+            asked_at = time.monotonic()
+        found = ray.get(recorder.progress.remote(seen))
+        seen = found["messages_seen"]
+        if watch is not None:
+            shown = {field.name: found[field.name] for field in fields(Progress) if field.name in found}
+            watch(Progress(run=run.name, **shown))
+        if found["failure"] is not None:
+            failed_at = failed_at or time.monotonic()
+            if last or time.monotonic() - failed_at > 10.0:  # workers that hang in a reduction end with the cluster
+                failure: dict[str, Any] = found["failure"]
+                return failure, cut
+        if last:
+            return None, cut
+        deaf = asked_at is not None and not found["workers"] and time.monotonic() - asked_at > HEARD_S
+        if deaf or ending.asked(ear).now:
+            cut = names.end("controller") or cut
+
+
+def _place_of(run: runs.RunFolder) -> Place:
+    """That holds the run."""
+    if run.far is None:
+        return Place(str(run.path.parent), run.path.parent)
+    url = split(run.far["url"])[0]
+    return Place(url, run.path.parent, url)
+
+
+def _source_for(run: runs.RunFolder, checked: plan.Plan) -> code.Source:
+    """The task's code as workers open it; of a run that lives in a store they get it by Ray."""
+    source = code.carried(checked.source, run.code)
+    if run.far is None or not source.copied:
+        return source
+    import ray
+
+    content = packed.pack(run.code)
+    sent = packed.Packed(partial(ray.get, ray.put(content)), hashlib.sha256(content).hexdigest())  # type: ignore[arg-type]
+    return replace(source, packed=sent)
+
+
+def _fit(
+    run: runs.RunFolder,
+    job: Job,
+    checked: plan.Plan,
+    source: code.Source,
+    recorder: Any,
+    epoch: int,
+    names: Names,
+) -> None:
+    from ray.train import RunConfig, ScalingConfig
+
+    from headway.core.membership import Policy
+    from headway.core.watch import Patience
+    from headway.elastic.lead.controller import ElasticTrainer
+    from headway.elastic.worker.main import main
+
+    workers = job.workers
+    patience = Patience.of(workers.silence_s, workers.hang_s, workers.patience_s)
+    ElasticTrainer(
+        main,
+        {
+            "policy": Policy(
+                job.lanes, workers.min, workers.max, slow=workers.slow, patience=patience, spares=workers.spares
+            ),
+            "recorder": recorder,
+            "alike": job.reproducible == "bitwise" or job.replica_check_every is not None,
+            "names": names,
+        },
+        train_loop_config={
+            "folder": str(run.path),
+            "run": run.name,
+            "far": run.far,
+            "job": runs.kept(job).model_dump(),
+            "epoch": epoch,
+            "source": source,
+            "digest": checked.digest,
+            "keeper": run.keeper(),
+            "keepers": run.read().get("keepers", ()),
+            "recorder": recorder,
+        },
+        scaling_config=ScalingConfig(
+            num_workers=workers.max, use_gpu=workers.gpus > 0, resources_per_worker=workers.each
+        ),
+        run_config=RunConfig(name=run.name, storage_path=str(run.path / "ray")),
+    ).fit()
+
+
+def _recorder(
+    run: runs.RunFolder, job: Job, checked: plan.Plan, epoch: int, names: Names, given: dict[str, str]
+) -> Any:
+    import ray
+    from ray._raylet import RAY_NODE_ID_KEY  # type: ignore[attr-defined]
+
+    from headway.elastic.lead.recorder import Recorder
+
+    here = ray.get_runtime_context().get_node_id()
+    actor = ray.remote(num_cpus=0, label_selector={RAY_NODE_ID_KEY: here})(Recorder).options(**names.of("recorder"))
+    most_aside = {f"data.{use}": int(found.rows * job.data.quarantine_limit) for use, found in checked.datasets.items()}
+    # By reference: what is handed over by value is kept with the actor by the cluster's control store.
+    rest = (job.tracking.every_steps, most_aside, epoch, job.checkpoint.fail_after, ray.put(given), run.far)
+    if not job.tracking.enabled:
+        return actor.remote(str(run.path), None, {}, *rest)
+    tracking = {"uri": job.tracking.uri, "experiment": job.tracking.experiment, "run_name": run.name}
+    return actor.remote(str(run.path), ray.put(tracking), _first_event(job, checked), *rest)  # it may hold a password
+
+
+def _first_event(job: Job, checked: plan.Plan) -> dict[str, Any]:
+    """What the tracking store is told of a run before it starts."""
+    from headway.tracking.environment import environment
+
+    places = plan.places(job)
+    datasets = [
+        {
+            "context": use,
+            "name": d.name,
+            "digest": d.digest,
+            "rows": d.rows,
+            "path": places[use][0],
+            "schema": plan.columns_read(job, d),
+        }
+        for use, d in checked.datasets.items()
+    ]
+    return {
+        "kind": "run",
+        "job": values.shown(runs.kept(job).model_dump()),
+        "datasets": datasets,
+        "environment": environment(),
+    }

@@ -1,0 +1,1 @@
+"""Ray's job API over plain HTTP."""
