@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -118,6 +119,7 @@ _ray = SharedRay()
 
 
 MakeDataset = Callable[..., Path]
+Run = Callable[..., tuple[int, str, str]]
 
 
 def make_dataset(folder: Path, *shards: tuple[int, ...]) -> Path:
@@ -150,6 +152,26 @@ def make_dataset(folder: Path, *shards: tuple[int, ...]) -> Path:
 @pytest.fixture(name="make_dataset")
 def _make_dataset() -> MakeDataset:
     return make_dataset
+
+
+@pytest.fixture(name="run")
+def _run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Calls the command line in this process, in an empty folder; gives the exit code and what it prints."""
+    from headway.cli import app
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["headway", *arguments])
+        code = 0
+        try:
+            app.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import Run
 from tests.waiting import until
 
 from headway import jobs, runs
-from headway.cli import app
 from headway.durable import Lines
 from headway.errors import BadInput
 from headway.job import parse
@@ -273,26 +272,13 @@ def test_a_store_that_is_away_is_said(place: Place, s3: S3, ray: RayJobsDouble) 
 
 # -- the command ------------------------------------------------------------------------------------------------------
 
-Run = Callable[..., tuple[int, str, str]]
 
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(name="run")
+def _run(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Times are shown in UTC."""
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["headway", *arguments])
-        code = 0
-        try:
-            app.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
+    return run
 
 
 def test_events_as_lines_and_as_json(run: Run, tmp_path: Path) -> None:

@@ -8,16 +8,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import Run
 
 from headway import jobs, runs
-from headway.cli import app
 from headway.cli.ls import COLUMNS
 from headway.errors import BadInput, HeadwayError
 from headway.job import parse
@@ -352,25 +352,6 @@ def test_a_run_that_is_nowhere(tmp_path: Path, ray: RayJobsDouble) -> None:
 
 
 # -- the commands -----------------------------------------------------------------------------------------------------
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["headway", *arguments])
-        code = 0
-        try:
-            app.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
 
 
 def test_ls_as_a_table_and_as_json(run: Run, tmp_path: Path) -> None:

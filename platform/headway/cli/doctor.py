@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headway.cli.places import Runs
+from headway.cli.options import Runs
 from headway.errors import AMISS
 
 if TYPE_CHECKING:

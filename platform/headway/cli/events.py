@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
@@ -10,18 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headway.cli.clock import moment
-from headway.cli.ls import Address
-from headway.cli.places import Runs
+from headway.cli.options import Address, Follow, Run, Runs
+from headway.cli.saying import say
 
 if TYPE_CHECKING:
     from headway.jobs.look.history import Event
 
-Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is at an end.")]
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON object for each, a line each.")]
 
 
 def events(
-    run: Annotated[str, typer.Argument(help="The run's name, or its folder or URL.")],
+    run: Run,
     runs: Runs = None,
     address: Address = None,
     follow: Follow = False,
@@ -32,7 +30,7 @@ def events(
 
     from headway.jobs.look.history import events as told
 
-    found = told(run, runs=runs, address=address, follow=follow, say=_say)
+    found = told(run, runs=runs, address=address, follow=follow, say=say)
     if json:
         for event in found:
             print(encoder.dumps(asdict(event)), flush=True)
@@ -60,7 +58,3 @@ def _without_each_checkpoint(found: Iterator[Event]) -> Iterator[Event]:
 def _together(held: list[Event]) -> Event:
     last = held[-1]
     return last if len(held) == 1 else replace(last, text=f"{last.text}, after {len(held) - 1} earlier ones")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

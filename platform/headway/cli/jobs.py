@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headway.cli.places import Runs
+from headway.cli.options import Runs
 
 app = typer.Typer(help="Look at jobs without running them.", no_args_is_help=True)
 

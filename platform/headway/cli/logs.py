@@ -10,11 +10,10 @@ from typing import Annotated
 
 import typer
 
-from headway.cli.ls import Address
-from headway.cli.places import Runs
+from headway.cli.options import Address, Follow, Run, Runs
+from headway.cli.saying import say
 from headway.errors import INTERRUPTED
 
-Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is at an end.")]
 Worker = Annotated[str | None, typer.Option("--worker", metavar="NAME", help="Only of this worker (w3), or `driver`.")]
 Tail = Annotated[int | None, typer.Option("--tail", min=0, metavar="N", help="Only the last N lines, and what comes.")]
 Times = Annotated[bool, typer.Option("--times", help="Show when each line was printed.")]
@@ -22,7 +21,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print a JSON object for each
 
 
 def logs(
-    run: Annotated[str, typer.Argument(help="The run's name, or its folder or URL.")],
+    run: Run,
     runs: Runs = None,
     address: Address = None,
     follow: Follow = False,
@@ -37,7 +36,7 @@ def logs(
     from headway.cli.clock import moment
     from headway.jobs.look.printed import logs as printed
 
-    found = printed(run, runs=runs, address=address, follow=follow, worker=worker, tail=tail, say=_say)
+    found = printed(run, runs=runs, address=address, follow=follow, worker=worker, tail=tail, say=say)
     try:
         for line in found:
             if json:
@@ -51,7 +50,3 @@ def logs(
         with suppress(OSError):
             sys.stdout.flush()
         os._exit(INTERRUPTED)  # a request that hangs in a thread is not waited for
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

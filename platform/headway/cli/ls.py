@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from headway.cli.clock import lasting, moment, when
-from headway.cli.places import Runs
+from headway.cli.options import Address, Json, Run, Runs
+from headway.cli.saying import say
 
 if TYPE_CHECKING:
     from headway.jobs.look.asking import Unread
@@ -18,16 +16,6 @@ if TYPE_CHECKING:
 
 WIDE = 160
 """Columns where standard output is no terminal."""
-Address = Annotated[
-    str | None,
-    typer.Option(
-        "--address",
-        metavar="http://HOST:PORT",
-        show_default=False,
-        help="The cluster that is asked too. RAY_API_SERVER_ADDRESS, else RAY_ADDRESS, if not given; else none is.",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 COLUMNS = ("run", "state", "why it waits", "step", "workers", "goodput", "recoveries", "since", "time left")
 
 
@@ -52,7 +40,7 @@ def ls(runs: Runs = None, address: Address = None, json: Json = False) -> None:
 
 
 def status(
-    run: Annotated[str, typer.Argument(help="The run's name, or its folder or URL.")],
+    run: Run,
     runs: Runs = None,
     address: Address = None,
     json: Json = False,
@@ -60,7 +48,7 @@ def status(
     """Show all that is known of a run: from its own records and from the cluster's list of jobs."""
     from headway.jobs.look.closeup import status as asked
 
-    found = asked(run, runs=runs, address=address, say=_say)
+    found = asked(run, runs=runs, address=address, say=say)
     if json:
         import json as encoder
 
@@ -72,13 +60,9 @@ def status(
         print(f"{name:>12}  {value}")
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def _unread(unread: tuple[Unread, ...]) -> None:
     for each in unread:
-        print(each, file=sys.stderr)
+        say(str(each))
 
 
 def _cells(row: Row) -> list[str]:

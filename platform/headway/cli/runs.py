@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headway.cli.places import Runs
+from headway.cli.options import Json, Run, Runs
 
 if TYPE_CHECKING:
     from headway.report import Report
 
 app = typer.Typer(help="List runs, remove and copy them.", invoke_without_command=True)
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def report(
-    run: Annotated[str, typer.Argument(help="The run's name, or its folder or URL.")],
+    run: Run,
     runs: Runs = None,
     json: Json = False,
 ) -> None:
@@ -103,7 +102,7 @@ def prune(
 @app.command("cp")
 def copy(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(help="The run's name, or its folder or URL.")],
+    run: Run,
     to: Annotated[str, typer.Argument(metavar="PLACE", help="Folder or URL that is to hold the copy, among its runs.")],
     runs: Runs = None,
     name: Annotated[str | None, typer.Option("--name", help="Of the copy; the run's when not given.")] = None,

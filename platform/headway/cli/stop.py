@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headway.cli.ls import Address, Json
-from headway.cli.places import Runs
+from headway.cli.options import Address, Json, Run, Runs
+from headway.cli.saying import say
 from headway.errors import INTERRUPTED, PLATFORM_FAILED
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def stop(
-    run: Annotated[str, typer.Argument(help="The run's name, or its folder or URL.")],
+    run: Run,
     now: Annotated[bool, typer.Option("--now", help="At once, without a checkpoint.")] = False,
     runs: Runs = None,
     address: Address = None,
@@ -27,9 +26,9 @@ def stop(
     from headway.jobs.look.stopping import stop as ended
 
     try:
-        found = ended(run, runs=runs, address=address, now=now, say=lambda text: print(text, file=sys.stderr))
+        found = ended(run, runs=runs, address=address, now=now, say=say)
     except KeyboardInterrupt:
-        print("Not waited for any more; what was asked stays asked.", file=sys.stderr)
+        say("Not waited for any more; what was asked stays asked.")
         raise typer.Exit(INTERRUPTED) from None
     if json:
         import json as encoder

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json as jsons
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headway.cli.saying import say
 from headway.errors import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ def submit(
     """Run a job on a Ray cluster that is somewhere else."""
     from headway.jobs.send import submitting
 
-    try:
+    with _left_by_ctrl_c():
         done = submitting.submit(
             job,
             settings=setting or [],
@@ -74,8 +76,6 @@ def submit(
             say=say,
             plan=show_plan,
         )
-    except KeyboardInterrupt as error:
-        raise interrupted(error) from None
     show(done, json)
 
 
@@ -94,7 +94,7 @@ def resume(
     """`headway resume` on a cluster's job API."""
     from headway.jobs.send import submitting
 
-    try:
+    with _left_by_ctrl_c():
         done = submitting.resume(
             run,
             address=address,
@@ -107,14 +107,7 @@ def resume(
             say=say,
             plan=show_plan,
         )
-    except KeyboardInterrupt as error:
-        raise interrupted(error) from None
     show(done, json)
-
-
-def say(text: str) -> None:
-    """A line of news, which is not the result."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def show_plan(plan: dict[str, Any]) -> None:
@@ -125,15 +118,19 @@ def show_plan(plan: dict[str, Any]) -> None:
         say(line)
 
 
-def interrupted(error: KeyboardInterrupt) -> typer.Exit:
-    """After Ctrl-C: what was handed to the cluster is the cluster's."""
+@contextmanager
+def _left_by_ctrl_c() -> Iterator[None]:
+    """What was handed to the cluster is the cluster's; this says which it is."""
     from headway.jobs.send.beginning import Left
 
-    if isinstance(error, Left):
+    try:
+        yield
+    except Left as error:
         say(f"Interrupted. What was submitted goes on; end it with: headway stop {error.run}")
-    else:
+        raise typer.Exit(INTERRUPTED) from None
+    except KeyboardInterrupt:
         say("Interrupted before it began; nothing was started.")
-    return typer.Exit(INTERRUPTED)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def show(done: Submitted, json: bool) -> None:

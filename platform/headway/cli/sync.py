@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from headway.cli.places import Runs
+from headway.cli.options import Run, Runs
 from headway.errors import PLATFORM_FAILED
 
 
 def sync(
-    run: Annotated[str, typer.Argument(help="The run's name, or its folder or URL.")],
+    run: Run,
     runs: Runs = None,
     timeout_s: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to try.")] = 300,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headway.cli.places import Runs
+from headway.cli.options import Run, Runs
 from headway.core.ends import exit_code
 from headway.errors import INTERRUPTED, BadInput, HeadwayError
 
@@ -50,7 +50,7 @@ def train(
 
 
 def resume(
-    run: Annotated[str, typer.Argument(help="The run's name, or its folder or URL.")],
+    run: Run,
     runs: Runs = None,
     setting: Set = None,
     allow: Allow = None,

@@ -16,7 +16,7 @@ from typing import IO, Annotated
 
 import typer
 
-from headway.cli.places import Runs
+from headway.cli.options import Runs
 from headway.driver import signals
 from headway.errors import BadInput, RunFailed
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from headway import runs as kept
-from headway.errors import BadInput, HeadwayError
+from headway.errors import BadInput, HeadwayError, nearest
 from headway.jobs.look.rows import Job
 from headway.runs import Place
 from headway.runs.place import is_url, split
@@ -73,6 +73,15 @@ def nothing(*unread: Unread | None) -> BadInput:
     told = "; ".join(f"{each.what}: {each.reason}" for each in unread if each is not None)
     remedy = "That says nothing of the runs. Mend it, or ask elsewhere: --runs, --address."
     return BadInput("nothing could be asked", told, remedy)
+
+
+def nowhere(place: Place, name: str, address: str | None, unasked: Unread | None, reason: str) -> BadInput:
+    """A run that is neither in its place nor in the list of the cluster, where one was asked."""
+    known, _ = tried(str(place), lambda: [each.run for each in kept.briefs(place)])
+    asked = cluster(address) if unasked is None else None
+    where = f"{place} and on {asked}" if asked is not None else str(place)
+    remedy = nearest(name, known) if known else "headway ls shows which there are."
+    return BadInput(f"no run {name!r} in {where}", reason, remedy)
 
 
 def place_of(run: str, runs: str | Path | None) -> tuple[Place, str]:

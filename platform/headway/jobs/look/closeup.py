@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from headway import runs as kept
-from headway.errors import BadInput, HeadwayError, nearest
+from headway.errors import HeadwayError
 from headway.jobs.look import asking
 from headway.jobs.look.asking import Unread, tried
 from headway.jobs.look.listing import not_asked
@@ -94,7 +94,8 @@ def status(
     if seen.brief is None and not seen.jobs:
         if seen.unread is not None:
             raise asking.nothing(seen.unread, seen.unasked)
-        raise _nowhere(place, name, asking.cluster(address), seen.unasked)
+        unasked = seen.unasked
+        raise asking.nowhere(place, name, address, unasked, str(unasked) if unasked is not None else "")
     if seen.brief is not None and _is_left(seen.brief, seen.jobs):
         seen.brief = _closed(seen.place, seen.brief, say)
     return _told(name, seen, not_asked(asking.cluster(address), seen.unasked))
@@ -140,13 +141,6 @@ def _told(name: str, seen: _Seen, unasked: str) -> Status:
         submissions=tuple(told),
         unread=said,
     )
-
-
-def _nowhere(place: Place, name: str, ask: str | None, unasked: Unread | None) -> BadInput:
-    known = [each.run for each in kept.briefs(place)]
-    where = f"{place} and on {ask}" if ask is not None and unasked is None else str(place)
-    remedy = nearest(name, known) if known else "headway ls shows which there are."
-    return BadInput(f"no run {name!r} in {where}", str(unasked) if unasked is not None else "", remedy)
 
 
 def _is_left(brief: Brief, jobs: Sequence[Job]) -> bool:

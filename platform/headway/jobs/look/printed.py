@@ -66,7 +66,10 @@ def logs(
         jobs, unasked = asking.jobs(address)
         of = [job for job in asking.leading(jobs or ()) if job.run == name]
         if not of:
-            raise _absent(place, name, unread, unasked, asking.cluster(address))
+            if unread is not None:
+                raise asking.nothing(unread, unasked)
+            reason = f"{unasked.what} cannot be asked: {unasked.reason}" if unasked is not None else ""
+            raise asking.nowhere(place, name, address, unasked, reason)
         place, brief, why = _found(place, of, unread)
         if brief is None and not why:
             brief = _awaited(place, name, address, follow, say)
@@ -235,16 +238,6 @@ def _awaited(place: Place, name: str, address: str | None, follow: bool, say: Sa
         said = True
         time.sleep(STORE_S)
     return None
-
-
-def _absent(place: Place, name: str, unread: Unread | None, unasked: Unread | None, cluster: str | None) -> BadInput:
-    if unread is not None:
-        return asking.nothing(unread, unasked)
-    known, _ = tried(str(place), lambda: [each.run for each in kept.briefs(place)])
-    where = f"{place}{f' and on {cluster}' if cluster is not None and unasked is None else ''}"
-    remedy = nearest(name, known) if known else "headway ls shows which there are."
-    reason = f"{unasked.what} cannot be asked: {unasked.reason}" if unasked is not None else ""
-    return BadInput(f"no run {name!r} in {where}", reason, remedy)
 
 
 def _for_people(lines: Iterator[Line]) -> Iterator[Line]:

@@ -136,8 +136,8 @@ def _telling(brief: Brief | None, jobs: Sequence[Job]) -> Job | None:
 
 
 def words(job: Job) -> str:
-    """What Ray says of a job, in a line: without the end of its log, which Ray adds to it."""
-    line = job.message.partition("\n")[0].partition(", last available logs")[0].strip()
+    """What Ray says of a job, as long as a row may have it."""
+    line = job.message
     return line if len(line) <= MOST else f"{line[: MOST - 3]}..."
 
 

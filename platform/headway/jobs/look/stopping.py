@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from headway import runs as kept
 from headway.core.ends import OVER, STATES
-from headway.errors import BadInput, nearest
+from headway.errors import BadInput
 from headway.jobs import told
 from headway.jobs.look import asking
 from headway.jobs.look.asking import tried
@@ -125,11 +125,8 @@ def stop(
         return replace(_found(place, name, sight), asked=False)
     if unread is not None:
         raise asking.nothing(unread, unasked)
-    known = [each.run for each in kept.briefs(place)]
-    where = f"{place}{f' and on {asking.cluster(address)}' if listed is not None else ''}"
-    remedy = nearest(name, known) if known else "headway ls shows which there are."
-    lacking = f"{unasked.what} could not be asked ({unasked.reason})" if unasked is not None else ""
-    raise BadInput(f"no run {name!r} in {where}", lacking, remedy)
+    reason = f"{unasked.what} could not be asked ({unasked.reason})" if unasked is not None else ""
+    raise asking.nowhere(place, name, address, unasked, reason)
 
 
 def _look(place: Place, name: str) -> _Sight | None:

@@ -16,9 +16,10 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from headway.tracking.environment import memory_bytes, package_version
 
 ANSWER_S = 2.0
 """So long an address that a file names is knocked at."""
@@ -48,11 +49,11 @@ class Examiner:
         """
         return {
             "python": platform.python_version(),
-            "ray": installed("ray") or "",
-            "packages": {name: installed(name) for name in packages},
+            "ray": package_version("ray") or "",
+            "packages": {name: package_version(name) for name in packages},
             "disks": disks(session or ray_session()),
             "shared_memory": shared_memory(),
-            "memory": memory(),
+            "memory": memory_bytes(),
             "gpus": gpus(),
             "clusters": [*address_files()],
             "readable": [*readable_tokens()],
@@ -126,14 +127,6 @@ def opened(place: str, options: Mapping[str, Any]) -> Any:
     return open_storage(place, Options(**{"retries": 2, **options, **own}))
 
 
-def installed(name: str) -> str | None:
-    """A distribution's version; None where there is none."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
 def missing(folder: Path) -> list[Path]:
     """Of a folder and those above it the ones that are not there, innermost first."""
     return [each for each in (folder, *folder.parents) if not each.exists()]
@@ -174,18 +167,6 @@ def shared_memory() -> int | None:
         return shutil.disk_usage("/dev/shm").total
     except OSError:
         return None
-
-
-def memory() -> int | None:
-    """Bytes of memory, or as many as a control group allows."""
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return None
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):
-            return min(total, int(Path(limit).read_text()))
-    return total
 
 
 def gpus() -> list[str] | None:
