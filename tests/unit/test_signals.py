@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -165,11 +167,24 @@ def test_a_script_keeps_its_own_handlers(monkeypatch: pytest.MonkeyPatch) -> Non
             signal.signal(number, handler)
 
 
-def test_a_terminal_that_is_gone_is_not_written_to(tmp_path: Path) -> None:
-    """The command's terminal hangs up in mid-run: it is asked, and what it says after that is no error."""
-    program = BEGIN + STOP.replace(
-        'say("after")', 'print("more", file=sys.stderr, flush=True)\nopen(sys.argv[1] + "3", "w")'
-    )
+UNTOLD = """
+say("ready")
+wait(lambda: os.path.exists(sys.argv[1]))
+say("nobody told this process that its terminal is gone")
+"""
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told by a signal", "not told yet"])
+def test_a_terminal_that_is_gone_is_not_written_to(tmp_path: Path, told: bool) -> None:
+    """The command's terminal hangs up in mid-run: it is asked, and what it says from then on is no error."""
+    end = 'print("more", file=sys.stderr, flush=True)\nopen(sys.argv[1] + "3", "w")'
+    program = BEGIN + (STOP.replace('say("after")', end) if told else UNTOLD + end)
+
+    def take_terminal() -> None:
+        if not told:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
     leader, follower = os.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path / "on")],
@@ -177,7 +192,7 @@ def test_a_terminal_that_is_gone_is_not_written_to(tmp_path: Path) -> None:
         stdout=follower,
         stderr=follower,
         start_new_session=True,
-        preexec_fn=_take_terminal,
+        preexec_fn=take_terminal,
     )
     os.close(follower)
     assert b"ready" in os.read(leader, 100)
@@ -190,10 +205,3 @@ def test_a_terminal_that_is_gone_is_not_written_to(tmp_path: Path) -> None:
         process.kill()
         process.wait()
     assert (tmp_path / "on3").exists()
-
-
-def _take_terminal() -> None:
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)

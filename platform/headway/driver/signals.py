@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import io
 import os
 import signal
 import sys
@@ -105,6 +106,7 @@ def begin() -> None:
     """For the process of a command: an end that is asked for is a KeyboardInterrupt, but where a run hears it."""
     if _ear.installed:
         return
+    _outlive_terminal()
     atexit.register(_ear.ignore)  # the first to be registered is the last to be called
     _ear.install()
 
@@ -197,6 +199,30 @@ def _children(process: int) -> list[int]:
         with suppress(OSError):
             found += map(int, path.read_text().split())
     return found
+
+
+class _Terminal(io.FileIO):
+    """A terminal that may hang up: the kernel tells who writes to it of that before it sends SIGHUP."""
+
+    def write(self, b: Any, /) -> int:
+        try:
+            return super().write(b)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            _leave_terminal()
+            return super().write(b)
+
+
+def _outlive_terminal() -> None:
+    """Let what this process says go nowhere once its terminal has hung up."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and stream.isatty():
+            stream.flush()
+            raw = io.BufferedWriter(_Terminal(stream.fileno(), "w", closefd=False))
+            lasting = io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=True)
+            setattr(sys, name, lasting)
 
 
 def _leave_terminal() -> None:
