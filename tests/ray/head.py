@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from headway.testing.processes import kill_session
+from headway.cluster.local.processes import kill_session
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from tests.ray.conftest import Command, Project, wait_until
 
+from headway.cluster.local.processes import session_of
 from headway.runs import now
-from headway.testing.processes import session_of
 
 pytestmark = pytest.mark.ray
 SLOWLY = "arguments.pause=0.01"

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from tests.ray.conftest import wait_until
 
+from headway.cluster.local.processes import belonging_to, isolation, numbers
 from headway.errors import BadInput
 from headway.testing.cluster import Cluster
 from headway.testing.links import cut_possible
 from headway.testing.network.switch import HEAD
-from headway.testing.processes import belonging_to, isolation, numbers
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -14,8 +14,8 @@ import pytest
 from tests.ray.conftest import Command, Project, wait_until
 from tests.tiers import SOAK
 
+from headway.cluster.local.processes import session_of
 from headway.runs import now
-from headway.testing.processes import session_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 SEEDS = [random.randrange(10**6) for _ in range(20)] if SOAK else [11, 12]

@@ -19,6 +19,7 @@ import pytest
 import yaml
 from tests.ray.conftest import Project, wait_until
 
+from headway.cluster.local.processes import isolation
 from headway.logs.reading import sources
 from headway.runs.far import lives
 from headway.runs.head import Head
@@ -27,7 +28,6 @@ from headway.storage.opener import open_storage
 from headway.storage.options import Options
 from headway.storage.protocol import Storage
 from headway.testing.cluster import Cluster
-from headway.testing.processes import isolation
 from headway.testing.s3 import KEYS, S3
 
 pytestmark = [

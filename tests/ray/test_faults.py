@@ -16,12 +16,12 @@ from tests.ray.conftest import Project, wait_until
 from tests.ray.fire import STEPS, Fire, make_whole
 
 from headway.checkpoint.store import committed
+from headway.cluster.local.processes import session_of
 from headway.report import Report
 from headway.testing.cluster import Cluster
 from headway.testing.faults import Faults
 from headway.testing.inside import ENVIRONMENT
 from headway.testing.links import cut_possible
-from headway.testing.processes import session_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

@@ -18,7 +18,7 @@ from tests.ray.laptop import Laptop, elsewhere, ended
 from tests.recipes.test_recipes import images
 
 from headway import jobs
-from headway.testing.processes import isolation
+from headway.cluster.local.processes import isolation
 
 pytestmark = [
     pytest.mark.ray,

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tests.waiting import until
 
+from headway.cluster.local.processes import isolation
 from headway.testing.cluster import Cluster
-from headway.testing.processes import isolation
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.skipif(not isolation(), reason="no namespaces here")]
 

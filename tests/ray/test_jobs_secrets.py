@@ -14,8 +14,8 @@ import yaml
 from tests.ray.conftest import Project
 from tests.ray.laptop import Laptop, elsewhere
 
+from headway.cluster.local.processes import isolation
 from headway.jobs.spec import FILE
-from headway.testing.processes import isolation
 from headway.testing.s3 import KEYS
 
 pytestmark = [

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from tests.waiting import until
 
-from headway.testing.machine import Node
-from headway.testing.processes import belonging_to, isolation, kill_session, numbers, only_child, session_of
+from headway.cluster.local.machine import Node
+from headway.cluster.local.processes import belonging_to, isolation, kill_session, numbers, only_child, session_of
 
 LEADER = """
 import os, sys, time

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from tests.ray.conftest import wait_until
 
+from headway.cluster.local.processes import session_of
 from headway.driver.signals import AGAIN_S
-from headway.testing.processes import session_of
 
 BEGIN = """
 import os, signal, subprocess, sys, threading, time

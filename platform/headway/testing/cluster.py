@@ -27,12 +27,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from headway.cluster.local.machine import Node, launch
+from headway.cluster.local.processes import isolation, session_of
 from headway.errors import BadInput, HeadwayError, RunFailed
 from headway.testing import links
-from headway.testing.machine import Node, launch
 from headway.testing.network.namespace import inside, wait_for_namespace
 from headway.testing.network.switch import HEAD, Switch
-from headway.testing.processes import isolation, session_of
 
 STORE_BYTES = 80 * 2**20
 HEALTH = {

@@ -21,7 +21,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from headway.testing.processes import kill_session
+from headway.cluster.local.processes import kill_session
 
 MODULES = "JobHead,NodeHead,ReportHead"
 """Of Ray's dashboard: what takes jobs, and what tells of the cluster. Each is a process."""

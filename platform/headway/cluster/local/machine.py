@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from headway.cluster.local.node import ALONE
+from headway.cluster.local.processes import belonging_to, kill_session, numbers, only_child
 from headway.errors import RunFailed
-from headway.testing.node import ALONE
-from headway.testing.processes import belonging_to, kill_session, numbers, only_child
 
 PATIENCE_S = 60.0
 

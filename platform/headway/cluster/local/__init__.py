@@ -1,0 +1,1 @@
+"""Clusters on this machine: each node a process, or a machine of its own where namespaces can be made."""
