@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
+from tests import dear
 from tests.tiers import SOAK, Scheduling, arrange
 
 from headway.data.manifest import Manifest, schema_of, write
@@ -37,6 +39,7 @@ os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
 os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a thread that a test left behind starts no Ray under the next one's hands
 # And nothing of a cluster, or of records, that whoever runs the tests may use.
 OTHERS = ("RAY_AUTH_", "HEADWAY_STORE_")
 for name in [
@@ -59,9 +62,13 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["RAY_TMPDIR"] = config.stash[RAY_FOLDER]
     os.environ["HEADWAY_CACHE"] = f"{config.stash[RAY_FOLDER]}/cache"
     os.environ["XDG_CONFIG_HOME"] = f"{config.stash[RAY_FOLDER]}/config"
+    if not hasattr(config, "workerinput"):
+        # For the thousand processes that are to come, which may be told to write none: a tenth of a second each.
+        compileall.compile_dir(Path(__file__).parents[1] / "platform", quiet=2)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    dear.end_others(())
     _ray.end()
     shutil.rmtree(config.stash[RAY_FOLDER], ignore_errors=True)
 
@@ -78,6 +85,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if not item.stash[SHARED_RAY]:
         _ray.end()
+    dear.end_others(getattr(item, "fixturenames", ()))
 
 
 class SharedRay:
@@ -92,16 +100,19 @@ class SharedRay:
     def begin(self) -> None:
         import ray
 
+        from headway.driver.embedded import without_dashboard
+
         if self._up:
             return
-        ray.init(
-            address="local",
-            num_cpus=4,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            object_store_memory=128 * 2**20,
-        )
+        with without_dashboard():
+            ray.init(
+                address="local",
+                num_cpus=4,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                object_store_memory=128 * 2**20,
+            )
         self._up = True
 
     def end(self) -> None:

@@ -14,8 +14,17 @@ SOAK = os.environ.get("HEADWAY_TIER") == "soak"
 FIRST = ("slow", "ray")
 """Modules of these marks last longest; they begin first, so that no process is left with one at the end."""
 
-TOGETHER = ("tests/ray/", "tests/recipes/", "tests/packaging/", "tests/contract/test_reader.py")
+TOGETHER = ("tests/ray/", "tests/cloud/", "tests/recipes/", "tests/packaging/", "tests/contract/test_reader.py")
 """Where a module makes something dear for its tests, a Ray or a cluster or a run: they stay in one process."""
+
+
+AS_ONE = {
+    "tests/ray/test_kept.py": "tests/ray/test_faults.py",
+    "tests/ray/test_spares.py": "tests/ray/test_faults.py",
+    "tests/ray/test_jobs_cluster.py": "tests/ray/test_jobs.py",
+    "tests/ray/test_jobs_secrets.py": "tests/ray/test_jobs.py",
+}
+"""Modules that use another one's cluster, see `tests.dear`: they stay in its process."""
 
 
 def examples(few: int, soak: int) -> int:
@@ -59,4 +68,5 @@ class Scheduling(LoadScopeScheduling):
         super().__init__(config, log)
 
     def _split_scope(self, nodeid: str) -> str:
-        return module_of(nodeid) if nodeid.startswith(TOGETHER) else nodeid
+        module = module_of(nodeid)
+        return AS_ONE.get(module, module) if nodeid.startswith(TOGETHER) else nodeid

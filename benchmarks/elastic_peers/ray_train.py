@@ -95,8 +95,8 @@ def measure(fault: str, repeats: int, parameters: int, seed: int) -> dict[str, A
     return faults.measured(RayTrain, fault, repeats, parameters, seed, **SETTINGS)
 
 
-def drive(address: str, folder: str, parameters: int, seed: int) -> None:
-    """The driver: an elastic TorchTrainer."""
+def drive(address: str, folder: str, parameters: int, seed: int, most: int = 2) -> None:
+    """The driver: an elastic TorchTrainer of one to `most` workers."""
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -107,7 +107,7 @@ def drive(address: str, folder: str, parameters: int, seed: int) -> None:
         train_loop_config={"folder": folder, "parameters": parameters, "seed": seed},
         torch_config=TorchConfig(backend="gloo", timeout_s=COLLECTIVE_S),
         scaling_config=ScalingConfig(
-            num_workers=(1, 2), resources_per_worker={"CPU": 1}, elastic_resize_monitor_interval_s=RESIZE_S
+            num_workers=(1, most), resources_per_worker={"CPU": 1}, elastic_resize_monitor_interval_s=RESIZE_S
         ),
         run_config=RunConfig(storage_path=f"{folder}/storage", failure_config=FailureConfig(max_failures=-1)),
     ).fit()
@@ -152,4 +152,4 @@ def train(config: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    drive(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    drive(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))

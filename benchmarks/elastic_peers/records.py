@@ -22,7 +22,9 @@ class Log:
     """One process's lines. Written by a single system call each, so that a kill leaves whole lines."""
 
     def __init__(self, folder: str | Path, node: str) -> None:
-        self._file = os.open(Path(folder) / f"{os.getpid()}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        # By node too: two machines may each have a process of that number.
+        name = f"{node[:8]}-{os.getpid()}.jsonl"
+        self._file = os.open(Path(folder) / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._node = node
 
     def began(self, group: str, size: int, step: int, rows: Sequence[int]) -> None:
@@ -56,12 +58,12 @@ class Commit:
 
 def commits(lines: Iterable[dict[str, Any]]) -> list[Commit]:
     """Each group's committed steps once, at the time of the first worker to commit it."""
-    rows: dict[tuple[str, int], dict[int, list[int]]] = {}
+    rows: dict[tuple[str, int], dict[tuple[str, int], list[int]]] = {}
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for line in lines:
         key = (line["group"], line["step"])
         if line["kind"] == "began":
-            rows.setdefault(key, {})[line["pid"]] = line["rows"]
+            rows.setdefault(key, {})[line["node"], line["pid"]] = line["rows"]
         else:
             found.setdefault(key, line)
     return [

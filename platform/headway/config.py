@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from headway.errors import BadInput, nearest
 from headway.notation import wording
-from headway.notation.plain import read
+from headway.notation.plain import line_of, read
 from headway.storage.options import Options
 
 PREFIX = "HEADWAY_STORE_"
@@ -97,23 +97,9 @@ def _parsed(path: Path, text: str) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        line = _line(text, error.errors()[0]["loc"])
+        line = line_of(text, error.errors()[0]["loc"])
         reason = _masked(wording.say(Config, tree, error.errors()))
         raise BadInput(f"{path}, line {line}", reason, "Mend it, or remove the file.") from None
-
-
-def _line(text: str, way: tuple[int | str, ...]) -> int:
-    """The line of the key that a way leads to, or of what is nearest above it; from 1."""
-    import yaml
-
-    node, line = yaml.compose(text, yaml.SafeLoader), 1
-    for part in way:
-        pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        found = next(((key, value) for key, value in pairs if key.value == str(part)), None)
-        if found is None:
-            break
-        line, node = found[0].start_mark.line + 1, found[1]
-    return line
 
 
 def _with(config: Config, environ: Mapping[str, str]) -> Config:

@@ -14,6 +14,7 @@ from typing import Any
 from headway import variables
 from headway.carried import code
 from headway.carried.cargo import Cargo
+from headway.core import demand
 from headway.core.lanes import carried
 from headway.core.mixture import Mixture, Walk
 from headway.data import manifest as manifests
@@ -76,7 +77,14 @@ class Plan:
         datasets = {use: {"rows": d.rows, "version": d.version} for use, d in self.datasets.items()}
         carried = {"files": len(self.cargo.files), "bytes": self.cargo.bytes}
         found = {name: getattr(self, name) for name in counts + rest}
-        return {**found, "datasets": datasets, "shares": self.shares, "carried": carried}
+        return {**found, "sizes": self.sizes, "datasets": datasets, "shares": self.shares, "carried": carried}
+
+    @property
+    def sizes(self) -> list[int]:
+        """Numbers of workers that pay: the fewest, and each at which a step becomes shorter."""
+        least, most = min(self.lanes_per_worker), max(self.lanes_per_worker)
+        lanes = sum(self.lanes_per_worker[least])
+        return [least, *(size for size in demand.sizes(lanes, most) if size > least)]
 
     @property
     def keeper_bytes(self) -> int | None:

@@ -16,6 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
+from tests.dear import once
+
+from headway.cluster.local.processes import session_of
 
 TASK = '''
 import os
@@ -120,6 +123,23 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     }
     (folder / "job.yaml").write_text(yaml.safe_dump(job))
     return Project(folder)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(project: Project, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The report of the project's quiet run, made by the command line, MLflow and all, once for all processes."""
+
+    def train() -> dict[str, Any]:
+        folder = tmp_path_factory.mktemp("quiet")
+        command = [sys.executable, "-m", "headway.cli.app", "train", str(project.job), "--name", "quiet", "--json"]
+        command += ["--set", "tracking.enabled=true", "--set", "arguments.pause=0.01", "--set", "workers.min=2"]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = Command(subprocess.Popen(command, cwd=folder, start_new_session=True, **pipes))
+        found = process.report()
+        wait_until(lambda: not session_of(process.process.pid), "nothing of it is left behind", 30)
+        return found
+
+    return once(tmp_path_factory, "digits", train)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from headway.cluster.local.processes import kill_session
+from headway.cluster.local.processes import kill_below
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def head(cpus: int = 3) -> Iterator[Head]:
             time.sleep(0.2)
         yield found
     finally:
-        kill_session(process.pid)
+        kill_below(process.pid)
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
 

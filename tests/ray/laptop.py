@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.dear import Dear
+from tests.ray.conftest import Project
 
 from headway.jobs.api.client import RayJob, RayJobs
 from headway.runs.head import Head
@@ -110,3 +112,22 @@ def elsewhere(folder: Path, hidden: Path) -> Iterator[Laptop]:
             yield laptop
         finally:
             laptop.close()
+
+
+_elsewhere = Dear[Laptop]("laptop")
+
+
+def shared(temporary: pytest.TempPathFactory, project: Project) -> Laptop:
+    """One that modules share by fixtures of the name `laptop`, with the project's data in its store.
+
+    What it has seen before is anybody's: nodes that went, another head, other runs.
+    """
+
+    @contextmanager
+    def make() -> Iterator[Laptop]:
+        with elsewhere(temporary.mktemp("elsewhere"), temporary.getbasetemp()) as found:
+            for part in ("train", "test"):
+                found.s3.put("bucket", f"digits/{part}", project.folder / part)
+            yield found
+
+    return _elsewhere.get(make)

@@ -197,7 +197,7 @@ def test_a_cut_link_is_silent_and_can_be_mended(drivers: Drivers) -> None:
             inside = ["nsenter", f"--net=/proc/{cluster.nodes[1].pid}/ns/net", "--", sys.executable, "-c", other]
             return subprocess.run([*inside, host, port], capture_output=True).returncode == 0
 
-        assert reaches_head()
+        wait_until(reaches_head, "the link carries", 10)
         cluster.cut(1)
         assert not reaches_head()
         assert all(running(pid) for _, pid, _ in placed)  # nobody was told

@@ -6,8 +6,10 @@ import json
 import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -73,10 +75,15 @@ def test_asked_twice_nothing_stays(seed: int, headway: Callable[..., Command], p
     moment(chance, run)
     print(f"seed {seed}: twice after step {steps(run)}")
     command.process.send_signal(signal.SIGTERM)
-    time.sleep(0.5)
-    command.process.send_signal(signal.SIGTERM)
-    assert command.process.wait(15) == 130
-    wait_until(lambda: not session_of(command.process.pid), "the end of every process", 10)
+    with suppress(subprocess.TimeoutExpired):
+        command.process.wait(1.0)
+    for _ in range(60):  # a second one counts once the first was seen
+        command.process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            assert command.process.wait(1.0) == 130
+            break
+    assert command.process.returncode == 130
+    wait_until(lambda: not session_of(command.process.pid), "the end of every process", 30)
 
 
 def test_a_run_that_waits_for_workers_in_vain_can_be_ended(headway: Callable[..., Command], project: Project) -> None:
@@ -152,11 +159,3 @@ def test_killed_at_a_random_moment_it_is_closed_by_who_finds_it(
         assert found.data.tags["headway.state"] == "interrupted"
     report = headway("report", "r", "--json").report()
     assert (report["state"], report["cause"]) == ("interrupted", None)
-
-
-def test_whose_failure_it_was(headway: Callable[..., Command], project: Project) -> None:
-    command = headway("train", project.job, "--name", "r", "--set", "arguments.trouble=nan")
-    returned, _, err = command.end()
-    assert returned == 1, err
-    report = headway("report", "r", "--json").report()
-    assert (report["state"], report["cause"]) == ("failed", "task")

@@ -12,12 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from tests.ray.conftest import Project, wait_until
+from tests.tiers import SOAK, examples
 
 from headway.cluster.local.processes import isolation
 from headway.logs.reading import sources
@@ -112,14 +114,9 @@ def lab(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(scope="module")
-def quiet(project: Project, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def quiet(undisturbed: dict[str, Any]) -> dict[str, Any]:
     """The undisturbed run in a folder."""
-    folder = tmp_path_factory.mktemp("quiet")
-    command = [sys.executable, "-m", "headway.cli.app", "train", str(project.job), "--name", "quiet", "--json"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return undisturbed
 
 
 def same(report: dict[str, Any], quiet: dict[str, Any]) -> None:
@@ -156,34 +153,39 @@ def test_killed_and_resumed_from_another_machine(lab: Lab, quiet: dict[str, Any]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["driver", "worker", "node"])
-def test_whatever_is_killed_at_a_random_moment(
-    kind: str, lab: Lab, quiet: dict[str, Any], record_property: Callable[[str, object], None]
+@pytest.mark.soak
+@pytest.mark.timeout(3600 if SOAK else 600)
+def test_whatever_is_killed_at_random_moments(
+    lab: Lab, quiet: dict[str, Any], record_property: Callable[[str, object], None]
 ) -> None:
-    seed = random.randrange(2**32)
-    draw = random.Random(seed)
-    print(f"seed {seed}")
-    record_property("seed", seed)
-    name = f"killed-{kind}"
-    driver = lab.headway("first", "train", lab.job, "--name", name, "--set", "arguments.pause=0.05")
-    for round_number in range(3):
-        lab.wait_for(name, lab.steps(name) + 1, driver)
-        time.sleep(draw.uniform(0, 3))  # the moment is what is random
-        if driver.poll() is not None:
-            break
-        if kind == "driver":
-            os.killpg(driver.pid, signal.SIGKILL)
-            driver.communicate()
-            lab.let_lapse(name)
-            driver = lab.headway(f"machine{round_number}", "resume", name)
-        elif kind == "worker":
-            victims = [pid for node in lab.cluster.nodes for pid in node.processes() if is_worker(pid)]
-            os.kill(draw.choice(victims), signal.SIGKILL)
-        else:
-            up = [node.number for node in lab.cluster.nodes if node.state == "up"]
-            lab.cluster.kill_node(draw.choice(up))
-            lab.cluster.add_node()
-    same(lab.report(driver), quiet)
+    """A driver, a worker and a node, in an order that is drawn, of one run; of several in a soak."""
+    for number in range(examples(1, 10)):
+        seed = random.randrange(2**32)
+        draw = random.Random(seed)
+        order = draw.sample(["driver", "worker", "node"], 3)
+        print(f"seed {seed}: {', '.join(order)}")
+        record_property("seed", seed)
+        name = f"killed-{number}"
+        driver = lab.headway("first", "train", lab.job, "--name", name, "--set", "arguments.pause=0.1")
+        for kind in order:
+            lab.wait_for(name, lab.steps(name) + 1, driver)
+            time.sleep(draw.uniform(0, 3))  # the moment is what is random
+            if driver.poll() is not None:
+                break
+            if kind == "driver":
+                os.killpg(driver.pid, signal.SIGKILL)
+                driver.communicate()
+                lab.let_lapse(name)
+                driver = lab.headway("second", "resume", name)
+            elif kind == "worker":
+                victims = [pid for node in lab.cluster.nodes for pid in node.processes() if is_worker(pid)]
+                with suppress(ProcessLookupError):  # it may end by itself at this moment
+                    os.kill(draw.choice(victims), signal.SIGKILL)
+            else:
+                up = [node.number for node in lab.cluster.nodes if node.state == "up"]
+                lab.cluster.kill_node(draw.choice(up))
+                lab.cluster.add_node()
+        same(lab.report(driver), quiet)
 
 
 def is_worker(pid: int) -> bool:

@@ -7,21 +7,30 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.dear import Dear, once
 from tests.ray.conftest import Project, wait_until
 from tests.ray.fire import STEPS, Fire, make_whole
 
+from headway import jobs
 from headway.checkpoint.store import committed
+from headway.cluster.agent import gcs
 from headway.cluster.local.processes import session_of
+from headway.core.notices import AGENT
+from headway.errors import BadInput
 from headway.report import Report
-from headway.testing.cluster import Cluster
+from headway.testing.cluster import Cluster, Node
 from headway.testing.faults import Faults
 from headway.testing.inside import ENVIRONMENT
 from headway.testing.links import cut_possible
+from headway.testing.metadata import Metadata
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -34,20 +43,32 @@ RARELY = {"every_steps": 10, "memory_every": None}
 Begin = Callable[..., Fire]
 
 
+_machines = Dear[Cluster]("cluster_of_faults")
+
+
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with Cluster(NODES, environment=ENVIRONMENT) as cluster:
-        yield cluster
+def cluster_of_faults() -> Cluster:
+    return _machines.get(lambda: Cluster(NODES, environment=ENVIRONMENT))
+
+
+@pytest.fixture(scope="module")
+def cluster(cluster_of_faults: Cluster) -> Cluster:
+    return cluster_of_faults
 
 
 @pytest.fixture(scope="module")
 def quiet(cluster: Cluster, project: Project, tmp_path_factory: pytest.TempPathFactory) -> Report:
     """The undisturbed run."""
-    with Fire(cluster, project, tmp_path_factory.mktemp("quiet"), brake=0.0) as fire:
-        report = fire.end()
-        assert report.state == "finished", fire.said
-        assert report.steps == STEPS
-        return report
+
+    def train() -> dict[str, Any]:
+        make_whole(cluster, NODES)
+        with Fire(cluster, project, tmp_path_factory.mktemp("quiet"), brake=0.0) as fire:
+            report = fire.end()
+            assert report.state == "finished", fire.said
+            assert report.steps == STEPS
+            return report.model_dump(mode="json")
+
+    return Report(**once(tmp_path_factory, "faults", train))
 
 
 @pytest.fixture
@@ -142,6 +163,27 @@ def test_4_workers_killed_before_they_join_and_as_they_join(begin: Begin, quiet:
     assert lost[0] == [victim["id"]]
     assert not any(before in workers for workers in lost)  # nobody stopped for one that had not joined
     assert_nothing_lost(fire, quiet)
+
+
+@pytest.mark.slow
+def test_another_size_that_is_asked_for_while_it_runs(begin: Begin, quiet: Report) -> None:
+    fire = begin()
+    run = str(fire.run.path)
+    fire.wait_for_members(2)
+    grown = jobs.resize(run, 3)
+    assert (grown.min, grown.max, grown.heard) == (1, 3, True)
+    fire.wait_for_members(3)
+    fire.wait_for_recovery("joined")
+    with pytest.raises(BadInput, match="its 4 lanes cannot be carried by more than 4 workers"):
+        jobs.resize(run, 5)
+    shrunk = jobs.resize(run, "1..1")
+    assert shrunk.heard
+    fire.wait_for_members(1)
+    assert_nothing_lost(fire, quiet)
+    assert [(e["min"], e["max"]) for e in fire.events("resize")] == [(1, 3), (1, 1)]
+    assert not fire.events("lost")
+    with pytest.raises(BadInput, match="Only a run that is running"):
+        jobs.resize(run, 2)
 
 
 @pytest.mark.slow
@@ -360,3 +402,56 @@ def test_18_an_exception_on_one_worker_ends_the_run_with_its_traceback(begin: Be
     assert 'raise KeyError("no such thing")' in fire.said  # the line of the user's own file
     assert "digits.py" in fire.said
     assert not fire.events("recovery")
+
+
+@contextmanager
+def agent(fire: Fire, node: Node, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The agent of a node, until the end of the block at the latest."""
+    command = [sys.executable, "-m", "headway.cluster.agent", "watch", "--node-id", node.node_id, *options]
+    process = subprocess.Popen(command, env=fire.cluster.environment)
+    try:
+        yield process
+    finally:
+        process.kill()  # what it keeps alive goes with it
+        process.wait()
+
+
+@pytest.mark.slow
+def test_machines_that_are_said_to_go_are_left_before(
+    begin: Begin, quiet: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is at risk, and left for the node that is free; the other is told to stop, and nobody takes its place."""
+    monkeypatch.setattr(gcs, "ANSWER_S", 60.0)
+    fire = begin(brake=0.6)  # two workers begin meanwhile, on a machine that may be busy
+    _, second = fire.wait_for_members(2)
+    risky = fire.node_of(second)
+    with Metadata() as service, ExitStack() as agents:
+        machine = service.instance("i-1")
+        told = ("--notices", "aws", "--url", machine.url, "--instance", machine.id, "--rebalance", "replace")
+        agents.enter_context(agent(fire, risky, *told))
+        machine.rebalance()
+        fire.wait(lambda: risky.node_id not in {m["node_id"] for m in fire.members()}, "it is left for another")
+        assert [event["worker"] for event in fire.events("at_risk")] == [second["id"]]
+        wait_until(lambda: risky.node_id not in fire.cluster.alive(), "it is drained once nothing runs on it")
+        assert fire.events("lingered") == [], "which is as soon as its worker has left"
+
+        first, _ = fire.wait_for_members(2)
+        stops = fire.node_of(first)
+        stopped = agents.enter_context(agent(fire, stops, "--notices", "none", "--stop-s", "20"))
+        key = f"{AGENT}{stops.node_id}"
+        wait_until(lambda: key in kept(fire.cluster), "the agent is there")
+        stopped.terminate()
+        fire.wait(lambda: len(fire.members()) == 1, "the last one goes on alone")
+        assert stopped.wait(120) == 0, "and the machine may stop"
+        assert key not in kept(fire.cluster)
+        (drain,) = [event for event in fire.events("drain") if event["node_id"] == stops.node_id]
+        assert (drain["worker"], drain["reason"]) == (first["id"], "the machine stops (SIGTERM)")
+        wait_until(lambda: stops.node_id not in fire.cluster.alive(), "Ray ends what is drained and idle")
+    assert_nothing_lost(fire, quiet)
+    assert not fire.events("lost")
+
+
+def kept(cluster: Cluster) -> list[str]:
+    """What agents keep, by key; asked from outside, without a connection of Ray's."""
+    with gcs.Gcs(cluster.address, cluster.environment) as store:
+        return store.keys(AGENT)

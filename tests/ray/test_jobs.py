@@ -7,18 +7,20 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from tests.ray.conftest import Project, wait_until
-from tests.ray.laptop import Laptop, elsewhere, ended
+from tests.ray.laptop import Laptop, ended, shared
 from tests.recipes.test_recipes import images
 
 from headway import jobs
 from headway.cluster.local.processes import isolation
+from headway.runs import audit
+from headway.runs.requests import this_person
 
 pytestmark = [
     pytest.mark.ray,
@@ -56,13 +58,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def laptop(tmp_path_factory: pytest.TempPathFactory, project: Project, pictures: Path) -> Iterator[Laptop]:
-    folder = tmp_path_factory.mktemp("elsewhere")
-    with elsewhere(folder, tmp_path_factory.getbasetemp()) as found:
-        for name, own in (("pictures", pictures), ("digits", project.folder)):
-            for part in ("train", "test"):
-                found.s3.put("bucket", f"{name}/{part}", own / part)
-        yield found
+def laptop(tmp_path_factory: pytest.TempPathFactory, project: Project, pictures: Path) -> Laptop:
+    found = shared(tmp_path_factory, project)
+    for part in ("train", "test"):
+        found.s3.put("bucket", f"pictures/{part}", pictures / part)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +211,11 @@ def test_stopped_and_resumed(laptop: Laptop, digits: Path, monkeypatch: pytest.M
     told = laptop.headway("events", "paused")[0]
     for text in ("asks the run to end", "stopped", "again, with", "finished after step 64"):
         assert text in told, told
+    verdict = audit.look(laptop.place.at(f"{audit.FOLDER}/"))
+    assert verdict.faults == ()
+    asked = [entry.act for entry in verdict.entries if entry.act.on == "paused"]
+    assert [act.verb for act in asked] == ["submit", "stop", "resume"], "each once, wherever it was asked and done"
+    assert {act.by for act in asked} == {this_person()}
 
 
 KILL = """

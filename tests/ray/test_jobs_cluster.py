@@ -8,6 +8,8 @@ import urllib.request
 from typing import Any
 
 import pytest
+from tests.ray.conftest import Project
+from tests.ray.laptop import Laptop, shared
 from tests.waiting import until
 
 from headway.cluster.local.processes import isolation
@@ -39,24 +41,29 @@ def printed(cluster: Cluster, entrypoint: str) -> str:
     return str(ask(cluster, f"/api/jobs/{made}/logs")["logs"])
 
 
-def test_takes_jobs_and_has_nothing_of_ours() -> None:
-    with Cluster(nodes=1, jobs=True) as cluster:
-        assert status(cluster, "/api/version") == 200
-        assert status(cluster, "/api/version", token="no" * 16) == 403
-        python = "p=$(tr '\\0' '\\n' < /proc/1/cmdline | head -1); $p -c"  # the node's own program
-        said = printed(cluster, f"""{python} 'import headway.testing' 2>&1 || echo none""")
-        assert "ModuleNotFoundError" in said
-        assert said.endswith("none\n")
+@pytest.fixture(scope="module")
+def laptop(tmp_path_factory: pytest.TempPathFactory, project: Project) -> Laptop:
+    return shared(tmp_path_factory, project)
 
-        jobs, token = cluster.jobs, cluster.token
-        ask(cluster, "/api/jobs/", {"entrypoint": "echo $$; sleep 600", "submission_id": "first"})
-        until(lambda: ask(cluster, "/api/jobs/first")["status"] == "RUNNING", "it runs", 60)
-        before = set(cluster.processes())
-        cluster.replace_head()
-        assert (cluster.jobs, cluster.token) == (jobs, token)
-        assert status(cluster, "/api/jobs/first") == 404
-        heads = {pid for node in cluster.nodes for pid in node.processes()}
-        assert not (before - heads) & set(cluster.processes())
-        cluster.add_node()
-        assert cluster.alive() == {cluster.nodes[-1].node_id}
-        assert "hello" in printed(cluster, "echo hello")
+
+def test_takes_jobs_and_has_nothing_of_ours(laptop: Laptop) -> None:
+    cluster = laptop.cluster
+    assert status(cluster, "/api/version") == 200
+    assert status(cluster, "/api/version", token="no" * 16) == 403
+    python = "p=$(tr '\\0' '\\n' < /proc/1/cmdline | head -1); $p -c"  # the node's own program
+    said = printed(cluster, f"""{python} 'import headway.testing' 2>&1 || echo none""")
+    assert "ModuleNotFoundError" in said
+    assert said.endswith("none\n")
+
+    jobs, token = cluster.jobs, cluster.token
+    ask(cluster, "/api/jobs/", {"entrypoint": "echo $$; sleep 600", "submission_id": "first"})
+    until(lambda: ask(cluster, "/api/jobs/first")["status"] == "RUNNING", "it runs", 60)
+    before = set(cluster.processes())
+    cluster.replace_head()
+    assert (cluster.jobs, cluster.token) == (jobs, token)
+    assert status(cluster, "/api/jobs/first") == 404
+    heads = {pid for node in cluster.nodes for pid in node.processes()}
+    assert not (before - heads) & set(cluster.processes())
+    cluster.add_node()
+    assert cluster.alive() == {cluster.nodes[-1].node_id}
+    assert "hello" in printed(cluster, "echo hello")

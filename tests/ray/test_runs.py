@@ -74,8 +74,11 @@ def test_a_task_that_raises_ends_the_run_once(project: Project, runs: Path) -> N
 
 @pytest.mark.slow
 def test_a_nan_is_caught_by_name_and_step(project: Project, runs: Path) -> None:
-    with pytest.raises(RunFailed, match=r"loss=nan at step 5, from lane 3: the update was not applied"):
+    with pytest.raises(RunFailed, match=r"loss=nan at step 5, from lane 3: the update was not applied") as caught:
         run(project, runs, "nan", 2, arguments={"trouble": "nan", "rank": 1})
+    assert caught.value.exit_code == 1
+    report = headway.report.load(headway.runs.find(runs, "nan"))
+    assert (report.state, report.cause) == ("failed", "task")
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -37,6 +39,25 @@ def test_seams_of_the_controller() -> None:
     source = inspect.getsource(TrainController)
     assert "self.worker_group_cls.create(" in source, "the worker group's class is no longer a class attribute"
     assert "_health_check_interval_s" in source
+
+
+def test_nothing_is_asked_of_rays_autoscaler_but_places_for_workers() -> None:
+    """Ray Train would keep machines that no worker is on, by a request of its own."""
+    from ray.train import ScalingConfig
+
+    from headway.elastic.lead.controller import _NoRequests
+
+    policy = _NoRequests(ScalingConfig(num_workers=3))
+    policy.after_controller_start(None)
+    assert policy._coordinator_client is None
+    assert policy.make_decision_for_non_running_worker_group().num_workers == 3
+    policy._cancel_resource_request()
+
+
+def test_who_leads_a_run_needs_no_torch() -> None:
+    """A second of every start."""
+    code = "import sys, headway.elastic.lead.controller; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_seams_of_the_worker_group() -> None:

@@ -10,6 +10,7 @@ from tests.ray.fire import STEPS, Fire
 from tests.ray.test_faults import NODES, Begin
 from tests.ray.test_faults import begin as begin
 from tests.ray.test_faults import cluster as cluster
+from tests.ray.test_faults import cluster_of_faults as cluster_of_faults
 from tests.ray.test_faults import quiet as quiet
 
 from headway.report import Report

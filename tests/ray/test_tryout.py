@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+import headway
 
 pytestmark = pytest.mark.ray
 
@@ -35,9 +36,7 @@ def test_a_run_that_would_fail_is_refused_before_a_worker_starts(
 
 
 @pytest.mark.slow
-def test_lazy_layers_train_alike_on_one_worker_and_two(
-    project: Any, headway: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_lazy_layers_train_alike_on_one_worker_and_two(connected: None, project: Any, tmp_path: Path) -> None:
     text = """class Other(digits.Digits):
     def model(self):
         return nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(4))
@@ -47,6 +46,7 @@ def test_lazy_layers_train_alike_on_one_worker_and_two(
     weights = set()
     for workers in (1, 2):
         file = job(project, tmp_path, text, workers={"min": workers, "max": workers})
-        weights.add(headway("train", file, "--name", f"r{workers}", "--json").report()["weights_sha256"])
+        report = headway.train(file, name=f"r{workers}", runs_folder=tmp_path / "runs")
+        assert report.state == "finished"
+        weights.add(report.weights_sha256)
     assert len(weights) == 1
-    assert json.loads((tmp_path / "runs/r1/run.json").read_text())["state"] == "finished"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
+from headway.core.demand import Worth
 from headway.core.events import Launch
 from headway.core.ledger import Ledger
 from headway.core.membership import Policy
@@ -123,20 +124,24 @@ class Cluster:
             worker.line.close()
         self.coordinator.close()
 
-    def __init__(self, silence_s: float = 5.0, hang_s: float = 60.0, alike: bool = False, **policy: Any) -> None:
+    def __init__(
+        self, silence_s: float = 5.0, hang_s: float = 60.0, alike: bool = False, begins: bool = True, **policy: Any
+    ) -> None:
         self.silence_s = silence_s
         self.launched: list[str] = []
         self.dismissed: list[str] = []
         self.events: list[dict[str, Any]] = []
         self.members: list[str] = []
         self.over: list[Failure | None] = []
+        self.orders = (0, 0)
         patience = Patience.of(silence_s, hang_s)
         self.coordinator = Coordinator(
             Policy(**{"lanes": 4, "max": 3, "patience": patience, **policy}), self, "head", alike
         )
         self.port = self.coordinator.start(HOST)
-        self.coordinator.begin()
         self.workers: list[Worker] = []
+        if begins:
+            self.coordinator.begin()
 
     def launch(self, wanted: Launch) -> None:
         self.launched.append(wanted.worker)
@@ -150,6 +155,9 @@ class Cluster:
 
     def changed(self, members: list[str]) -> None:
         self.members = members
+
+    def order(self, number: int, worth: Worth) -> None:
+        self.orders = number, worth.workers
 
     def ended(self, failure: Failure | None) -> None:
         self.over.append(failure)
@@ -181,9 +189,15 @@ class Cluster:
 
 @contextmanager
 def frozen(cluster: Cluster) -> Iterator[None]:
-    """The coordinator's thread stands still."""
-    go_on = threading.Event()
-    cluster.coordinator._loop.call_soon_threadsafe(go_on.wait, 30.0)
+    """The coordinator's thread stands still, for half a minute at most."""
+    stands, go_on = threading.Event(), threading.Event()
+
+    def stand_still() -> None:
+        stands.set()
+        go_on.wait(30.0)
+
+    cluster.coordinator._loop.call_soon_threadsafe(stand_still)
+    assert stands.wait(DEADLINE_S)
     try:
         yield
     finally:

@@ -39,6 +39,7 @@ TOLD: list[tuple[dict[str, Any], str]] = [
     ),
     ({**RECOVERY, "cause": "joined"}, "w1 joined before step 77 (a pause of 0.55 s)"),
     ({**RECOVERY, "cause": "drained"}, "w1 left after step 76 (a pause of 0.55 s)"),
+    ({**RECOVERY, "cause": "resized"}, "w1 left after step 76 (a pause of 0.55 s)"),
     ({**RECOVERY, "cause": "rebalanced"}, "lanes are shared anew since step 76"),
     (
         {"kind": "restart", "from_step": 40, "lost_steps": 2},
@@ -57,6 +58,18 @@ TOLD: list[tuple[dict[str, Any], str]] = [
         "w0 lost w1 in the middle of a step: reset by peer; the others tell whether anybody is gone",
     ),
     ({"kind": "drain", "worker": "w1", "deadline_s": 30.2}, "w1's machine is taken away in 30 s; its lanes move on"),
+    (
+        {"kind": "drain", "worker": "w1", "deadline_s": 30.2, "reason": "AWS takes it"},
+        "w1's machine is taken away in 30 s: AWS takes it; its lanes move on",
+    ),
+    (
+        {"kind": "at_risk", "worker": "w1", "node_id": "0" * 56, "reason": "AWS says so"},
+        "w1's machine may be taken away before long: AWS says so; it leaves when another has taken its place",
+    ),
+    (
+        {"kind": "lingered", "worker": "w1", "seconds": 30.0},
+        "w1 was let go, and had not ended 30 s later; it is ended",
+    ),
     ({"kind": "head_drain", "deadline_s": 30.2}, "the machine that leads the run is taken away in 30 s"),
     ({"kind": "pause", "reason": "w1 is gone; 1 left, 2 needed"}, "training pauses: w1 is gone; 1 left, 2 needed"),
     ({"kind": "doubt", "reason": "all are silent"}, "nobody is given up for silence now: all are silent"),
@@ -121,6 +134,12 @@ TOLD: list[tuple[dict[str, Any], str]] = [
         "a checkpoint could not be written: No space left on device; training goes on, and tries again",
     ),
     ({"kind": "stop", "by": "anna@x", "now": False}, "anna@x asks the run to end after a checkpoint"),
+    ({"kind": "resize", "by": "anna@x", "min": 2, "max": 4, "request": "a"}, "anna@x asks for 4 workers, at least 2"),
+    (
+        {"kind": "demand", "workers": 3, "reason": "more would not pay: 9 s are left"},
+        "machines are asked for, for 3 workers in all: more would not pay: 9 s are left",
+    ),
+    ({"kind": "resize", "by": "anna@x", "min": 1, "max": 1, "request": ""}, "anna@x asks for 1 worker"),
     ({"kind": "stop", "by": None, "now": True}, "a signal asks the run to end at once, without a checkpoint"),
     ({"kind": "end", "state": "finished", "message": "", "cause": None, "step": 90}, "finished after step 90"),
     (

@@ -146,7 +146,8 @@ def test_the_plan(run: Run, job: Path) -> None:
     assert plan["lanes_per_worker"] == {"1": [4], "2": [2, 2], "3": [2, 1, 1]}
     assert plan["parameters"] == 10
     code, out, _ = run("job", "check", str(job), "--set", "check=false")
-    assert "lanes 2, 1, 1" in out
+    assert "lanes 2, 1, 1 (no faster than 2)" in out
+    assert "lanes 2, 2\n" in out
     assert "parameters  unknown" in out
 
 

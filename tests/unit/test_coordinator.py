@@ -12,7 +12,7 @@ import pytest
 from tests.unit.lead import DEADLINE_S, HOST, Cluster, Worker, frozen, wait
 
 from headway.core.ledger import CAUSES
-from headway.core.watch import TICK_S
+from headway.elastic.lead import coordinator
 from headway.elastic.wire import link
 from headway.elastic.wire import messages as wire
 
@@ -58,14 +58,12 @@ def test_nobody_goes_before_the_last_has_arrived(cluster: Make) -> None:
     wait(lambda: first.started and second.started and third.started)
 
 
-def test_a_death_is_told_within_a_tenth_of_a_second_and_severs(cluster: Make) -> None:
+def test_a_death_is_told_at_once_and_severs(cluster: Make) -> None:
     here = cluster(silence_s=30.0)
     first, second, third = here.train("w0", "w1", "w2")
-    begun = time.monotonic()
     third.drop()
     for worker in (first, second):
-        assert worker.group.severed.wait(DEADLINE_S)
-    took = time.monotonic() - begun
+        assert worker.group.severed.wait(DEADLINE_S), "long before its silence would count"
     assert first.line.broken
     for worker in (first, second):
         worker.arrive(1)
@@ -78,7 +76,6 @@ def test_a_death_is_told_within_a_tenth_of_a_second_and_severs(cluster: Make) ->
     assert (recovery["cause"], recovery["workers"], recovery["step"]) == ("process_died", ("w2",), 2)
     assert "w2" in here.dismissed
     assert "w3" in here.launched, "another is asked for"
-    assert took < 0.1
 
 
 def test_who_is_ahead_is_the_source(cluster: Make) -> None:
@@ -93,7 +90,7 @@ def test_who_is_ahead_is_the_source(cluster: Make) -> None:
 
 
 def test_silence_is_a_stopped_process_where_its_machine_answers(cluster: Make) -> None:
-    here = cluster(silence_s=0.5)
+    here = cluster(silence_s=1.0)
     first, second, _ = here.train("w0", "w1", "w2")
     second.mute()  # its kernel still acknowledges
     wait(lambda: here.coordinator.membership.workers.get("w1") is None)
@@ -103,11 +100,11 @@ def test_silence_is_a_stopped_process_where_its_machine_answers(cluster: Make) -
     incident = here.coordinator.membership._incidents._open
     assert incident is not None
     assert (incident.cause, incident.workers) == ("stopped", ["w1"])
-    assert incident.silent_s >= 1.0
+    assert incident.silent_s >= 2.0
 
 
 def test_silence_is_a_cut_link_where_nothing_is_acknowledged(cluster: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = cluster(silence_s=0.5)
+    here = cluster(silence_s=2.0)
     _, second, _ = here.train("w0", "w1", "w2")
     monkeypatch.setattr(link, "answers", lambda connection, patience_s: False)
     second.mute()
@@ -115,17 +112,17 @@ def test_silence_is_a_cut_link_where_nothing_is_acknowledged(cluster: Make, monk
     incident = here.coordinator.membership._incidents._open
     assert incident is not None
     assert incident.cause == "link_cut"
-    assert 0.5 <= incident.silent_s < 1.0 + 5 * TICK_S
+    assert 2.0 <= incident.silent_s < 4.0, "a stopped process is waited for longer"
 
 
 def test_a_member_that_stands_still_while_the_others_regroup_is_given_up(cluster: Make) -> None:
-    here = cluster(silence_s=0.5, hang_s=1.1)
+    here = cluster(silence_s=1.0, hang_s=2.1)
     first, second, third = here.train("w0", "w1", "w2")
     third.drop()
     assert first.group.severed.wait(DEADLINE_S)
     second.mute()
     first.arrive(1)
-    wait(lambda: len(first.started) == 2, 10.0)
+    wait(lambda: len(first.started) == 2)
     assert first.started[1].news.members == ("w0",)
 
 
@@ -176,8 +173,39 @@ def test_a_drained_worker_leaves_in_good_order(cluster: Make) -> None:
     assert "w2" not in here.dismissed
     third.line.close()
     wait(lambda: "w2" in here.dismissed)
+    assert here.of("lingered") == []
     (drain,) = here.of("drain")
     assert (drain["worker"], drain["deadline_s"]) == ("w2", 30.0)
+
+
+def test_a_worker_that_was_let_go_and_does_not_end_is_ended(cluster: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coordinator, "GRACE_S", 0.2)
+    here = cluster(leave_s=29.9)
+    first, second = here.train("w0", "w1")
+    here.coordinator.drained("node-w1", 30.0)
+    wait(lambda: first.line.changed and second.line.changed)
+    for worker in (first, second):
+        worker.arrive(5)
+    wait(lambda: "w1" in here.dismissed)
+    assert [each["worker"] for each in here.of("lingered")] == ["w1"]
+
+
+def test_why_a_node_is_taken_away_is_kept(cluster: Make) -> None:
+    here = cluster()
+    here.train("w0", "w1")
+    here.coordinator.drained("node-w1", 30.0, "AWS takes it")
+    wait(lambda: here.of("drain"))
+    assert here.of("drain")[0]["reason"] == "AWS takes it"
+
+
+def test_who_works_on_a_node_at_risk_is_to_be_replaced_once(cluster: Make) -> None:
+    here = cluster()
+    here.train("w0", "w1")
+    for _ in range(3):
+        here.coordinator.at_risk("node-w1", "AWS says so")
+    here.coordinator.drained("node-w1", 30.0, "AWS takes it")
+    wait(lambda: here.of("drain"))
+    assert [(each["worker"], each["reason"]) for each in here.of("at_risk")] == [("w1", "AWS says so")]
 
 
 def test_where_all_are_taken_away_they_pause_and_save_first(cluster: Make) -> None:
@@ -290,6 +318,31 @@ def test_the_account_adds_up_to_the_time_that_places_were_held(cluster: Make) ->
     held = sum(before - at for name, at in begun.items() if name != "w2") + ended - begun["w2"]
     assert set(account) == set(CAUSES)
     assert sum(account.values()) == pytest.approx(held, abs=3 * (after - before) + (before - ended) + 0.01)
+
+
+def test_another_size_is_recorded_and_asked_for(cluster: Make) -> None:
+    c = cluster(max=2)
+    c.train("w0", "w1")
+    c.coordinator.resize(2, 3, "mary@laptop", "a1")
+    wait(lambda: c.launched == ["w0", "w1", "w2"])
+    (told,) = c.of("resize")
+    assert {key: told[key] for key in ("by", "min", "max", "request")} == {
+        "by": "mary@laptop",
+        "min": 2,
+        "max": 3,
+        "request": "a1",
+    }
+    for least, most in ((0, 1), (3, 2), (1, 5)):
+        with pytest.raises(ValueError, match="4 lanes cannot be carried"):
+            c.coordinator.resize(least, most, "mary@laptop")
+
+
+def test_a_size_that_is_asked_for_before_it_began_counts_from_then_on(cluster: Make) -> None:
+    c = cluster(begins=False)
+    c.coordinator.resize(1, 2, "mary", "a")
+    c.coordinator.begin()
+    wait(lambda: c.coordinator.membership.policy.max == 2)
+    wait(lambda: set(c.launched) - set(c.dismissed) == {"w0", "w1"})
 
 
 def test_the_end_is_told_once_all_have_finished(cluster: Make) -> None:

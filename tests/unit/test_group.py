@@ -173,7 +173,7 @@ def test_a_peer_that_never_comes(tmp_path: Path) -> None:
     begun = time.monotonic()
     with pytest.raises(PeerLost, match=r"more than 0\.3 s|no group of 2"):
         connect(store(str(tmp_path), "never"), 0, 2, limits=Limits(0.3, 60.0))
-    assert 0.2 < time.monotonic() - begun < 1.0
+    assert 0.2 < time.monotonic() - begun < 30.0, "far from the minute that a collective may take"
     threads = [t for t in threading.enumerate() if t.name == "headway-connect"]
     for thread in threads:
         thread.join(10.0)
@@ -183,12 +183,9 @@ def test_a_peer_that_never_comes(tmp_path: Path) -> None:
 
 def test_an_attempt_is_given_up_at_once(tmp_path: Path) -> None:
     given_up = threading.Event()
-    timer = threading.Timer(0.2, given_up.set)
-    timer.start()
-    begun = time.monotonic()
-    with pytest.raises(PeerLost, match="given up"):
-        connect(store(str(tmp_path), "given up"), 0, 2, limits=Limits(3.0, 60.0), given_up=given_up.is_set)
-    assert time.monotonic() - begun < 0.5
+    threading.Timer(0.2, given_up.set).start()
+    with pytest.raises(PeerLost, match="given up"):  # not that the limit is over
+        connect(store(str(tmp_path), "given up"), 0, 2, limits=Limits(60.0, 60.0), given_up=given_up.is_set)
 
 
 def peer_that_dies(group: Group, folder: str) -> float:
@@ -197,7 +194,7 @@ def peer_that_dies(group: Group, folder: str) -> float:
         threading.Timer(0.002 * (int(Path(folder).name) % 5), die).start()
     begun = time.monotonic()
     try:
-        other = connect(store(folder, "dying"), group.rank, group.size, limits=Limits(1.0, 5.0))
+        other = connect(store(folder, "dying"), group.rank, group.size, limits=Limits(1.0, 60.0))
         other.barrier()
         while group.rank == 2:
             signal.pause()
@@ -210,7 +207,8 @@ def peer_that_dies(group: Group, folder: str) -> float:
 def test_a_peer_that_dies_while_it_connects(tmp_path: Path) -> None:
     for number in range(5):
         (folder := tmp_path / str(number)).mkdir()
-        assert all(s is None or s < 6.0 for s in run(peer_that_dies, 3, folder, str(folder)))
+        seconds = run(peer_that_dies, 3, folder, str(folder))
+        assert all(s is None or s < 30.0 for s in seconds), "its death is seen: no limit is waited for"
 
 
 def stopped_peer(group: Group, folder: str) -> float:

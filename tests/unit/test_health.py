@@ -82,6 +82,8 @@ def test_a_cluster_that_is_well_has_a_line_for_each_thing() -> None:
         ({"clusters": (("/tmp/ray/c", "10.9.9.9:6379", False),)}, "address file", "warn", "where nobody listens"),
         ({"clusters": (("/tmp/ray/c", "10.9.9.9:6379", True),)}, "address file", "warn", "another cluster"),
         ({"readable": ("/home/a/.ray/auth_token",)}, "token", "warn", "can be read by other users"),
+        ({"certificate": "tls.crt has expired: yesterday"}, "certificate", "fail", "has expired"),
+        ({"expires": "tls.crt expires in 3 days"}, "certificate", "warn", "in 3 days"),
         ({"error": "no answer within 40 s"}, "machines", "fail", "no answer within 40 s"),
     ],
 )
@@ -144,7 +146,7 @@ def test_a_clock_is_only_held_to_what_is_known_of_it(ahead_s: float, unsure_s: f
 @pytest.mark.parametrize(
     ("period", "timeout", "threshold", "level", "words"),
     [
-        (3000, 10000, 5, "ok", "after 15 s, one that falls silent after 65 s"),
+        (3000, 10000, 5, "warn", "after 15 s, one that falls silent after 65 s"),
         (1000, 2000, 3, "ok", "after 3 s, one that falls silent after 9 s"),
         (10000, 30000, 10, "warn", "400 s"),
         (100, 2000, 3, "warn", "0 s"),

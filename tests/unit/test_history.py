@@ -152,9 +152,9 @@ def test_a_run_that_has_ended_is_not_followed(tmp_path: Path, monkeypatch: pytes
     run.write({**run.read(), "state": "stopped", "ended": 5.0})
     record(run, saved(0))
     begun = time.monotonic()
-    monkeypatch.setattr(history, "GRACE_S", 20.0)
+    monkeypatch.setattr(history, "GRACE_S", 60.0)
     assert len(list(events("r", runs=tmp_path, follow=True))) == 1
-    assert time.monotonic() - begun < 10.0, "it ended long ago: no more is waited for"
+    assert time.monotonic() - begun < 30.0, "it ended long ago: no more is waited for"
 
 
 def test_why_following_ends_is_said_where_the_run_did_not_say_so(tmp_path: Path) -> None:

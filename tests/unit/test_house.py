@@ -13,7 +13,7 @@ import headway
 
 ROOT = Path(headway.__file__).parent
 
-LATER = {("headway.cli.drill", "headway.testing.drill")}
+LATER = {("headway.cli.drill", "headway.testing.drill"), ("headway.cli.drill", "headway.testing.story.drill")}
 """The one door from production to the testing kit: the command that runs a drill, when it is called."""
 
 

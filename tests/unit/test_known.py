@@ -70,6 +70,7 @@ def test_why_nobody_trains() -> None:
     group = Membership(Policy(lanes=4, min=2, max=3))
     group.begin()
     assert waits.why(group) == "for workers: 0 of 2 are ready, 3 have no place on the cluster yet"
+    assert waits.why(group, "none of c in a is left").endswith("place on the cluster yet (none of c in a is left)")
     for name in ("w0", "w1"):
         group.step(events.Placed(name, f"node-{name}", 1.0))
     assert waits.why(group) == "for workers: 0 of 2 are ready, 2 start, 1 has no place on the cluster yet"
@@ -81,6 +82,9 @@ def test_why_nobody_trains() -> None:
     for name in ("w0", "w1"):
         group.step(events.Arrived(name, 1, -1, 0, False, 11.0))
     assert waits.why(group) == ""
+    assert waits.more(group) == "2 of 3 workers train: 1 has no place on the cluster yet"
+    assert waits.more(group, "none of c in a is left").endswith("yet (none of c in a is left)")
     group.step(events.Committed("w0", 1, 1, 0.0, 12.0))
     group.step(events.Gone("w1", "process_died", 13.0))
     assert waits.why(group) == "for workers: 1 of 2 is ready, 2 have no place on the cluster yet"
+    assert waits.more(group) == "", "that is said already"

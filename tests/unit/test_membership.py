@@ -227,6 +227,24 @@ def test_a_drained_worker_leaves_as_soon_as_it_is_replaced():
     assert publish.generation.members == ("w0", "w2", "w3")
 
 
+def test_a_worker_at_risk_works_on_until_it_is_replaced_from_another_node():
+    m = started()
+    (launch,) = m.step(Drained("w1", deadline=float("inf"), at=5.0))
+    assert m.workers["w1"].node in launch.avoid
+    assert m.step(Tick(5000.0)) == []
+    m.step(Placed("w3", "n", 6.0))
+    (publish,) = m.step(Ready("w3", 7.0))
+    assert publish.generation.members == ("w0", "w2", "w3")
+
+
+def test_a_worker_at_risk_leaves_in_time_when_its_machine_goes():
+    m = started()
+    m.step(Drained("w1", deadline=float("inf"), at=5.0))
+    assert m.step(Drained("w1", deadline=60.0, at=6.0)) == [], "another was asked for before"
+    (publish,) = m.step(Tick(55.0))
+    assert publish.generation.members == ("w0", "w2")
+
+
 def test_a_drained_worker_that_dies_first_breaks_the_exchange():
     m = started()
     m.step(Drained("w1", deadline=6.0, at=5.0))

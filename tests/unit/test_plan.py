@@ -54,6 +54,9 @@ def test_the_numbers(make: Any) -> None:
     assert (found.rows, found.steps_per_epoch, found.total_steps) == (100, 5, 10)  # lanes of 33, 33 and 34 rows
     assert (found.global_batch, found.last_batch) == (24, 4)
     assert found.lanes_per_worker == {1: [3], 2: [2, 1]}
+    assert found.sizes == [1, 2]
+    assert plan.check(make(lanes=8, workers={"min": 2, "max": 7})).sizes == [2, 3, 4], "5 to 7 are no faster"
+    assert plan.check(make(lanes=8, workers={"min": 5, "max": 8})).sizes == [5, 8]
     assert (found.parameters, found.checkpoint_bytes) == (None, None)  # not known before the task is tried
     assert plan.check(make(epochs=None, steps=7)).total_steps == 7
 

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from headway.driver.submission import Submission
+from headway.elastic.lead.room import has_kinds
 from headway.errors import BadInput
 from headway.job import parse
 from headway.jobs.there import preflight
-from headway.jobs.there.preflight import Found, Node, Preflight, has_kinds, makes_environment
+from headway.jobs.there.preflight import Found, Node, Preflight, makes_environment
 from headway.jobs.there.reach import Tried, reach
 from headway.jobs.there.shown import Said, installed, readers
 from headway.runs import Place

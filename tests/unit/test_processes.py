@@ -14,10 +14,13 @@ import pytest
 from tests.waiting import until
 
 from headway.cluster.local.machine import Node
-from headway.cluster.local.processes import belonging_to, isolation, kill_session, numbers, only_child, session_of
+from headway.cluster.local.processes import belonging_to, isolation, kill_below, marked, numbers, only_child, session_of
 
 LEADER = """
 import os, sys, time
+if "--adopt" in sys.argv:
+    from headway.cluster.local.processes import adopt
+    adopt()
 if os.getsid(0) != os.getpid():
     os.setsid()
 if os.fork() == 0:  # a daemon: forked twice, in a session of its own
@@ -34,8 +37,8 @@ time.sleep(600)
 class Machine:
     """A node without Ray: a leader, and a daemon that left its session."""
 
-    def __init__(self, folder: Path, spaces: tuple[str, ...]) -> None:
-        program = [sys.executable, "-c", LEADER, str(folder / "daemon")]
+    def __init__(self, folder: Path, spaces: tuple[str, ...], *more: str) -> None:
+        program = [sys.executable, "-c", LEADER, str(folder / "daemon"), *more]
         command = ["unshare", *spaces, "--", *program] if spaces else program
         self.process: subprocess.Popen[Any] = subprocess.Popen(command, start_new_session=True)
         leader = only_child(self.process.pid) if spaces else self.process.pid
@@ -48,8 +51,8 @@ class Machine:
 def start(tmp_path: Path) -> Iterator[Callable[..., Machine]]:
     started: list[Machine] = []
 
-    def begin(spaces: tuple[str, ...]) -> Machine:
-        started.append(Machine(tmp_path, spaces))
+    def begin(spaces: tuple[str, ...], *more: str) -> Machine:
+        started.append(Machine(tmp_path, spaces, *more))
         return started[-1]
 
     yield begin
@@ -80,11 +83,35 @@ def test_a_killed_node_takes_a_daemon_along(start: Callable[..., Machine]) -> No
     assert node.process_of(machine.inner) is None
 
 
+def test_without_a_namespace_whoever_adopts_takes_it_along(start: Callable[..., Machine]) -> None:
+    """What nodes do where no namespace can be made."""
+    machine = start((), "--adopt")
+    node = machine.node
+    until(lambda: set(node.processes()) == {node.pid, machine.inner}, "the daemon's parents have gone")
+    assert machine.inner not in session_of(node.pid)
+    node.end()
+    assert not running(machine.inner)
+    assert not running(node.pid)
+
+
+def test_processes_are_known_by_their_mark(tmp_path: Path) -> None:
+    mark = f"HEADWAY_TEST={tmp_path.name}-{os.getpid()}"
+    name, _, value = mark.partition("=")
+    process = subprocess.Popen(["sleep", "600"], env={**os.environ, name: value})
+    try:
+        until(lambda: marked(mark) == [process.pid], "it is found by what it was started with")
+        assert marked(mark[:-1]) == []
+    finally:
+        process.kill()
+        process.wait()
+    assert marked(mark) == []
+
+
 def test_a_session_does_not(start: Callable[..., Machine]) -> None:
-    """What nodes are where no namespace can be made: the reason why they have one elsewhere."""
+    """The reason why nodes have a namespace, or adopt."""
     machine = start(())
     assert belonging_to(machine.node.pid) == [machine.node.pid]
-    kill_session(machine.node.pid)
+    kill_below(machine.node.pid)
     machine.process.wait()
     assert running(machine.inner)
 

@@ -192,24 +192,26 @@ def test_2_6_run_json_does_not_grow(make: Callable[..., Kit]) -> None:
 
 
 def test_2_6_a_record_costs_the_same_however_many_there_were(make: Callable[..., Kit]) -> None:
-    """Here 100,000; benchmarks/records.py does a million. 0.1 ms each at most: the quickest tenth counts, since the
-    machine may be busy."""
+    """Here 100,000; benchmarks/records.py does a million. 0.1 ms of the processor each at most: the quickest tenth
+    counts, since caches are shared with whatever runs beside it."""
     kit = make()
     leader = Journal(kit, "w0")
     leader.restart(1)
     leader.enter(leads=True)
     leader.began(0, 10**6, 10)
     tenths = []
-    for tenth in range(10):
-        begun = time.perf_counter()
-        for step in range(10_000 * tenth, 10_000 * (tenth + 1)):
-            leader.metrics(step, {"x": 1.0})
-        tenths.append((time.perf_counter() - begun) / 10_000)
-        assert leader.settle(30.0)
+    try:
+        for tenth in range(10):
+            begun = time.thread_time()
+            for step in range(10_000 * tenth, 10_000 * (tenth + 1)):
+                leader.metrics(step, {"x": 1.0})
+            tenths.append((time.thread_time() - begun) / 10_000)
+            assert leader.settle(30.0)
+    finally:
+        leader.close()
     print(f"a record takes {tenths[0] * 1e6:.1f} us at first and {tenths[-1] * 1e6:.1f} us after 90,000")
     assert min(tenths) <= 1e-4
-    assert min(tenths[5:]) <= 3 * min(tenths[:5]), "flat"
-    leader.close()
+    assert min(tenths[5:]) <= 5 * min(tenths[:5]), "flat: it would be twenty times as long if each looked at all before"
     assert leader._dropped == 0
     kit.finish()
     assert "records_dropped" not in kit.run.read()
@@ -325,8 +327,10 @@ def test_the_journals_own_thread_sends(make: Callable[..., Kit], monkeypatch: py
     leader.enter(leads=True)
     leader.began(0, 10, 10)
     say(leader, range(3))
-    until(lambda: kit.recorder.progress(0)["step"] == 3)
-    leader.close()
+    try:
+        until(lambda: kit.recorder.progress(0)["step"] == 3)
+    finally:
+        leader.close()
 
 
 def test_rows_set_aside_are_told_by_whoever_finds_them(make: Callable[..., Kit]) -> None:
@@ -337,9 +341,11 @@ def test_rows_set_aside_are_told_by_whoever_finds_them(make: Callable[..., Kit])
     other.enter(leads=False)
     other.note("not this")
     other.quarantined("data.train", "shard-0", 3, 8, "torn")
-    until(lambda: any("8 rows of data.train are set aside: torn" in m for m in kit.messages()))
-    assert "not this" not in kit.messages()
-    other.close()
+    try:
+        until(lambda: any("8 rows of data.train are set aside: torn" in m for m in kit.messages()))
+        assert "not this" not in kit.messages()
+    finally:
+        other.close()
 
 
 def test_2_5_checkpoints_that_fail_for_one_reason_are_told_once(make: Callable[..., Kit]) -> None:

@@ -156,7 +156,7 @@ def test_every_retry_is_ours_and_counted(connect: Connect, s3: S3) -> None:
         store.read("a.bin", 0, 10)
     assert (s3.counts["busy"], store.counts.requests, store.counts.retries) == (4, 4, 3)
     message = str(caught.value)
-    assert message.startswith("s3://bucket/set/a.bin cannot be read: 4 requests in 0.")
+    assert message.startswith("s3://bucket/set/a.bin cannot be read: 4 requests in ")
     assert "503" in message
     assert "data.store.retries" in message
 
@@ -165,9 +165,9 @@ def test_a_store_that_hangs_is_given_up_in_time(connect: Connect, s3: S3) -> Non
     store = connect(retries=1, timeout_s=0.5)
     s3.faults = Faults(hang=1.0)
     begin = time.monotonic()
-    with pytest.raises(BadData, match=r"2 requests in 1\.\d s, the last one: no answer within 0\.5 s"):
+    with pytest.raises(BadData, match=r"2 requests in \d+\.\d s, the last one: no answer within 0\.5 s"):
         store.size("a.bin")
-    assert time.monotonic() - begin < 5
+    assert 1.0 <= time.monotonic() - begin < 25.0
     assert store.counts.timeouts == 2
 
 

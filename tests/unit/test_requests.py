@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tests.waiting import until
 from headway.errors import BadInput
 from headway.job import parse
 from headway.runs import Place, briefs, create, requests
-from headway.runs.requests import Box, Ear, Stop, heard, of_attempt, of_epoch
+from headway.runs.requests import Box, Ear, Resize, Stop, heard, of_attempt, of_epoch
 from headway.storage.folder import FolderStorage
 from headway.storage.protocol import OutOfReach
 from headway.testing.memory_storage import Memory, Troubles
@@ -47,6 +48,32 @@ def test_a_start_hears_what_is_meant_for_it_and_nothing_else(box: Make) -> None:
         assert ear.stop == urgent, "who asks for an end at once is not asked to wait by another"
     assert box("r").asked(of_epoch(3)) is None, "it is answered"
     assert box("r").asked(of_epoch(2)) == asked, "what another start was asked is not this one's to take away"
+
+
+def test_an_end_and_another_size_are_told_apart(box: Make) -> None:
+    stops: list[Stop] = []
+    sizes: list[Resize] = []
+    first, second = Resize("mary@laptop", 7.0, 1, 4, "a", 4), Resize("john@desk", 8.0, 2, 2, "b", 2)
+    with heard(box("r"), [of_epoch(3), of_attempt("ab")], stops.append, sizes.append):
+        box("r").ask(of_attempt("ab"), first)
+        until(lambda: sizes == [first])
+        box("r").ask(of_epoch(3), second)
+        until(lambda: sizes == [first, second])
+        box("r").ask(of_epoch(3), Stop("mary@laptop", 9.0))
+        until(lambda: stops)
+    assert sizes == [first, second], "each once"
+    assert box("r").sized(of_epoch(3)) is None, "it is answered"
+    with heard(box("r"), [of_epoch(4)], stops.append) as ear:
+        box("r").ask(of_epoch(4), first)
+        ear.look()
+    assert box("r").sized(of_epoch(4)) == first, "one that can do nothing about it leaves it to one that can"
+
+
+def test_a_size_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    box = Box.of(Place.of(tmp_path / "runs"), "r")
+    for damaged in (b"{", b"[]", b'{"by": "x", "at": 1, "min": "many", "max": 2, "id": "a"}'):
+        box.storage.put("resize-attempt-ab.json", damaged)
+        assert box.sized(of_attempt("ab")) is None
 
 
 def test_what_is_asked_again_or_damaged_is_heard_once_and_nothing_is_left(tmp_path: Path) -> None:
@@ -164,3 +191,38 @@ def test_who_asks_has_a_name_where_users_have_none(monkeypatch: pytest.MonkeyPat
     assert "@" in requests.this_person()
     monkeypatch.setattr(requests.getpass, "getuser", none)
     assert requests.this_person().startswith("somebody@")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"by": "x", "at": 1.0, "min": 1, "max": Infinity, "id": "a", "at_once": 1}',
+        b'{"by": "x", "at": 1' + b"0" * 400 + b', "min": 1, "max": 1, "id": "a", "at_once": 1}',
+        b"[" * 100_000,
+        b"[]",
+    ],
+)
+def test_what_cannot_be_read_deafens_nobody(box: Make, content: bytes) -> None:
+    stops: list[Stop] = []
+    box("r").storage.put("resize-epoch-000003.json", content)
+    assert box("r").sized(of_epoch(3)) is None
+    box("r").storage.put("stop-epoch-000002.json", content)
+    assert box("r").asked(of_epoch(2)) == Stop("somebody", 0.0)
+    with heard(box("r"), [of_epoch(3)], stops.append, lambda size: None):
+        box("r").ask(of_epoch(3), Stop("mary@laptop", 7.0))
+        until(lambda: stops)
+
+
+def test_a_request_that_whoever_is_told_cannot_take_is_not_the_last_that_is_heard(box: Make) -> None:
+    told: list[Stop] = []
+    tried = threading.Event()
+
+    def take(size: Resize) -> None:
+        tried.set()
+        raise RuntimeError("what is that?")
+
+    with heard(box("r"), [of_epoch(3)], told.append, take):
+        box("r").ask(of_epoch(3), Resize("mary@laptop", 7.0, 1, 4, "a", 4))
+        assert tried.wait(30)
+        box("r").ask(of_epoch(3), Stop("mary@laptop", 8.0))
+        until(lambda: told)

@@ -6,11 +6,12 @@ import random
 import socket
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.lead import DEADLINE_S, HOST, Cluster, Worker, wait
+from tests.unit.lead import DEADLINE_S, HOST, Cluster, Worker, frozen, wait
 
 from headway.core import membership
 from headway.core.watch import At
@@ -223,7 +224,9 @@ def test_scale_a_look_at_thousands_of_workers_takes_time_in_proportion(workers: 
     """It was 387 ms for 4,000, ten times a second: each was compared with each."""
     here = Cluster(lanes=workers, max=workers)
     lead = here.coordinator
+    left = ExitStack()
     try:
+        left.enter_context(frozen(here))  # it would look by itself too, and speak to whom it finds silent
         names = [f"w{i}" for i in range(workers)]
         now = time.monotonic()
         awake = lead._clock.advance(now)
@@ -240,6 +243,7 @@ def test_scale_a_look_at_thousands_of_workers_takes_time_in_proportion(workers: 
         assert set(names) == set(lead.membership.workers)
     finally:
         lead._peers.clear()
+        left.close()
         here.close()
 
 

@@ -20,9 +20,9 @@ from headway.errors import BadInput
 from headway.job import Checkpoint as Policy
 from headway.job import Job, parse
 from headway.jobs.api.client import RayJobs
-from headway.jobs.look import asking, stopping
+from headway.jobs.look import asking, sight, stopping
 from headway.jobs.spec import Spec
-from headway.runs import Place, RunFolder, epochs, far
+from headway.runs import Place, RunFolder, audit, epochs, far
 from headway.runs.epochs import Superseded
 from headway.runs.requests import Box, Stop, heard, of_attempt, of_epoch
 from headway.testing.rayjobs import DoubleJob, RayJobsDouble, Script
@@ -105,6 +105,13 @@ def drive(place: Place) -> Iterator[Callable[..., Driver]]:
         driver.end()
 
 
+def stops(place: Place) -> list[tuple[str, object]]:
+    """What the place's log has of them."""
+    verdict = audit.verify(place)
+    assert verdict.faults == ()
+    return [(entry.act.on, entry.act.details) for entry in verdict.entries if entry.act.verb == "stop"]
+
+
 def test_a_run_is_ended_after_a_checkpoint_and_can_be_gone_on_with_at_once(
     place: Place, drive: Callable[..., Driver]
 ) -> None:
@@ -115,6 +122,7 @@ def test_a_run_is_ended_after_a_checkpoint_and_can_be_gone_on_with_at_once(
     assert "@" in found.message
     assert found.checkpoint_path.startswith(f"{found.path}/checkpoints/step-00000007/e000001-")
     assert said == ["r is asked to end after a checkpoint"]
+    assert stops(place) == [("r", {"now": False})]
     run = runs.find(place, "r")
     assert not run.is_led()
     assert Box.of(place, "r").asked(of_epoch(1)) is None
@@ -194,7 +202,7 @@ def test_who_waits_no_more_has_asked_all_the_same(place: Place, drive: Callable[
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stopping, "SAY_EVERY_S", 0.0)
+        patch.setattr(sight, "SAY_EVERY_S", 0.0)
         with pytest.raises(KeyboardInterrupt):
             jobs.stop("r", runs=str(place), say=interrupted)
     assert Box.of(place, "r").asked(of_epoch(1)) is not None
@@ -257,7 +265,8 @@ def test_a_submission_that_has_no_run_yet_is_ended(place: Place) -> None:
         assert found.message == "stopped by x before it began; nothing was started"
         assert ("POST", "/api/jobs/headway-r-ab12/stop") not in ray.asked, "Ray's stop is a signal and a kill"
         assert Box.of(place, "r").asked(of_attempt("ab12")) is None
-        assert place.url is not None or list(place.folder.iterdir()) == [], "nothing is left"
+        assert place.url is not None or [path.name for path in place.folder.iterdir()] == [".audit"]
+        assert stops(place) == [("r", {"now": False, "submission": "headway-r-ab12"})]
 
 
 def test_a_submission_whose_run_cannot_be_seen_from_here_is_ended_by_ray(tmp_path: Path) -> None:
@@ -414,7 +423,7 @@ def test_a_store_that_is_lost_while_it_is_waited_for(s3: S3, tmp_path: Path, mon
     monkeypatch.setattr("headway.runs.requests.STORE_EVERY_S", 0.1)
     place = Place.of(f"s3://stopping/{tmp_path.name}")
     driver = Driver(place, deaf=True)
-    look, fails, said = stopping._look, [3], list[str]()
+    look, fails, said = stopping.look, [3], list[str]()
 
     def sometimes(place: Place, name: str) -> Any:
         if driver.heard and fails[0]:
@@ -424,7 +433,7 @@ def test_a_store_that_is_lost_while_it_is_waited_for(s3: S3, tmp_path: Path, mon
             raise BadInput("the store", "the network is down", "")
         return look(place, name)
 
-    monkeypatch.setattr(stopping, "_look", sometimes)
+    monkeypatch.setattr(stopping, "look", sometimes)
     found = jobs.stop("r", runs=str(place), say=said.append)
     assert found.state == "stopped"
     assert [text for text in said if "cannot be asked" in text] == [

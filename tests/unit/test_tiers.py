@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.tiers import Scheduling
+from tests import dear
+from tests.tiers import AS_ONE, Scheduling
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,6 +68,51 @@ def test_what_a_module_makes_stays_in_one_process_and_what_lasts_longest_begins(
 def test_the_others_go_wherever_there_is_room() -> None:
     scopes = [Scheduling._split_scope(Scheduling, name) for name in ("tests/unit/a.py::b", "tests/ray/a.py::b[c]")]  # type: ignore[arg-type]
     assert scopes == ["tests/unit/a.py::b", "tests/ray/a.py"]
+
+
+def test_who_uses_anothers_cluster_is_in_its_process() -> None:
+    names = [*AS_ONE, *AS_ONE.values()]
+    assert all((ROOT / name).exists() for name in names)
+    assert len({Scheduling._split_scope(Scheduling, f"{name}::a") for name in names}) == len(set(AS_ONE.values()))  # type: ignore[arg-type]
+
+
+def test_what_is_dear_is_made_once_and_ends_before_who_does_without() -> None:
+    happened: list[str] = []
+
+    @contextmanager
+    def make() -> Iterator[str]:
+        happened.append("made")
+        yield "it"
+        happened.append("ended")
+
+    one = dear.Dear[str]("one")
+    try:
+        for asked in (["one"], ["one", "other"], ["other"], [], ["one"]):
+            dear.end_others(asked)
+            if "one" in asked:
+                assert one.get(make) == "it"
+        assert happened == ["made", "ended", "made"]
+    finally:
+        one.end()
+        dear._all.remove(one)
+
+
+def test_what_is_the_same_wherever_it_is_made_is_made_by_one_process(tmp_path: Path) -> None:
+    (tmp_path / "test_a.py").write_text(
+        "import os\nfrom pathlib import Path\nimport pytest\nfrom tests.dear import once\n\n"
+        "def make():\n    with open('made', 'a') as file:\n        print(os.getpid(), file=file)\n"
+        "    return {'by': os.getpid()}\n\n"
+        "@pytest.mark.parametrize('i', range(4))\ndef test_it(i, tmp_path_factory):\n"
+        "    found = once(tmp_path_factory, 'it', make)\n    Path(f'found-{i}').write_text(str(found['by']))\n"
+    )
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", f"--basetemp={tmp_path}/temp"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment |= {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+    (made,) = (tmp_path / "made").read_text().split()
+    assert {(tmp_path / f"found-{i}").read_text() for i in range(4)} == {made}
 
 
 @pytest.mark.parametrize(("tier", "number"), [("", 3), ("soak", 1000)])

@@ -10,7 +10,26 @@ import sys
 
 import typer
 
-from headway.cli import data, doctor, drill, events, jobs, logs, ls, runs, simulate, stop, submit, sync, train, ui
+from headway.cli import (
+    audit,
+    cluster,
+    data,
+    doctor,
+    drill,
+    events,
+    jobs,
+    logs,
+    ls,
+    resize,
+    runs,
+    simulate,
+    stop,
+    submit,
+    sync,
+    train,
+    tunnel,
+    ui,
+)
 from headway.driver import signals
 from headway.errors import BAD_INPUT, INTERRUPTED, PLATFORM_FAILED, HeadwayError
 
@@ -29,12 +48,16 @@ app.command()(runs.report)
 app.command()(ls.ls)
 app.command()(ls.status)
 app.command()(stop.stop)
+app.command()(resize.resize)
 app.command()(events.events)
 app.command()(logs.logs)
 app.add_typer(runs.app, name="runs")
 app.add_typer(data.app, name="data")
 app.add_typer(jobs.app, name="job")
+app.add_typer(cluster.app, name="cluster")
 app.command()(ui.ui)
+app.add_typer(audit.app, name="audit")
+app.command()(tunnel.tunnel)
 app.command()(sync.sync)
 app.command()(doctor.doctor)
 app.command()(drill.drill)

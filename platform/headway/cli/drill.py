@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,8 +19,15 @@ _SCRIPT_HELP = 'What happens when, like "kill worker=1 step=30; add node step=60
 def drill(
     job: Annotated[Path, typer.Argument(help="The job's YAML file.")],
     faults: Annotated[str | None, typer.Option("--faults", metavar="SCRIPT", help=_SCRIPT_HELP)] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random faults.")] = 0,
-    nodes: Annotated[int | None, typer.Option("--nodes", min=1, help="Machines to begin with (3).")] = None,
+    cloud: Annotated[
+        bool, typer.Option("--cloud", help="On machines that Ray's autoscaler buys of a cloud made on this machine.")
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, show_default="0; with --cloud a story", help="Of the random faults.")
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option("--nodes", min=1, help="Machines to begin with, or on a cloud at most (3).")
+    ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Run for so many instead of the job's.")] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the job.")
@@ -34,19 +41,19 @@ def drill(
     """Run a job on a local cluster while machines fail, and see whether samples and weights stay the same."""
     import json as encoder
 
-    from headway.testing.drill import drill as start
+    def tell(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
 
-    found = start(
-        job,
-        faults=faults,
-        seed=seed,
-        nodes=nodes,
-        steps=steps,
-        settings=setting or [],
-        quiet_run=quiet_run,
-        keep=keep,
-        tell=lambda text: print(text, file=sys.stderr, flush=True),
-    )
+    given: dict[str, Any] = {"faults": faults, "nodes": nodes, "steps": steps, "settings": setting or []}
+    given |= {"quiet_run": quiet_run, "keep": keep, "tell": tell}
+    if cloud:
+        from headway.testing.story.drill import drill as on_a_cloud
+
+        found: Account = on_a_cloud(job, seed=seed, **given)
+    else:
+        from headway.testing.drill import drill as start
+
+        found = start(job, seed=seed or 0, **given)
     if json:
         print(encoder.dumps(found.shown()))
     else:
@@ -70,11 +77,44 @@ def show(found: Account) -> None:
         ("ledger", "  ".join(f"{name} {seconds:.1f} s" for name, seconds in found.ledger_s.items()) or "not recorded"),
     ]
     rows += [("fault", _fault(fault)) for fault in found.faults]
+    rows += _of_a_cloud(found.shown()) if hasattr(found, "machines") else []
     rows += [("recovery", _recovery(recovery)) for recovery in found.recoveries]
     rows += [("seed", str(found.seed))] if found.seed is not None else []
     rows += [("folder", found.folder)] if found.folder else []
     for name, value in rows:
         print(f"{name:>12}  {value}")
+
+
+def _of_a_cloud(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """What an account of a cloud has besides."""
+    sizes = ", ".join(f"{size['workers']} after {size['at_s']:.1f} s" for size in found["sizes"])
+    idle = "NOT all gone" if found["idle_s"] is None else f"all gone {found['idle_s']:.1f} s after the run's end"
+    rows = [("workers", f"{sizes} (from {found['least']} to {found['most']})")]
+    rows += [("notice", _notice(notice)) for notice in found["notices"]]
+    rows += [("joined", f"{each['machine']}: {each['joined_s']:.1f} s after it booted") for each in found["joins"]]
+    rows += [("machine", _machine(machine)) for machine in found["machines"]]
+    rows += [("autoscaler", _asked(line)) for line in found["autoscaler"]]
+    rows += [("idle", f"machines {idle}"), ("dollars", f"{found['dollars']:.4f}")]
+    return [*rows, ("left", "; ".join(found["leftovers"]) or "nothing")]
+
+
+def _notice(notice: dict[str, Any]) -> str:
+    if notice["visible_s"] is None:
+        return f"of {notice['notice_s']:g} s to {notice['machine']}: NOT heard"
+    over = f"handed over after {notice['handed_over_s']} s" if notice["in_time"] else "NOT handed over in time"
+    return f"of {notice['notice_s']:g} s to {notice['machine']}: known after {notice['visible_s']} s, {over}"
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    booted = "never booted" if machine["booted_s"] is None else f"up at {machine['booted_s']:.1f} s"
+    gone = "still there" if machine["gone_s"] is None else f"{machine['why']} at {machine['gone_s']:.1f} s"
+    what = f"{machine['machine']} ({machine['option']}{', the head' if machine['head'] else ''})"
+    return f"{what}: bought at {machine['asked_s']:.1f} s, {booted}, {gone}, ${machine['dollars']:.5f}"
+
+
+def _asked(line: dict[str, Any]) -> str:
+    times = f" ({line['times']} times)" if line["times"] > 1 else ""
+    return f"at {line['at_s']:.1f} s {line['asked']} {line['for']}: {line['answer']}{times}"
 
 
 def _same(same: bool | None) -> str:

@@ -43,7 +43,7 @@ def check(
     if json:
         print(encoder.dumps({"job": job.name, "ok": True, **found}))
         return
-    lanes = found.pop("lanes_per_worker")
+    lanes, sizes = found.pop("lanes_per_worker"), found.pop("sizes")
     warnings = found.pop("warnings")
     datasets, shares, cargo = found.pop("datasets"), found.pop("shares"), found.pop("carried")
     print(f"{file}: good")
@@ -53,7 +53,9 @@ def check(
         share = f", {shares[use]:.1%} of the rows" if use in shares else ""
         print(f"{use:>18}  {dataset['rows']:,} rows, version {dataset['version']}{share}")
     for workers, carried in lanes.items():
-        print(f"{f'{workers} workers' if workers > 1 else '1 worker':>18}  lanes {', '.join(map(str, carried))}")
+        like = max(size for size in sizes if size <= workers)
+        same = f" (no faster than {like})" if like < workers else ""
+        print(f"{f'{workers} workers' if workers > 1 else '1 worker':>18}  lanes {', '.join(map(str, carried))}{same}")
     size = f"{cargo['bytes'] / 1e6:,.1f} MB" if cargo["bytes"] >= 1e6 else f"{cargo['bytes'] / 1e3:,.1f} kB"
     print(f"{'carried':>18}  {cargo['files']:,} files, {size}")
     for warning in warnings:

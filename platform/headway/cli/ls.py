@@ -106,7 +106,7 @@ def _lines(found: Status) -> list[tuple[str, str]]:
         ("step", _steps(row) + (f", {lasting(row.left_s)} left" if row.left_s is not None else "")),
         ("loss", "" if found.loss is None else f"{found.loss:.4f}"),
         ("validation", "  ".join(f"{name} {value:.4f}" for name, value in found.metrics.items())),
-        ("workers", "" if row.workers is None else str(row.workers)),
+        ("workers", "" if row.workers is None else f"{row.workers}{_asked_for(row)}"),
         ("goodput", "" if row.goodput is None else f"{row.goodput:.1%} of worker-seconds"),
         ("recoveries", "" if row.recoveries is None else str(row.recoveries)),
         ("checkpoint", _checkpoint(found)),
@@ -119,6 +119,12 @@ def _lines(found: Status) -> list[tuple[str, str]]:
     for number, (at, text) in enumerate(found.lately):
         told.append(("lately" if not number else "", f"{moment(at)}  {text}"))
     return told
+
+
+def _asked_for(row: Row) -> str:
+    if row.least is None or row.most is None:
+        return ""
+    return f" of {row.most}" + (f", at least {row.least}" if row.least < row.most else "")
 
 
 def _checkpoint(found: Status) -> str:

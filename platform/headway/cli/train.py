@@ -108,7 +108,8 @@ def _follow(start: Callable[[Any], Report], runs: str | None, json: bool, named:
         raise typer.Exit(INTERRUPTED) from None
     except HeadwayError:
         if json and live.run is not None:
-            _print_failed(runs, named or live.run)
+            with contextlib.suppress(BadInput):  # nothing is left of one that never began
+                _print_failed(runs, named or live.run)
         raise
     if json:
         print(report.model_dump_json())

@@ -78,7 +78,7 @@ def _concerns(event: Event) -> bool:
 
 LIVE = frozenset(
     (
-        *("recovery", "restart", "pause", "drain", "head_drain", "doubt", "stop"),
+        *("recovery", "restart", "pause", "drain", "head_drain", "at_risk", "doubt", "stop", "resize"),
         *("crowded", "rounding", "refused", "replica", "quarantine"),
     )
 )
@@ -111,7 +111,7 @@ def _recovery(event: Event) -> Entry:
     cause = event["cause"]
     if cause == "joined":
         return Entry(f"{who} joined before step {event['step']} (a pause of {pause})")
-    if cause == "drained":
+    if cause in ("drained", "resized"):
         return Entry(f"{who} left after step {event['step'] - 1} (a pause of {pause})")
     if cause == "rebalanced":
         return Entry(f"lanes are shared anew since step {event['step'] - 1}")
@@ -146,11 +146,21 @@ def _lost(event: Event) -> Entry:
 
 def _drain(event: Event) -> Entry:
     what = f"{event['worker']}'s machine is taken away in {event['deadline_s']:.0f} s"
-    return Entry(what, done="its lanes move on")
+    return Entry(what, event.get("reason", ""), "its lanes move on")
 
 
 def _head_drain(event: Event) -> Entry:
-    return Entry(f"the machine that leads the run is taken away in {event['deadline_s']:.0f} s")
+    what = f"the machine that leads the run is taken away in {event['deadline_s']:.0f} s"
+    return Entry(what, event.get("reason", ""))
+
+
+def _at_risk(event: Event) -> Entry:
+    what = f"{event['worker']}'s machine may be taken away before long"
+    return Entry(what, str(event["reason"]), "it leaves when another has taken its place")
+
+
+def _lingered(event: Event) -> Entry:
+    return Entry(f"{event['worker']} was let go, and had not ended {event['seconds']:.0f} s later", done="it is ended")
 
 
 def _doubt(event: Event) -> Entry:
@@ -216,6 +226,15 @@ def _stop(event: Event) -> Entry:
     return Entry(f"{event['by'] or 'a signal'} asks the run to end {how}")
 
 
+def _resize(event: Event) -> Entry:
+    least = f", at least {event['min']}" if event["min"] < event["max"] else ""
+    return Entry(f"{event['by']} asks for {_count(event['max'], 'worker')}{least}")
+
+
+def _demand(event: Event) -> Entry:
+    return Entry(f"machines are asked for, for {_count(event['workers'], 'worker')} in all", str(event["reason"]))
+
+
 def _end(event: Event) -> Entry:
     state, message = event["state"], str(event.get("message") or "")
     after = f" after step {event['step']}"
@@ -257,6 +276,8 @@ _WORDS: dict[str, Callable[[Event], Entry]] = {
     "lost": _lost,
     "drain": _drain,
     "head_drain": _head_drain,
+    "at_risk": _at_risk,
+    "lingered": _lingered,
     "pause": _pause,
     "doubt": _doubt,
     "raised": _raised,
@@ -270,6 +291,8 @@ _WORDS: dict[str, Callable[[Event], Entry]] = {
     "checkpoint": _checkpoint,
     "checkpoint_failed": _checkpoint_failed,
     "stop": _stop,
+    "resize": _resize,
+    "demand": _demand,
     "end": _end,
     "submission": _submission,
 }

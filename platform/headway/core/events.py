@@ -114,7 +114,8 @@ class Gone:
 
 @dataclass(frozen=True)
 class Drained:
-    """Notice that a worker's machine will be taken away at a deadline."""
+    """Notice that a worker's machine will be taken away at a deadline; at `inf` it is only at risk, and leaves when it
+    is replaced."""
 
     worker: str
     deadline: float
@@ -157,6 +158,16 @@ class Raised:
 
 
 @dataclass(frozen=True)
+class Resized:
+    """Somebody asks for another size of the run: so few and so many workers. by: who, for people."""
+
+    min: int
+    max: int
+    by: str
+    at: float
+
+
+@dataclass(frozen=True)
 class Finished:
     """A member has done all steps; what it leaves behind (the last checkpoint) is safe."""
 
@@ -184,6 +195,7 @@ Event = (
     | Slow
     | Diverged
     | Raised
+    | Resized
     | Finished
     | Tick
 )
@@ -273,7 +285,7 @@ class Recovered:
     """Training goes on after an incident.
 
     Args:
-        cause: of the first event of the incident; joined and drained for planned changes.
+        cause: of the first event of the incident; joined, drained and resized for planned changes.
         pause_s: longest time between two committed steps of one member.
     """
 

@@ -20,8 +20,8 @@ MEMORY = 2 * GIB
 CLOCK_S = (5.0, 300.0)
 """Apart: more warns (logs of machines cannot be laid side by side), more fails: stores of the clouds refuse requests
 that are signed five to fifteen minutes from now."""
-SILENT_S = 90.0
-"""More than Ray's own defaults: 65 s."""
+SILENT_S = 30.0
+"""Ray's own defaults come to 65 s."""
 LOOPBACK = ("127.0.0.1", "localhost")
 HASTY_S = 2.0
 """A machine that is only busy may be silent for so long."""
@@ -66,6 +66,9 @@ class Machine:
         ray_cpus, ray_gpus: that Ray gives out.
         clusters: address files: the path, the address in it, whether somebody listens there.
         readable: files with the cluster's token that other users of the machine can read.
+        cloud: whose it is, as its firmware says: aws, gcp, azure.
+        certificate: of its links under TLS, what is wrong with it; "" where nothing is, or there is no TLS.
+        expires: what is to be said of its end.
     """
 
     name: str
@@ -83,6 +86,9 @@ class Machine:
     ray_gpus: float = 0.0
     clusters: Sequence[tuple[str, str, bool]] = ()
     readable: Sequence[str] = ()
+    cloud: str = ""
+    certificate: str = ""
+    expires: str = ""
 
     @classmethod
     def of(cls, tree: Mapping[str, Any]) -> Machine:
@@ -115,6 +121,7 @@ def judged(machines: Sequence[Machine], wanted: Mapping[str, Callable[[str], boo
     yield from gpus(living)
     yield from addresses(living, address)
     yield from tokens(living)
+    yield from certificates(living)
 
 
 def silent(machines: Sequence[Machine]) -> Iterator[Finding]:
@@ -304,6 +311,18 @@ def tokens(machines: Sequence[Machine]) -> Iterator[Finding]:
     for machine in machines:
         for path in machine.readable:
             yield readable_token(path, machine.name)
+
+
+def certificates(machines: Sequence[Machine]) -> Iterator[Finding]:
+    """Whether each machine's certificate is good, and stays so: Ray would try for ever, and not say."""
+    remedy = "`headway cluster certs` renews it; what the machine runs is to be started again then."
+    for machine in machines:
+        if machine.certificate:
+            reason = "what is started there from now on is not let into the cluster"
+            yield Finding("certificate", "fail", machine.certificate, remedy, reason, (machine.name,))
+        elif machine.expires:
+            reason = "what is started there after that is not let into the cluster"
+            yield Finding("certificate", "warn", machine.expires, remedy, reason, (machine.name,))
 
 
 def readable_token(path: str, where: str) -> Finding:

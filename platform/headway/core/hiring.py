@@ -16,14 +16,14 @@ class Hiring:
     """Names, back-off and avoided nodes.
 
     Args:
-        most: workers of the run.
+        most: workers of the run; may change.
         slow_s: a start may take so long.
     """
 
     def __init__(self, most: int, slow_s: float) -> None:
         self.asked: set[str] = set()
         """Asked for, and without a place so far."""
-        self._most, self._slow_s = most, slow_s
+        self.most, self._slow_s = most, slow_s
         self._names = 0
         self._failures = 0
         """In a row, with nobody seated in between."""
@@ -48,6 +48,11 @@ class Hiring:
         self.asked.update(names)
         seats = number - spares
         return [Launch(n, delay, reason, avoid, None if i < seats else apart) for i, n in enumerate(names)]
+
+    @property
+    def in_order(self) -> list[str]:
+        """Those that have no place so far, as they were asked for."""
+        return sorted(self.asked, key=lambda name: int(name[1:]))
 
     def placed(self, worker: str, node: str) -> bool:
         """A worker has a place; returns whether it was asked for."""
@@ -93,10 +98,10 @@ class Hiring:
         self._in_vain += 1
         if self._vain_since is None:
             self._vain_since = at
-        if theirs and (not warming or self._in_vain >= max(ATTEMPTS, self._most)):
+        if theirs and (not warming or self._in_vain >= max(ATTEMPTS, self.most)):
             return True
         seconds = at - self._vain_since
-        enough = self._in_vain >= max(ATTEMPTS, ATTEMPTS_EACH * self._most) and seconds >= ATTEMPTS_S
+        enough = self._in_vain >= max(ATTEMPTS, ATTEMPTS_EACH * self.most) and seconds >= ATTEMPTS_S
         return enough and (not warming or seconds >= self._slow_s)
 
     @property

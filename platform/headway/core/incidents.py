@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from headway.core.events import Committed, Generation, Recovered
 
-PLANNED = frozenset({"joined", "drained", "rebalanced"})
+PLANNED = frozenset({"joined", "drained", "resized", "rebalanced"})
 UNKNOWN = frozenset({"connection_lost", "stuck"})
 """An exchange broke, and it is not known yet why."""
 

@@ -15,6 +15,9 @@ that has to wait: when a member is gone it joins between two of the others' step
 seated in the urgent generation; where nobody is left it begins the next alone, from what was kept. Spares are asked for
 when the first step is committed: those that come then rehearse beside the others, and hold up no start.
 
+A run's size may be asked for while it runs (`Resized`): who is too many leaves between two steps, and is called back if
+another is missed before that. A larger `min` counts from when so many train: nobody stops for it.
+
 No generation begins beside another: where nobody of the last one is left, and some of it fell silent rather than died,
 the next waits until the last lease that they may hold has run out.
 """
@@ -22,6 +25,7 @@ the next waits until the last lease that they may hold has run out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from headway.core.events import (
@@ -45,6 +49,7 @@ from headway.core.events import (
     Publish,
     Raised,
     Ready,
+    Resized,
     Save,
     Slow,
     Stuck,
@@ -65,7 +70,7 @@ from headway.core.roster import (
     Policy,
     Worker,
 )
-from headway.core.seating import enough, planned, seats, survivors
+from headway.core.seating import enough, planned, seats, surplus, survivors
 from headway.core.states import Broken, Ended, Gathering, State, Training, Waiting
 from headway.core.watch import lease_s
 
@@ -95,6 +100,8 @@ class Membership:
         """Lanes of the last generation that was told to go, by worker: these may hold the newest state."""
         self._state: State = Waiting()
         self._number = 0
+        self._least = policy.min
+        """Wanted; `policy.min` is less while so many have not trained yet."""
         self._hiring = Hiring(policy.max, policy.patience.slow_s)
         self._incidents = Incidents()
         self._links = Links()
@@ -212,9 +219,9 @@ class Membership:
                 self._incidents.note("joined", new, at)
         for m in generation.members:
             self.workers[m].entered, self.workers[m].lease_s = True, lease
+        self._hold(len(members := set(generation.members)))
         reason = "all have arrived" if source else "all have arrived, and nobody holds a state"
         actions: list[Action] = [Go(generation, source, positions, reason, lease)]
-        members = set(generation.members)
         for m in [m for m, w in self.workers.items() if w.phase == LEAVING and m not in members]:
             del self.workers[m]
             actions.append(Dismiss(m, "the others go on without it", graceful=True))
@@ -353,8 +360,10 @@ class Membership:
         worker = self.workers[event.worker]
         if worker.phase == FINISHED or (worker.deadline is not None and worker.deadline <= event.deadline):
             return []
-        worker.deadline = event.deadline
+        worker.deadline, worker.surplus = event.deadline, False
         reason = f"{event.worker}'s machine is being taken away"
+        if event.deadline == float("inf"):  # at risk only: it has room for the next one
+            self._hiring.avoid(worker.node, event.at)
         if worker.phase in (WARMING, READY):
             del self.workers[event.worker]
             return [Dismiss(event.worker, "its machine is being taken away"), *self._hire(reason, event.at)]
@@ -396,6 +405,35 @@ class Membership:
         if event.kind == "user":
             return self._fail(event.message, event.worker)
         return self._on_gone(Gone(event.worker, "hardware", event.at))
+
+    def _on_resized(self, event: Resized) -> list[Action]:
+        if (event.min, event.max) == (self._least, self.policy.max) or self._finishing:
+            return []
+        self._least, self._hiring.most = event.min, event.max
+        least = event.min if isinstance(self._state, Waiting) else min(event.min, self.policy.min)
+        self.policy = replace(self.policy, min=least, max=event.max)
+        self._hold(len(self.active.members) if self.active else 0)
+        reason = f"{event.by} asks for {event.max} workers" if event.max > 1 else f"{event.by} asks for 1 worker"
+        return [*self._let_go(reason), *self._consider(event.at), *self._hire(reason, event.at)]
+
+    def _hold(self, training: int) -> None:
+        """So many train: a `min` that was asked for and reached counts."""
+        if self.policy.min < self._least <= training:
+            self.policy = replace(self.policy, min=self._least)
+
+    def _let_go(self, reason: str) -> list[Action]:
+        """Those beyond the full number: who has not trained at once, members between two steps."""
+        members = [m for m, w in self.workers.items() if w.phase == MEMBER]
+        for m in surplus(self.workers, members, self.carried, len(members) - self.policy.max):
+            self.workers[m].phase, self.workers[m].deadline, self.workers[m].surplus = LEAVING, float("inf"), True
+        aside = [m for phase in (READY, WARMING) for m, w in self.workers.items() if w.phase == phase]
+        aside += self._hiring.in_order
+        actions: list[Action] = []
+        for m in aside[::-1][: max(0, -self._missing)]:
+            self._hiring.asked.discard(m)
+            self.workers.pop(m, None)
+            actions.append(Dismiss(m, reason))
+        return actions
 
     def _on_finished(self, event: Finished) -> list[Action]:
         self.workers[event.worker].phase = FINISHED
@@ -462,7 +500,8 @@ class Membership:
         joined = [m for m in wanted if m not in members]
         words = [f"{', '.join(joined)} joined" if joined else "", f"{', '.join(left)} left" if left else ""]
         reason = "; ".join(w for w in words if w) or "lanes are shared anew"
-        self._incidents.note("drained" if left else "joined" if joined else "rebalanced", left or joined, at)
+        cause = "resized" if all(self.workers[m].surplus for m in left) else "drained"
+        self._incidents.note(cause if left else "joined" if joined else "rebalanced", left or joined, at)
         return self._publish(wanted, at, False, reason)
 
     def _start(self, state: Waiting, at: float) -> list[Action]:
@@ -524,17 +563,31 @@ class Membership:
         return [Pause(self._number, urgent, save, reason)]
 
     def _hire(self, reason: str, at: float) -> list[Action]:
-        """Ask for as many as are missing to the full number, and for spares."""
+        """Ask for as many as are missing to the full number, and for spares; first call back who is about to leave."""
         if self._finishing:
             return []
-        there = sum(w.phase in (WARMING, READY, MEMBER) for w in self.workers.values()) + len(self._hiring.asked)
-        missing = self.policy.max + self._spares - there
+        self._call_back()
+        missing = self._missing
         spares = min(missing, self._spares)
         if missing <= 0 or spares <= 0:
             return [*self._hiring.ask(missing, reason, at)]
         nodes = {w.node for w in self.workers.values() if w.phase in ENTERED and w.node is not None}
         apart = tuple(sorted(nodes)) if len(nodes) <= APART_NODES else ()
         return [*self._hiring.ask(missing, reason, at, spares, apart)]
+
+    @property
+    def _missing(self) -> int:
+        """To the full number, and spares; negative where there are more."""
+        there = sum(w.phase in (WARMING, READY, MEMBER) for w in self.workers.values()) + len(self._hiring.asked)
+        return self.policy.max + self._spares - there
+
+    def _call_back(self) -> None:
+        """Who leaves only since the run is to be smaller stays, where others are missed and it is still counted on."""
+        counted = self.published.members if self.published else self.carried
+        for m in [m for m in counted if m in self.workers and self.workers[m].surplus]:
+            if self._missing > self._spares:
+                worker = self.workers[m]
+                worker.phase, worker.deadline, worker.surplus = MEMBER, None, False
 
     def _end(self, reason: str) -> list[Action]:
         self._state = Ended(self.published)
@@ -558,6 +611,7 @@ _HANDLERS: dict[type[Event], Callable[[Membership, Any], list[Action]]] = {
     Slow: Membership._on_slow,
     Diverged: Membership._on_diverged,
     Raised: Membership._on_raised,
+    Resized: Membership._on_resized,
     Finished: Membership._on_finished,
     Tick: Membership._on_tick,
 }

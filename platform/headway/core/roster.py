@@ -45,6 +45,7 @@ class Worker:
     """What is known of a worker that was launched and is not gone.
 
     Args:
+        surplus: it leaves since the run is to be smaller, and for nothing else.
         ready_at: since when it could enter.
         entered: it was a member of a generation that was told to go.
         lease_s: of the newest of these.
@@ -55,6 +56,7 @@ class Worker:
     deadline: float | None = None
     weight: float = 1.0
     divergences: int = 0
+    surplus: bool = False
     ready_at: float = 0.0
     entered: bool = False
     lease_s: float = 0.0

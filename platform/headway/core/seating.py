@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from headway.core.roster import LEAVING, MEMBER, READY, Policy, Worker
@@ -69,6 +70,28 @@ def planned(
                 held = held or m in holders
     order = {m: i for i, m in enumerate(alive)}
     return sorted(wanted[: policy.lanes - len(kept)] + kept, key=lambda m: order.get(m, len(order)))
+
+
+def surplus(workers: Mapping[str, Worker], members: Sequence[str], holders: Collection[str], number: int) -> list[str]:
+    """So many of the members that it costs least to let go.
+
+    First those that have not trained; then those whose node is left by all that work there, so that it can go; then the
+    newest.
+
+    Args:
+        workers: all there are, oldest first.
+        holders: who was in the last generation that was told to go.
+    """
+    let_go: list[str] = []
+    on_node = Counter(w.node for w in workers.values())
+    age = {m: i for i, m in enumerate(workers)}
+    staying = list(members)
+    for _ in range(number):
+        least = min(staying, key=lambda m: (m in holders, on_node[workers[m].node], -age[m]))
+        staying.remove(least)
+        let_go.append(least)
+        on_node[workers[least].node] -= 1
+    return let_go
 
 
 def due(policy: Policy, worker: Worker, at: float) -> bool:

@@ -6,13 +6,15 @@ import os
 import re
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headway.driver import embedded, rayjob, signals
+from headway import certificates
+from headway.driver import embedded, handshake, rayjob, signals
 from headway.errors import BadInput, HeadwayError, RunFailed
 
 KNOCK_S = 10.0
@@ -117,6 +119,8 @@ def ray_for(
         yield
         return
     goes = where(address)
+    for note in certificates.check(time.time()):
+        (tell or _say)(f"note: {note}")
     _hush()
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     options["job_config"] = ray.job_config.JobConfig(metadata=dict(metadata or {}))
@@ -222,7 +226,7 @@ def knock(address: str, said: str) -> None:
     """Ask the head at an address whether it would have us; Ray itself would try for minutes, and not say why.
 
     Raises:
-        BadInput: nobody listens, it is no head of a cluster, it wants another token, or it does not answer.
+        BadInput: nobody listens, it is no head of a cluster, it wants another token or certificate, or does not answer.
     """
     error = _listens(address)
     if error is not None:
@@ -237,6 +241,9 @@ def knock(address: str, said: str) -> None:
     if code == "DEADLINE_EXCEEDED":
         reason = f"a connection was taken there, and no answer came within {ANSWER_S:.0f} s"
         raise BadInput(said, reason, "Check that the cluster's head is well, and that no firewall is between.")
+    apart = handshake.why(address, said)
+    if apart is not None:
+        raise apart
     if code == "UNIMPLEMENTED" or "http" in words.lower():
         reason = "what answers there is not the head of a Ray cluster"
         remedy = "Give the port that `ray start --head` told, 6379 where nothing else was said."

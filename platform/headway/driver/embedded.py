@@ -36,7 +36,7 @@ def start(cpus: int, store_bytes: int, **options: Any) -> None:
 
     keep_token_private()
     folder, _ = temporary()
-    with _loopback_only(), _apart(), rayjob.hidden():
+    with _loopback_only(), _apart(), without_dashboard(), rayjob.hidden():
         ray.init(
             address="local",
             num_cpus=cpus,
@@ -118,6 +118,29 @@ def _apart() -> Iterator[None]:
         yield
     finally:
         ray_services.ConsolePopen = usual
+
+
+@contextmanager
+def without_dashboard() -> Iterator[None]:
+    """Ray leaves out its page when told to, but starts the page's server and agent: two seconds, and nobody asks them.
+
+    A minimal Ray has neither.
+    """
+    from ray._private import node, utils
+
+    ray_utils: Any = utils
+    ray_node: Any = node.Node
+    usual = ray_utils.get_dashboard_dependency_error, ray_node.start_api_server
+    ray_utils.get_dashboard_dependency_error = lambda: ImportError("left out")
+    ray_node.start_api_server = _no_api_server
+    try:
+        yield
+    finally:
+        ray_utils.get_dashboard_dependency_error, ray_node.start_api_server = usual
+
+
+def _no_api_server(node: Any, **_: Any) -> None:
+    node._webui_url = ""
 
 
 def keep_token_private() -> None:

@@ -15,10 +15,11 @@ from typing import Any
 from headway import plan, runs, tryout, variables
 from headway.carried import code, packed
 from headway.core import ends
-from headway.driver import attach, ending, signals
+from headway.driver import attach, ending, signals, sizes
 from headway.driver.names import Names
 from headway.driver.progress import Progress, Watch
 from headway.driver.progress import tell as tell_before
+from headway.driver.sizes import Sizes
 from headway.driver.submission import Began, Submission
 from headway.faults import internal
 from headway.job import Job
@@ -83,10 +84,11 @@ def lead(
     stop = threading.Event()
     cpus = max(os.cpu_count() or 1, job.workers.most * job.workers.cpus + 1)
     home = code.home(checked.source, code_of)
-    leader = _Leader(run, job, checked, epoch, watch, submission, stop, Names(run.name))
+    names = Names(run.name)
+    leader = _Leader(run, job, checked, epoch, watch, submission, stop, names, Sizes(job, names))
     starts = [requests.of_epoch(epoch), *([requests.of_attempt(submission.attempt)] if submission else [])]
     with (
-        requests.heard(Box.of_run(run), starts, lambda _: stop.set()) as ear,
+        requests.heard(Box.of_run(run), starts, lambda _: stop.set(), leader.sizes.ask) as ear,
         signals.asking(stop),
         ExitStack() as after,  # all of Ray's processes
         attach.ray_for(
@@ -117,6 +119,7 @@ class _Leader:
     submission: Submission | None
     stop: threading.Event
     names: Names
+    sizes: Sizes
 
     def tell(self, *messages: str) -> None:
         tell_before(self.watch, self.run, self.checked, list(messages))
@@ -132,7 +135,7 @@ class _Leader:
         with ExitStack() as looking:
             look = None
             if submission is not None:
-                look = looking.enter_context(closing(submission.look(self.job, self.checked, _place_of(run))))
+                look = looking.enter_context(closing(submission.look(self.job, self.checked, place_of(run))))
             found = trial.answer(self.stop.is_set)  # it went on while Ray started
             if look is not None:
                 self._unless_stopped(ear)
@@ -187,7 +190,7 @@ class _Leader:
             ended.set()
         else:
             threading.Thread(target=fit, name="ray-train", daemon=True).start()
-        failure, cut = _watch(run, recorder, ended, stop, ear, self.watch, self.names)
+        failure, cut = _watch(run, recorder, ended, stop, ear, self.watch, self.names, self.sizes)
         if failure is None and trouble and not cut:
             failure = ending.of_ray(trouble[0])
         if failure is not None and checked.origin is not None:
@@ -214,6 +217,7 @@ def _watch(
     ear: Ear,
     watch: Watch | None,
     names: Names,
+    sizes: Sizes,
 ) -> tuple[dict[str, Any] | None, bool]:
     """Follow the run to its end. Gives the failure, if there was one, and whether it was cut short: there was nobody
     who could have heard that it is to stop."""
@@ -227,6 +231,7 @@ def _watch(
             asked = ending.asked(ear)
             ray.get(recorder.request_stop.remote(asked.by, asked.now))
             asked_at = time.monotonic()
+        sizes.hand_on()
         found = ray.get(recorder.progress.remote(seen))
         seen = found["messages_seen"]
         if watch is not None:
@@ -244,7 +249,7 @@ def _watch(
             cut = names.end("controller") or cut
 
 
-def _place_of(run: runs.RunFolder) -> Place:
+def place_of(run: runs.RunFolder) -> Place:
     """That holds the run."""
     if run.far is None:
         return Place(str(run.path.parent), run.path.parent)
@@ -291,6 +296,8 @@ def _fit(
             "recorder": recorder,
             "alike": job.reproducible == "bitwise" or job.replica_check_every is not None,
             "names": names,
+            "total_steps": checked.total_steps,
+            "at_once": sizes.at_once(run),
         },
         train_loop_config={
             "folder": str(run.path),

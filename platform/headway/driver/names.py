@@ -31,6 +31,14 @@ class Names:
         """Options of an actor."""
         return {"name": f"headway:{self.run}:{who}", "namespace": self.namespace}
 
+    def find(self, who: str) -> Any:
+        """An actor; None where it is not there yet, or not any more."""
+        import ray
+
+        with suppress(ValueError):
+            return ray.get_actor(**self.of(who))
+        return None
+
     def end(self, who: str) -> bool:
         """Kill an actor at once. Whether there was one."""
         import ray

@@ -14,8 +14,8 @@ from typing import Any
 
 from headway import plan, runs, tryout, variables
 from headway.carried import code
-from headway.driver import attach, determinism, rayjob, signals
-from headway.driver.leading import OBJECT_STORE_BYTES, lead
+from headway.driver import attach, determinism, rayjob, signals, sizes
+from headway.driver.leading import OBJECT_STORE_BYTES, lead, place_of
 from headway.driver.names import Names
 from headway.driver.progress import Progress as Progress
 from headway.driver.progress import Watch as Watch
@@ -24,7 +24,7 @@ from headway.driver.submission import Submission
 from headway.errors import BadInput
 from headway.job import Job, load, taken
 from headway.report import Report
-from headway.runs import closing, now
+from headway.runs import audit, closing, now
 
 
 def train(
@@ -71,8 +71,12 @@ def train(
             _note_bits(run, job, checked, submission)
             first = [told] if told else []
             tell(watch, run, checked, [f"note: {note}" for note in (*first, *checked.warnings, *waits)])
+
+            def settle() -> None:
+                _audited(run, "submit" if submission else "train", job, checked, submission, watch)
+
             with closing.left(run, epoch):
-                return lead(run, job, checked, trial, address, watch, epoch, submission)
+                return lead(run, job, checked, trial, address, watch, epoch, submission, settle=settle)
 
 
 @contextmanager
@@ -119,7 +123,7 @@ def resume(
     """
     attach.admit(address)
     run, allowed = runs.find(rayjob.place(runs_folder)[0], name), determinism.chosen(allow)
-    job = _tracked(load(run.job_file, settings))
+    job = _tracked(load(run.job_file, sizes.kept(run, settings or [])))
 
     def say(message: str) -> None:
         if watch is not None:
@@ -142,6 +146,7 @@ def resume(
         told = determinism.admit(run.name, facts.get("bits"), here, allowed) if start else []
 
         def settle() -> None:
+            _audited(run, "resume", job, checked, submission, watch)
             runs.write_job(run, job)
             _note_bits(run, job, checked, submission)
 
@@ -189,8 +194,8 @@ def rehearse(
             if watch is not None:
                 said = [f"note: {note}" for note in (*notes, *found.notes)]
                 watch(Progress("", 0, checked.total_steps, 0, None, 0.0, 0.0, 0, 0.0, {}, said))
-            sizes = found.parameters, found.checkpoint_bytes
-            look.done(replace(checked, parameters=sizes[0], checkpoint_bytes=sizes[1]), stop.is_set)
+            sizes_found = found.parameters, found.checkpoint_bytes
+            look.done(replace(checked, parameters=sizes_found[0], checkpoint_bytes=sizes_found[1]), stop.is_set)
             if stop.is_set():
                 raise KeyboardInterrupt
 
@@ -213,9 +218,27 @@ def _note_bits(run: runs.RunFolder, job: Job, checked: plan.Plan, submission: Su
     recorder of a driver that was killed may be writing still."""
     whose = submission.facts if submission else {"submission": None}
     told = {"total_steps": checked.total_steps, "fail_after": job.checkpoint.fail_after, "bits": determinism.facts(job)}
+    told |= sizes.noted(run, job.workers.min, job.workers.max)
     with run.hold_records():
         run.write({**run.read(), **whose, **told})
     now.say(run.path, "for what leads it to start")
+
+
+def _audited(
+    run: runs.RunFolder,
+    verb: str,
+    job: Job,
+    checked: plan.Plan,
+    submission: Submission | None,
+    watch: Watch | None,
+) -> None:
+    """Have it in the log of the place that this run begins, or goes on, and by whose will."""
+    whose = {"submission": submission.id} if submission else {}
+    details = {"job": job.name, "task": job.task, "workers": [job.workers.min, job.workers.most], **whose}
+    by = submission.by if submission else None
+    audit.note(
+        place_of(run), verb, run.name, by=by, details=details, say=lambda text: tell(watch, run, checked, [text])
+    )
 
 
 def _source(run: runs.RunFolder, job: Job) -> code.Source:

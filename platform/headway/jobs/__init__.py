@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from headway.jobs.look.history import events as events
     from headway.jobs.look.listing import ls as ls
     from headway.jobs.look.printed import logs as logs
+    from headway.jobs.look.resizing import resize as resize
     from headway.jobs.look.stopping import stop as stop
     from headway.jobs.send.examining import doctor as doctor
     from headway.jobs.send.submitting import resume as resume
@@ -24,12 +25,13 @@ _HOMES = {
     "events": "headway.jobs.look.history",
     "logs": "headway.jobs.look.printed",
     "ls": "headway.jobs.look.listing",
+    "resize": "headway.jobs.look.resizing",
     "resume": "headway.jobs.send.submitting",
     "status": "headway.jobs.look.closeup",
     "stop": "headway.jobs.look.stopping",
     "submit": "headway.jobs.send.submitting",
 }
-__all__ = ["doctor", "events", "logs", "ls", "resume", "status", "stop", "submit"]
+__all__ = ["doctor", "events", "logs", "ls", "resize", "resume", "status", "stop", "submit"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 _SCIENTIFIC = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
@@ -37,6 +38,24 @@ def read(text: str) -> Any:
     Loader.add_constructor("tag:yaml.org,2002:value", lambda loader, node: str(node.value))  # a lone =, which is text
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", _SCIENTIFIC, None)
     return yaml.load(text, Loader)
+
+
+def line_of(text: str, way: Sequence[Any]) -> int:
+    """The line of the key or list element that a way leads to, or of what is nearest above it; from 1."""
+    import yaml
+
+    node, line = yaml.compose(text, yaml.SafeLoader), 1
+    for part in way:
+        if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+            continue
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        found = next(((key, value) for key, value in pairs if key.value == str(part)), None)
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line
 
 
 def write(tree: Any) -> str:

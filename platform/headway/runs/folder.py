@@ -249,7 +249,7 @@ class RunFolder:
         """Take away what was asked of those who led the run: another one of its name begins with the same epochs.
         of_epochs: only that; what a submission is asked that has no run yet stays."""
         asked = self.path.parent / REQUESTS / self.name
-        for path in asked.glob("stop-epoch-*" if of_epochs else "*"):
+        for path in asked.glob("*-epoch-*" if of_epochs else "*"):
             path.unlink(missing_ok=True)
         with suppress(OSError):
             asked.rmdir()

@@ -49,7 +49,7 @@ class Brief:
         cause: task or platform, of one that failed.
         by: who submitted it last, and `submission` is Ray's id of that.
         started: Unix seconds, when it was started last.
-        workers: that train now.
+        workers: that train now; least, most: that are asked for, and request: by whose word, where it was somebody's.
         goodput: share of worker-seconds that ended in committed steps.
         recoveries: how often it went on after a loss.
         steps_per_s: lately.
@@ -78,6 +78,9 @@ class Brief:
     submission: str = ""
     started: float | None = None
     workers: int | None = None
+    least: int | None = None
+    most: int | None = None
+    request: str = ""
     goodput: float | None = None
     recoveries: int | None = None
     steps_per_s: float | None = None
@@ -126,6 +129,9 @@ class Brief:
             submission=text("submission"),
             started=number("started"),
             workers=count("workers"),
+            least=count("least"),
+            most=count("most"),
+            request=text("request"),
             goodput=number("goodput"),
             recoveries=count("recoveries"),
             steps_per_s=number("steps_per_s"),
@@ -182,6 +188,7 @@ def of_folder(run: RunFolder) -> Brief:
 def told(run: RunFolder) -> dict[str, Any]:
     """What the run's own files say. Raises BadInput where it is no run."""
     facts = run.read()
+    target = facts.get("target") or {}
     last = _parsed(last_line(run.path / "steps.jsonl"))
     state, submission = facts.get("state", "running"), facts.get("submission") or {}
     ended = facts.get("ended") if state != "running" else None
@@ -200,6 +207,9 @@ def told(run: RunFolder) -> dict[str, Any]:
         "last": ended or (run.path / "run.json").stat().st_mtime,
         "goodput": facts.get("goodput"),
         "recoveries": facts.get("recoveries"),
+        "least": target.get("min"),
+        "most": target.get("max"),
+        "request": target.get("request", ""),
         "by": submission.get("by", ""),
         "submission": submission.get("id", ""),
         "checkpoint": (facts.get("checkpoint") or {}).get("step"),

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from headway.errors import BadInput
+from headway.notation.times import seconds
 from headway.runs.finding import briefs, find, named
 from headway.runs.folder import GONE
 from headway.runs.listing import Brief
 from headway.runs.place import Place
-
-_AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 @dataclass
@@ -35,10 +32,7 @@ class Pruned:
 
 def age_s(text: str) -> float:
     """Seconds of "90m", "12h", "30d" or "2w"."""
-    found = _AGE.fullmatch(text.strip().lower())
-    if found is None:
-        raise BadInput(f"--older-than {text}", "it is no length of time", "Write a number and s, m, h, d or w: 30d.")
-    return float(found[1]) * _SECONDS[found[2]]
+    return seconds("--older-than", text)
 
 
 def prune(

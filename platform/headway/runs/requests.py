@@ -4,14 +4,17 @@ and then.
     PLACE/.requests/RUN/stop-epoch-000003.json     in a folder
     PLACE/RUN/requests/stop-attempt-1f9a03c2.json  in a store
 
-Each is for one start: of an epoch (see `headway.runs.epochs`), or of a submission, which may have no run yet. So what
-came too late to be heard cannot stop the next start.
+An end is asked for by `stop-…`, another size by `resize-…`; of each kind the last counts. Each is for one start: of an
+epoch (see `headway.runs.epochs`), or of a submission, which may have no run yet. So what came too late to be heard
+cannot stop the next start.
 """
 
 from __future__ import annotations
 
 import getpass
 import json
+import logging
+import secrets
 import socket
 import threading
 import time
@@ -20,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from headway.errors import HeadwayError
 from headway.runs.place import REQUESTS, Place, split
@@ -30,7 +33,13 @@ from headway.storage.protocol import Storage
 if TYPE_CHECKING:
     from headway.runs.folder import RunFolder
 
+logger = logging.getLogger(__name__)
+
+W = TypeVar("W", "Stop", "Resize")
 FOLDER_EVERY_S, STORE_EVERY_S = 0.2, 2.0
+AS_BEFORE = 0
+"""As the least of a size: as few as its job, or its last size, says. Of a run that has not begun nobody else knows."""
+_UNREADABLE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 _held: Counter[Path] = Counter()
 """Folders that this process looks into: how often each."""
 _holding = threading.Lock()
@@ -53,6 +62,30 @@ class Stop:
     @classmethod
     def mine(cls, now: bool = False) -> Stop:
         return cls(this_person(), time.time(), now)
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Somebody asks for another size of the run.
+
+    Args:
+        by: who, for people.
+        at: Unix seconds, for people.
+        min, max: so few and so many workers; of a run that has not begun min may be AS_BEFORE.
+        id: names this request: the run's records say which was the last that was heard.
+        at_once: so many are asked of a cluster that buys machines whether or not it pays.
+    """
+
+    by: str
+    at: float
+    min: int
+    max: int
+    id: str
+    at_once: int = 1
+
+    @classmethod
+    def mine(cls, least: int, most: int, at_once: int) -> Resize:
+        return cls(this_person(), time.time(), least, most, secrets.token_hex(8), at_once)
 
 
 class Heard(KeyboardInterrupt):
@@ -116,27 +149,36 @@ class Box:
         url = run.far["url"] if run.far is not None else None
         return cls.of(Place.of(split(url)[0]) if url else Place(str(run.path.parent), run.path.parent), run.name)
 
-    def ask(self, start: str, stop: Stop) -> None:
+    def ask(self, start: str, wish: Stop | Resize) -> None:
         """Let a start know; asked again, the last counts."""
-        self.storage.put(_name(start), json.dumps(asdict(stop)).encode())
+        self.storage.put(_name(start, type(wish)), json.dumps(asdict(wish)).encode())
 
     def asked(self, start: str) -> Stop | None:
-        """What a start was asked for."""
+        """Whether a start was asked for its end, and how."""
         try:
             tree = json.loads(self.storage.get(_name(start)))
             return Stop(str(tree["by"]), float(tree["at"]), bool(tree["now"]))
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError):  # of another release: what it is asked for is clear
+        except _UNREADABLE:  # of another release: what it is asked for is clear
             return Stop("somebody", 0.0)
 
-    def waiting(self, starts: Iterable[str]) -> list[str]:
+    def sized(self, start: str) -> Resize | None:
+        """The size that a start was asked for; None also where it cannot be read."""
+        try:
+            tree = json.loads(self.storage.get(_name(start, Resize)))
+            counts = {name: int(tree[name]) for name in ("min", "max", "at_once")}
+            return Resize(by=str(tree["by"]), at=float(tree["at"]), id=str(tree["id"]), **counts)
+        except (FileNotFoundError, *_UNREADABLE):
+            return None
+
+    def waiting(self, starts: Iterable[str], kind: type[Stop | Resize] = Stop) -> list[str]:
         """Of these starts those that may be asked for something. A folder is listed for that: shared file systems
         remember for a while that a name was not there."""
         if self._folder is None:
             return list(starts)
         there = {found.name for found in self.storage.list()}
-        return [start for start in starts if _name(start) in there]
+        return [start for start in starts if _name(start, kind) in there]
 
     def hold(self) -> None:
         """Somebody looks here from now on, if the place is there. (A folder that is there is seen to change soon.)"""
@@ -161,7 +203,7 @@ class Box:
 
     def withdraw(self, starts: Iterable[str]) -> None:
         """Nobody asks any more: the starts have ended."""
-        self.storage.delete([_name(start) for start in starts])
+        self.storage.delete([_name(start, kind) for start in starts for kind in (Stop, Resize)])
 
 
 class Ear:
@@ -171,12 +213,22 @@ class Ear:
     Args:
         box: to look into.
         starts: the names of the start, of which there may be several.
-        heard: told of each request once, in the thread.
+        heard: told of each request for an end once, in the thread.
+        sized: likewise of each for another size; None: nobody here can do anything about that.
     """
 
-    def __init__(self, box: Box, starts: Iterable[str], heard: Callable[[Stop], None]) -> None:
-        self._box, self._starts, self._heard = box, tuple(starts), heard
+    def __init__(
+        self,
+        box: Box,
+        starts: Iterable[str],
+        heard: Callable[[Stop], None],
+        sized: Callable[[Resize], None] | None = None,
+    ) -> None:
+        self._box, self._starts, self._heard, self._sized = box, tuple(starts), heard, sized
         self._known: dict[str, Stop] = {}
+        self._sizes: dict[str, Resize] = {}
+        self._errors: list[Exception] = []
+        """Of the last look."""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="requests", daemon=True)
 
@@ -193,39 +245,55 @@ class Ear:
         """Look no more; what was heard is answered by the end of the start, and goes."""
         self._closing.set()
         self._thread.join(self._box.every_s)
-        if self._known:
+        if self._known or self._sizes:
             with suppress(HeadwayError, OSError):
-                self._box.withdraw(self._known)
+                self._box.withdraw({**self._known, **self._sizes})
         self._box.let_go()
 
     def look(self) -> None:
         """Look once. Raises OutOfReach, BadInput: of one of the names; the others were looked for all the same (S3 says
         "forbidden" of what is not there, to those who may list a part of the bucket only)."""
-        error: Exception | None = None
-        for start in self._box.waiting(self._starts):
+        self._errors = []
+        for start, stop in self._looked(Stop, self._box.asked):
+            if stop != self._known.get(start):
+                self._known[start] = stop
+                self._heard(stop)
+        if self._sized is not None:
+            for start, size in self._looked(Resize, self._box.sized):
+                if size != self._sizes.get(start):
+                    self._sizes[start] = size
+                    self._sized(size)
+        if self._errors:
+            raise self._errors[-1]
+
+    def _looked(self, kind: type[W], asked: Callable[[str], W | None]) -> Iterator[tuple[str, W]]:
+        for start in self._box.waiting(self._starts, kind):
             try:
-                found = self._box.asked(start)
+                found = asked(start)
             except (HeadwayError, OSError) as failed:
-                error = failed
+                self._errors.append(failed)
                 continue
-            if found is not None and found != self._known.get(start):
-                self._known[start] = found
-                self._heard(found)
-        if error is not None:
-            raise error
+            if found is not None:
+                yield start, found
 
     def _work(self) -> None:
         while not self._closing.is_set():
-            with suppress(HeadwayError, OSError):  # the records' own way to the place tells of that
+            try:
                 self._box.hold()
                 self.look()
+            except (HeadwayError, OSError):
+                pass  # the records' own way to the place tells of that
+            except Exception:  # whatever one request does to whoever is told of it: the next is heard
+                logger.warning("a request could not be taken", exc_info=True)
             self._closing.wait(self._box.every_s)
 
 
 @contextmanager
-def heard(box: Box, starts: Iterable[str], then: Callable[[Stop], None]) -> Iterator[Ear]:
-    """While this lasts `then` is told what is asked of a start."""
-    ear = Ear(box, starts, then)
+def heard(
+    box: Box, starts: Iterable[str], then: Callable[[Stop], None], sized: Callable[[Resize], None] | None = None
+) -> Iterator[Ear]:
+    """While this lasts `then` and `sized` are told what is asked of a start."""
+    ear = Ear(box, starts, then, sized)
     ear.start()
     try:
         yield ear
@@ -233,5 +301,5 @@ def heard(box: Box, starts: Iterable[str], then: Callable[[Stop], None]) -> Iter
         ear.close()
 
 
-def _name(start: str) -> str:
-    return f"stop-{start}.json"
+def _name(start: str, kind: type[Stop | Resize] = Stop) -> str:
+    return f"{'stop' if kind is Stop else 'resize'}-{start}.json"

@@ -42,6 +42,7 @@ from headway.core.events import (
     Publish,
     Raised,
     Ready,
+    Resized,
     Slow,
     Tick,
 )
@@ -194,6 +195,12 @@ class World:
                 yield lambda p=p: self.hear(Slow(p.name, 3.0, self.now))  # type: ignore[misc]
                 yield lambda p=p: self.hear(Diverged(p.name, self.now))  # type: ignore[misc]
                 yield lambda p=p: self.keep(p)  # type: ignore[misc]
+
+    def wishes(self) -> Iterator[Callable[[], None]]:
+        """Every other size that somebody could ask for."""
+        for most in range(1, self.machine.policy.lanes + 1):
+            for least in {1, most // 2 + 1, most}:
+                yield lambda least=least, most=most: self.hear(Resized(least, most, "mary", self.now))  # type: ignore[misc]
 
     # Moves
 
@@ -452,6 +459,8 @@ class World:
         require(len(set(generation.members)) == len(generation.members), f"a member is in twice: {generation}")
         finishing = any(p.doing == DONE for p in self.processes.values())
         most = seats(policy.lanes, policy.max)
+        if generation.urgent:  # whoever may hold the newest state is in it, were there more seats before or not
+            most = max(most, sum(m in carried for m in generation.members))
         require(len(generation.members) <= most, f"more members than the {most} seats: {generation}")
         evaluating = any(self.processes[m].evaluating for m in generation.members)
         require(len(generation.members) >= policy.min or finishing or evaluating, f"fewer than min: {generation}")

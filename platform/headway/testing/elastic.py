@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from headway.core.demand import Worth
 from headway.core.events import Launch
 from headway.core.ledger import Ledger
 from headway.core.membership import Policy
@@ -125,6 +126,8 @@ class Run:
         self.processes: dict[str, Any] = {}
         """Of workers that are there, by name."""
         self.results: dict[str, Any] = {}
+        self.orders = (0, 0)
+        """What a cluster that buys machines could be asked for: places in all, and workers that are worth one."""
         self.failure: str | None = None
         self._slots = _Slots(workers.max + workers.spares if places is None else places)
         self._step = _processes.Value("q", 0, lock=False)  # a worker killed in it would hold a lock for ever
@@ -203,6 +206,10 @@ class Run:
         timer.daemon = True
         timer.start()
 
+    def resize(self, least: int, most: int) -> None:
+        """As `headway resize` does."""
+        self.coordinator.resize(least, most, "mary")
+
     def request_stop(self) -> None:
         """As the driver does on Ctrl-C."""
         self._recorder.request_stop()
@@ -264,6 +271,9 @@ class Run:
 
     def changed(self, members: list[str]) -> None:
         self.members = members
+
+    def order(self, number: int, worth: Worth) -> None:
+        self.orders = number, worth.workers
 
     def ended(self, failure: Failure | None) -> None:
         if failure is not None:

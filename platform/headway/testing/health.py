@@ -11,7 +11,7 @@ from headway.testing.faults import Fault, parse
 Record = Mapping[str, Any]
 RESTART_S = 60.0
 """After the end of all workers, or of the driver, nobody is missed for so long: all are new."""
-PLANNED = ("joined", "drained", "rebalanced")
+PLANNED = ("joined", "drained", "resized", "rebalanced")
 LOSS_PERCENT = 20.0
 
 
@@ -113,7 +113,7 @@ def harmless(fault: Fault, patience: Patience, up: int = 0) -> bool:
         return (fault.percent or 0.0) <= LOSS_PERCENT
     if fault.verb in ("delay", "reorder"):
         return (fault.by_s or 0.0) < patience.silence_s / 4
-    return fault.verb in ("add", "rate", "slow-store", "full-disk")
+    return fault.verb in ("add", "rate", "slow-store", "full-disk", "empty")
 
 
 def _span(fault: Fault) -> float:

@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from headway.errors import HeadwayError
-from headway.testing.cluster import Cluster
 from headway.testing.faults import Fault, in_order
 from headway.testing.follower import Follower
+from headway.testing.ground import Ground
 from headway.testing.strike import NotYet, Strike
 
 LOOK_S = 0.02
@@ -26,6 +26,7 @@ class Injector:
         faults: what to do.
         cluster: where the run is; workers outside it are never touched.
         kill_driver: ends the process that leads the run, and returns its id; needed for `kill driver` only.
+        ready: whether the time of a fault that is due has come; it is asked again and again until it has.
 
     `done` holds a record for each fault that was injected: the fault as text, the step after which it was due, the
     newest step known to be committed, Unix time right before the injection, and the target. `refused` says why a fault
@@ -33,16 +34,26 @@ class Injector:
     """
 
     def __init__(
-        self, run: Path, faults: Iterable[Fault], cluster: Cluster, kill_driver: Callable[[], int] | None = None
+        self,
+        run: Path,
+        faults: Iterable[Fault],
+        cluster: Ground,
+        kill_driver: Callable[[], int] | None = None,
+        ready: Callable[[Fault], bool] = lambda _: True,
     ) -> None:
         self.done: list[dict[str, Any]] = []
         self.refused: dict[str, str] = {}
         self._strike = Strike(run, cluster, kill_driver)
-        self._faults = in_order(faults)
+        self._faults, self._ready = in_order(faults), ready
         self._waiting = list(self._faults)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="injector", daemon=True)
         self._steps = Follower(run / "steps.jsonl")
+
+    @property
+    def newest(self) -> int:
+        """The newest step that is known to be committed; -1 before the first."""
+        return self._steps.newest
 
     @property
     def repeated(self) -> Counter[int]:
@@ -72,7 +83,7 @@ class Injector:
     def _follow(self) -> None:
         while not self._ended.wait(LOOK_S):
             committed = self._steps.look()
-            for fault in [fault for fault in self._waiting if fault.step <= committed]:
+            for fault in [fault for fault in self._waiting if fault.step <= committed and self._ready(fault)]:
                 try:
                     record = self._strike(fault)
                 except NotYet:

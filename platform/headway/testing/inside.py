@@ -1,7 +1,8 @@
 """The worker's part of a drill: faults that only the worker itself can bring about.
 
 Where HEADWAY_TROUBLE in its environment names `cause`, a worker looks into the run's `faults/` folder before each step,
-and does what is ordered of it there: hang, flip a bit, raise, be slow. Each order is taken once, by renaming its file.
+and does what is ordered of it there: hang, flip a bit, raise, be slow. Each order is taken once, by renaming its file;
+a pace holds for all until another is set.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = {"HEADWAY_TROUBLE": "headway.testing.inside:cause"}
 FOLDER = "faults"
+PACE = "pace"
+"""The file in it that says by how many seconds each step is held back."""
 ANY = "any"
 """In place of a worker's id: whoever has the rank that the order names."""
 RANK_S = 5.0
@@ -71,8 +74,27 @@ def give(run: Path, order: Order) -> Path:
     return path
 
 
+def set_pace(run: Path, seconds: float) -> None:
+    """Let every step of a run take so many seconds more, as one of a larger model does; 0: as fast as they go again."""
+    folder = run / FOLDER
+    folder.mkdir(exist_ok=True)
+    temporary = folder / f"{PACE}.new"
+    temporary.write_text(f"{seconds:g}", encoding="utf-8")
+    temporary.replace(folder / PACE)
+
+
+def pace(run: Path) -> float:
+    """What `set_pace` said last; 0 where it said nothing."""
+    try:
+        return float((run / FOLDER / PACE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0.0
+
+
 def cause(run: Path, worker: str, point: str, model: nn.Module, step: int) -> None:
     """Called by the worker where drills do their mischief."""
+    if point == "compute" and (seconds := pace(run)):
+        time.sleep(seconds)
     for order in poll(run, worker, step, point):
         obey(order, model, run)
 

@@ -59,7 +59,7 @@ def possible(verb: str) -> str | None:
         return None
     if means == "disk":
         return disk_possible()
-    return cut_possible() or (None if means == "cable" else _beyond(means))
+    return cut_possible() or (None if means in ("cable", "cloud") else _beyond(means))
 
 
 def lacking() -> tuple[str, ...]:

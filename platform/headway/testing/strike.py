@@ -14,8 +14,8 @@ from typing import Any
 
 from headway.errors import BadInput, HeadwayError
 from headway.testing import disk, inside
-from headway.testing.cluster import Cluster
 from headway.testing.faults import Fault
+from headway.testing.ground import Cloud, Ground
 from headway.testing.network.switch import HEAD
 
 Record = dict[str, Any]
@@ -35,7 +35,7 @@ class Strike:
         kill_driver: ends the process that leads the run, and returns its id.
     """
 
-    def __init__(self, run: Path, cluster: Cluster, kill_driver: Callable[[], int] | None = None) -> None:
+    def __init__(self, run: Path, cluster: Ground, kill_driver: Callable[[], int] | None = None) -> None:
         self._run, self._cluster, self._kill_driver = run, cluster, kill_driver
         self._bad: set[int] = set()
         self._orders: dict[str, list[Path]] = {}
@@ -51,6 +51,10 @@ class Strike:
             return self._on_head(fault)
         if fault.verb == "full-disk":
             return self._fill(fault)
+        if fault.verb == "empty":
+            now = time.time()
+            self._sold(fault).empty(fault.span_s or 0.0)
+            return _record(now, cloud=True)
         if fault.verb in inside.POINTS:
             return self._at_the_beginning(fault)
         if fault.verb == "part":
@@ -90,6 +94,8 @@ class Strike:
         now = time.time()
         if fault.verb == "drain":
             cluster.drain_node(which[0], fault.span_s or 0.0)
+        elif fault.verb == "reclaim":
+            self._sold(fault).reclaim(which[0], fault.span_s or 0.0)
         elif fault.verb in doing:
             doing[fault.verb](*which)
             if fault.verb in mending:
@@ -98,6 +104,12 @@ class Strike:
             self._spoil(fault, which[0])
         whole = {"node": which[0], "node_id": ids[0]} if len(which) == 1 else {"nodes": list(which), "node_ids": ids}
         return _record(now, **whole, workers=workers, up=up)
+
+    def _sold(self, fault: Fault) -> Cloud:
+        """The cluster, where a cloud has sold its machines."""
+        if not isinstance(self._cluster, Cloud):
+            raise BadInput(f"'{fault}' cannot be done", "the machines are nobody's to sell", "")
+        return self._cluster
 
     def _spoil(self, fault: Fault, number: int) -> None:
         """Make a link bad without taking it away."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from headway.cluster.local.node import ALONE
-from headway.cluster.local.processes import belonging_to, kill_session, numbers, only_child
+from headway.cluster.local.processes import belonging_to, kill_below, numbers, only_child
 from headway.errors import RunFailed
 
 PATIENCE_S = 60.0
@@ -66,7 +66,7 @@ class Node:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)  # the kernel ends the whole namespace before its first process
         else:
-            kill_session(self.pid)
+            kill_below(self.pid)
         self.process.wait()
         self.state = "down"
 

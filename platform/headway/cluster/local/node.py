@@ -1,10 +1,10 @@
-"""A Ray node as a program: started by `headway.testing.cluster`, in a session of its own, and gone with its starter.
+"""A Ray node as a program: started by `headway.cluster.local.cluster`, and gone with its starter.
 
-Not `ray start`, which brings a dashboard, an autoscaler and a client server that a drill has no use for and that take
-most of its seconds: a head that is to take jobs has of the dashboard what takes them, and no page. Orders come as JSON
-lines on standard input, answers go to standard output. When the input ends, because whoever started the node ended it
-or is gone, everything in the session is killed. Where the node has a PID namespace of its own, this program is the
-first in it, as init is on a machine, and all else ends with it.
+Not `ray start`, which brings a dashboard, an autoscaler and a client server that most have no use for here and that
+take most of its seconds: a head that is to take jobs has of the dashboard what takes them, and no page; one that is to
+grow has Ray's autoscaler. Orders come as JSON lines on standard input, answers go to standard output. When the input
+ends, because whoever started the node ended it or is gone, everything below it is killed. Where the node has a PID
+namespace of its own, this program is the first in it, as init is on a machine, and all else ends with it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from headway.cluster.local.processes import kill_session
+from headway.cluster.local.processes import adopt, kill_below
 
 MODULES = "JobHead,NodeHead,ReportHead"
 """Of Ray's dashboard: what takes jobs, and what tells of the cluster. Each is a process."""
+ASK_S = 10.0
+"""So long Ray is asked before it counts as silent."""
+_JOBS, _SENT = b"job", b"_ray_internal_job_info_"
+"""Where Ray keeps the jobs that were sent to it."""
 ALONE = "--alone"
 """The argument that says: nothing but this node is in the PID namespace."""
 
@@ -32,6 +36,7 @@ ALONE = "--alone"
 def main() -> None:
     if os.getsid(0) != os.getpid():
         os.setsid()  # begun by `unshare --fork`, whose session it still had
+    adopt()
     orders = (json.loads(line) for line in sys.stdin)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever Ray prints is no answer
@@ -46,7 +51,7 @@ def main() -> None:
         if ALONE in sys.argv and os.getpid() == 1:
             with suppress(ProcessLookupError):
                 os.kill(-1, signal.SIGKILL)  # all of this namespace but ourselves
-        kill_session(os.getpid(), spare=os.getpid())
+        kill_below(os.getpid(), spare=os.getpid())
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # the last node to go takes the cluster's folder along
             folder.parent.rmdir()
@@ -110,19 +115,57 @@ def _reap(*_: Any) -> None:
 
 def _obey(node: Any, order: dict[str, Any]) -> dict[str, Any]:
     if "drain" in order:
-        return _drain(node, order["drain"], order["deadline_s"])
+        return _drain(node, order)
     if "alive" in order:
         return {"alive": _alive(node)}
+    if "look" in order:
+        return _look(node)
+    if "read" in order:
+        return _read(node, *order["read"])
     jobs = f"http://{node.webui_url}" if node.webui_url else ""
     return {"node_id": node.node_id, "address": node.gcs_address, "logs": node.get_logs_dir_path(), "jobs": jobs}
 
 
-def _drain(node: Any, node_id: str, deadline_s: float) -> dict[str, Any]:
+def _look(node: Any) -> dict[str, Any]:
+    """What Ray says of its nodes, and how many jobs there are that have not ended; `error` where it does not say."""
+    from ray.core.generated.autoscaler_pb2 import GetClusterResourceStateReply, NodeStatus  # type: ignore[attr-defined]
+
+    gcs = node.get_gcs_client()
+    try:
+        answer = GetClusterResourceStateReply.FromString(gcs.get_cluster_resource_state(timeout_s=ASK_S))
+        jobs = gcs.get_all_job_info(timeout=ASK_S)
+        waiting = gcs.internal_kv_multi_get(gcs.internal_kv_keys(_SENT, _JOBS, ASK_S), _JOBS, ASK_S)
+    except Exception as error:  # Ray's own errors have no common kind; none of them ends a node
+        return {"error": str(error).splitlines()[0][:300] if str(error) else type(error).__name__}
+    nodes = [
+        {
+            "id": state.node_id.hex(),
+            "status": NodeStatus.Name(state.status).lower(),
+            "machine": state.instance_id,
+            "idle_s": state.idle_duration_ms / 1000.0,
+        }
+        for state in answer.cluster_resource_state.node_states
+    ]
+    drivers = [job for job in jobs.values() if not job.is_dead and not job.config.ray_namespace.startswith("_ray")]
+    pending = [each for each in waiting.values() if json.loads(each).get("status") in ("PENDING", "RUNNING")]
+    return {"nodes": nodes, "jobs": max(len(drivers), len(pending))}
+
+
+def _read(node: Any, namespace: str, key: str) -> dict[str, Any]:
+    """What stands in Ray's own store, as text; None where nothing does."""
+    try:
+        found = node.get_gcs_client().internal_kv_get(key.encode(), namespace.encode(), timeout=ASK_S)
+    except Exception as error:  # as above
+        return {"error": str(error)[:300]}
+    return {"text": None if found is None else found.decode(errors="replace")}
+
+
+def _drain(node: Any, order: dict[str, Any]) -> dict[str, Any]:
     from ray.core.generated.autoscaler_pb2 import DrainNodeReason  # type: ignore[attr-defined]
 
-    deadline_ms = int((time.time() + deadline_s) * 1000)
+    deadline_ms = int((time.time() + order["deadline_s"]) * 1000)
     reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
-    accepted, said = node.get_gcs_client().drain_node(node_id, reason, "a drill", deadline_ms)
+    accepted, said = node.get_gcs_client().drain_node(order["drain"], reason, order["why"], deadline_ms)
     return {"accepted": accepted, "said": said}
 
 

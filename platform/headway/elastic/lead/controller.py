@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import logging
-import math
 import threading
 import time
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError
+from ray.experimental.internal_kv import _internal_kv_get
 from ray.train.backend import Backend, BackendConfig
-from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
@@ -29,19 +29,25 @@ from ray.train.v2._internal.execution.checkpoint.sync_actor import Synchronizati
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.controller.controller import TrainControllerLoopIterationResult
 from ray.train.v2._internal.execution.controller.state import FinishedState, RunningState, ShuttingDownState
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import PlacementGroupHandle
 from ray.train.v2._internal.execution.worker_group.state import WorkerGroupState
 from ray.train.v2._internal.execution.worker_group.worker import Worker
 from ray.train.v2._internal.util import bundle_to_remote_args, time_monotonic
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from headway.core.demand import Worth
 from headway.core.events import Launch
 from headway.core.membership import Policy
+from headway.core.news import KEY, NAMESPACE, News
+from headway.core.prospect import Prospect
 from headway.driver.names import Names
+from headway.elastic.lead import notices, room
 from headway.elastic.lead.coordinator import Coordinator, Failure
+from headway.elastic.lead.places import Orders, Places, where
 from headway.elastic.lead.view import contexts, show
 from headway.elastic.wire import place
 from headway.elastic.wire.place import Place
@@ -49,13 +55,11 @@ from headway.elastic.wire.place import Place
 logger = logging.getLogger(__name__)
 
 NODES_POLL_S = 0.5
+RISKS_EVERY = 4
+"""Every so many looks it is asked for nodes that are at risk."""
 RECORD_S = 30.0
-AVOID_S = 120.0
-"""So long a worker waits for a place that is not on a node to be avoided; then any will do."""
-APART_S = 2.0
-"""So long a spare waits for a place on a node that carries no member."""
-CROWDED_S = 20.0
-"""After so long without a place for a spare it is said that there is no room."""
+MARKET_S, MARKET_SEEN_S = 2.0, 10.0
+"""Between two looks at what a cluster's provider tells; and at whether there is one."""
 
 
 class _Groups(PlacementGroupHandle):
@@ -158,11 +162,23 @@ class ElasticController(TrainController):
         recorder: actor handle of `headway.elastic.lead.recorder.Recorder`.
         alike: see `Coordinator`.
         names: of the run's actors.
+        total_steps: of the run; 0 where that is not known.
+        at_once: so many workers are asked of a cluster that buys machines whether or not it pays.
     """
 
     worker_group_cls = ElasticWorkerGroup
 
-    def __init__(self, *, policy: Policy, recorder: Any, alike: bool, names: Names, **rest: Any) -> None:
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        recorder: Any,
+        alike: bool,
+        names: Names,
+        total_steps: int = 0,
+        at_once: int = 1,
+        **rest: Any,
+    ) -> None:
         self._recorder, self._names = recorder, names
         self._launched: dict[str, Any] = {}
         self._dismissed: set[str] = set()
@@ -172,10 +188,15 @@ class ElasticController(TrainController):
         self._failed: Any = None
         """The recorder's word that it knows why the run failed."""
         self._over = threading.Event()
-        self._said_crowded = False
-        self._coordinator = Coordinator(policy, self, ray.get_runtime_context().get_node_id(), alike)
+        self._orders = Orders(room.has_autoscaler(), at_once)
+        here = ray.get_runtime_context().get_node_id()
+        self._coordinator = Coordinator(policy, self, here, alike, Prospect(at_once, total_steps))
         self._host = ray.util.get_node_ip_address()
         super().__init__(**rest)
+
+    def resize(self, least: int, most: int, by: str, request: str, at_once: int) -> None:
+        """Called by the driver, see `Coordinator.resize`."""
+        self._coordinator.resize(least, most, by, request, at_once)
 
     # What the coordinator asks for; called in its thread
 
@@ -191,6 +212,10 @@ class ElasticController(TrainController):
     def changed(self, members: list[str]) -> None:
         self._members = members
 
+    def order(self, number: int, worth: Worth) -> None:
+        if self._orders.allow(number) and self._orders.buys:
+            self.record({"kind": "demand", "time": time.time(), "workers": worth.workers, "reason": worth.reason})
+
     def ended(self, failure: Failure | None) -> None:
         if failure is not None:
             self._failed = self._recorder.fail.remote(failure)
@@ -203,11 +228,11 @@ class ElasticController(TrainController):
         try:
             if self._over.wait(wanted.after_s):
                 return
-            group = self._find_place(wanted)
+            group = self._places.find(wanted)
             if group is None:
                 return
             assert self._worker_group is not None
-            node, address = _where(group)
+            node, address = where(group)
             self._coordinator.placed(name, node, address)
             here = Place(name, self._host, self._port, self._coordinator.pulse_port, self._coordinator.token)
             worker = self._worker_group.spawn(name, group, here)
@@ -219,40 +244,13 @@ class ElasticController(TrainController):
         except Exception as error:  # a node that died while the worker was started on it, of whatever kind
             logger.warning("worker %s could not be started: %s", name, error)
             self._coordinator.gone(name, "start_failed")
-
-    def _find_place(self, wanted: Launch) -> Any:
-        """A placement group that is ready, or None if the worker is not wanted any more."""
-        assert self._worker_group is not None
-        name, begun = wanted.worker, time.monotonic()
-        resources = [self._worker_group.get_resources_per_worker()]
-        wishes = [(wanted.avoid, AVOID_S), ((), math.inf)]  # such a node is better than none
-        if wanted.apart:
-            wishes.insert(0, ((*wanted.avoid, *wanted.apart), APART_S))
-        for nodes, patience_s in wishes:
-            elsewhere = _elsewhere(nodes)
-            if elsewhere is None and patience_s < math.inf:
-                continue
-            group = placement_group(resources, bundle_label_selector=elsewhere)
-            self._worker_group.groups.by_worker[name] = group
-            until = time.monotonic() + patience_s
-            while time.monotonic() < until:
-                if group.wait(1.0):
-                    return group
-                if self._over.is_set() or self._is_dismissed(name):
-                    break
-                if wanted.spare and time.monotonic() - begun > CROWDED_S:
-                    self._say_crowded(name)
-            self._worker_group.groups.free(name)
-            if self._over.is_set() or self._is_dismissed(name):
-                break
-        return None
+            self._free(name)  # of one that was dismissed meanwhile nobody else lets the place go
 
     def _say_crowded(self, name: str) -> None:
-        """Once: the cluster has no room for spares, which is no reason not to train."""
-        with self._lock:
-            said, self._said_crowded = self._said_crowded, True
-        if not said:
-            self.record({"kind": "crowded", "time": time.time(), "worker": name})
+        self.record({"kind": "crowded", "time": time.time(), "worker": name})
+
+    def _is_unwanted(self, name: str) -> bool:
+        return self._over.is_set() or self._is_dismissed(name)
 
     def _is_dismissed(self, name: str) -> bool:
         with self._lock:
@@ -262,6 +260,7 @@ class ElasticController(TrainController):
         with self._lock:
             self._dismissed.add(name)
             worker = self._launched.pop(name, None)
+        self._orders.gone(name)
         try:
             if worker is not None:
                 ray.kill(worker.actor)
@@ -273,18 +272,36 @@ class ElasticController(TrainController):
     def _watch_nodes(self) -> None:
         """Hand on what Ray says of nodes: notices that they will be taken away, and that they are dead."""
         dead: set[str] = set()
-        while not self._over.wait(NODES_POLL_S):
+        for look in itertools.count():
+            if self._over.wait(NODES_POLL_S):
+                return
             try:
                 draining = ray._private.state.state.get_draining_nodes()
+                reasons = {node: notices.reason(node, deadline) for node, deadline in draining.items()}
+                risks = notices.at_risk() if look % RISKS_EVERY == 0 else {}
                 dead |= {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
             except Exception as error:  # the control store may be away for a moment
                 logger.warning("the nodes' states are not known: %s", error)
                 continue
             for node, deadline_ms in draining.items():
                 left = deadline_ms / 1000 - time.time() if deadline_ms else 30.0
-                self._coordinator.drained(node, max(0.0, left))
+                self._coordinator.drained(node, max(0.0, left), reasons[node])
+            for node, reason in risks.items():
+                self._coordinator.at_risk(node, reason)
             for node in dead:
                 self._coordinator.node_died(node)
+
+    def _watch_market(self) -> None:
+        """Hand on why machines that are asked for cannot be had, as the cluster's provider tells it. A head that is
+        new may not have said yet that there is one."""
+        while not self._over.wait(MARKET_S if self._orders.buys else MARKET_SEEN_S):
+            try:
+                self._orders.buys = self._orders.buys or room.has_autoscaler()
+                told = News.decode(_internal_kv_get(KEY, namespace=NAMESPACE))
+            except Exception as error:  # as above
+                logger.warning("what the cluster waits for is not known: %s", error)
+                continue
+            self._coordinator.market("; ".join(f"{kind}: {each.reason}" for kind, each in told.waiting.items()))
 
     # Ray Train's control loop
 
@@ -292,9 +309,19 @@ class ElasticController(TrainController):
         super()._start_worker_group(num_workers, resources_per_worker)
         assert self._worker_group is not None
         self._worker_group.names = self._names
+        self._places = Places(
+            self._worker_group.groups,
+            self._worker_group.get_resources_per_worker(),
+            self._is_unwanted,
+            self._over.wait,
+            self._orders,
+            self._say_crowded,
+            self._coordinator.came,
+        )
         self._port = self._coordinator.start(self._host)
         self._coordinator.begin()
         threading.Thread(target=self._watch_nodes, name="watch-nodes", daemon=True).start()
+        threading.Thread(target=self._watch_market, name="watch-market", daemon=True).start()
 
     async def _step(self) -> TrainControllerLoopIterationResult:
         if not isinstance(self.get_state(), RunningState):
@@ -349,8 +376,22 @@ class _NoBackendConfig(BackendConfig):
         return _NoBackend
 
 
-class ElasticTrainer(TorchTrainer):
-    """Ray Train's TorchTrainer with live membership.
+class _NoRequests(FixedScalingPolicy):
+    """Asks Ray's autoscaler for nothing: what a run wants of machines are its workers' placement groups.
+
+    Ray Train would ask for as many bundles as the run began with beside them, through an actor that it starts for that,
+    and again and again: machines would be bought twice, and none that is idle would go.
+    """
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        pass
+
+    def _maybe_send_resource_request(self) -> None:
+        pass
+
+
+class ElasticTrainer(DataParallelTrainer):
+    """Ray Train's trainer with live membership. Not its TorchTrainer: who leads has no use for torch.
 
     Args:
         function: the train function.
@@ -372,25 +413,7 @@ class ElasticTrainer(TorchTrainer):
         here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
         actor = ray.remote(num_cpus=0, label_selector=here, runtime_env={"env_vars": get_env_vars_to_propagate()})
         named = actor(ElasticController).options(**self._controls["names"].of("controller"))
+        arguments["scaling_policy"] = _NoRequests(self.scaling_config)
         controller = named.remote(**arguments, **self._controls)
         ray.get(controller.run.remote())
         return ray.get(controller.get_result.remote())
-
-
-def _elsewhere(avoid: tuple[str, ...]) -> list[dict[str, str]] | None:
-    """A selector for the only bundle of a group that keeps it off these nodes, if there is another."""
-    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-    avoided = sorted(alive & set(avoid))
-    if not avoided or len(avoided) == len(alive):
-        return None
-    return [{ray._raylet.RAY_NODE_ID_KEY: f"!in({','.join(avoided)})"}]
-
-
-def _where(group: Any) -> tuple[str, tuple[str, int] | None]:
-    """The node of a ready placement group's only bundle, and the address of its raylet."""
-    table = ray.util.placement_group_table(group)
-    node = next(iter(table["bundles_to_node_id"].values()))
-    for found in ray.nodes():
-        if found["NodeID"] == node:
-            return node, (found["NodeManagerAddress"], int(found["NodeManagerPort"]))
-    return node, None

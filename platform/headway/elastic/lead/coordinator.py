@@ -16,8 +16,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from headway.core import events, ledger, membership
+from headway.core.demand import Worth
 from headway.core.membership import Membership, Policy
 from headway.core.pace import Pace
+from headway.core.prospect import Prospect, on_their_way_out
 from headway.core.watch import START_SILENCE_S, TICK_S, Clock, Watch, lease_s
 from headway.elastic.lead.books import Books
 from headway.elastic.lead.peer import Peer
@@ -60,6 +62,10 @@ class Effects(Protocol):
     def changed(self, members: list[str]) -> None:
         """These train now, in order of rank."""
 
+    def order(self, number: int, worth: Worth) -> None:
+        """A cluster that buys machines may be asked for places for so many in all. worth: how many that makes, and
+        why."""
+
     def ended(self, failure: Failure | None) -> None:
         """The run is over."""
 
@@ -72,9 +78,17 @@ class Coordinator:
         effects: carries out what concerns Ray and the records.
         node: the machine that this runs on.
         alike: whether replicas must have the same bits, so that all machines must round alike.
+        prospect: of the run, which says how many workers are worth asking for.
     """
 
-    def __init__(self, policy: Policy, effects: Effects, node: str = "", alike: bool = False) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        effects: Effects,
+        node: str = "",
+        alike: bool = False,
+        prospect: Prospect | None = None,
+    ) -> None:
         self.membership = Membership(policy)
         self._patience, self._effects, self._node = policy.patience, effects, node
         self._server = Server(self)
@@ -94,11 +108,17 @@ class Coordinator:
         self._lease_s = lease_s(policy.patience, 1)
         self._alike, self._rounding = alike, ""
         self._head_deadline = float("inf")
+        self._at_risk: set[str] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="coordinator", daemon=True)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._step_s = 0.0
         self._stepped = (0, 0.0)
+        self._begun = False
+        self._prospect = prospect or Prospect(policy.min)
+        self._placed_at: dict[str, float] = {}
+        """Of those that warm up."""
+        self._market = ""
         self._changed = False
         self._over = False
 
@@ -125,7 +145,12 @@ class Coordinator:
 
     def begin(self) -> None:
         """Ask for the first workers; not before they can be told the port."""
-        self._soon(lambda: self._do(self.membership.begin()))
+
+        def take() -> None:
+            self._begun = True
+            self._do(self.membership.begin())
+
+        self._soon(take)
 
     def close(self) -> None:
         """Stop; connections are closed."""
@@ -148,6 +173,7 @@ class Coordinator:
             now = time.monotonic()
             self._peers.setdefault(worker, Peer()).place(node, address, self._clock.advance(now))
             self._books.open(worker, now)
+            self._placed_at[worker] = now
             self._feed(events.Placed(worker, node, now))
 
         self._soon(take)
@@ -180,15 +206,19 @@ class Coordinator:
 
         self._soon(take)
 
-    def drained(self, node: str, deadline_s: float) -> None:
-        """Notice that a node will be taken away in so many seconds. May be told again and again."""
+    def drained(self, node: str, deadline_s: float, reason: str = "") -> None:
+        """Notice that a node will be taken away in so many seconds. May be told again and again.
+
+        Args:
+            reason: in words of whoever said so.
+        """
 
         def take() -> None:
             now = time.monotonic()
             deadline = now + deadline_s
             if node == self._node and deadline < self._head_deadline - SHORTER_S:
                 self._head_deadline = deadline
-                self._shown.event("head_drain", node_id=node, deadline_s=round(deadline_s, 3))
+                self._shown.event("head_drain", node_id=node, deadline_s=round(deadline_s, 3), reason=reason)
                 self._feed(events.HeadDrained(deadline, now))
             for worker in [w for w, p in self._peers.items() if p.node == node]:
                 peer = self._peers[worker]
@@ -196,9 +226,62 @@ class Coordinator:
                     peer.deadline is None or deadline < peer.deadline - SHORTER_S
                 ):
                     peer.deadline = deadline
-                    self._shown.event("drain", worker=worker, node_id=node, deadline_s=round(deadline_s, 3))
+                    told = {"node_id": node, "deadline_s": round(deadline_s, 3), "reason": reason}
+                    self._shown.event("drain", worker=worker, **told)
                     # It leaves at the end of a step, and a step may be long.
                     self._feed(events.Drained(worker, deadline - 2 * self._step_s, now))
+
+        self._soon(take)
+
+    def at_risk(self, node: str, reason: str) -> None:
+        """A node may be taken away before long: whoever works there now leaves as soon as another takes its place."""
+
+        def take() -> None:
+            if node in self._at_risk:
+                return
+            self._at_risk.add(node)
+            now = time.monotonic()
+            for worker in [w for w, p in self._peers.items() if p.node == node and w in self.membership.workers]:
+                self._shown.event("at_risk", worker=worker, node_id=node, reason=reason)
+                self._feed(events.Drained(worker, float("inf"), now))
+
+        self._soon(take)
+
+    def resize(self, least: int, most: int, by: str, request: str = "", at_once: int = 0) -> None:
+        """Let the run have from `least` to `most` workers.
+
+        Args:
+            by: who asks, for people; request: names what was asked.
+            at_once: so many are asked for whether or not it pays; 0: the least.
+
+        Raises:
+            ValueError: the lanes cannot carry that.
+        """
+        lanes = self.membership.policy.lanes
+        if not 1 <= least <= most <= lanes:
+            raise ValueError(f"{lanes} lanes cannot be carried by {least} to {most} workers")
+
+        def take() -> None:
+            if not self._begun:  # nobody is asked for before they can be told the port
+                self._loop.call_later(TICK_S, self._soon, take)
+                return
+            if self._over:
+                return
+            self._prospect.at_once = at_once or least
+            self._shown.event("resize", by=by, min=least, max=most, request=request, at_once=at_once or least)
+            self._feed(events.Resized(least, most, by, time.monotonic()))
+
+        self._soon(take)
+
+    def came(self, seconds: float) -> None:
+        """A place was there so long after it was asked for."""
+        self._soon(lambda: self._prospect.came(seconds))
+
+    def market(self, reason: str) -> None:
+        """Why machines that are asked for cannot be had; empty where none is waited for."""
+
+        def take() -> None:
+            self._market = reason
 
         self._soon(take)
 
@@ -369,7 +452,10 @@ class Coordinator:
         account = self._books.total(now)
         told = {"seconds": account, "goodput": ledger.goodput(account), "workers": len(members)}
         self._effects.record({"kind": "ledger", **told})
-        self._shown.waits(self.membership)
+        self._shown.waits(self.membership, self._market)
+        worth = self._prospect.look(self.membership, step, now)
+        spares = self.membership.policy.spares if self.membership.committed else 0
+        self._effects.order(worth.workers + spares + on_their_way_out(self.membership), worth)
         self._shown.refused(self.refused, now)
         places = tuple(self._keepers.values())
         if places != self._keepers_kept:
@@ -405,6 +491,9 @@ class Coordinator:
     def _ready(self, worker: str, rounding: str, now: float) -> None:
         """A machine that rounds otherwise than the first would look as if its memory were damaged: it is told apart."""
         self._rounding = self._rounding or rounding
+        placed_at = self._placed_at.pop(worker, None)
+        if placed_at is not None:
+            self._prospect.warmed(now - placed_at)
         if rounding in ("", self._rounding):
             self._feed(events.Ready(worker, now))
             return
@@ -513,6 +602,7 @@ class Coordinator:
     def _dismiss(self, action: events.Dismiss) -> None:
         worker = action.worker
         peer = self._peers.pop(worker, None)
+        self._placed_at.pop(worker, None)
         if peer is None:
             self._effects.dismiss(worker)
             return
@@ -532,6 +622,7 @@ class Coordinator:
     def _see_off(self, worker: str) -> None:
         """It had the time to finish what it writes."""
         del self._seen_off[worker]
+        self._shown.event("lingered", worker=worker, seconds=GRACE_S)
         self._effects.dismiss(worker)
 
     # Telling

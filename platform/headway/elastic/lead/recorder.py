@@ -165,7 +165,7 @@ class Recorder:
         """What the coordinator tells of the membership."""
         kind = event["kind"]
         if kind == "waits":
-            self._standing.waits(event["reason"])
+            self._standing.waits(event["reason"], event.get("more", ""))
             return
         if kind == "members":
             self._scribe.members({name: event[name] for name in ("generation", "time", "workers")})
@@ -178,6 +178,8 @@ class Recorder:
         if kind == "keepers":
             self._save(keepers=event["places"])
             return
+        if kind == "resize":
+            self._save(target={name: event[name] for name in ("min", "max", "request", "at_once")})
         if kind == "generation":
             self._leader = event["members"][0]
             self._seen["workers"] = event["workers"]

@@ -1,5 +1,7 @@
 """Who may speak to the coordinator: connections that show the run's token, and pulses that are sealed with it.
 
+Where the cluster's links are under mutual TLS (see `headway.certificates`), so are these connections, and who shows no
+certificate of the cluster's does not come so far as to be asked for a token; pulses are datagrams, and stay sealed.
 Strangers cost nothing but a number: they are few at a time and short-lived, whatever they send is counted and dropped,
 and none of it reaches the coordinator.
 """
@@ -10,13 +12,17 @@ import asyncio
 import contextlib
 import secrets
 import socket
+import ssl
 from collections import Counter
 from typing import Any, Protocol
 
+from headway import certificates
 from headway.elastic.wire import link, pulse
 from headway.elastic.wire import messages as wire
 
 HELLO_S = 10.0
+FAREWELL_S = 1.0
+"""For the end of a connection under TLS that is closed in good order."""
 STRANGERS = 128
 """Connections that have not said hello; when there are more, the oldest goes: workers speak at once."""
 BACKLOG = 1024
@@ -62,9 +68,13 @@ class Server:
         self._server: asyncio.Server | None = None
         self._pulses: asyncio.DatagramTransport | None = None
         self._keys: dict[str, bytes] = {}
+        self.context: ssl.SSLContext | None = None
+        self.securing: set[asyncio.Task[None]] = set()
+        """Handshakes that go on."""
 
     async def start(self, host: str) -> None:
-        """Begin to listen, at this address only. Raises OSError."""
+        """Begin to listen, at this address only. Raises OSError; BadInput: this machine's certificate is of no use."""
+        self.context = certificates.context(server=True)
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: Line(self), host, 0, backlog=BACKLOG)
         self.port = self._server.sockets[0].getsockname()[1]
@@ -79,6 +89,8 @@ class Server:
             self._pulses.close()
         for line in [*self.lines.values(), *self.strangers]:
             line.cut()
+        for task in self.securing:
+            task.cancel()
 
     def refuse(self, reason: str) -> None:
         """Count it."""
@@ -139,6 +151,7 @@ class Line(asyncio.Protocol):
         self._server = server
         self._transport: Any = None
         self._read = bytearray()
+        self._secured = server.context is None
 
     @property
     def socket(self) -> socket.socket:
@@ -171,9 +184,34 @@ class Line(asyncio.Protocol):
         self._transport = transport
         link.make_quick(self.socket)
         self._server.knocked(self)
+        if self._server.context is not None:
+            self._transport.pause_reading()
+            task = asyncio.get_running_loop().create_task(self._secure(self._server.context))
+            self._server.securing.add(task)
+            task.add_done_callback(self._server.securing.discard)
+
+    async def _secure(self, context: ssl.SSLContext) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            under = await loop.start_tls(
+                self._transport,
+                self,
+                context,
+                server_side=True,
+                ssl_handshake_timeout=HELLO_S,
+                ssl_shutdown_timeout=FAREWELL_S,
+            )
+        except (OSError, RuntimeError):  # no certificate, a wrong or an old one; or gone, or cut, meanwhile
+            self._server.refuse("bad handshake")
+            self.cut()
+            return
+        self._transport, self._secured = under, True
+        self.data_received(b"")  # what came with the handshake's end
 
     def data_received(self, data: bytes) -> None:
         self._read += data
+        if not self._secured:
+            return
         while not self._transport.is_closing():
             end = self._read.find(b"\n")
             most = wire.HELLO_BYTES if self.worker is None else wire.LINE_BYTES

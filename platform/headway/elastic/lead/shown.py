@@ -25,7 +25,7 @@ class Shown:
         self._record = record
         self._there: Any = None
         self._doubt: str | None = None
-        self._waits = ""
+        self._waits = self._seeks = ""
         self._refused = 0
         self._refused_at = -REFUSED_S
 
@@ -77,12 +77,12 @@ class Shown:
             self._refused, self._refused_at = sum(counts.values()), now
             self.event("refused", counts=dict(counts))
 
-    def waits(self, membership: Membership) -> None:
-        """Why nobody trains, when that has changed."""
-        reason = waits.why(membership)
-        if reason != self._waits:
-            self._waits = reason
-            self.event("waits", reason=reason)
+    def waits(self, membership: Membership, market: str = "") -> None:
+        """Why nobody trains, or why no more do, when that has changed. market: why machines cannot be had."""
+        reason, more = waits.why(membership, market), waits.more(membership, market)
+        if (reason, more) != (self._waits, self._seeks):
+            self._waits, self._seeks = reason, more
+            self.event("waits", reason=reason, more=more)
 
     def there(self, membership: Membership, peers: dict[str, Peer]) -> None:
         """Who is there, when it has changed."""

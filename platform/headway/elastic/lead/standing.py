@@ -54,7 +54,7 @@ class Standing:
         lately: Iterable[tuple[float, str]] = (),
     ) -> None:
         self._folder, self._epoch, self._trouble, self._steps = folder, epoch, trouble, steps
-        self._waits, self._since = BEGINS, time.time()
+        self._waits, self._more, self._since = BEGINS, "", time.time()
         self._lately: deque[tuple[float, str]] = deque(((at, text) for at, text in lately), LATELY)
         self._account: dict[str, Any] = {}
         self._said: Now | None = None
@@ -69,8 +69,9 @@ class Standing:
         """Of all workers so far: `workers` and `goodput`."""
         self._account = event
 
-    def waits(self, reason: str) -> None:
-        """Nobody trains, for this reason; "" says that somebody does."""
+    def waits(self, reason: str, more: str = "") -> None:
+        """Nobody trains, for this reason; "" says that somebody does. more: why no more do."""
+        self._more = more
         if reason != self._waits:
             self._waits, self._since = reason, time.time()
 
@@ -97,7 +98,7 @@ class Standing:
             steps_per_s=round(rate, 4) or None,
             waits=self._waits,
             since=self._since,
-            trouble=self._trouble(),
+            trouble=self._trouble() or self._more,
             lately=tuple(self._lately),
         )
 

@@ -154,8 +154,8 @@ class Engine:
         """
         replica, tail = self.replica, self.tail
         replica.check_groups()
-        if tail.names != replica.outcome.names:
-            tail.know(replica.outcome.names)
+        if not tail.fits(replica.outcome.names, self.pact.size):
+            tail.know(replica.outcome.names, self.pact.size)
         self.pact.use(replica.trainable, self.strategy_for, (tail.size, replica.buffers.size))
 
     def check_fit(self) -> None:

@@ -14,11 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from headway import certificates
 from headway.core.ledger import Ledger
 from headway.core.watch import LEASED, At
 from headway.elastic.wire import link
 from headway.elastic.wire import messages as wire
 from headway.elastic.wire.place import Place
+from headway.elastic.wire.secured import Secured
 from headway.elastic.worker.heart import Heart
 from headway.elastic.worker.probe import WITHIN_S, reachable
 
@@ -111,7 +113,7 @@ class Line:
         self.lane_s = 0.0
         self._at, self._waiting, self._step, self._mark, self._carried = At.STARTING, False, -1, 0, 0
         self._heart: Heart | None = None
-        self._connection: socket.socket | None = None
+        self._connection: socket.socket | Secured | None = None
         self._sending = threading.Lock()
         self._changed = threading.Condition()
         self._news: News | None = None
@@ -139,8 +141,7 @@ class Line:
             address: of this node, as the others reach it.
         """
         place = self.place
-        self._connection = connection = socket.create_connection((place.host, place.port), timeout=CONNECT_S)
-        link.make_quick(connection)
+        self._connection = connection = self._connected()
         heart = Heart(place.worker, (place.host, place.pulse_port), address, place.token)
         with contextlib.suppress(OSError):  # without one it is heard by its beats alone
             heart.start()
@@ -159,6 +160,12 @@ class Line:
         threads = ((lambda: self._listen(lines), "line-listen"), (self._beat, "line-beat"), (self._mind, "line-mind"))
         for target, name in threads:
             threading.Thread(target=target, name=name, daemon=True).start()
+
+    def _connected(self) -> socket.socket | Secured:
+        connection = socket.create_connection((self.place.host, self.place.port), timeout=CONNECT_S)
+        link.make_quick(connection)
+        context = certificates.context(server=False)
+        return connection if context is None else Secured(connection, context, self.place.host)
 
     # For the training thread: how it is
 

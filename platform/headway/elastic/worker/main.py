@@ -59,7 +59,7 @@ def main(config: dict[str, Any]) -> None:
     line: Line | None = None
     output: Output | None = None
     ears: Ears | None = None
-    starting = True
+    starting, let_go = True, False
     try:
         config = {**config, "given": ray.get(config["recorder"].given.remote())}
         os.environ.update(config["given"])
@@ -82,6 +82,7 @@ def main(config: dict[str, Any]) -> None:
         ledger.switch("idle", time.monotonic())
         context.members.finished()
     except Dismissed:
+        let_go = True
         if context is not None:
             _close(context, wait=False)
     except (DriverLost, ray.exceptions.RayActorError):
@@ -101,6 +102,8 @@ def main(config: dict[str, Any]) -> None:
             sys.stdout = sys.stdout.through
         if output is not None:
             output.close()
+        if let_go and line is not None:
+            line.close()  # nothing is left to be done, and its place is free at once
 
 
 def _scratch(url: str) -> Path:

@@ -29,27 +29,32 @@ class Tail:
 
     Args:
         lanes: number of lanes.
-        seats: most workers that may compare digests.
+        seats: most workers that may compare digests, as far as is known; see `know`.
     """
 
     def __init__(self, lanes: int, seats: int) -> None:
-        self._lanes = lanes
+        self._lanes, self._planned = lanes, seats
         self._losses = slice(4, 4 + lanes)
         self._rows = _after(self._losses, lanes)
         self._ids = _after(self._rows, lanes * WORDS)
-        self._replicas = _after(self._ids, seats * WORDS)
-        self._lineages = _after(self._replicas, seats)
-        self._said = _after(self._lineages, seats * (1 + WORDS))
         self._waiting: dict[int, torch.Tensor] = {}
         self._names: list[str] = []
         self.unnamed: dict[tuple[str, int], torch.Tensor | float] = {}
         """Records of names that not all workers know, by name and lane."""
         self._recorded: dict[tuple[int, int], torch.Tensor | float] = {}
-        self.know([])
+        self.know([], seats)
 
-    def know(self, names: list[str]) -> None:
-        """Have room for the records of these names; the same on all workers. Clears."""
-        self._names = list(names)
+    def fits(self, names: list[str], workers: int) -> bool:
+        """Whether it is laid out for the records of these names and so many workers."""
+        return self._names == names and self._seats == max(self._planned, workers)
+
+    def know(self, names: list[str], workers: int) -> None:
+        """Have room for the records of these names and the digests of so many workers, which may be more than were
+        planned; the same on all workers. Clears."""
+        self._names, self._seats = list(names), max(self._planned, workers)
+        self._replicas = _after(self._ids, self._seats * WORDS)
+        self._lineages = _after(self._replicas, self._seats)
+        self._said = _after(self._lineages, self._seats * (1 + WORDS))
         self._records = _after(self._said, len(names) * self._lanes * PARTS)
         self.size = self._records.stop
         self._values = torch.zeros(self.size, dtype=torch.float32, device="cpu")

@@ -177,6 +177,14 @@ class RayJobs:
         except (KeyError, TypeError, AttributeError):
             raise call.not_a_ray(self.address, "its list of jobs is not Ray's") from None
 
+    def busy(self) -> bool:
+        """Whether a job has not ended: one that was submitted, or a driver that somebody started by themselves."""
+        found = self.get("/api/jobs/")
+        try:
+            return any(tree["status"] in ALIVE for tree in found)
+        except (KeyError, TypeError):
+            raise call.not_a_ray(self.address, "its list of jobs is not Ray's") from None
+
     def job(self, name: str) -> RayJob | None:
         """One of them; None where Ray knows of none: it never was, was deleted, or the head was replaced."""
         tree = self.get(f"/api/jobs/{quote(name)}", absent=None)

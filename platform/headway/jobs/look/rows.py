@@ -48,7 +48,7 @@ class Row:
         waits: why nobody trains, or why no more is known.
         message: why, where the state needs a reason; `cause`: task or platform.
         step, total_steps: committed, and asked for.
-        workers: that train now.
+        workers: that train now; least, most: that are asked for.
         goodput: share of worker-seconds that ended in committed steps.
         recoveries: how often it went on after a loss.
         since: Unix seconds, since when it is in that state, or waits.
@@ -67,6 +67,8 @@ class Row:
     step: int | None = None
     total_steps: int | None = None
     workers: int | None = None
+    least: int | None = None
+    most: int | None = None
     goodput: float | None = None
     recoveries: int | None = None
     since: float | None = None
@@ -111,6 +113,8 @@ def row(run: str, path: str, brief: Brief | None, jobs: Sequence[Job], unread: s
         step=brief.steps,
         total_steps=brief.total_steps,
         workers=brief.workers if trains else None,
+        least=brief.least,
+        most=brief.most,
         goodput=brief.goodput,
         recoveries=brief.recoveries,
         since=stands.since,

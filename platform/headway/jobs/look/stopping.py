@@ -7,40 +7,30 @@ one that has not begun. Where that place cannot be reached from here, Ray is ask
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING
 
 from headway import runs as kept
-from headway.core.ends import OVER, STATES
+from headway.core.ends import STATES
 from headway.errors import BadInput
 from headway.jobs import told
 from headway.jobs.look import asking
 from headway.jobs.look.asking import tried
-from headway.jobs.look.rows import Job
-from headway.runs import Place, RunFolder, epochs
+from headway.jobs.look.sight import BROKEN, Say, Sight, Wait, look, pending, seen_place
+from headway.runs import Place, RunFolder, audit
 from headway.runs.closing import close, nobody
-from headway.runs.folder import NAME
-from headway.runs.listing import GONE
-from headway.runs.place import is_url
-from headway.runs.requests import Box, Stop, of_attempt, of_epoch
+from headway.runs.requests import Box, Stop, of_attempt
 
 if TYPE_CHECKING:
     from headway.jobs.api.client import RayJob, RayJobs
 
-SAY_EVERY_S = 15.0
 CLOSING_S = 150.0
 """So long it is waited for that a leader goes who has closed the run: its tracking store may be slow."""
 LOOK_S = 1.0
-BROKEN = "broken"
-"""State of what a removal, or a copy, left that was broken off; see `headway.runs.far`."""
 RAY_TOO_S = 20.0
 """After so long Ray is asked too, where a request lies in a folder: the one of that path here may be another one."""
-
-Say = Callable[[str], None]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -69,23 +59,6 @@ class Stopped:
     asked: bool = True
 
 
-@dataclass(frozen=True)
-class _Sight:
-    """A run at one moment. gone: it has not ended, and nobody leads it. start: whose leader is, or was, the last."""
-
-    state: str
-    message: str
-    step: int
-    led: bool
-    gone: bool
-    start: str
-    submission: str
-
-    @property
-    def over(self) -> bool:
-        return self.state in OVER and not self.gone
-
-
 def stop(
     run: str,
     *,
@@ -109,14 +82,14 @@ def stop(
     """
     place, name = asking.place_of(run, runs)
     asked = Stop.mine(now)
-    sight, unread = tried(str(place), lambda: _look(place, name))
+    sight, unread = tried(str(place), lambda: look(place, name))
     if sight is not None and sight.state == BROKEN:
         remedy = f"headway runs prune {name} --runs {place} removes what there is."
         raise BadInput(f"{place.place_of(name)} is no whole run", sight.message, remedy)
     if sight is not None and (sight.led or not (sight.over or sight.gone)):
         return _end_led(place, name, asked, say)
     listed, unasked = asking.jobs(address)
-    job = _pending(listed or (), name, sight)
+    job = pending(listed or (), name, sight)
     if job is not None:
         return _end_submitted(place, name, job, address, asked, say)
     if sight is not None and sight.gone:
@@ -129,42 +102,26 @@ def stop(
     raise asking.nowhere(place, name, address, unasked, reason)
 
 
-def _look(place: Place, name: str) -> _Sight | None:
-    """How a run is; None where there is none. Raises OutOfReach, BadInput."""
-    brief = kept.glance(place, name) if NAME.fullmatch(name) else None
-    if brief is None:
-        return None
-    if brief.state == BROKEN:
-        return _Sight(BROKEN, brief.message, brief.steps, False, False, "", brief.submission)
-    run = kept.named(place, name)
-    gone = brief.state == "interrupted" and brief.message == GONE
-    return _Sight(brief.state, brief.message, brief.steps, run.is_led(), gone, _start(run), brief.submission)
-
-
-def _start(run: RunFolder) -> str:
-    from headway.runs.far import FarRun
-
-    return of_epoch(run.remote.head().epoch if isinstance(run, FarRun) else epochs.newest(run.path))
-
-
 def _end_led(place: Place, name: str, asked: Stop, say: Say) -> Stopped:
     """Ask the one that leads it, and wait until nobody does."""
     box, start = Box.of(place, name), ""
-    wait = _Wait(name, say)
+    wait = Wait(f"the end of {name}", say)
     try:
         while True:
-            sight = wait.tried(str(place), lambda: _look(place, name))
+            sight = wait.tried(str(place), lambda: look(place, name))
             if sight is None:
                 if wait.answered:
                     raise BadInput(f"run {name} was removed meanwhile", "", "")
             elif sight.over and (not sight.led or wait.lasted(CLOSING_S)):
                 return _found(place, name, sight)
             elif start and sight.start != start and not sight.over:
-                return _found(place, name, replace(sight, state="running", message="another process leads it since"))
+                found = _found(place, name, sight)
+                return replace(found, state="running", message="another process leads it since")
             elif not start:  # of one that seems gone too: that is by two machines' clocks
                 box.ask(sight.start, asked)
                 start = sight.start
                 say(f"{name} is asked to end{' at once' if asked.now else ' after a checkpoint'}")
+                audit.note(place, "stop", name, by=asked.by, details={"now": asked.now}, say=say)
             elif sight.gone and not sight.led:
                 wait.tried(str(place), lambda: close(kept.find(place, name), say=say))  # if it lives, it is waited for
             wait.a_while(box.every_s, sight)
@@ -175,16 +132,9 @@ def _end_led(place: Place, name: str, asked: Stop, say: Say) -> Stopped:
 
 def _forget(box: Box, start: str, place: Place, name: str) -> None:
     """Take a request away that nobody needs to hear any more; one that is to be heard yet stays, after Ctrl-C too."""
-    sight, _ = tried(str(place), lambda: _look(place, name))
+    sight, _ = tried(str(place), lambda: look(place, name))
     if sight is not None and (sight.over or sight.start != start):
         tried(str(place), lambda: box.withdraw([start]))
-
-
-def _pending(listed: Sequence[Job], name: str, sight: _Sight | None) -> RayJob | None:
-    """The newest submission that is to lead the run; not the one that led it to its end, and is about to go."""
-    of = cast("list[RayJob]", [job for job in asking.leading(listed) if job.run == name])
-    waiting = [job for job in of if job.alive and (sight is None or job.id != sight.submission)]
-    return waiting[-1] if waiting else None
 
 
 def _end_submitted(place: Place, name: str, job: RayJob, address: str | None, asked: Stop, say: Say) -> Stopped:
@@ -192,20 +142,21 @@ def _end_submitted(place: Place, name: str, job: RayJob, address: str | None, as
     from headway.jobs.api.client import RayJobs
 
     api, start = RayJobs.at(address), of_attempt(job.attempt)
-    there = _place_of(job, place)
+    there = seen_place(job, place)
     if there is not None and there != place:
-        sight, _ = tried(str(there), lambda: _look(there, name))
+        sight, _ = tried(str(there), lambda: look(there, name))
         if sight is not None and sight.led:
             return _end_led(there, name, asked, say)
     box = _asked(there, name, start, asked)
     if box is None:
         say(f"the run's place cannot be reached from here; {api.address} is asked to end {job.id}, after a checkpoint")
-    else:
+    elif there is not None:
         say(f"{name} is asked to end")
+        audit.note(there, "stop", name, by=asked.by, details={"now": asked.now, "submission": job.id}, say=say)
     after_s = 0.0 if box is None else RAY_TOO_S if there is not None and there.url is None else None
-    over, wait = _over(api, job, after_s, name, say), _Wait(name, say)
+    over, wait = _over(api, job, after_s, name, say), Wait(f"the end of {name}", say)
     while True:
-        sight = wait.tried(str(there), lambda: _look(there, name)) if there is not None else None
+        sight = wait.tried(str(there), lambda: look(there, name)) if there is not None else None
         if sight is not None and sight.submission == job.id and sight.over and not sight.led:
             break
         if over():
@@ -213,7 +164,7 @@ def _end_submitted(place: Place, name: str, job: RayJob, address: str | None, as
         wait.a_while(LOOK_S, sight)
     if box is not None:
         tried(str(there), lambda: box.withdraw([start]))
-    found, _ = tried(str(there), lambda: _look(there, name)) if there is not None else (None, None)
+    found, _ = tried(str(there), lambda: look(there, name)) if there is not None else (None, None)
     if there is not None and found is not None and found.gone:
         return _end_led(there, name, asked, say)  # it was not gone on with
     if there is not None and found is not None:
@@ -247,9 +198,9 @@ def _asked(place: Place | None, name: str, start: str, asked: Stop) -> Box | Non
 def _over(api: RayJobs, job: RayJob, after_s: float | None, name: str, say: Say) -> Callable[[], bool]:
     """Gives what tells whether a job has ended, as far as Ray knows. after_s: when Ray is to end it; None for never.
     (Not while it is PENDING: Ray would say that it did, and leave it so for ever.)"""
-    wait, asked = _Wait(name, say), [False]
+    wait, asked = Wait(f"the end of {name}", say), [False]
 
-    def look() -> bool:
+    def ask() -> bool:
         found = wait.tried(api.address, lambda: api.job(job.id))
         if found is None or not found.alive:
             return wait.answered
@@ -258,20 +209,10 @@ def _over(api: RayJobs, job: RayJob, after_s: float | None, name: str, say: Say)
             asked[0] = tried(api.address, lambda: api.stop(job.id))[1] is None
         return False
 
-    return look
+    return ask
 
 
-def _place_of(job: RayJob, place: Place) -> Place | None:
-    """Where the run of a submission is kept, if that can be seen from here."""
-    if not job.runs:
-        return None
-    if is_url(job.runs):
-        return Place.of(job.runs)
-    folder = Path(job.runs)
-    return Place(job.runs, folder) if folder.is_dir() else None
-
-
-def _found(place: Place, name: str, sight: _Sight) -> Stopped:
+def _found(place: Place, name: str, sight: Sight) -> Stopped:
     """What a run has come to, and its newest checkpoint."""
     run = kept.named(place, name)
     newest, _ = tried(str(place), lambda: _newest(run))
@@ -284,31 +225,3 @@ def _newest(run: RunFolder) -> tuple[int, str] | None:
 
     found = committed_last(run.checkpoint_root, run.counting)
     return None if found is None else (found.step, found.where)
-
-
-class _Wait:
-    """Waiting for a run, with a word now and then."""
-
-    def __init__(self, name: str, say: Say) -> None:
-        self._name, self._say = name, say
-        self._began = self._said = time.monotonic()
-        self.answered = True
-        """Whether the last question was."""
-
-    def lasted(self, seconds: float) -> bool:
-        return time.monotonic() - self._began >= seconds
-
-    def tried(self, what: str, action: Callable[[], T]) -> T | None:
-        """What it gives; None where that cannot be asked now, which is said once."""
-        found, unread = tried(what, action)
-        if unread is not None and self.answered:
-            self._say(f"{what} cannot be asked ({unread.reason}); asking on")
-        self.answered = unread is None
-        return found
-
-    def a_while(self, seconds: float, sight: _Sight | None) -> None:
-        if time.monotonic() - self._said > SAY_EVERY_S:
-            self._said = time.monotonic()
-            at = f", after step {sight.step}" if sight is not None else ""
-            self._say(f"waiting for the end of {self._name} ({self._said - self._began:.0f} s{at})")
-        time.sleep(seconds)

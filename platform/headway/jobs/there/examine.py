@@ -19,8 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from headway.core import health
+from headway.core import agents, health
 from headway.core.health import Finding, Machine, Trial
+from headway.core.news import NAMESPACE
+from headway.core.notices import AGENT
 from headway.errors import AMISS, FINISHED, HeadwayError
 from headway.jobs.spec import FILE, Spec, from_json
 from headway.jobs.there import needs
@@ -69,6 +71,7 @@ def _found(spec: Spec, asked: Mapping[str, Any]) -> Iterator[Finding]:
         wanted = {name: partial(needs.fits, wanted=what) for name, what in asked.get("packages", {}).items()}
         yield from health.judged(machines, wanted, cluster.address)
         yield _health_checks(cluster.head)
+        yield from agents.judged(cluster.watched(), time.time())
         yield from cluster.places(spec)
         yield from _tracking(asked.get("tracking"), cluster.head)
     finally:
@@ -89,12 +92,14 @@ class _Cluster:
         nodes.sort(key=lambda node: (node["NodeID"] not in heads, node["NodeManagerAddress"]))
         actor = ray.remote(num_cpus=0)(Examiner)
         self._machines: dict[Any, Machine] = {}
+        self._ids: dict[Any, str] = {}
         for node, name in zip(nodes[:MOST], names([node["NodeManagerAddress"] for node in nodes[:MOST]]), strict=True):
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             head = node["NodeID"] in heads
             cpus, gpus = (node["Resources"].get(kind, 0.0) for kind in ("CPU", "GPU"))
             known = Machine(f"{name} (head)" if head else name, head, ray_cpus=cpus, ray_gpus=gpus)
-            self._machines[actor.options(scheduling_strategy=there, name=None).remote()] = known
+            begun = actor.options(scheduling_strategy=there, name=None).remote()
+            self._machines[begun], self._ids[begun] = known, node["NodeID"]
         self.head = next(machine.name for machine in self._machines.values() if machine.head)
 
     def machines(self, packages: Sequence[str]) -> list[Machine]:
@@ -114,6 +119,15 @@ class _Cluster:
                 of_ray = {name: getattr(known, name) for name in ("name", "head", "ray_cpus", "ray_gpus")}
                 self._machines[actor] = Machine.of({**answer, **of_ray, "ahead_s": clocks.get(actor, head) - head})
         return list(self._machines.values())
+
+    def watched(self) -> list[agents.Watched]:
+        """What the agents of the machines keep."""
+        from ray.experimental.internal_kv import _internal_kv_get
+
+        return [
+            agents.Watched(machine.name, machine.cloud, _internal_kv_get(AGENT + self._ids[actor], namespace=NAMESPACE))
+            for actor, machine in self._machines.items()
+        ]
 
     def places(self, spec: Spec) -> Iterator[Finding]:
         """Whether runs can be kept where they are to be, by every machine."""

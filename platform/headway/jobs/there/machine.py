@@ -24,6 +24,8 @@ from headway.tracking.environment import memory_bytes, package_version
 ANSWER_S = 2.0
 """So long an address that a file names is knocked at."""
 SMI_S = 10.0
+AZURES_TAG = "7783-7084-3265-9085-8269-3286-77"
+"""What every machine of Azure's has for the number of its case."""
 PROBE = "headway-probe-"
 """Begins the names of what is written where runs are kept, and removed again."""
 
@@ -57,6 +59,8 @@ class Examiner:
             "gpus": gpus(),
             "clusters": [*address_files()],
             "readable": [*readable_tokens()],
+            "cloud": cloud(),
+            **certificate(time.time()),
         }
 
     def leave(self, place: str, options: Mapping[str, Any], nonce: str, name: str) -> dict[str, Any]:
@@ -222,6 +226,32 @@ def readable_tokens() -> Iterator[str]:
             closed = any(not above.stat().st_mode & 0o011 for above in path.parents)
             if path.stat().st_mode & 0o044 and not closed:
                 yield str(path)
+
+
+def cloud(firmware: Path = Path("/sys/class/dmi/id")) -> str:
+    """Whose machine this is: aws, gcp, azure; "" where that does not show."""
+    told = {}
+    for name in ("sys_vendor", "product_name", "chassis_asset_tag"):
+        with suppress(OSError, UnicodeDecodeError):
+            told[name] = (firmware / name).read_text().strip()
+    if told.get("sys_vendor") == "Amazon EC2":
+        return "aws"
+    if told.get("product_name") == "Google Compute Engine":
+        return "gcp"
+    return "azure" if told.get("chassis_asset_tag") == AZURES_TAG else ""
+
+
+def certificate(now: float) -> dict[str, str]:
+    """What is to be said of this machine's certificate, where its links are under TLS."""
+    from headway import certificates
+    from headway.errors import BadInput
+
+    try:
+        return {"expires": "; ".join(certificates.check(now))}
+    except BadInput as error:
+        return {"certificate": f"{error.fact}: {error.reason}"}
+    except ImportError as error:
+        return {"certificate": f"it cannot be looked at: {error}"}
 
 
 def _plain(name: str) -> str:

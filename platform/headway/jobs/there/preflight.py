@@ -7,7 +7,6 @@ too; meanwhile the job's own task is tried by the driver. Who gives no answer in
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 from headway import plan, variables
 from headway.core.fitting import room, rooms, short
 from headway.driver import rayjob
+from headway.elastic.lead.room import has_autoscaler
 from headway.errors import BadInput
 from headway.job import Job
 from headway.jobs.there import needs
@@ -226,28 +226,6 @@ def living() -> list[Node]:
         for node in ray.nodes()
         if node["Alive"]
     ]
-
-
-def has_autoscaler() -> bool:
-    """Whether the cluster says that it can have nodes that it has not."""
-    from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
-    from ray._private.state import state
-    from ray.experimental.internal_kv import _internal_kv_get
-
-    config = state.get_cluster_config()
-    if config is not None:
-        return any(group.max_count != 0 for group in config.node_group_configs)
-    return has_kinds(_internal_kv_get(DEBUG_AUTOSCALING_STATUS))
-
-
-def has_kinds(status: bytes | None) -> bool:
-    """Whether a status that an autoscaler wrote names kinds of nodes; one that only looks calls each after its id."""
-    try:
-        report = json.loads(status or b"{}")["autoscaler_report"]
-        kinds = [*report["active_nodes"], *(kind for _, kind, _ in report["pending_nodes"])]
-    except (ValueError, KeyError, TypeError):
-        return False
-    return any(not kind.startswith("node_") for kind in kinds)
 
 
 def too_large(each: Mapping[str, float], nodes: Sequence[Node]) -> BadInput:

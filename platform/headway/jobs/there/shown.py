@@ -91,6 +91,7 @@ def plan_told(
             "autoscaler": found.autoscaler,
         },
         "lanes": {str(workers): lanes for workers, lanes in checked.lanes_per_worker.items()},
+        "sizes": checked.sizes,
         "rows": checked.rows,
         "steps": checked.total_steps,
         "global_batch": checked.global_batch,

@@ -6,13 +6,14 @@ The same as `Faults().kill(worker=1, at_step=30).cut(node=2, at_step=50, for_s=8
 that moment, a node by its number in the cluster; both count from 0.
 """
 
-from headway.testing.faults.drawing import BENIGN, LASTING_S, RANDOM, random_faults
+from headway.testing.faults.drawing import BENIGN, CLOUD, LASTING_S, RANDOM, random_faults
 from headway.testing.faults.fault import Fault, Faults, in_order, script
 from headway.testing.faults.reading import parse
 from headway.testing.faults.verbs import DEADLINE_S, VERBS, Verb
 
 __all__ = [
     "BENIGN",
+    "CLOUD",
     "DEADLINE_S",
     "LASTING_S",
     "RANDOM",

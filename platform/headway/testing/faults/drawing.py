@@ -51,11 +51,27 @@ BENIGN = (
     "full-disk",
 )
 """Of these, those that end within a run's patience: nobody may be given up for any of them."""
-_ALONE = {"kill worker", "kill all", "stop worker", "add node", "hang worker", "flip worker", *BENIGN} - {"cut nodes"}
+CLOUD = (
+    "reclaim node",
+    "kill node",
+    "cut node",
+    "empty",
+    "kill worker",
+    "stop worker",
+    "blip head",
+    "loss node",
+    "rate node",
+)
+"""What is drawn from on a cloud, whose machines are replaced when they are lost."""
+_ALONE = {"kill worker", "kill all", "stop worker", "add node", "hang worker", "flip worker", "empty", *BENIGN} - {
+    "cut nodes"
+}
 """What leaves a cluster of one node with a node; others need two."""
 _SPANS: dict[str, tuple[float | None, ...]] = {
     "stop": (1, 3, 6),
     "drain": (1, 3, 5),
+    "reclaim": (2, 5, 8),
+    "empty": (8, 15),
     "cut": (None, 4, 8),
     "blip": (1, 3),
     "freeze": (1, 3),
@@ -81,6 +97,7 @@ def random_faults(
     without: Collection[str] = (),
     kinds: Sequence[str] = RANDOM,
     count: int | None = None,
+    replaced: bool = False,
 ) -> tuple[Fault, ...]:
     """A mixture of faults that a run must survive, the same for the same arguments.
 
@@ -91,14 +108,15 @@ def random_faults(
         steps: of the run; faults fall between a tenth and seven tenths of them.
         nodes: in the cluster at the beginning, one worker on each.
         without: verbs that cannot be done, as `headway.testing.links.lacking` tells.
-        kinds: to choose from, of RANDOM, `flip worker` and `hang worker`.
+        kinds: to choose from, of RANDOM, CLOUD, `flip worker` and `hang worker`.
         count: of faults; three to six when not given.
+        replaced: for a node that is lost another comes, with the next number.
 
     Raises:
         BadInput: a kind is unknown.
     """
     for kind in kinds:
-        if kind not in (*RANDOM, "flip worker", "hang worker"):
+        if kind not in (*RANDOM, *CLOUD, "flip worker", "hang worker"):
             raise BadInput(f"no random fault is of the kind {kind!r}", "", nearest(kind, list(RANDOM)))
     draw = random.Random(seed)
     first, last = steps // 10, max(steps // 10 + 1, steps * 7 // 10)
@@ -118,6 +136,9 @@ def random_faults(
             number += 1
         elif lasts(fault):
             up.remove(fault.which[0])
+            if replaced:
+                up.append(number)
+                number += 1
     return tuple(faults)
 
 
@@ -126,7 +147,7 @@ def lasts(fault: Fault) -> bool:
     if fault.target != "node" or fault.verb == "add":
         return False
     beyond = fault.span_s is None or fault.span_s > LASTING_S
-    return fault.verb in ("kill", "drain") or (fault.verb in ("cut", "oneway", "stop") and beyond)
+    return fault.verb in ("kill", "drain", "reclaim") or (fault.verb in ("cut", "oneway", "stop") and beyond)
 
 
 def _draw(draw: random.Random, kind: str, step: int, up: list[int]) -> Fault:

@@ -19,7 +19,8 @@ class Fault:
         target: worker, node, all (every worker), driver, head, or "" for the run as a whole.
         step: it happens as soon as this step is known to be committed; -1: from the beginning.
         which: ranks of the workers, or numbers of the nodes; empty where the target says all.
-        span_s: until it is taken back (None: never), of notice (drain), or that something takes (compile, restore).
+        span_s: until it is taken back (None: never), of notice (drain, reclaim), or that something takes (compile,
+            restore).
         by_s: seconds for which packets are held back.
         percent: of packets that are hit.
         kbit: a second, that get through.
@@ -115,6 +116,14 @@ class Faults:
     def drain(self, *, at_step: int, node: int, deadline_s: float = DEADLINE_S) -> Self:
         """Give notice that a node goes, and take it down at the deadline."""
         return self._and(Fault("drain", "node", at_step, (node,), deadline_s))
+
+    def reclaim(self, *, at_step: int, node: int, notice_s: float = DEADLINE_S) -> Self:
+        """Let the cloud say that it takes a machine back, and take it at the deadline; only on a cloud."""
+        return self._and(Fault("reclaim", "node", at_step, (node,), notice_s))
+
+    def empty(self, *, at_step: int, for_s: float) -> Self:
+        """Let the cloud have no machine to sell for so long; only on a cloud."""
+        return self._and(Fault("empty", "", at_step, (), for_s))
 
     def add_node(self, *, at_step: int) -> Self:
         """Start one more node."""

@@ -48,7 +48,7 @@ def _parse(piece: str) -> Fault:
         target,
         _whole(piece, options["step"]) if "step" in options else -1,
         which,
-        DEADLINE_S if name == "drain" and span_s is None else span_s,
+        DEADLINE_S if name in ("drain", "reclaim") and span_s is None else span_s,
         by_s,
         percent,
         _number(piece, options["kbit"], 1e9) if "kbit" in options else None,

@@ -18,7 +18,8 @@ class Verb:
         needs: options that must be given.
         allows: options that may be given; `step` and the span may be given with every verb that has them.
         means: of the machine, beside root: "" none, "cable" a network of its own for each node, "filter" nft, "shape"
-            tc, "frames" raw sockets, "disk" a file system that is mounted for the drill.
+            tc, "frames" raw sockets, "disk" a file system that is mounted for the drill, "cloud" one that sells
+            machines.
         fewest: targets that must be named at least.
         early: it may come before the first step, and does when no step is given.
     """
@@ -45,6 +46,8 @@ VERBS = {
     "reorder": Verb(("node",), "for", ("by",), ("percent",), means="frames"),
     "rate": Verb(("node",), "for", ("kbit",), means="shape"),
     "drain": Verb(("node",), "deadline"),
+    "reclaim": Verb(("node",), "notice", means="cloud"),
+    "empty": Verb(("",), "for", ("for",), means="cloud"),
     "add": Verb(("node",)),
     "hang": Verb(("worker",)),
     "lock": Verb(("worker",), "for", ("for",)),
@@ -57,10 +60,11 @@ VERBS = {
 }
 """kill is SIGKILL, stop SIGSTOP; freeze stops the head's side: the driver with the actors beside it, or all of it.
 cut takes the link of a node away, blip that of the head; part keeps nodes of workers from each other; oneway loses
-what goes one way; loss, delay, reorder and rate make a link bad. drain gives notice of a node's end. hang blocks the
-training thread for ever, lock holds the interpreter's lock in it; compile and restore make a worker's next first step
-and next restoring slow. slow-store makes writes slow, full-disk makes them fail. flip turns one bit of a parameter;
-raise raises in the user's code."""
+what goes one way; loss, delay, reorder and rate make a link bad. drain gives notice of a node's end to Ray; reclaim
+lets a cloud's own service give it, and takes the machine at the deadline; empty has the cloud sell nothing. hang blocks
+the training thread for ever, lock holds the interpreter's lock in it; compile and restore make a worker's next first
+step and next restoring slow. slow-store makes writes slow, full-disk makes them fail. flip turns one bit of a
+parameter; raise raises in the user's code."""
 
 WAYS = ("to=head", "from=head", "to=all", "from=all")
 """What is lost of a node's packets where a link is up one way only."""
