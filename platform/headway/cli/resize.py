@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headway.cli.asking import answered
 from headway.cli.options import Address, Json, Run, Runs
 from headway.cli.saying import say
-from headway.errors import INTERRUPTED, PLATFORM_FAILED
+from headway.errors import PLATFORM_FAILED
 
 if TYPE_CHECKING:
     from headway.jobs.look.resizing import Resized
@@ -27,18 +27,7 @@ def resize(
     """Let a run have more workers, or fewer, while it runs. What it computes does not change."""
     from headway.jobs.look.resizing import resize as resized
 
-    try:
-        found = resized(run, workers, runs=runs, address=address, say=say)
-    except KeyboardInterrupt:
-        say("Not waited for any more; what was asked stays asked.")
-        raise typer.Exit(INTERRUPTED) from None
-    if json:
-        import json as encoder
-
-        print(encoder.dumps(asdict(found)))
-    else:
-        for line in _lines(found):
-            print(line)
+    found = answered(lambda: resized(run, workers, runs=runs, address=address, say=say), _lines, json)
     if not found.heard and found.waits != "it has not begun":
         raise typer.Exit(PLATFORM_FAILED)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headway.cli.asking import answered
 from headway.cli.options import Address, Json, Run, Runs
 from headway.cli.saying import say
-from headway.errors import INTERRUPTED, PLATFORM_FAILED
+from headway.errors import PLATFORM_FAILED
 
 if TYPE_CHECKING:
     from headway.jobs.look.stopping import Stopped
@@ -25,18 +25,7 @@ def stop(
     """End a run after a checkpoint, wherever it is led, and say where it can be gone on from."""
     from headway.jobs.look.stopping import stop as ended
 
-    try:
-        found = ended(run, runs=runs, address=address, now=now, say=say)
-    except KeyboardInterrupt:
-        say("Not waited for any more; what was asked stays asked.")
-        raise typer.Exit(INTERRUPTED) from None
-    if json:
-        import json as encoder
-
-        print(encoder.dumps(asdict(found)))
-    else:
-        for line in _lines(found):
-            print(line)
+    found = answered(lambda: ended(run, runs=runs, address=address, now=now, say=say), _lines, json)
     if found.state == "running":
         raise typer.Exit(PLATFORM_FAILED)
 

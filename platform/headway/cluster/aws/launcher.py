@@ -74,7 +74,7 @@ def run(folder: Path, say: Callable[[str], None], restart: bool = True) -> None:
                 if step := _STEP.search(line):
                     say(f"{step[1]}/{step[2]} {step[3]}".rstrip())
             code = process.wait()
-        except BaseException:
+        except BaseException:  # an interruption too: what it has started does not go on
             _end(process)
             raise
     if code != 0:

@@ -51,7 +51,7 @@ def up(file: ClusterFile, known: Known, say: Say) -> Known:
                 start_new_session=True,
                 env={**os.environ, MARK: known.id, "PYTHONPATH": _path()},
             )
-    except BaseException:
+    except BaseException:  # an interruption too: nobody else closes it
         os.close(hears)
         raise
     finally:
