@@ -12,19 +12,37 @@ if TYPE_CHECKING:
     from headway.errors import HeadwayError as HeadwayError
     from headway.job import Job as Job
     from headway.report import Report as Report
+    from headway.sweeps.report import SweepReport as SweepReport
+    from headway.sweeps.run import sweep as sweep
+    from headway.sweeps.trainable import tune_trainable as tune_trainable
     from headway.task import Task as Task
 
 __version__ = "0.1.0"
-__all__ = ["HeadwayError", "Job", "Report", "Task", "__version__", "resume", "session", "train"]
+__all__ = [
+    "HeadwayError",
+    "Job",
+    "Report",
+    "SweepReport",
+    "Task",
+    "__version__",
+    "resume",
+    "session",
+    "sweep",
+    "train",
+    "tune_trainable",
+]
 
 _HOMES = {
     "HeadwayError": "headway.errors",
     "Job": "headway.job",
     "Report": "headway.report",
     "Task": "headway.task",
+    "SweepReport": "headway.sweeps.report",
     "resume": "headway.driver.run",
+    "sweep": "headway.sweeps.run",
     "session": "headway.elastic.worker.session",
     "train": "headway.driver.run",
+    "tune_trainable": "headway.sweeps.trainable",
 }
 
 

@@ -11,71 +11,26 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from headway.core.schedules import SCHEDULES
 from headway.errors import BadInput, nearest
 from headway.notation import overrides, values, wording
-from headway.notation.plain import read, write
+from headway.notation.plain import write
+from headway.notation.reading import mapping
+from headway.notation.section import Bytes, Count, Section, plain
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "adagrad", "rmsprop")
 STRATEGIES = ("all_reduce",)
 
-Count = Annotated[int, Field(ge=1)]
 
-
-def _plain(given: Any) -> Any:
-    """A copy of a mapping of names to what job.yaml can hold (see headway.notation.values)."""
-    if not isinstance(given, dict):
-        return given
-    faults: list[str] = []
-    unnamed = [key for key in given if not isinstance(key, str)]
-    faults += [f"{values.shown_key(key)} is no name: names are text. Put it in quotes" for key in unnamed]
-    found = {key: values.admit(each, faults, (key,)) for key, each in given.items()}
-    if faults:
-        raise PydanticCustomError(wording.NOT_PLAIN, "{faults}", {"faults": faults})
-    return found
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        # pydantic takes true for 1, and YAML takes `yes` and `on` for true.
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
-            raise ValueError(f"is {str(value).lower()}, which is no value for it")
-        return value
-
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-
-
-def _bytes(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?i?)b?\s*", value.lower())
-    if match is None or match[2] not in _UNITS:
-        raise ValueError("write bytes as a number or with a unit, like 512MiB or 2GiB")
-    return int(float(match[1]) * _UNITS[match[2]])
-
-
-Bytes = Annotated[int, Field(ge=1), BeforeValidator(_bytes)]
-
-
-class Source(_Section):
+class Source(Section):
     """One part of a mixture."""
 
     path: str
@@ -86,7 +41,7 @@ class Source(_Section):
     """Version of its manifest; the newest when the run begins."""
 
 
-class Sampling(_Section):
+class Sampling(Section):
     """Which rows come how often, and with which others. Without `weights` and `rows`, each once an epoch."""
 
     by: str | None = None
@@ -118,7 +73,7 @@ class Sampling(_Section):
         return found
 
 
-class Cache(_Section):
+class Cache(Section):
     """Row groups of object stores, kept on the node's disk and shared by its workers."""
 
     folder: str | None = None
@@ -127,7 +82,7 @@ class Cache(_Section):
     """The most that is kept."""
 
 
-class Store(_Section):
+class Store(Section):
     """How object stores are spoken to. Keys come from the environment, as the store's own tools take them."""
 
     endpoint: str | None = None
@@ -144,7 +99,7 @@ class Store(_Section):
     """Ask a second time when an answer takes much longer than usual, and take the first that comes."""
 
 
-class Data(_Section):
+class Data(Section):
     """Where the samples come from. Paths are relative to the job's file; `headway data prepare` makes such folders."""
 
     train: str | Annotated[list[Source], Field(min_length=1)]
@@ -205,7 +160,7 @@ class Data(_Section):
         return [Source(path=self.train, version=self.version)] if isinstance(self.train, str) else self.train
 
 
-class Workers(_Section):
+class Workers(Section):
     """How many processes carry the lanes, and what each is given."""
 
     min: Count = 1
@@ -266,10 +221,10 @@ class Workers(_Section):
             )
 
 
-class Optimizer(_Section):
+class Optimizer(Section):
     """Overrides the task's optimiser by name. Other keys go to torch's constructor (weight_decay, betas, ...)."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow")
 
     name: str
     """sgd, adam, adamw, adagrad or rmsprop."""
@@ -280,7 +235,7 @@ class Optimizer(_Section):
     @classmethod
     def _plain(cls, given: Any) -> Any:
         rest = {k: v for k, v in given.items() if k not in cls.model_fields} if isinstance(given, dict) else {}
-        return {**given, **_plain(rest)} if rest else given
+        return {**given, **plain(rest)} if rest else given
 
     @field_validator("name")
     @classmethod
@@ -290,7 +245,7 @@ class Optimizer(_Section):
         return name
 
 
-class Schedule(_Section):
+class Schedule(Section):
     """Overrides the task's learning-rate schedule by name."""
 
     name: str = "constant"
@@ -340,7 +295,7 @@ class Schedule(_Section):
         return self
 
 
-class Checkpoint(_Section):
+class Checkpoint(Section):
     """When checkpoints are written and which ones stay. One is always written at the end."""
 
     every_steps: Count | None = 200
@@ -362,7 +317,7 @@ class Checkpoint(_Section):
     often as costs at most 2 % of the steps' time; null for none."""
 
 
-class Tracking(_Section):
+class Tracking(Section):
     """Where MLflow keeps the records."""
 
     uri: str | None = None
@@ -379,7 +334,7 @@ Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 """The name of a variable of the environment."""
 
 
-class FromFile(_Section):
+class FromFile(Section):
     """The value of a variable that a file holds, on the machine that leads the run."""
 
     file: str
@@ -390,21 +345,21 @@ def _or_false(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [*schema.get("anyOf", []), {"const": False}]
 
 
-class Check(_Section):
+class Check(Section):
     """The task is tried on a few rows before a worker starts."""
 
     limit_s: Annotated[float, Field(gt=0)] = 120.0
     """Seconds after which it is broken off; the run starts all the same."""
 
 
-class Job(_Section):
+class Job(Section):
     """Everything about a run that is decided before it starts."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     """Begins the names of this job's runs: letters, digits, '.', '_' and '-'."""
     task: str
     """`file.py:Class` (relative to the job's file) or `package.module:Class`; a function is a loop of its own."""
-    arguments: Annotated[dict[str, Any], BeforeValidator(_plain)] = Field(default_factory=dict)
+    arguments: Annotated[dict[str, Any], BeforeValidator(plain)] = Field(default_factory=dict)
     """Keyword arguments of the task's constructor (or of the function): text, numbers, dates, lists and mappings."""
     data: Data
     """The samples."""
@@ -541,29 +496,10 @@ def load(path: str | Path, settings: list[str] | None = None) -> Job:
     Raises:
         BadInput: naming the field, the value found, and what to do.
     """
-    import yaml
-
     path = Path(path)
-    try:
-        tree = read(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"no job at {path}", "the file does not exist", "Give the path of a job.yaml.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} cannot be read", str(error), "Give the path of a readable YAML file.") from None
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f"line {where.line + 1}, column {where.column + 1}: " if where else ""
-        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"
-        raise BadInput(f"{path} is not YAML", f"{line}{problem}", "Mend the file at that place.") from None
-    except (ValueError, RecursionError) as error:  # a date or number that looks like one and is none
-        raise BadInput(f"{path} cannot be read as YAML", str(error), "Put that value in quotes.") from None
-    if not isinstance(tree, dict):
-        found = "nothing" if tree is None else f"a {type(tree).__name__}"
-        remedy = "`headway job schema` lists all keys."
-        raise BadInput(f"{path} holds {found}, not a job", "a job is a mapping of keys to values", remedy)
-    anchored = anchor(tree, path.resolve().parent)
+    anchored = anchor(mapping(path, "job"), path.resolve().parent)
     for setting in settings or []:
-        overrides.apply(anchored, setting, _from_here)
+        overrides.apply(anchored, setting, from_here)
     return parse(anchored, str(path))
 
 
@@ -651,7 +587,7 @@ def to_yaml(job: Job) -> str:
     return write(job.model_dump())
 
 
-def _from_here(way: values.Place, value: Any) -> Any:
+def from_here(way: values.Place, value: Any) -> Any:
     """A value that is set at this place of a job, with relative paths in it made absolute from the current folder."""
     tree: Any = value
     for part in reversed(way):

@@ -61,16 +61,7 @@ def schedule(
         return default(optimizer, steps) if default else None
     if section.name == "plateau":
         return ReduceLROnPlateau(optimizer, section.mode, section.factor, section.patience)
-    options = {"cosine": ("final",), "linear": ("final",), "step": ("every", "factor")}.get(section.name, ())
-    chosen = {name: getattr(section, name) for name in options}
-    shape: Callable[..., float] = schedules.SCHEDULES[section.name]
-    warmup = section.warmup_steps
-
-    def factor(step: int) -> float:
-        after = max(0, step - warmup)
-        return schedules.warmed_up(shape(after, max(1, steps - warmup), **chosen), step, warmup)
-
-    return LambdaLR(optimizer, factor)
+    return LambdaLR(optimizer, schedules.Shape.of(section, steps).factor)
 
 
 def checked_schedule(

@@ -102,27 +102,22 @@ class Plan:
         return {use: place / sum(places) for use, place in zip(self.datasets, places, strict=False)}
 
 
-def check(job: Job, source: code.Source | None = None) -> Plan:
+def check(job: Job, source: code.Source | None = None, cargo: Cargo | None = None) -> Plan:
     """Validate all that can be known without running the task (see `headway.tryout`), and count what it comes to.
 
     Args:
         job: parsed.
         source: where the task's code is, when it is not where the job says (a resumed run's copy).
+        cargo: what travels with it, where that is known: of another job with the same task, files and variables.
 
     Raises:
         BadInput: naming the field.
     """
-    datasets = {use: _dataset(use, *place, job.data.store) for use, place in places(job).items()}
-    _check_columns(job, datasets)
+    datasets, order = walked(job)
     training = [use for use in datasets if use != "validation"]
-    with ExitStack() as opened:
-        files = [open_files(places(job)[use][0], datasets[use], job.data) for use in training]
-        for one in files:
-            opened.callback(one.close)
-        order = train_order(job, files)
     source = source or code.locate(job.task)
     code.look(source)
-    cargo = code.survey(source, job.files).without(variables.secrets(job))
+    cargo = cargo or code.survey(source, job.files).without(variables.secrets(job))
     sizes = order.sizes(order.steps_per_epoch - 1)
     total_steps = job.steps or (job.epochs or 0) * order.steps_per_epoch
     return Plan(
@@ -146,6 +141,17 @@ def check(job: Job, source: code.Source | None = None) -> Plan:
         keeps=job.checkpoint.memory_every is not None,
         warnings=[*_warnings(job, order.rows, sizes, total_steps), *cargo.said()],
     )
+
+
+def walked(job: Job) -> tuple[dict[str, manifests.Manifest], Walk]:
+    """The datasets by use, and the walk over the training set. Raises BadInput: naming the field."""
+    datasets = {use: _dataset(use, *place, job.data.store) for use, place in places(job).items()}
+    _check_columns(job, datasets)
+    with ExitStack() as opened:
+        files = [open_files(places(job)[use][0], datasets[use], job.data) for use in datasets if use != "validation"]
+        for one in files:
+            opened.callback(one.close)
+        return datasets, train_order(job, files)
 
 
 def places(job: Job) -> dict[str, tuple[str, int | None]]:

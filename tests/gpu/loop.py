@@ -13,6 +13,7 @@ from headway.checkpoint.store import Store
 from headway.data.read.streams import open_readers
 from headway.driver import determinism
 from headway.elastic.worker.context import Context
+from headway.elastic.worker.keeping import Keeping
 from headway.elastic.worker.line import Dismissed
 from headway.elastic.worker.saver import Saver
 from headway.elastic.worker.session import Session
@@ -23,6 +24,8 @@ from headway.testing.company import Company, Generation, Notes
 from headway.testing.workers import die
 
 LANES, STEPS = 4, 8
+DIGEST = "a" * 64
+"""Of every job."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Play:
         fields: of the job.
         dies: where a worker is lost: (worker, step), in its lanes.
         until: step after which the run is stopped.
+        keeper: of the node, see `keeper.begin`: it is paused there instead, and goes on from there.
         dropout: in the model; its numbers are other ones on a CPU.
     """
 
@@ -43,6 +47,7 @@ class Play:
     fields: dict[str, Any] = field(default_factory=dict)
     dies: tuple[tuple[int, int], ...] = ()
     until: int | None = None
+    keeper: dict[str, Any] | None = None
     dropout: float = 0.1
 
 
@@ -81,11 +86,17 @@ def part(group: Group, play: Play, folder: str, data: str) -> dict[str, Any]:
     determinism.enforce(job)
     torch.backends.cudnn.allow_tf32 = False  # what a CPU is compared with
     train, validation = open_readers(job, device=play.device)
-    company, notes = Company(group, folder, play.script, LANES), Notes()
-    saver = Saver(Store(Path(folder) / "checkpoints", "a" * 64, job.checkpoint), job.checkpoint, notes)  # type: ignore[arg-type]
+    paused = play.until if play.keeper is not None else None
+    company, notes = Company(group, folder, play.script, LANES, paused=paused), Notes()
+    keeping = None
+    if play.keeper is not None:
+        keeping = Keeping(play.keeper, 10**6, DIGEST, "key", lambda text: None, lambda host, port: None)
+        notes.made = keeping.made(1)
+        keeping.open()
+    saver = Saver(Store(Path(folder) / "checkpoints", DIGEST, job.checkpoint), job.checkpoint, notes)  # type: ignore[arg-type]
     context = Context(
         job=job, device=play.device, train=train, validation=validation, saver=saver,
-        journal=notes, run="r", members=company,  # type: ignore[arg-type]
+        journal=notes, run="r", members=company, keeping=keeping,  # type: ignore[arg-type]
     )  # fmt: skip
     model = Net(play.dropout)
     if me:
@@ -113,19 +124,22 @@ def part(group: Group, play: Play, folder: str, data: str) -> dict[str, Any]:
                     step.backward(value)
                 if step.number == 3:
                     found["evaluations"].append(training.evaluate(metrics))
-                if training.step == play.until:
+                if training.step == play.until and keeping is None:
                     training.stop()
         saver.finish()
     except Dismissed:
         found["dismissed"] = True
     finally:
         context.close()
+        if keeping is not None:
+            keeping.close(end=not context.goes_on)
         saver.close()
         training.engine.pact.close()
     state = {name: value.cpu().tolist() for name, value in training.model.state_dict().items()}
     found |= {"weights": notes.weights, "steps": notes.steps, "state": state, "step": training.step}
     found |= {"words": training.replica.words().tolist(), "been": company.been, "told": company.told}
-    return found | {"scale": training.replica.scaler.get_scale()}
+    kept = training.engine._of  # of which start a keeper's state was gone on from
+    return found | {"scale": training.replica.scaler.get_scale(), "kept": kept}
 
 
 def alone(group: Group, plays: list[tuple[str, Play]], folder: str, data: str) -> list[dict[str, Any]]:

@@ -159,6 +159,9 @@ class Cluster:
     def order(self, number: int, worth: Worth) -> None:
         self.orders = number, worth.workers
 
+    def evaluated(self, said: wire.Evaluated) -> None:
+        pass
+
     def ended(self, failure: Failure | None) -> None:
         self.over.append(failure)
 

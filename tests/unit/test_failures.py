@@ -89,7 +89,7 @@ class _Told:
     def __init__(self, *arguments: Any) -> None:
         self.said: list[Any] = []
 
-    def connect(self, address: str) -> None:
+    def connect(self, address: str, stays: bool) -> None:
         pass
 
     def tell(self, message: Any) -> None:
@@ -101,7 +101,7 @@ def test_2_22_a_worker_whose_code_leaves_by_sys_exit_says_so(monkeypatch: pytest
     line = _Told()
     job = parse({"name": "n", "task": "t.py:T", "data": {"train": "d"}, "lanes": 1, "lane_batch": 1, "steps": 1})
     context = SimpleNamespace(rank=0, at="step 3", journal=SimpleNamespace(close=lambda: None, warned=print), job=job)
-    monkeypatch.setattr(main, "Line", lambda *arguments: line)
+    monkeypatch.setattr(main, "Line", lambda *arguments, **options: line)
     monkeypatch.setattr(main.place, "current", lambda: None)
     monkeypatch.setattr(main.code, "load", lambda source: None)
     monkeypatch.setattr(main, "_context", lambda *arguments: context)

@@ -30,7 +30,7 @@ def modules() -> dict[str, ast.Module]:
 
 def for_types_only(node: ast.AST) -> bool:
     """Whether this is an `if TYPE_CHECKING:`."""
-    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+    return isinstance(node, ast.If) and getattr(node.test, "id", getattr(node.test, "attr", "")) == "TYPE_CHECKING"
 
 
 def imports(name: str, typing: bool = False) -> Iterator[str]:
@@ -57,6 +57,7 @@ def imports(name: str, typing: bool = False) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
+@cache
 def ours(name: str, typing: bool = False) -> set[str]:
     """Modules of ours that a module imports; of `from package import module` the module, not its package."""
     found = {target for target in imports(name, typing) if target in modules() and target != name}
@@ -148,6 +149,15 @@ def test_workers_know_neither_the_lead_nor_ray_trains_insides() -> None:
 
 def test_the_lead_knows_no_worker() -> None:
     assert offenders("headway.elastic.lead", forbidden=("headway.elastic.worker",)) == []
+
+
+def test_only_the_crew_knows_of_sweeps_and_of_those_only_what_it_is_asked() -> None:
+    for who in ("lead", "wire", "worker"):
+        assert offenders(f"headway.elastic.{who}", forbidden=("headway.sweeps", "headway.elastic.crew")) == []
+    crew = [name for name in modules() if within(name, "headway.elastic.crew")]
+    assert {target for name in crew for target in ours(name) if within(target, "headway.sweeps")} == {
+        "headway.sweeps.crew"
+    }
 
 
 def test_strategies_know_nothing_of_elasticity() -> None:

@@ -22,9 +22,9 @@ import torch
 
 from headway.elastic.wire import keepers
 from headway.elastic.worker import keeper
-from headway.elastic.worker.keeper import HEAD_BYTES
 from headway.elastic.worker.keeping import Keeping, Places
 from headway.elastic.worker.nearest import Kept, nearest
+from headway.elastic.worker.shelf import HEAD, HEAD_BYTES, Busy, Shelf, shortage
 
 JOB, MADE, TOTAL = "a" * 64, "made", 10_000
 DEADLINE_S = 20.0
@@ -70,7 +70,7 @@ def found(one: Keeping, made: str = MADE, saved: int = -1, step: int = TOTAL, **
 
 
 def listed(one: Keeping) -> list[dict[str, Any]]:
-    with contextlib.closing(keepers.call(one.path, "secret")) as words:
+    with contextlib.closing(keepers.call(one.path, "secret", run=one.shelf)) as words:
         keepers.send(words.connection, {"op": "list"})
         return list(words.next()["states"])
 
@@ -115,6 +115,50 @@ def test_a_state_comes_back_and_the_newest_first(folder: Path) -> None:
     assert check(found(one, saved=4)) == 5
     one.close()
     assert check(found(keeping(folder))) == 5, "the worker is gone"
+
+
+def test_one_keeper_serves_the_runs_of_a_sweep(folder: Path) -> None:
+    first, second = (keeping(folder, shelf=name, memory=10**9) for name in ("s.0001", "s.0002"))
+    surely(first, 3)
+    surely(second, 5)
+    assert pid(first) == pid(second)
+    assert (check(found(first)), check(found(second))) == (3, 5)
+    assert check(found(first, saved=3)) == 3, "it is nearer than the store"
+    assert found(first, saved=4) is None
+    first.close()  # paused: its state stays
+    again = keeping(folder, shelf="s.0001")
+    assert check(found(again)) == 3
+    again.open()
+    wait(lambda: again._hold)
+    again.close(end=True)
+    wait(lambda: not listed(again), "its end")
+    assert check(found(second)) == 5, "the others' stay"
+    second.close()
+
+
+def test_of_runs_that_rest_those_that_rest_longest_make_room(folder: Path) -> None:
+    size = 4 * 50_000
+    names = [f"s.{number:04d}" for number in range(5)]
+    for name in names:
+        one = keeping(folder, shelf=name, memory=int(2.5 * 1.3 * size))
+        surely(one, 1)
+        surely(one, 2)  # both slots are in use
+        wait(lambda one=one: all(about.get("digest") for about in listed(one)), "its digest")
+        one.close()
+        wait(lambda one=one: len(listed(one)) < 2, "its older state is let go")
+    there = [name for name in names if listed(keeping(folder, shelf=name))]
+    assert there == names[-2:]
+    assert check(found(keeping(folder, shelf=names[-1]))) == 2
+
+
+def test_one_that_works_is_no_one_that_rests(folder: Path) -> None:
+    works, rests = keeping(folder, shelf="works", memory=0), keeping(folder, shelf="rests", memory=0)
+    surely(works, 1)
+    surely(rests, 1)
+    rests.close()
+    wait(lambda: not listed(rests), "there is no memory for it")
+    assert check(found(works)) == 1
+    works.close()
 
 
 def test_a_larger_state_gets_more_room(folder: Path) -> None:
@@ -412,7 +456,7 @@ def test_too_little_memory_turns_it_off_with_one_note(folder: Path, monkeypatch:
     assert "too little" in notes[0]
     assert not one.due(2, time.monotonic() + 100.0), "it is off"
     assert len(notes) == 1
-    assert keeper.shortage(1) == ""
+    assert shortage(1) == ""
     one.close()
 
 
@@ -530,32 +574,33 @@ def test_a_copy_that_came_damaged_is_none() -> None:
         taking({"ok": False, "reason": "damaged on its way"}) as there,
         pytest.raises(keepers.Refused, match="damaged"),
     ):
-        keeper._bring(there, "secret", {"bytes": 100}, memoryview(bytes(100)))
+        keeper._bring(there, "secret", "", {"bytes": 100}, memoryview(bytes(100)))
 
 
 def test_a_large_state_is_given_time_on_the_other_side(monkeypatch: pytest.MonkeyPatch) -> None:
     """For its memory, and for its digest."""
     monkeypatch.setattr(keepers, "GREET_S", 0.5)
     with taking({"ok": True}, after_s=1.0) as there:
-        keeper._bring(there, "secret", {"bytes": 100}, memoryview(bytes(100)))
+        keeper._bring(there, "secret", "", {"bytes": 100}, memoryview(bytes(100)))
 
 
 def test_others_are_heard_while_a_large_state_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     one = keeper.Keeper({"run": "r" * 32, "token": "secret"})
-    slot, begun, go_on = one._slots[0], threading.Event(), threading.Event()
+    shelf = Shelf()
+    slot, begun, go_on = shelf.slots[0], threading.Event(), threading.Event()
     slot.grow(100)
     assert slot.memory is not None
-    keeper.HEAD.pack_into(slot.memory, 0, 1, 0)
+    HEAD.pack_into(slot.memory, 0, 1, 0)
     slot.about = {"number": 1, "bytes": 100, "digest": keeper.digest(slot.content(100))}
     digest = keeper.digest
     monkeypatch.setattr(keeper, "digest", lambda data: begun.set() or (go_on.wait(DEADLINE_S) and digest(data)))  # type: ignore[func-returns-value]
     found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(one._find(1)))
+    thread = threading.Thread(target=lambda: found.append(one._find(shelf, 1)))
     thread.start()
     assert begun.wait(DEADLINE_S)
     assert one._lock.acquire(timeout=DEADLINE_S / 2), "it is free"
     one._lock.release()
-    with pytest.raises(keeper.Busy):
+    with pytest.raises(Busy):
         slot.grow(1000)
     go_on.set()
     thread.join()

@@ -124,6 +124,42 @@ def test_2_7_the_loss_of_one_exchange_is_told_once() -> None:
         assert len(here.of("lost")) == 1
 
 
+def test_a_group_is_made_though_a_planned_change_is_known_already() -> None:
+    """Of two that join one after the other the second is ready before the first one's group is there."""
+    with Cluster() as here:
+        first, second, *_ = here.train("w0", "w1")
+        news = first.started[-1].news
+        lines = [first.line, second.line]
+        for line in lines:
+            line._take(wire.Publish(news.number + 1, ("w0", "w1", "w2"), False, ()))
+        assert not any(line.superseded(news.number) for line in lines)
+        second.line.put(news.number, "where", b"here")
+        assert first.line.fetch(news.number, "where", DEADLINE_S) == b"here"
+        first.line._take(wire.Publish(news.number + 2, ("w0",), True, ()))
+        assert first.line.superseded(news.number)
+        with pytest.raises(RuntimeError, match="is over"):
+            first.line.fetch(news.number, "whither", DEADLINE_S)
+
+
+@pytest.mark.parametrize("urgent", [False, True])
+def test_whoever_hears_of_the_next_change_with_the_word_to_go_goes_first(urgent: bool) -> None:
+    """Its thread may wake only then; the others, who were quicker, wait for it in the group that they make."""
+    with Cluster() as here:
+        (first,) = here.train("w0")
+        number = first.started[-1].news.number
+        first.arrive(1)
+        with frozen(here):
+            with first.line._changed:
+                first.line._take(wire.Publish(number + 1, ("w0", "w1"), False, (0, 1)))
+                first.line._take(wire.Go(number + 1, 0, (1, 0), (), (("node-w0", HOST),), ((0, 0), (0, 0)), 5.0))
+                first.line._take(wire.Publish(number + 2, ("w0", "w1", "w2"), urgent, (0,)))
+            if urgent:
+                assert first.line._start is None, "what it was to enter is over"
+            else:
+                wait(lambda: len(first.started) == 2)
+                assert (first.started[1].news.number, first.started[1].news.lanes) == (number + 1, (0, 1))
+
+
 def test_an_exchange_that_gets_on_is_no_hang() -> None:
     """2.8: bytes that move are progress, though the training thread waits."""
     with Cluster() as here:

@@ -12,7 +12,7 @@ from tests.waiting import until
 from headway.core.events import Arrived, Committed, Gone, Launch, Placed, Ready, Tick
 from headway.core.membership import Membership, Policy
 from headway.core.prospect import Prospect
-from headway.elastic.lead import controller, places
+from headway.elastic.lead import places, processes
 from headway.elastic.lead.controller import ElasticController
 from headway.elastic.lead.places import TRY_S, Orders, Places
 
@@ -170,7 +170,7 @@ def test_a_start_that_fails_lets_its_place_go(monkeypatch: pytest.MonkeyPatch, d
         raise StopIteration
 
     lead._places = SimpleNamespace(find=find)  # type: ignore[assignment]
-    monkeypatch.setattr(controller, "where", removed)
+    monkeypatch.setattr(processes, "where", removed)
     lead._launch(Launch("w0", 0.0, "wanted"))
     assert gone == [("w0", "start_failed")]
     assert freed[-1:] == ["w0"]

@@ -95,14 +95,17 @@ def test_nobody_waits_for_a_disk_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_where_the_keeper_is_killed_the_process_goes_on(tmp_path: Path) -> None:
-    body = "os.kill(kept._keeper.pid, signal.SIGKILL)\nwhile kept._before: time.sleep(0.01)\nprint('x' * 3_000_000)\n"
+    body = "os.kill(kept._keeper._process.pid, signal.SIGKILL)\nwhile kept._before: time.sleep(0.01)\n"
+    body += "print('x' * 3_000_000)\n"
     ended = worker(tmp_path, f"{body}\nprint('through')\nkept.close()")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.endswith("through\n")
 
 
 def test_a_keeper_ends_with_the_last_that_can_write(tmp_path: Path) -> None:
-    body = "print(kept._keeper.pid, file=open(sys.argv[1] + '/pid', 'w'))\nos.kill(os.getpid(), signal.SIGKILL)"
+    body = (
+        "print(kept._keeper._process.pid, file=open(sys.argv[1] + '/pid', 'w'))\nos.kill(os.getpid(), signal.SIGKILL)"
+    )
     worker(tmp_path, body)
     keeper = int((tmp_path / "pid").read_text())
 

@@ -16,6 +16,7 @@ from headway import runs
 from headway.errors import BadInput
 from headway.job import Job, load, parse
 from headway.runs import epochs
+from headway.runs.pruning import prune
 from headway.tracking.store import redact, with_password
 
 JOB = {"name": "n", "task": "/t.py:T", "data": {"train": "/d"}, "steps": 3}
@@ -46,6 +47,34 @@ def test_a_taken_or_bad_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput):
         runs.create(tmp_path / "file", "x", job())
+
+
+def test_one_that_is_killed_while_it_makes_a_run_leaves_the_name_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was a folder that was no run: to be made anew it was taken, and to be gone on with it was not there."""
+    killed: list[str] = []
+
+    def kill(path: Path, *told: Any) -> None:
+        killed.append(path.name)
+        raise SystemExit
+
+    left = tmp_path / "left"
+    monkeypatch.setattr("headway.runs.folder.replace", kill)
+    monkeypatch.setattr("headway.runs.folder.shutil.rmtree", lambda *told, **more: None)  # nobody tidies up
+    with pytest.raises(SystemExit):
+        runs.create(left, "first", job())
+    monkeypatch.undo()
+    assert killed == ["job.yaml"]
+    with pytest.raises(runs.NoRun):
+        runs.find(left, "first")
+    made = runs.create(left, "first", job())
+    assert runs.find(left, "first") == made
+    assert runs.briefs(left)[0].run == "first"
+    (beside,) = left.glob(".new-*")
+    os.utime(beside, (1.0, 1.0))
+    prune(runs.Place.of(str(left)), keep=1)
+    assert sorted(path.name for path in left.iterdir()) == ["first"]
 
 
 def test_an_unknown_run_names_the_nearest(tmp_path: Path) -> None:

@@ -27,15 +27,18 @@ FROM_WORKER: list[Any] = [
     wire.Put(2, "0/1", "AAAA"),
     wire.Want(2, "0/1"),
     wire.Keeper("10.0.0.1", 4002),
+    wire.Evaluated(40, {"loss": "0.25", "accuracy": "nan"}, True),
 ]
 FROM_LEAD: list[Any] = [
-    wire.Welcome(True, (("10.0.0.1", 4002),)),
+    wire.Welcome(True, (("10.0.0.1", 4002),), 40, "paused"),
     wire.Keepers((("10.0.0.1", 4002), ("10.0.0.2", 4003))),
     wire.Publish(2, ("w0", "w1"), True, (0, 3)),
     wire.Pause(3, False, True),
     wire.Go(2, None, (-1, 0), ((1, 2, 3),), (("node", "10.0.0.1"),), ((0, 4000), (0, 4001)), 1.6),
     wire.Lease(3, 100.5),
     wire.Save("why"),
+    wire.Until(40),
+    wire.Leave("paused"),
     wire.Dismiss(False, "why"),
     wire.Value(2, "0/1", "AAAA"),
 ]

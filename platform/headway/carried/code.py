@@ -111,14 +111,20 @@ def look(source: Source) -> None:
         raise BadInput(f"task={source.name!r}", f"{source.module} has no such class or function", remedy)
 
 
+def here(source: Source) -> Source:
+    """The same code, as this machine has it. Raises RunFailed: it cannot be brought here."""
+    if source.packed is None:
+        return source
+    return carried(replace(source, copied=False, packed=None), unpacked(source.packed))
+
+
 def load(source: Source) -> Callable[..., Any]:
     """Import the class or function.
 
     Raises:
         BadInput: it cannot be imported or is not there; carries the user's traceback where their code raised.
     """
-    if source.packed is not None:
-        source = carried(replace(source, copied=False, packed=None), unpacked(source.packed))
+    source = here(source)
     _make_importable(source)
     try:
         module = _module(source)
@@ -181,6 +187,25 @@ def carry(source: Source, to: Path, load: Cargo | None = None) -> None:
     """
     load = load or survey(source)
     _replace(to, lambda beside: _copy(source, load, beside))
+
+
+def changed(source: Source, to: Path, load: Cargo) -> list[str]:
+    """Files, by their names in what was carried to a folder before, that would be others there by now, or not there.
+    (What would be new there is not told: nothing that was there asks for it.) None where nothing was."""
+    there = (
+        [path for path in to.rglob("*") if path.is_file() and "__pycache__" not in path.parts] if to.is_dir() else []
+    )
+    mine = {path.relative_to(load.base): path for path in load.files}
+    names = {path.relative_to(to): path for path in there if path.name != LAYOUT}
+    other = (name for name, path in names.items() if name not in mine or not _same(path, mine[name]))
+    return sorted(str(name) for name in other)
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.read_bytes() == other.read_bytes()
+    except OSError:
+        return False
 
 
 def adopt(folder: Path, to: Path) -> None:

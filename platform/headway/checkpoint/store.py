@@ -54,7 +54,7 @@ def names(root: Path | Storage, counts: Counts = every) -> list[str]:
     found = [there[manifest] for manifest in counted]
     if isinstance(root, Path):
         found += earlier.names(root)
-    return sorted(found, key=lambda name: (_step(name), name))
+    return sorted(found, key=lambda name: (step_of(name), name))
 
 
 def read(root: Path | Storage, name: str) -> Checkpoint:
@@ -97,6 +97,7 @@ class Store:
         counts: which of these manifests count, by their names in the run; asked after each listing. All do where not
             given.
         fence: raises Superseded where a process of a higher epoch leads; for a folder that of `headway.runs.epochs`.
+        pinned: steps whose checkpoints stay, whatever the policy says.
     """
 
     def __init__(
@@ -107,12 +108,14 @@ class Store:
         epoch: int = 0,
         counts: Counts = every,
         fence: Callable[[], None] | None = None,
+        pinned: Collection[int] = (),
     ) -> None:
         self._place = root
         self.folder = root if isinstance(root, Path) else None
         self.root = _storage(root)
         self.job, self.policy, self.epoch = job, policy, epoch
         self._counts, self._fence = counts, fence or self._verify_epoch
+        self._pinned = frozenset(pinned)
         self._known: dict[str, Checkpoint] = {}
         """Of those that were read or written here, for the policy."""
         self._left: set[str] = set()
@@ -285,7 +288,7 @@ class Store:
         # the one just written could be surplus.
         there: dict[int, list[str]] = {}
         for name in names(self._place, self._counts):
-            step = _step(name)
+            step = step_of(name)
             if step <= newest.step:
                 there.setdefault(step, []).append(name)
         for name in there.get(newest.step, []):
@@ -297,7 +300,8 @@ class Store:
             with suppress(BadCheckpoint):
                 facts = self._knows(found_there[-1]).facts
                 kept.append(Kept(step, facts.get("metrics", {}).get(metric)))
-        for step in surplus(kept, self.policy.keep_last, self.policy.keep_best, self.policy.mode):
+        gone = surplus(kept, self.policy.keep_last, self.policy.keep_best, self.policy.mode)
+        for step in (step for step in gone if step not in self._pinned):
             for name in there[step]:
                 self._remove(name)
         self._known = {name: self._known[name] for each in there.values() for name in each if name in self._known}
@@ -333,7 +337,8 @@ def _storage(root: Path | Storage) -> Storage:
     return FolderStorage(root) if isinstance(root, Path) else root
 
 
-def _step(name: str) -> int:
+def step_of(name: str) -> int:
+    """Of a checkpoint, by its name."""
     return int(name.partition("/")[0].removeprefix("step-"))
 
 

@@ -25,6 +25,7 @@ from headway.cli import (
     simulate,
     stop,
     submit,
+    sweep,
     sync,
     train,
     tunnel,
@@ -51,6 +52,7 @@ app.command()(stop.stop)
 app.command()(resize.resize)
 app.command()(events.events)
 app.command()(logs.logs)
+app.add_typer(sweep.app, name="sweep")
 app.add_typer(runs.app, name="runs")
 app.add_typer(data.app, name="data")
 app.add_typer(jobs.app, name="job")

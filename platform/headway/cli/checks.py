@@ -149,7 +149,7 @@ def shared_memory() -> Iterator[Finding]:
 
 def kept_states() -> Iterator[Finding]:
     """Whether a keeper can hold a worker's newest state, and what it would die with. It takes nothing of /dev/shm."""
-    from headway.elastic.worker import keeper
+    from headway.elastic.worker import keeper, shelf
 
     off = "The newest state is as far away as a checkpoint then; checkpoint.memory_every: null says so."
     if not hasattr(os, "memfd_create"):
@@ -161,17 +161,17 @@ def kept_states() -> Iterator[Finding]:
     except OSError as error:
         yield Finding("kept states", "warn", str(error), off)
         return
-    total, used = keeper.memory()
-    room = max(0.0, keeper.TIGHT * total - used)
+    total, used = shelf.memory()
+    room = max(0.0, shelf.TIGHT * total - used)
     told = f"room for {room / GIB:.1f} GiB, below where Ray ends workers for want of memory"
     if any(Path(mark).exists() for mark in CONTAINER):
         yield Finding("kept states", "ok", f"{told}; this is a container, which takes them along when it ends")
     else:
         yield Finding("kept states", "ok", told)
     threshold = float(os.environ.get(THRESHOLD, RAY_THRESHOLD))
-    if threshold < keeper.TIGHT:
+    if threshold < shelf.TIGHT:
         reason = f"{THRESHOLD}={threshold:g}: Ray would end workers before a keeper lacks memory"
-        yield Finding("ray's memory monitor", "warn", reason, f"Set it to more than {keeper.TIGHT:g}, or leave it out.")
+        yield Finding("ray's memory monitor", "warn", reason, f"Set it to more than {shelf.TIGHT:g}, or leave it out.")
 
 
 def devices() -> Iterator[Finding]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+from headway.cli import sweep
 from headway.cli.clock import lasting, moment, when
-from headway.cli.options import Address, Json, Run, Runs
+from headway.cli.options import Address, Json, Run, Runs, Trials
 from headway.cli.saying import say
+from headway.cli.trials import or_sweep, without_trials
 
 if TYPE_CHECKING:
     from headway.jobs.look.asking import Unread
@@ -19,12 +21,14 @@ WIDE = 160
 COLUMNS = ("run", "state", "why it waits", "step", "workers", "goodput", "recoveries", "since", "time left")
 
 
-def ls(runs: Runs = None, address: Address = None, json: Json = False) -> None:
+def ls(runs: Runs = None, address: Address = None, trials: Trials = False, json: Json = False) -> None:
     """List runs, and what was submitted to a cluster, oldest first: how far each is, and what it waits for."""
     from headway.jobs.look.listing import ls as listed
     from headway.runs import Place
 
     found = listed(runs=runs, address=address)
+    if not trials:
+        found = replace(found, runs=tuple(without_trials(found.runs)))
     if json:
         import json as encoder
 
@@ -45,10 +49,14 @@ def status(
     address: Address = None,
     json: Json = False,
 ) -> None:
-    """Show all that is known of a run: from its own records and from the cluster's list of jobs."""
+    """Show all that is known of a run (or a sweep): from its own records and from the cluster's list of jobs."""
     from headway.jobs.look.closeup import status as asked
 
-    found = asked(run, runs=runs, address=address, say=say)
+    with or_sweep(run, runs, lambda: sweep.status(run, runs, json)):
+        _show(asked(run, runs=runs, address=address, say=say), json)
+
+
+def _show(found: Status, json: bool) -> None:
     if json:
         import json as encoder
 
@@ -73,7 +81,8 @@ def _cells(row: Row) -> list[str]:
 
 
 def _steps(row: Row) -> str:
-    return "" if row.step is None else f"{row.step} of {row.total_steps or '?'}"
+    unit = " trials" if row.kind == "sweep" else ""
+    return "" if row.step is None else f"{row.step} of {row.total_steps or '?'}{unit}"
 
 
 def _table(rows: list[list[str]]) -> None:

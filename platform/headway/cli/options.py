@@ -27,4 +27,5 @@ Address = Annotated[
     ),
 ]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is at an end.")]
+Trials = Annotated[bool, typer.Option("--trials", help="A line for each trial of a sweep, too.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

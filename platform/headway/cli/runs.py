@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headway.cli.options import Json, Run, Runs
+from headway.cli.options import Json, Run, Runs, Trials
+from headway.cli.trials import without_trials
+from headway.errors import BadInput
 
 if TYPE_CHECKING:
     from headway.report import Report
@@ -18,13 +21,30 @@ app = typer.Typer(help="List runs, remove and copy them.", invoke_without_comman
 def report(
     run: Run,
     runs: Runs = None,
+    draw: Annotated[
+        Path | None, typer.Option("--draw", metavar="FOLDER", help="Draw a sweep's pictures there, as it is now.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Show what a run came to, at any time."""
+    """Show what a run or a sweep came to, at any time."""
     from headway.report import load
     from headway.runs import Place, find
+    from headway.sweeps import folder
 
-    found = load(find(Place.of(runs), run))
+    place = Place.of(runs)
+    sweep = folder.look(place, run)
+    if sweep is not None:
+        from headway.cli.sweep_report import show as show_sweep
+        from headway.sweeps import conclusion
+
+        told = conclusion.load(sweep)
+        for path in conclusion.draw(sweep, draw) if draw is not None else ():
+            print(path, file=sys.stderr)
+        print(told.model_dump_json()) if json else show_sweep(told)
+        return
+    found = load(find(place, run))
+    if draw is not None:
+        raise BadInput(f"--draw {draw}", f"{found.run} is no sweep, and only sweeps have pictures", "Leave it out.")
     if json:
         print(found.model_dump_json())
     else:
@@ -32,19 +52,19 @@ def report(
 
 
 @app.callback()
-def runs(context: typer.Context, runs: Runs = None, json: Json = False) -> None:
+def runs(context: typer.Context, runs: Runs = None, trials: Trials = False, json: Json = False) -> None:
     """List the runs of a folder or an object store, oldest first."""
     context.obj = runs
     if context.invoked_subcommand is not None:
         return
     import json as encoder
 
-    from headway.runs import Place, briefs
+    from headway.runs import Place, outline
 
     place = Place.of(runs)
-    found = briefs(place)
+    found = outline(place) if trials else without_trials(outline(place))
     if json:
-        shown = ("run", "state", "message", "cause", "steps", "total_steps", "metrics", "path")
+        shown = ("run", "state", "message", "cause", "steps", "total_steps", "metrics", "path", "kind", "sweep")
         print(encoder.dumps({"runs": [{name: getattr(brief, name) for name in shown} for brief in found]}))
         return
     if not found:
@@ -58,7 +78,7 @@ def runs(context: typer.Context, runs: Runs = None, json: Json = False) -> None:
         table.add_column(column, justify="right" if column in ("steps", "loss") else "left")
     for brief in found:
         loss = f"{brief.loss:.4f}" if brief.loss is not None else ""
-        steps = f"{brief.steps}/{brief.total_steps or '?'}"
+        steps = f"{brief.steps}/{brief.total_steps or '?'}{' trials' if brief.kind == 'sweep' else ''}"
         table.add_row(brief.run, brief.state, steps, loss, _metrics(brief.metrics))
     Console().print(table)
 

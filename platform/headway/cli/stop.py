@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headway.cli import sweep
 from headway.cli.asking import answered
 from headway.cli.options import Address, Json, Run, Runs
 from headway.cli.saying import say
+from headway.cli.trials import or_sweep
 from headway.errors import PLATFORM_FAILED
 
 if TYPE_CHECKING:
@@ -22,12 +24,13 @@ def stop(
     address: Address = None,
     json: Json = False,
 ) -> None:
-    """End a run after a checkpoint, wherever it is led, and say where it can be gone on from."""
+    """End a run (or a sweep) after a checkpoint, wherever it is led, and say where it can be gone on from."""
     from headway.jobs.look.stopping import stop as ended
 
-    found = answered(lambda: ended(run, runs=runs, address=address, now=now, say=say), _lines, json)
-    if found.state == "running":
-        raise typer.Exit(PLATFORM_FAILED)
+    with or_sweep(run, runs, lambda: sweep.stop(run, now, runs, json)):
+        found = answered(lambda: ended(run, runs=runs, address=address, now=now, say=say), _lines, json)
+        if found.state == "running":
+            raise typer.Exit(PLATFORM_FAILED)
 
 
 def _lines(found: Stopped) -> list[str]:

@@ -18,13 +18,15 @@ def sync(
     timeout_s: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to try.")] = 300,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Send a run's waiting records to MLflow."""
+    """Send a run's, or a sweep's own, waiting records to MLflow."""
     from dataclasses import asdict
 
     from headway.runs import Place, find
+    from headway.sweeps import folder
     from headway.tracking import mlflow_writer
 
-    found = find(Place.of(runs), run)
+    place = Place.of(runs)
+    found = folder.look(place, run) or find(place, run)
     with found.led() if found.far else nullcontext():  # how far it got is kept in the store, too
         summary = mlflow_writer.sync(found.path, timeout_s=timeout_s)
     # All points may be there while what came after them (the run's end, a checkpoint) is not: then there is an error.

@@ -86,6 +86,13 @@ def resume(
         if given:
             only = "it is for runs that are led by a cluster, with --address http://HOST:8265"
             raise BadInput(option, only, "Leave it out, or give such an address.")
+    from headway.cli import sweep
+
+    if sweep.is_sweep(runs, run):
+        if allow:
+            raise BadInput("--allow", f"{run} is a sweep: bits are its trials' own", "Leave it out.")
+        sweep.go_on(run, runs, setting, address, json)
+        return
     from headway.driver.run import resume as again
 
     def start(watch: Any) -> Report:

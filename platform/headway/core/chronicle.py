@@ -69,6 +69,8 @@ def live(event: Event) -> str:
 
 def _concerns(event: Event) -> bool:
     kind = event["kind"]
+    if event.get("quiet"):
+        return False
     if kind == "raised":
         return bool(event["starting"]) or event["fault"] == "machine"
     if kind == "slow":

@@ -120,3 +120,17 @@ def goodput(account: Mapping[str, float]) -> float:
     """The share of worker-seconds that ended in committed steps; 0 for an empty account."""
     everything = sum(account.get(cause, 0.0) for cause in CAUSES)
     return sum(account.get(cause, 0.0) for cause in PRODUCTIVE) / everything if everything > 0 else 0.0
+
+
+def pooled(runs: Iterable[Mapping[str, float]], starting_s: float, held_s: float) -> dict[str, float]:
+    """The account of a pool of processes that runs take and give back.
+
+    Args:
+        runs: accounts of all runs, of the times that they had processes.
+        starting_s: seconds of processes that no run had so far.
+        held_s: seconds of all processes together; what is left of them was spent waiting for a run.
+    """
+    whole = total(runs)
+    whole["start"] += starting_s
+    whole["idle"] += max(0.0, held_s - sum(whole.values()))
+    return whole

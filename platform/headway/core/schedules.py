@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Protocol, Self
 
 
 def constant(step: int, steps: int) -> float:
@@ -31,3 +33,43 @@ def warmed_up(factor: float, step: int, warmup_steps: int) -> float:
 
 
 SCHEDULES = {"constant": constant, "cosine": cosine, "linear": linear, "step": staircase}
+OPTIONS: dict[str, tuple[str, ...]] = {"cosine": ("final",), "linear": ("final",), "step": ("every", "factor")}
+"""Keys of a job's section that each goes by, beside `warmup_steps`."""
+BY_LENGTH = frozenset({"cosine", "linear"})
+"""Those that follow from the run's length."""
+
+
+class Section(Protocol):
+    """A job's, with the keys of OPTIONS."""
+
+    name: str
+    warmup_steps: int
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A schedule by name, of a run.
+
+    Args:
+        name: one of SCHEDULES.
+        steps: of the whole run.
+        warmup_steps: of linear warm-up before its own factor holds.
+        options: by name, see OPTIONS.
+    """
+
+    name: str
+    steps: int
+    warmup_steps: int = 0
+    options: tuple[tuple[str, float], ...] = ()
+
+    @classmethod
+    def of(cls, section: Section, steps: int) -> Self:
+        """As a job names it."""
+        options = tuple((name, getattr(section, name)) for name in OPTIONS.get(section.name, ()))
+        return cls(section.name, steps, section.warmup_steps, options)
+
+    def factor(self, step: int) -> float:
+        """On the base rate, of the update after so many steps."""
+        after, warmup = max(0, step - self.warmup_steps), self.warmup_steps
+        made: float = SCHEDULES[self.name](after, max(1, self.steps - warmup), **dict(self.options))
+        return warmed_up(made, step, warmup)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from typing import Any
 
 from headway import plan, runs, tryout, variables
-from headway.carried import code, packed
+from headway.carried import code
 from headway.core import ends
-from headway.driver import attach, ending, signals, sizes
+from headway.driver import attach, ending, equipment, signals, sizes
 from headway.driver.names import Names
 from headway.driver.progress import Progress, Watch
 from headway.driver.progress import tell as tell_before
@@ -23,7 +21,6 @@ from headway.driver.sizes import Sizes
 from headway.driver.submission import Began, Submission
 from headway.faults import internal
 from headway.job import Job
-from headway.notation import values
 from headway.report import Report
 from headway.report import load as load_report
 from headway.runs import now, requests
@@ -174,7 +171,7 @@ class _Leader:
         import ray
 
         run, job, checked, stop = self.run, self.job, self.checked, self.stop
-        source = _source_for(run, checked)
+        source = equipment.source_for(run, checked)
         ended = threading.Event()
         trouble: list[BaseException] = []
 
@@ -257,18 +254,6 @@ def place_of(run: runs.RunFolder) -> Place:
     return Place(url, run.path.parent, url)
 
 
-def _source_for(run: runs.RunFolder, checked: plan.Plan) -> code.Source:
-    """The task's code as workers open it; of a run that lives in a store they get it by Ray."""
-    source = code.carried(checked.source, run.code)
-    if run.far is None or not source.copied:
-        return source
-    import ray
-
-    content = packed.pack(run.code)
-    sent = packed.Packed(partial(ray.get, ray.put(content)), hashlib.sha256(content).hexdigest())  # type: ignore[arg-type]
-    return replace(source, packed=sent)
-
-
 def _fit(
     run: runs.RunFolder,
     job: Job,
@@ -278,42 +263,25 @@ def _fit(
     epoch: int,
     names: Names,
 ) -> None:
-    from ray.train import RunConfig, ScalingConfig
+    from ray.train import RunConfig
 
-    from headway.core.membership import Policy
-    from headway.core.watch import Patience
-    from headway.elastic.lead.controller import ElasticTrainer
+    from headway.elastic.lead.controller import ElasticController
+    from headway.elastic.lead.trainer import ElasticTrainer
     from headway.elastic.worker.main import main
 
-    workers = job.workers
-    patience = Patience.of(workers.silence_s, workers.hang_s, workers.patience_s)
     ElasticTrainer(
+        ElasticController,
         main,
         {
-            "policy": Policy(
-                job.lanes, workers.min, workers.max, slow=workers.slow, patience=patience, spares=workers.spares
-            ),
+            "policy": equipment.policy(job),
             "recorder": recorder,
-            "alike": job.reproducible == "bitwise" or job.replica_check_every is not None,
+            "alike": equipment.alike(job),
             "names": names,
             "total_steps": checked.total_steps,
             "at_once": sizes.at_once(run),
         },
-        train_loop_config={
-            "folder": str(run.path),
-            "run": run.name,
-            "far": run.far,
-            "job": runs.kept(job).model_dump(),
-            "epoch": epoch,
-            "source": source,
-            "digest": checked.digest,
-            "keeper": run.keeper(),
-            "keepers": run.read().get("keepers", ()),
-            "recorder": recorder,
-        },
-        scaling_config=ScalingConfig(
-            num_workers=workers.max, use_gpu=workers.gpus > 0, resources_per_worker=workers.each
-        ),
+        train_loop_config=equipment.config_of(run, job, checked, source, recorder, epoch),
+        scaling_config=equipment.scaling(job, job.workers.max),
         run_config=RunConfig(name=run.name, storage_path=str(run.path / "ray")),
     ).fit()
 
@@ -328,34 +296,4 @@ def _recorder(
 
     here = ray.get_runtime_context().get_node_id()
     actor = ray.remote(num_cpus=0, label_selector={RAY_NODE_ID_KEY: here})(Recorder).options(**names.of("recorder"))
-    most_aside = {f"data.{use}": int(found.rows * job.data.quarantine_limit) for use, found in checked.datasets.items()}
-    # By reference: what is handed over by value is kept with the actor by the cluster's control store.
-    rest = (job.tracking.every_steps, most_aside, epoch, job.checkpoint.fail_after, ray.put(given), run.far)
-    if not job.tracking.enabled:
-        return actor.remote(str(run.path), None, {}, *rest)
-    tracking = {"uri": job.tracking.uri, "experiment": job.tracking.experiment, "run_name": run.name}
-    return actor.remote(str(run.path), ray.put(tracking), _first_event(job, checked), *rest)  # it may hold a password
-
-
-def _first_event(job: Job, checked: plan.Plan) -> dict[str, Any]:
-    """What the tracking store is told of a run before it starts."""
-    from headway.tracking.environment import environment
-
-    places = plan.places(job)
-    datasets = [
-        {
-            "context": use,
-            "name": d.name,
-            "digest": d.digest,
-            "rows": d.rows,
-            "path": places[use][0],
-            "schema": plan.columns_read(job, d),
-        }
-        for use, d in checked.datasets.items()
-    ]
-    return {
-        "kind": "run",
-        "job": values.shown(runs.kept(job).model_dump()),
-        "datasets": datasets,
-        "environment": environment(),
-    }
+    return actor.remote(**equipment.recorder_options(run, job, checked, epoch, given))

@@ -15,6 +15,7 @@ from typing import Any
 from headway import plan, runs, tryout, variables
 from headway.carried import code
 from headway.driver import attach, determinism, rayjob, signals, sizes
+from headway.driver.equipment import note_bits, tracked
 from headway.driver.leading import OBJECT_STORE_BYTES, lead, place_of
 from headway.driver.names import Names
 from headway.driver.progress import Progress as Progress
@@ -24,7 +25,7 @@ from headway.driver.submission import Submission
 from headway.errors import BadInput
 from headway.job import Job, load, taken
 from headway.report import Report
-from headway.runs import audit, closing, now
+from headway.runs import audit, closing, swept
 
 
 def train(
@@ -58,7 +59,7 @@ def train(
         UserCodeFailed: the task raised; carries its traceback.
         RunFailed: the run could not go on.
     """
-    job = _tracked(taken(job))
+    job = tracked(taken(job))
     attach.admit(address)
     place, told = rayjob.place(runs_folder)
     with variables.in_force(job), tryout.begun(job) as trial:
@@ -68,7 +69,7 @@ def train(
         was_there = place.folder.exists()
         run = runs.create(place, name, job, submission.facts if submission else None)
         with _undone_in_vain(run, submission, was_there), run.led() as epoch:
-            _note_bits(run, job, checked, submission)
+            note_bits(run, job, checked, submission)
             first = [told] if told else []
             tell(watch, run, checked, [f"note: {note}" for note in (*first, *checked.warnings, *waits)])
 
@@ -123,7 +124,8 @@ def resume(
     """
     attach.admit(address)
     run, allowed = runs.find(rayjob.place(runs_folder)[0], name), determinism.chosen(allow)
-    job = _tracked(load(run.job_file, sizes.kept(run, settings or [])))
+    swept.leave_alone(place_of(run), run.name, "resume")
+    job = tracked(load(run.job_file, sizes.kept(run, settings or [])))
 
     def say(message: str) -> None:
         if watch is not None:
@@ -148,7 +150,7 @@ def resume(
         def settle() -> None:
             _audited(run, "resume", job, checked, submission, watch)
             runs.write_job(run, job)
-            _note_bits(run, job, checked, submission)
+            note_bits(run, job, checked, submission)
 
         where = f"step {start.step}" if start else "the beginning: it has no sound checkpoint"
         notes = [f"note: {reason}" for reason in waits]
@@ -173,7 +175,7 @@ def rehearse(
     Raises:
         BadInput: the run would not begin.
     """
-    job = _tracked(taken(job))
+    job = tracked(taken(job))
     place, told = rayjob.place(runs_folder)
     with variables.in_force(job), tryout.begun(job) as trial:
         checked = _checked(job, submission)
@@ -213,17 +215,6 @@ def _checked(job: Job, submission: Submission | None, run: runs.RunFolder | None
     return replace(plan.check(job, source), origin=code.sender(job.task, source, submission.code))
 
 
-def _note_bits(run: runs.RunFolder, job: Job, checked: plan.Plan, submission: Submission | None) -> None:
-    """Keep how far the run goes, what its bits hang on, and whose submission leads it from here on, if one does. The
-    recorder of a driver that was killed may be writing still."""
-    whose = submission.facts if submission else {"submission": None}
-    told = {"total_steps": checked.total_steps, "fail_after": job.checkpoint.fail_after, "bits": determinism.facts(job)}
-    told |= sizes.noted(run, job.workers.min, job.workers.max)
-    with run.hold_records():
-        run.write({**run.read(), **whose, **told})
-    now.say(run.path, "for what leads it to start")
-
-
 def _audited(
     run: runs.RunFolder,
     verb: str,
@@ -251,17 +242,6 @@ def _source(run: runs.RunFolder, job: Job) -> code.Source:
         if not run.code.is_dir():
             raise
         return code.kept(job.task, run.code)
-
-
-def _tracked(job: Job) -> Job:
-    """The job with its tracking URI checked, good in every working folder, and with the password that it was kept
-    without."""
-    if not job.tracking.enabled or job.tracking.uri is None:
-        return job
-    from headway.tracking.store import check_uri, with_password
-
-    uri = check_uri(with_password(job.tracking.uri))
-    return job.model_copy(update={"tracking": job.tracking.model_copy(update={"uri": uri})})
 
 
 def _admitted(job: Job, runs_folder: Path) -> list[str]:

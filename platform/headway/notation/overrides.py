@@ -17,7 +17,16 @@ class _Quoted(str):
     """A part that was written in quotes: text, and whole."""
 
 
-def apply(tree: dict[str, Any], setting: str, anchored: Callable[[Place, Any], Any]) -> None:
+def _never(way: Place) -> bool:
+    return False
+
+
+def apply(
+    tree: dict[str, Any],
+    setting: str,
+    anchored: Callable[[Place, Any], Any],
+    whole: Callable[[Place], bool] = _never,
+) -> None:
     """Change the tree in place; what is changed is copied first.
 
     Args:
@@ -25,34 +34,60 @@ def apply(tree: dict[str, Any], setting: str, anchored: Callable[[Place, Any], A
         setting: key=value. The key is dotted: names, positions in lists (0 is the first), and keys that are numbers or
             dates where the mapping has such keys. A part with a dot in it may be put in quotes. The value is YAML.
         anchored: makes relative paths in a value that goes to a place absolute.
+        whole: whether a mapping at a place is replaced, and not laid over by another.
 
     Raises:
         BadInput: it is malformed, or leads to nothing.
     """
     key, equals, text = cut(setting)
+    if not equals:
+        raise _malformed(setting)
+    _put(tree, key, _value(setting, text), f"--set {setting}", anchored, whole)
+
+
+def put(tree: dict[str, Any], key: str, value: Any, said: str) -> None:
+    """Change the tree in place by a value that has been read already; the rest as of `apply`.
+
+    Args:
+        said: what an error begins with.
+    """
+    _put(tree, key, value, said, lambda _, given: given, _never)
+
+
+def _put(
+    tree: dict[str, Any],
+    key: str,
+    value: Any,
+    said: str,
+    anchored: Callable[[Place, Any], Any],
+    whole: Callable[[Place], bool],
+) -> None:
     parts = parts_of(key)
-    if not equals or not parts or not all(parts):
-        raise BadInput(f"--set {setting}", "not of the form key=value", "Write it like --set workers.max=3.")
-    value = _value(setting, text)
+    if not parts or not all(parts):
+        raise _malformed(said.removeprefix("--set "))
     at: Any = tree
     way: Place = ()
     while True:
-        place, parts = _step(at, parts, way, setting)
+        place, parts = _step(at, parts, way, said)
         way = (*way, place)
         if not parts:
             break
         below = at[place] if isinstance(at, list) or place in at else None
         if below is not None and not isinstance(below, dict | list):
-            remedy = f"Set it whole: --set {dotted(way)}=..."
-            raise BadInput(f"--set {setting}", f"{dotted(way)} is {below!r}, which has no parts", remedy)
+            remedy = f"Set it whole: {'--set ' if said.startswith('--set') else ''}{dotted(way)}=..."
+            raise BadInput(said, f"{dotted(way)} is {below!r}, which has no parts", remedy)
         at[place] = at = {} if below is None else below.copy()
     value = anchored(way, value)
     there = at[place] if isinstance(at, list) else at.get(place)
-    if isinstance(value, dict) and isinstance(there, dict):
+    if isinstance(value, dict) and isinstance(there, dict) and not whole(way):
         at[place] = dict(there)
         merge(at[place], value)
     else:
         at[place] = value
+
+
+def _malformed(setting: str) -> BadInput:
+    return BadInput(f"--set {setting}", "not of the form key=value", "Write it like --set workers.max=3.")
 
 
 def merge(tree: dict[Any, Any], other: dict[Any, Any]) -> None:
@@ -106,16 +141,16 @@ def _value(setting: str, text: str) -> Any:
         raise BadInput(f"--set {setting}", f"the value is not YAML: {problem}", "Mend it, or quote it.") from None
 
 
-def _step(at: Any, parts: list[str], way: Place, setting: str) -> tuple[Any, list[str]]:
+def _step(at: Any, parts: list[str], way: Place, said: str) -> tuple[Any, list[str]]:
     """The key or position that the first of the parts means here, and the parts that are left."""
     if isinstance(at, list):
-        return _position(at, parts[0], way, setting), parts[1:]
+        return _position(at, parts[0], way, said), parts[1:]
     for count in range(1, len(parts) + 1):  # a key with dots in it: 0.5, or the name of a layer
         joined = ".".join(parts[:count])
         keys = _meant(at, joined, quoted=isinstance(parts[0], _Quoted))
         if len(keys) > 1:
             reason = f"{dotted(way)} has {' and '.join(map(repr, keys))}, and it is not clear which is meant"
-            raise BadInput(f"--set {setting}", reason, f"Set the whole: --set '{dotted(way)}={{...}}'.")
+            raise BadInput(said, reason, f"Set the whole: --set '{dotted(way)}={{...}}'.")
         if keys:
             return keys[0], parts[count:]
         if isinstance(parts[0], _Quoted):
@@ -152,15 +187,15 @@ def _scalar(text: str) -> Any:
     return text if isinstance(value, list | dict) else value
 
 
-def _position(at: list[Any], text: str, way: Place, setting: str) -> int:
+def _position(at: list[Any], text: str, way: Place, said: str) -> int:
     name = dotted(way)
     whole = f"To change how many there are, set the whole list: --set '{name}=[...]'."
     if not at:
-        raise BadInput(f"--set {setting}", f"{name} is an empty list", whole)
+        raise BadInput(said, f"{name} is an empty list", whole)
     last = f"its elements are 0 to {len(at) - 1}" if len(at) > 1 else "its one element is 0"
     if not re.fullmatch(r"[0-9]{1,9}", text):
         remedy = f"Name an element: {name}.0{'.' + text if re.fullmatch(r'[A-Za-z_]+', text) else ''}."
-        raise BadInput(f"--set {setting}", f"{name} is a list, and {text!r} is no position in it; {last}", remedy)
+        raise BadInput(said, f"{name} is a list, and {text!r} is no position in it; {last}", remedy)
     if int(text) >= len(at):
-        raise BadInput(f"--set {setting}", f"{name} has no element {int(text)}: {last}", whole)
+        raise BadInput(said, f"{name} has no element {int(text)}: {last}", whole)
     return int(text)

@@ -9,6 +9,7 @@ from headway.runs.finding import find as find
 from headway.runs.finding import glance as glance
 from headway.runs.finding import leader as leader
 from headway.runs.finding import named as named
+from headway.runs.finding import outline as outline
 from headway.runs.folder import GLANCE_S as GLANCE_S
 from headway.runs.folder import RunFolder as RunFolder
 from headway.runs.folder import is_run as is_run

@@ -54,7 +54,7 @@ def note(
 
     Args:
         place: of the runs.
-        verb: submit, stop, resume, resize, drain, up, down, add.
+        verb: submit, train, sweep, stop, resume, resize, drain, up, down, add.
         on: the run's or the cluster's name.
         by: who; the user of this process where not given.
         details: more of it, as plain values: {"node": "10.0.0.3", "deadline_s": 120}. No secrets: all who may read the

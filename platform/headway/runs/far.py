@@ -26,8 +26,8 @@ from headway.runs.head import Head
 from headway.runs.lease import Lease, superseded
 from headway.runs.listing import LIVES_S, Brief
 from headway.runs.mirror import Mirror
-from headway.runs.place import Place, split
-from headway.runs.refusals import NoRun
+from headway.runs.place import SWEEP, Place, split
+from headway.runs.refusals import Away, NoRun, no_run_but_a_sweep
 from headway.runs.remote import RemoteRun, nobody
 from headway.storage.conditions import demand_conditions
 from headway.storage.options import Options
@@ -98,9 +98,7 @@ class FarRun(RunFolder):
             demand_conditions(storage_of(str(self.place.url)))
             return run.create(brief)
         except OutOfReach as error:
-            raise BadInput(
-                f"no run can be begun in {self.place}", str(error), "Or give another place: --runs."
-            ) from None
+            raise Away(f"no run can be begun in {self.place}", str(error), "Or give another place: --runs.") from None
 
     def first_facts(self) -> dict[str, Any]:
         brief = dict(self.remote.head().brief or {})
@@ -315,6 +313,8 @@ def find(place: Place, name: str) -> FarRun:
             raise
         remedy = nearest(name, known) if known else "Start one with `headway train JOB`."
         raise NoRun(f"no run {name!r} in {place}", "" if known else "it holds no runs", remedy) from None
+    if (head.brief or {}).get("kind") == SWEEP:
+        raise no_run_but_a_sweep(name)
     if (head.brief or {}).get("state") == COPYING:
         remedy = f"Remove it with `headway runs prune {name} --runs {place}`, and copy it again."
         raise BadInput(f"{run.where} is no whole run", "it was being copied there, and that was broken off", remedy)

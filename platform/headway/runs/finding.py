@@ -11,7 +11,7 @@ from headway.errors import BadInput
 from headway.runs import folder, listing
 from headway.runs.folder import RunFolder
 from headway.runs.listing import Brief
-from headway.runs.place import Place, is_url, local_folder, split
+from headway.runs.place import SWEEP, Place, is_url, local_folder, split
 
 if TYPE_CHECKING:
     from headway.job import Job
@@ -72,6 +72,11 @@ def every(place: Place | Path) -> list[RunFolder]:
 
 def briefs(place: Place | Path) -> list[Brief]:
     """All runs of a place at a glance, oldest first."""
+    return [brief for brief in outline(place) if brief.kind != SWEEP]
+
+
+def outline(place: Place | Path) -> list[Brief]:
+    """All runs and sweeps of a place at a glance, oldest first."""
     place = _place(place)
     if place.url is None:
         return listing.in_folder(place.folder)
@@ -86,7 +91,8 @@ def glance(place: Place | Path, name: str) -> Brief | None:
     if place.url is not None:
         from headway.runs import far
 
-        return far.glance(place, name)
+        found = far.glance(place, name)
+        return found if found is None or found.kind != SWEEP else None
     with suppress(BadInput):
         return listing.of_folder(RunFolder(place.folder.resolve() / name))
     return None

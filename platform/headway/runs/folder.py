@@ -32,8 +32,8 @@ from headway.durable import last_line, replace, sync_folder
 from headway.errors import BadInput, nearest
 from headway.locks import taken
 from headway.runs import epochs
-from headway.runs.place import REQUESTS
-from headway.runs.refusals import Led, NoRun, Taken
+from headway.runs.place import REQUESTS, SWEEP_FACTS
+from headway.runs.refusals import Led, NoRun, Taken, no_run_but_a_sweep
 
 if TYPE_CHECKING:
     from headway.job import Job
@@ -43,6 +43,8 @@ GLANCE_S = 0.5
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 GONE = ".gone-"
 """Begins the names of what is being removed."""
+NEW = ".new-"
+"""Begins the names of runs that are being made, which takes moments."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,10 @@ class RunFolder:
                 found.pop()
             found.append(entry)
         return found
+
+    def measurements(self) -> Iterator[dict[str, Any]]:
+        """The lines of metrics.jsonl, in order; a torn line ends them."""
+        yield from _lines(self.path / "metrics.jsonl")
 
     def steps(self) -> Iterator[dict[str, Any]]:
         """The committed steps that were recorded, in order; a torn line ends them."""
@@ -328,7 +334,7 @@ def is_run(path: Path) -> bool:
 
 
 def create(runs: Path, name: str | None, job: Job, facts: Mapping[str, Any] | None = None) -> RunFolder:
-    """Make the folder of a new run.
+    """Make the folder of a new run: whole, or not at all, whenever this is killed.
 
     Args:
         facts: further ones of its run.json.
@@ -339,26 +345,38 @@ def create(runs: Path, name: str | None, job: Job, facts: Mapping[str, Any] | No
     """
     chosen = usable(name) if name is not None else _free(runs, f"{job.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     folder = RunFolder(runs.resolve() / chosen)
+    made = RunFolder(folder.path.with_name(f"{NEW}{chosen}-{uuid.uuid4().hex[:8]}"))
     try:
         runs.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"runs cannot be kept in {runs}", str(error), "Give another folder: --runs.") from None
-    try:
-        folder.path.mkdir()
-    except FileExistsError:
-        reason = "a run of that name is there" if folder.path.is_dir() else "a file is in the way"
-        remedy = f"Choose another --name, or go on with it: headway resume {chosen}"
-        raise Taken(f"{folder.path} is taken", reason, remedy) from None
+        if os.path.lexists(folder.path):
+            raise _taken(folder)
+        made.path.mkdir()
     except OSError as error:
         raise BadInput(f"runs cannot be kept in {runs}", str(error), "Give another folder: --runs.") from None
     try:
         folder._forget(of_epochs=True)
-        write_job(folder, job)
-        folder.write({"run": chosen, "state": "running", "created": time.time(), **(facts or {})})
+        write_job(made, job)
+        made.write({"run": chosen, "state": "running", "created": time.time(), **(facts or {})})
+        _name(made, folder)
     except BaseException:  # raised again: whatever it was, no run is left that never began
-        folder.discard()
+        shutil.rmtree(made.path, ignore_errors=True)
         raise
     return folder
+
+
+def _name(made: RunFolder, folder: RunFolder) -> None:
+    try:
+        made.path.rename(folder.path)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):  # somebody else was faster
+            raise _taken(folder) from None
+        raise _unwritable(folder, error) from None
+
+
+def _taken(folder: RunFolder) -> Taken:
+    reason = "a run of that name is there" if folder.path.is_dir() else "a file is in the way"
+    remedy = f"Choose another --name, or go on with it: headway resume {folder.name}"
+    return Taken(f"{folder.path} is taken", reason, remedy)
 
 
 def kept(job: Job) -> Job:
@@ -394,6 +412,8 @@ def find(runs: Path, name: str) -> RunFolder:
     for path in (runs / name, Path(name)):
         if is_run(path):
             return RunFolder(path.resolve())
+        if os.path.isfile(path / SWEEP_FACTS):  # noqa: PTH113 - as above
+            raise no_run_but_a_sweep(path.name)
     known = [run.name for run in every(runs)]
     remedy = nearest(name, known) if known else "Start one with `headway train JOB`."
     raise NoRun(f"no run {name!r} in {runs}", "" if known else "the folder holds no runs", remedy)

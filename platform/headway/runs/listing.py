@@ -19,6 +19,7 @@ from headway.errors import BadInput
 from headway.runs import epochs, now
 from headway.runs.folder import RunFolder
 from headway.runs.now import Now
+from headway.runs.place import SWEEP, SWEEP_FACTS
 
 METRICS_BYTES = 64 << 10
 """The end of metrics.jsonl that is looked at: names that were recorded only before it are not in a listing."""
@@ -59,6 +60,8 @@ class Brief:
         lately: the newest that happened, oldest first: Unix seconds, and words.
         checkpoint: step of the newest one; checkpoint_at: Unix seconds, when it was written.
         alone_s: so long its leader goes on without reaching its place; infinite for ever.
+        kind: run; or sweep, whose steps are trials that are over, and whose metrics the best of its metric.
+        sweep: that it is a trial of.
     """
 
     run: str
@@ -91,6 +94,8 @@ class Brief:
     checkpoint: int | None = None
     checkpoint_at: float | None = None
     alone_s: float = ALONE_S
+    kind: str = "run"
+    sweep: str = ""
 
     @classmethod
     def of(cls, run: str, path: str, told: Mapping[str, Any], last: float = 0.0) -> Brief:
@@ -103,6 +108,8 @@ class Brief:
         Raises:
             ValueError, TypeError, AttributeError: it is damaged.
         """
+        if told.get("kind") == SWEEP:
+            told = _of_sweep(told)
 
         def number(name: str) -> float | None:
             return None if told.get(name) is None else float(told[name])
@@ -146,6 +153,8 @@ class Brief:
             else math.inf
             if told["alone_s"] is None
             else float(told["alone_s"]),
+            kind=text("kind") or "run",
+            sweep=text("sweep"),
         )
 
     @property
@@ -157,7 +166,7 @@ class Brief:
 
 
 def in_folder(folder: Path) -> list[Brief]:
-    """The runs of a folder, oldest first; what is damaged is none."""
+    """The runs and sweeps of a folder, oldest first; what is damaged is none."""
     folder = folder.resolve()
     try:
         names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
@@ -166,17 +175,31 @@ def in_folder(folder: Path) -> list[Brief]:
     found = []
     for name in names:
         with suppress(BadInput):
-            found.append(of_folder(RunFolder(folder / name)))
+            of = of_sweep if (folder / name / SWEEP_FACTS).is_file() else of_folder
+            found.append(of(RunFolder(folder / name)))
     return sorted(found, key=lambda brief: (brief.created, brief.run))
 
 
 def of_folder(run: RunFolder) -> Brief:
     """One of them. Raises BadInput where it is no run."""
-    found = told(run)
+    return _brief(run, told(run))
+
+
+def of_sweep(sweep: RunFolder) -> Brief:
+    """One of them that is a sweep. Raises BadInput where it is none."""
+    try:
+        facts = json.loads((sweep.path / SWEEP_FACTS).read_text(encoding="utf-8"))
+        last = facts.get("ended") or (sweep.path / SWEEP_FACTS).stat().st_mtime
+        return _brief(sweep, {**facts, "kind": SWEEP, "last": last})
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise BadInput(f"{sweep.path} is no sweep", f"its {SWEEP_FACTS} is damaged ({error})", "") from None
+
+
+def _brief(run: RunFolder, found: Mapping[str, Any]) -> Brief:
     try:
         brief = Brief.of(run.name, run.where, found)
     except (ValueError, TypeError, AttributeError) as error:
-        raise BadInput(f"{run.path} is no run", f"its run.json is damaged ({error})", "") from None
+        raise BadInput(f"{run.path} is no run", f"what it says of itself is damaged ({error})", "") from None
     if brief.state != "running" or run.is_led():
         return brief
     if epochs.host(run.path, epochs.newest(run.path)) in (None, socket.gethostname()):
@@ -216,8 +239,24 @@ def told(run: RunFolder) -> dict[str, Any]:
         "lately": facts.get("lately") or (),
         "alone_s": facts.get("fail_after", ALONE_S),
         "checkpoint_at": (facts.get("checkpoint") or {}).get("time"),
+        "sweep": (facts.get("sweep") or {}).get("name", ""),
     }
     return found if said is None else {**found, **_of_now(said, found)}
+
+
+def _of_sweep(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a sweep's sweep.json says, as a run would."""
+    best = facts.get("best") or {}
+    value, metric = best.get("value"), str(facts.get("metric") or "")
+    named = ("state", "message", "cause", "created", "started", "last", "by", "submission")
+    return {
+        **{name: facts[name] for name in named if name in facts},
+        "kind": SWEEP,
+        "steps": facts.get("over"),
+        "total_steps": facts.get("trials"),
+        "metrics": {metric: value} if value is not None else {},
+        "since": facts.get("ended") or facts.get("started"),
+    }
 
 
 def _of_now(said: Now, found: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from headway.core.allowance import Allowance
 from headway.errors import HeadwayError
 from headway.runs.epochs import Superseded
 from headway.runs.lease import Lease
@@ -32,6 +33,7 @@ class Mirror:
         fail: takes the failure that ends the run: {"kind": "records" or "superseded", "fact", "reason", "remedy"}.
         fail_after: seconds without the store after which the run fails; None for never.
         brief: gives what a listing of runs shows of this one.
+        hurries: how often `flush` and `hurry` are served at once.
 
     Raises:
         BadInput: another process of this machine writes to the folder, or it is no copy of what the store has.
@@ -46,10 +48,11 @@ class Mirror:
         fail: Callable[[dict[str, Any]], None] = lambda _: None,
         fail_after: float | None = None,
         brief: Callable[[], Mapping[str, Any] | None] = _none,
+        hurries: Allowance | None = None,
     ) -> None:
         self.folder, self.lease = folder, lease
         self._fail = fail
-        self._shipping = Shipping(lease, folder, brief, every_s, say, fail, fail_after)
+        self._shipping = Shipping(lease, folder, brief, every_s, say, fail, fail_after, hurries=hurries)
         self._shipping.open()
         self._news = threading.Condition()
         self._closing_at: float | None = None

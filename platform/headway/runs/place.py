@@ -18,6 +18,9 @@ CACHE = "HEADWAY_CACHE"
 DEFAULT = "runs"
 REQUESTS = ".requests"
 """In a folder of runs: what is asked of whoever leads one, see `headway.runs.requests`."""
+SWEEP, SWEEP_FACTS = "sweep", "sweep.json"
+"""In a folder of runs: a sweep's own folder has this file, and in a store a head of this kind; see
+`headway.sweeps.folder`."""
 MACHINE = ".machine"
 """Beside working copies: a word for what only this machine has of them, see `headway.tracking.mlflow_writer`."""
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//?)")

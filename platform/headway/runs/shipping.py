@@ -59,6 +59,7 @@ class Shipping:
         fail_after: seconds without the store after which the run fails; None for never.
         now: seconds on a clock that only goes on.
         spawn: runs something beside the caller.
+        hurries: how often who waits is served at once.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Shipping:
         fail_after: float | None,
         now: Callable[[], float] = time.monotonic,
         spawn: Callable[[Callable[[], None]], None] = in_a_thread,
+        hurries: Allowance | None = None,
     ) -> None:
         self.lease = lease
         self._folder, self._brief, self._every_s = folder, brief, every_s
@@ -86,7 +88,7 @@ class Shipping:
         """Flushes that were wanted; those that are done."""
         self.closing = False
         """Whether this is the end: nothing waits for its turn."""
-        self._hurries = Allowance(HURRY_S, HURRIES)
+        self._hurries = hurries or Allowance(HURRY_S, HURRIES)
         self.superseded: Superseded | None = None
         self._round: Iterator[Operation] | None = None
         self._round_is: tuple[int, int, int | None] = (0, 0, None)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from headway.core.gate import Gate, Word
 from headway.core.watch import At
 from headway.elastic.worker.line import Dismissed, News, Start
 from headway.elastic.worker.pact import Pact
@@ -72,11 +73,19 @@ class Company:
         script: the generations in their order; a worker is in some of them.
         lanes: of the job.
         slips: each happens once.
+        paused: the step of a gate at which all are told to leave.
     """
 
     def __init__(
-        self, group: Group, folder: str, script: Sequence[Generation], lanes: int, slips: Sequence[Slip] = ()
+        self,
+        group: Group,
+        folder: str,
+        script: Sequence[Generation],
+        lanes: int,
+        slips: Sequence[Slip] = (),
+        paused: int | None = None,
     ) -> None:
+        self.until = -1 if paused is None else paused
         self.at = At.STARTING
         self.save_wanted: str | None = None
         self.been: list[int] = []
@@ -110,6 +119,16 @@ class Company:
     @property
     def broken(self) -> bool:
         return bool(self._store.check([f"broken/{self._number}"]))
+
+    @property
+    def leaving(self) -> str:
+        return "paused" if 0 <= self.until <= self.step else ""
+
+    def stand(self, step: int, wait: bool) -> Word:
+        return Gate(self.until, "paused").word(step, 0, 0, False)
+
+    def evaluated(self, step: int, values: dict[str, float], stands: bool) -> None:
+        pass
 
     def alone(self) -> Pact:
         return Pact(0, 0, (_name(self._me),), (), None, self)
@@ -222,6 +241,8 @@ class Notes:
         self.weights = ""
         self.leads = False
         self.start = 0
+        self.made = ""
+        """Name of the start that the run's records are of, where it may go on from what a keeper has."""
 
     def enter(self, leads: bool) -> None:
         self.leads = leads
@@ -241,6 +262,12 @@ class Notes:
 
     def replicas(self, step: int, digest: str) -> None:
         self.compared.append(step)
+
+    def kept(self) -> dict[str, Any]:
+        return {"start": self.start, "entries": [], "whole_from": 0}
+
+    def records(self) -> dict[str, Any]:
+        return {"start": self.start, "step": 2**62, "made": self.made, "origin": ("", -1)}
 
     def ended(self, step: int, weights_sha256: str) -> None:
         self.weights = weights_sha256

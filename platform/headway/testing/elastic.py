@@ -30,6 +30,7 @@ from headway.core.membership import Policy
 from headway.core.watch import Patience
 from headway.elastic.lead.coordinator import Coordinator, Failure
 from headway.elastic.lead.recorder import Recorder
+from headway.elastic.wire import messages as wire
 from headway.elastic.wire.place import Place
 from headway.elastic.worker import failures
 from headway.elastic.worker.journal import DriverLost, Journal
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from headway.elastic.worker.context import Context
 
 HOST = "127.0.0.1"
+DIGEST = "a" * 64
+"""Of every run's job."""
 POLL_S = 0.005
 PRELOADED = [
     "headway.testing.elastic",
@@ -99,6 +102,9 @@ class Run:
         setup: called as setup(worker) in each worker's process before anything else; importable by name.
         machines: called as machines(worker), names the machine that it runs on; where given, each has a keeper of the
             newest state.
+        until: the step of the first gate, see `headway.elastic.wire.messages.Until`; -1: there is none.
+        save_at: steps at which a checkpoint is taken in any case.
+        shelf: name of the run in keepers that serve several.
         policy: fields of `Policy` to set beside the job's.
     """
 
@@ -111,16 +117,22 @@ class Run:
         places: int | None = None,
         setup: Callable[[str], None] | None = None,
         machines: Callable[[str], str] | None = None,
+        until: int = -1,
+        save_at: tuple[int, ...] = (),
+        shelf: str = "",
         **policy: Any,
     ) -> None:
         self.folder, self.job = folder, job
         self._machines = machines
+        self._more = {"save_at": save_at, "shelf": shelf}
         self._setup, self._train, self._arguments = setup, train, arguments
         workers = job.workers
         of_job = {"lanes": job.lanes, "slow": workers.slow}
         of_job |= {"min": workers.min, "max": workers.max, "spares": workers.spares}
         patience = Patience.of(workers.silence_s, workers.hang_s, workers.patience_s)
-        self.coordinator = Coordinator(Policy(**{**of_job, "patience": patience, **policy}), self)
+        self.coordinator = Coordinator(Policy(**{**of_job, "patience": patience, **policy}), self, until=until)
+        self.evaluations: list[wire.Evaluated] = []
+        """That were told, in order."""
         self.members: list[str] = []
         self.events: list[dict[str, Any]] = []
         self.processes: dict[str, Any] = {}
@@ -210,6 +222,10 @@ class Run:
         """As `headway resize` does."""
         self.coordinator.resize(least, most, "mary")
 
+    def stands(self, step: int) -> bool:
+        """Whether it is known that all stand at the gate, or the end, after so many steps."""
+        return any(said.step == step and said.stands for said in self.evaluations)
+
     def request_stop(self) -> None:
         """As the driver does on Ctrl-C."""
         self._recorder.request_stop()
@@ -275,6 +291,9 @@ class Run:
     def order(self, number: int, worth: Worth) -> None:
         self.orders = number, worth.workers
 
+    def evaluated(self, said: wire.Evaluated) -> None:
+        self.evaluations.append(said)
+
     def ended(self, failure: Failure | None) -> None:
         if failure is not None:
             self.failure = f"{failure['fact']}: {failure['reason']}\n{failure.get('traceback', '')}".rstrip()
@@ -296,7 +315,7 @@ class Run:
         receive, send = _processes.Pipe(duplex=False)
         where = Place(worker, HOST, self._port, self.coordinator.pulse_port, self.coordinator.token)
         tree = self.job.model_dump()
-        config = {"folder": str(self.folder), "machine": self._machine(worker)}
+        config = {"folder": str(self.folder), "machine": self._machine(worker), **self._more}
         arguments = (send, where, tree, config, self._step, self._setup, self._train, self._arguments)
         process = _processes.Process(target=_work, args=arguments, daemon=True)
         process.start()
@@ -384,8 +403,8 @@ def advance(step: int) -> None:
 class _Journal(Journal):
     """Talks to the recorder over a connection instead of Ray."""
 
-    def __init__(self, address: str, worker: str) -> None:
-        super().__init__(None, worker)
+    def __init__(self, address: str, worker: str, pauses: bool) -> None:
+        super().__init__(None, worker, pauses)
         self._address = address
         self._connection: Connection | None = None
 
@@ -404,7 +423,7 @@ def _work(
     pipe: Connection,
     where: Place,
     tree: dict[str, Any],
-    config: dict[str, str],
+    config: dict[str, Any],
     foremost: Any,
     setup: Callable[[str], None] | None,
     train: Callable[..., Any],
@@ -427,7 +446,7 @@ def _work(
     try:
         if setup is not None:
             setup(where.worker)
-        context = _context(job, Path(config["folder"]), line, ledger, config["machine"])
+        context = _context(job, Path(config["folder"]), line, ledger, config)
         contexts.enter(context)
         starting = False
         value = train(context, *arguments)
@@ -451,7 +470,7 @@ def keeper_of(folder: Path) -> dict[str, Any]:
     return {"run": hashlib.sha256(str(folder).encode()).hexdigest(), "token": "secret", "linger_s": 60.0}
 
 
-def _context(job: Job, folder: Path, line: Line, ledger: Ledger, machine: str) -> Context:
+def _context(job: Job, folder: Path, line: Line, ledger: Ledger, told: dict[str, Any]) -> Context:
     from headway.checkpoint.store import Store
     from headway.data.read.streams import open_readers
     from headway.elastic.worker.context import Context
@@ -459,11 +478,11 @@ def _context(job: Job, folder: Path, line: Line, ledger: Ledger, machine: str) -
     from headway.elastic.worker.members import Led
     from headway.elastic.worker.saver import Saver
 
-    worker = line.place.worker
-    journal = _Journal(str(folder / "r"), worker)
-    store = Store(folder / "checkpoints", "a" * 64, job.checkpoint)
+    worker, machine, save_at = line.place.worker, told["machine"], told["save_at"]
+    journal = _Journal(str(folder / "r"), worker, bool(told["shelf"]))
+    store = Store(folder / "checkpoints", DIGEST, job.checkpoint, pinned=save_at)
     training, validation = open_readers(job, journal.quarantined)
-    config = {"digest": "a" * 64, **({"keeper": keeper_of(folder)} if machine else {})}
+    config = {"digest": DIGEST, **({"keeper": {**keeper_of(folder), "shelf": told["shelf"]}} if machine else {})}
     keeping = keeping_of(config, job, line, HOST, journal.note, machine)
     if keeping is not None:
         keeping.open()
@@ -478,12 +497,13 @@ def _context(job: Job, folder: Path, line: Line, ledger: Ledger, machine: str) -
         members=Led(line, "gloo", HOST, lambda rank, nodes: None, job.workers.silence_s, job.workers.patience_s),
         ledger=ledger,
         keeping=keeping,
+        save_at=frozenset(save_at),
     )
 
 
 def _close(context: Context) -> None:
     if context.keeping is not None:
-        context.keeping.close()
+        context.keeping.close(end=context.goes_on is False and bool(context.keeping.shelf))
         context.journal.states_kept(*context.keeping.account())
     context.saver.close()
     context.close()

@@ -36,8 +36,10 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-"""A server that is slow or gone costs seconds, not MLflow's minutes; and nobody is told what runs here."""
+"""A server that is slow or gone costs seconds, not MLflow's minutes; nobody is told what runs here; and standard output
+belongs to the command."""
 _ABSENT = "RESOURCE_DOES_NOT_EXIST"
 _AWAY = {408, 425, 429}
 _ENTRANCE = 4096

@@ -10,12 +10,13 @@ import os
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 from headway.errors import BadInput
-from headway.tracking import entities, progress
+from headway.tracking import entities, lineage, progress
 from headway.tracking.admission import SETTINGS
 from headway.tracking.recording import Batch, Recording, is_sound, open_run
 from headway.tracking.spool import FILE, Event, Spool
@@ -216,8 +217,14 @@ class Writer:
         client, artifacts = connect(self._uri, self._folder.parent)
         if kept.run_id is None:
             # Saved first: whoever dies between making the MLflow run and saving its id finds it again by this key.
+            kept.key = lineage.key(first) or kept.key
             self._save(kept.offset)
-            kept.run_id = open_run(client, artifacts, self._experiment, self._run_name, kept, float(first["time"]))
+            above = lineage.parent(first)
+            alone = above is None and lineage.key(first) is None
+            with nullcontext() if alone else lineage.making(self._folder.parent):
+                kept.run_id = open_run(
+                    client, artifacts, self._experiment, self._run_name, kept.key, float(first["time"]), above
+                )
             self._save(kept.offset)
         recording = Recording(client, self._folder, kept)
         recording.catch_up()

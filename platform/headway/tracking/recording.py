@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from headway.tracking import entities
+from headway.tracking.lineage import PARENT_TAG, Parent
 from headway.tracking.progress import Mark, Progress
 from headway.tracking.spool import Event
 
@@ -32,28 +33,46 @@ class Batch:
 
 
 def open_run(
-    client: MlflowClient, artifacts: str | None, experiment: str, run_name: str, progress: Progress, time_s: float
+    client: MlflowClient,
+    artifacts: str | None,
+    experiment: str,
+    run_name: str,
+    key: str,
+    time_s: float,
+    parent: Parent | None = None,
 ) -> str:
-    """The id of the MLflow run of this progress; the run and its experiment are made when they are not there."""
+    """The id of the MLflow run of that key; the run, its parent and its experiment are made when they are not there."""
+    experiment_id = _experiment(client, artifacts, experiment)
+    above = {}
+    if parent is not None:
+        above = {PARENT_TAG: _run(client, experiment_id, parent.name, parent.key, time_s, {})}
+    return _run(client, experiment_id, run_name, key, time_s, above)
+
+
+def _experiment(client: MlflowClient, artifacts: str | None, experiment: str) -> str:
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(experiment)
     if found is not None:
-        experiment_id = found.experiment_id
-    else:
-        location = None if artifacts is None else f"{artifacts}/{entities.model_name(experiment, 0)[:-7]}"
-        try:
-            experiment_id = client.create_experiment(experiment, artifact_location=location)
-        except MlflowException:
-            # Another run made it between the two calls; if not, this fails with the reason.
-            found = client.get_experiment_by_name(experiment)
-            if found is None:
-                raise
-            experiment_id = found.experiment_id
-    runs = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{progress.key}'", max_results=1)
+        return str(found.experiment_id)
+    location = None if artifacts is None else f"{artifacts}/{entities.model_name(experiment, 0)[:-7]}"
+    try:
+        return str(client.create_experiment(experiment, artifact_location=location))
+    except MlflowException:
+        # Another run made it between the two calls; if not, this fails with the reason.
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            raise
+        return str(found.experiment_id)
+
+
+def _run(
+    client: MlflowClient, experiment_id: str, run_name: str, key: str, time_s: float, more: Mapping[str, str]
+) -> str:
+    runs = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
     if runs:
         return str(runs[0].info.run_id)
-    tags = {KEY_TAG: progress.key, "mlflow.source.name": "headway", "mlflow.source.type": "LOCAL"}
+    tags = {KEY_TAG: key, "mlflow.source.name": "headway", "mlflow.source.type": "LOCAL", **more}
     run = client.create_run(experiment_id, start_time=int(time_s * 1000), tags=tags, run_name=run_name)
     return str(run.info.run_id)
 
@@ -156,7 +175,8 @@ class Recording:
         changed = {key: value for key, value in given.items() if run.data.params.get(key, value) != value}
         environment = event.get("environment") or {}
         resumed = {entities.name(f"resumed.{key}"): value for key, value in changed.items()}
-        self._tags({**resumed, **entities.environment_tags(environment)})
+        own = {entities.name(key): value for key, value in (event.get("tags") or {}).items()}
+        self._tags({**resumed, **entities.environment_tags(environment), **own})
         datasets = [entities.dataset(entry) for entry in event.get("datasets") or [] if isinstance(entry, dict)]
         if datasets:
             self._client.log_inputs(self._run, datasets=datasets)
@@ -168,7 +188,8 @@ class Recording:
     def _state(self, event: Event) -> None:
         state = event.get("state")
         told = {"state": state, "message": event.get("message") or "-", "cause": event.get("cause") or "-"}
-        self._tags({f"headway.{name}": str(value) for name, value in told.items()})
+        own = {entities.name(key): value for key, value in (event.get("tags") or {}).items()}
+        self._tags({**{f"headway.{name}": str(value) for name, value in told.items()}, **own})
         if state == "running":
             self._client.update_run(self._run, status="RUNNING")
         elif state in entities.STATUS:
@@ -176,8 +197,9 @@ class Recording:
 
     def _artifact(self, event: Event) -> None:
         path = self._folder / str(event.get("path"))
+        within = event.get("folder")
         if path.is_file():
-            self._try_artifact(lambda: self._client.log_artifact(self._run, str(path)))
+            self._try_artifact(lambda: self._client.log_artifact(self._run, str(path), within))
 
     def _checkpoint(self, event: Event) -> None:
         from mlflow.entities import LoggedModelOutput

@@ -3,12 +3,14 @@
 One event is one line, a mapping with `kind` and, added when missing, `time` (unix seconds):
 
     {"kind": "run", "job": {...}, "datasets": [{"context": "train", "name", "digest", "rows", "path", "schema"}, ...],
-     "environment": {...}}                          once at every start and resume
+     "environment": {...}}                          once at every start and resume; besides, where there are such:
+                                                    "tags": {...}, and see `headway.tracking.lineage`: "key", "parent"
     {"kind": "points", "step": 20, "values": {"loss": 0.4, "lr": 0.01, "samples_per_s": 912.0}}
     {"kind": "checkpoint", "step": 200, "path": "...", "bytes": 123, "metrics": {"loss": 0.3}}
     {"kind": "state", "state": "running" | "finished" | "stopped" | "interrupted" | "failed", "message": "...",
      "cause": "task" | "platform", where it failed}
-    {"kind": "artifact", "path": "report.json"}      a file of the run's folder (or an absolute path) to keep in MLflow
+    {"kind": "artifact", "path": "report.json"}      a file of the run's folder (or an absolute path) to keep in MLflow,
+                                                    under "folder" there, where one is named
 
 Steps of one metric rise; a step that comes again (a resumed run that replays) is kept here and not sent again.
 """

@@ -39,6 +39,13 @@ CALL_S = 0.2
 """After so long without a word from a worker it is spoken to at each tick."""
 SHORTER_S = 0.5
 """By so much must a second notice for a machine be shorter to be one."""
+AT_FAULT = frozenset(
+    {"process_died", "node_died", "link_cut", "stopped", "hung", "start_failed", "parted", "hardware", "diverged"}
+    | {"unreachable"}
+)
+"""Causes after which nobody counts on a worker's process, see `headway.core.events.Gone`."""
+LIVING = frozenset({"link_cut", "stopped", "hung", "parted", "diverged", "unreachable"})
+"""Those of them after which it may be there still, and had better not be."""
 KEEPERS_TOLD = 8
 """Of the run's keepers workers are told so many: each has a whole state."""
 
@@ -66,6 +73,9 @@ class Effects(Protocol):
         """A cluster that buys machines may be asked for places for so many in all. worth: how many that makes, and
         why."""
 
+    def evaluated(self, said: wire.Evaluated) -> None:
+        """The run was evaluated; each step, and each stand at a gate, is told once."""
+
     def ended(self, failure: Failure | None) -> None:
         """The run is over."""
 
@@ -79,6 +89,8 @@ class Coordinator:
         node: the machine that this runs on.
         alike: whether replicas must have the same bits, so that all machines must round alike.
         prospect: of the run, which says how many workers are worth asking for.
+        until: the step of the first gate, see `headway.elastic.wire.messages.Until`; -1: there is none.
+        lasting: whether processes outlive the run, and are not to be ended by what is said to them in good order.
     """
 
     def __init__(
@@ -88,6 +100,8 @@ class Coordinator:
         node: str = "",
         alike: bool = False,
         prospect: Prospect | None = None,
+        until: int = -1,
+        lasting: bool = False,
     ) -> None:
         self.membership = Membership(policy)
         self._patience, self._effects, self._node = policy.patience, effects, node
@@ -119,6 +133,11 @@ class Coordinator:
         self._placed_at: dict[str, float] = {}
         """Of those that warm up."""
         self._market = ""
+        self._until, self._leave, self._lasting = until, "", lasting
+        self.given_up: set[str] = set()
+        """Workers that are gone, and whose processes may be there still."""
+        self._evaluated = (-1, False)
+        """The newest evaluation that was told: its step, and whether the run stands there."""
         self._changed = False
         self._over = False
 
@@ -148,7 +167,8 @@ class Coordinator:
 
         def take() -> None:
             self._begun = True
-            self._do(self.membership.begin())
+            if not self._over:
+                self._do(self.membership.begin())
 
         self._soon(take)
 
@@ -285,6 +305,46 @@ class Coordinator:
 
         self._soon(take)
 
+    def go_on(self, until: int) -> None:
+        """Let the run go on to another gate."""
+
+        def take() -> None:
+            if not self._over and not self._leave and until > self._until:
+                self._until = until
+                self._say_all(wire.Until(until))
+
+        self._soon(take)
+
+    def leave(self, why: str) -> None:
+        """Have the run end at its gate, or after the step that is under way, with a checkpoint. why: paused, stopped or
+        finished."""
+
+        def take() -> None:
+            if self._over or self._leave:
+                return
+            self._leave = why
+            if not self._peers:  # nobody has a place so far, nor has anything that could be lost
+                self._end(events.End("nobody works for it"))
+                return
+            self._say_all(wire.Leave(why))
+
+        self._soon(take)
+
+    def returned(self, worker: str) -> None:
+        """A worker's process does nothing for this run any more; of one that has spoken its line tells the same."""
+
+        def take() -> None:
+            peer = self._peers.get(worker)
+            if peer is not None and peer.line is None:
+                self._gone(worker, "start_failed")
+
+        self._soon(take)
+
+    @property
+    def step(self) -> int:
+        """Committed steps, as far as is known."""
+        return max([peer.step for peer in list(self._peers.values())], default=0)
+
     # What the server hears
 
     def expects(self, worker: str) -> bool:
@@ -296,7 +356,7 @@ class Coordinator:
         self._books.begun(hello.worker, hello.age_s, now)
         self._changed = True
         running = self.membership.active is not None and self.membership.committed > 0
-        line.say(wire.Welcome(running, self._keepers_told))
+        line.say(wire.Welcome(running, self._keepers_told, self._until, self._leave))
 
     def heard(self, worker: str, message: wire.FromWorker) -> None:
         peer = self._peers.get(worker)
@@ -327,7 +387,12 @@ class Coordinator:
                     return
                 self._shown.event("replica", worker=message.worker, step=message.step, healed=True)
                 self._feed(events.Diverged(message.worker, now))
+            case wire.Evaluated(step, _, stands):
+                if (step, stands) > self._evaluated:
+                    self._evaluated = step, stands
+                    self._effects.evaluated(message)
             case wire.Raised():
+                peer.raised = True
                 self._raised(worker, message, now)
             case wire.Finished():
                 self._feed(events.Finished(worker, now))
@@ -388,7 +453,7 @@ class Coordinator:
             logger.exception("the coordinator failed")
             if not self._over:
                 self._over = True
-                self._effects.ended(_internal(error))
+                self._effects.ended(internal("in the coordinator", error))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -557,6 +622,11 @@ class Coordinator:
     def _end(self, action: events.End | events.Fail) -> None:
         self._over = True
         self._look(time.monotonic())
+        if self._lasting:  # whoever has not finished is to come back
+            for worker, peer in self._peers.items():
+                known = self.membership.workers.get(worker)
+                if not peer.raised and (known is None or known.phase != membership.FINISHED):
+                    self._say(worker, wire.Dismiss(True, action.reason))
         self._effects.ended(self._failure(action) if isinstance(action, events.Fail) else None)
 
     def _failure(self, action: events.Fail) -> Failure:
@@ -606,14 +676,18 @@ class Coordinator:
         if peer is None:
             self._effects.dismiss(worker)
             return
+        if action.reason in LIVING:
+            self.given_up.add(worker)
         self._books.close(worker, not action.graceful, time.monotonic())
         self._server.forget(worker)
         self._went[worker] = peer
         if peer.line is None:
             self._effects.dismiss(worker)
             return
-        peer.line.say(wire.Dismiss(action.graceful, action.reason))
-        if action.graceful:
+        graceful = action.graceful or (self._lasting and action.reason not in AT_FAULT)
+        if not peer.raised:  # else it ends by itself
+            peer.line.say(wire.Dismiss(graceful, action.reason))
+        if graceful:
             self._seen_off[worker] = self._loop.call_later(GRACE_S, self._see_off, worker)
             return
         peer.line.finish()  # not cut: the word must still reach one that is only slow
@@ -655,7 +729,8 @@ class Coordinator:
             peer.line.write(line)
 
 
-def _internal(error: Exception) -> Failure:
+def internal(where: str, error: Exception) -> Failure:
+    """A fault of our own."""
     reason = f"{blame.reason(error)} ({blame.place(error)})"
     trace = blame.whole_traceback(error)
-    return {"kind": "internal", "fact": "in the coordinator", "reason": reason, "remedy": "", "traceback": trace}
+    return {"kind": "internal", "fact": where, "reason": reason, "remedy": "", "traceback": trace}

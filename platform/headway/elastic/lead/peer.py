@@ -25,6 +25,8 @@ class Peer:
     hello: Hello | None = None
     spawned: bool = False
     died_with_node: bool = False
+    raised: bool = False
+    """It has said that it ends by an error."""
     heard_at: float = 0.0
     felt_at: float = -1.0
     """When its heart was; before 0 if never."""

@@ -240,16 +240,20 @@ class Recorder:
         """Whether the task's loop has ended in this start, and nobody had asked it to stop."""
         return self._ended and not self._stop
 
-    def finish(self, state: str, message: str, timeout_s: float, cause: str | None = None) -> dict[str, Any]:
+    def finish(
+        self, state: str, message: str, timeout_s: float, cause: str | None = None, keep: bool = False
+    ) -> dict[str, Any]:
         """Close the books; the run's last event is its end. Arguments as of `headway.core.ends.End`.
 
         Args:
             timeout_s: for the tracking store.
+            keep: what keepers hold of it stays: it may go on before long, or they serve other runs as well.
 
         Returns:
             The tracking store's summary; `unwritten` in it says why records are not on the disk.
         """
-        self._end_keepers()
+        if not keep:
+            self._end_keepers()
         now = time.time()
         told = {"state": state, "message": message, "cause": cause}
         self._scribe.line("events", {"kind": "end", "time": now, **told, "step": self._seen["step"]})
@@ -261,13 +265,30 @@ class Recorder:
         self._scribe.sync()
         found: dict[str, Any] = {}
         if self._writer is not None and self._scribe.flush(CLOSE_S):
-            summary = self._writer.close(timeout_s)
-            found = {name: getattr(summary, name) for name in ("uri", "run_id", "sent", "waiting", "error")}
+            found = self._tracked(timeout_s)
             self._save(tracking=found)
         whole = self._scribe.close(CLOSE_S)
         if whole and self._shipper is not None:
             whole = self._shipper.close(CLOSE_S)
         return found if whole else {**found, "unwritten": self._scribe.error or "another process leads the run"}
+
+    def sent(self, timeout_s: float) -> None:
+        """Wait for the tracking store once more, and note how that stands; after `finish`, while nobody else leads the
+        run. (Of a run in a store what `finish` has noted stays.)"""
+        if self._writer is None:
+            return
+        found = self._tracked(timeout_s)
+        if self._far is None:
+            self._run.write({**self._run.read(), "tracking": found})
+
+    def _tracked(self, timeout_s: float) -> dict[str, Any]:
+        assert self._writer is not None
+        summary = self._writer.close(timeout_s)
+        return {name: getattr(summary, name) for name in ("uri", "run_id", "sent", "waiting", "error")}
+
+    def release(self) -> None:
+        """Let another process, or another recorder of this one, keep the run's records. After `finish`."""
+        self._hold.close()
 
     def _trouble(self) -> str:
         return self._scribe.error or self._unsaved
@@ -325,7 +346,8 @@ class Recorder:
         lost = max(self._seen["step"], self._again_from) - step
         self._again_from = -1
         of = record.get("of", "")
-        if lost > 0 or of:
+        quiet = record.get("paused", False) and not self._epoch_began  # it goes on where it was paused, as it should
+        if lost > 0 or (of and not quiet):
             lost, self._from_kept = max(0, lost), bool(of)
             self._lost_steps += lost if self._epoch_began else 0
             told = {"from_step": step, "lost_steps": lost, **({"kept": True} if of else {})}

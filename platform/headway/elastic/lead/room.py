@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from headway.core import news
 
 GROUP = "ray.io/node-group"
 """Label of a node that was started as one of a kind."""
+MANY = 1000
+"""Of what takes nothing a node has room for as many as anybody wants."""
 
 
 def has_autoscaler() -> bool:
@@ -48,9 +50,21 @@ def has_kinds(status: bytes | None) -> bool:
 
 def fits(each: Mapping[str, float]) -> bool:
     """Whether a living node that is to stay has room now for something of this size."""
+    return any(number > 0 for number in _rooms(each))
+
+
+def fit(each: Mapping[str, float]) -> int:
+    """For how many of this size living nodes that are to stay have room now, as far as Ray knows."""
+    return sum(_rooms(each))
+
+
+def _rooms(each: Mapping[str, float]) -> Iterator[int]:
+    """For how many each of these nodes has room."""
     import ray
     from ray._private.state import available_resources_per_node, state
 
     free, leaving = available_resources_per_node(), state.get_draining_nodes()
-    staying = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
-    return any(all(free.get(node, {}).get(name, 0) >= amount for name, amount in each.items()) for node in staying)
+    for node in ray.nodes():
+        if node["Alive"] and node["NodeID"] not in leaving:
+            has = free.get(node["NodeID"], {})
+            yield min((int(has.get(name, 0) // amount) for name, amount in each.items() if amount > 0), default=MANY)

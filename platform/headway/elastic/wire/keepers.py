@@ -147,34 +147,38 @@ def admit(connection: socket.socket, token: str) -> Words:
     return words
 
 
-def call(where: str | tuple[str, int], token: str, within_s: float = CALL_S) -> Words:
-    """A connection to a keeper: by the path of a node's own socket, or by host and port. Raises OSError."""
+def call(where: str | tuple[str, int], token: str, within_s: float = CALL_S, run: str = "") -> Words:
+    """A connection to a keeper: by the path of a node's own socket, or by host and port. run: whose shelf it is about,
+    where it may have several. Raises OSError."""
     connection = socket.socket(socket.AF_UNIX if isinstance(where, str) else socket.AF_INET, socket.SOCK_STREAM)
     try:
         connection.settimeout(within_s)
         connection.connect(where)
         connection.settimeout(GREET_S)
-        return greet(connection, token)
+        words = greet(connection, token)
+        if run:
+            send(connection, {"op": "shelf", "run": run})
+        return words
     except BaseException:  # raised again: nothing stays open
         connection.close()
         raise
 
 
-def end(where: str | tuple[str, int], token: str) -> None:
-    """Tell a keeper that its run is over; one that is not there has ended already."""
-    with contextlib.suppress(OSError, EOFError, ValueError), contextlib.closing(call(where, token)) as words:
-        send(words.connection, {"op": "end"})
+def end(where: str | tuple[str, int], token: str, run: str = "") -> None:
+    """Tell a keeper that its run is over; one that is not there has ended already. run: this one of several."""
+    with contextlib.suppress(OSError, EOFError, ValueError), contextlib.closing(call(where, token, run=run)) as words:
+        send(words.connection, {"op": "drop" if run else "end"})
         words.next()
 
 
-def end_all(places: Iterable[str | tuple[str, int]], token: str) -> None:
+def end_all(places: Iterable[str | tuple[str, int]], token: str, run: str = "") -> None:
     """`end` for each, at once: some may be on machines that are gone, which takes a while to see."""
     from concurrent.futures import ThreadPoolExecutor  # no keeper needs it
 
     wheres = list(places)
     if wheres:
         with ThreadPoolExecutor(min(len(wheres), AT_ONCE), "end-keepers") as threads:
-            list(threads.map(lambda where: end(where, token), wheres))
+            list(threads.map(lambda where: end(where, token, run), wheres))
 
 
 def mac(key: str, text: str) -> str:

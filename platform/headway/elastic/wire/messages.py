@@ -151,15 +151,38 @@ class Keeper:
     port: int
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """All were evaluated after `step` steps; said by the member of rank 0, and again where another comes in its place.
+
+    Args:
+        values: validation metrics, each as Python writes it (JSON has no NaN).
+        stands: at the gate, see `Until`, or at the run's end.
+    """
+
+    step: int
+    values: dict[str, str]
+    stands: bool
+
+
 # From the coordinator
 
 
 @dataclass(frozen=True)
 class Welcome:
-    """The answer to a hello. running: the others train already; keepers: see `Keepers`."""
+    """The answer to a hello.
+
+    Args:
+        running: the others train already.
+        keepers: see `Keepers`.
+        until: see `Until`; -1: there is no gate.
+        leave: see `Leave`; empty: nobody is to leave.
+    """
 
     running: bool
     keepers: tuple[tuple[str, int], ...] = ()
+    until: int = -1
+    leave: str = ""
 
 
 @dataclass(frozen=True)
@@ -226,6 +249,24 @@ class Save:
 
 
 @dataclass(frozen=True)
+class Until:
+    """Where the gate is: after so many steps all stand, and wait for it to be moved, or for `Leave`.
+
+    This, `Leave` and `Publish` are said to all in one order: who stands at the gate goes by what came first.
+    """
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Leave:
+    """Give the workers away: at the gate, or after the step that is under way, with a checkpoint. why: paused, stopped
+    or finished."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class Dismiss:
     """The run goes on without this worker. graceful: it may finish what it writes."""
 
@@ -242,8 +283,10 @@ class Value:
     value: str
 
 
-FromWorker = Hello | Beat | Ready | Arrived | Committed | Lost | Diverged | Raised | Finished | Put | Want | Keeper
-FromLead = Welcome | Publish | Pause | Go | Lease | Save | Dismiss | Value | Keepers
+FromWorker = (
+    Hello | Beat | Ready | Arrived | Committed | Lost | Diverged | Raised | Finished | Put | Want | Keeper | Evaluated
+)
+FromLead = Welcome | Publish | Pause | Go | Lease | Save | Dismiss | Value | Keepers | Until | Leave
 Message = FromWorker | FromLead
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,25 @@ class Place:
 
 
 Show = Callable[[int, tuple[str, ...]], None]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A run that a process of a pool is to work for; see `headway.elastic.worker.serve`.
+
+    Args:
+        number: by which it is told again when the process comes back.
+        place: in that run.
+        show: told (rank, nodes) when the run's membership changed.
+        config: of the train function, see `headway.elastic.worker.main`.
+    """
+
+    number: int
+    place: Place
+    show: Show
+    config: dict[str, Any]
+
+
 _place: Place | None = None
 _show: Show | None = None
 

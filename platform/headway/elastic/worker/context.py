@@ -35,6 +35,8 @@ class Context:
         trouble: called as trouble(point, model, step) where drills do their mischief: when a step's lanes begin
             (compute), before its exchange, in regroup, before a worker joins, after a checkpoint was begun.
         keeping: has the newest state kept in the node's memory; None where that is off.
+        save_at: steps at which a checkpoint is taken in any case, for other runs.
+        goes_on: it ends here for now, and its newest state stays in the node's memory.
         at: where in the run the user's code is, in words.
         rank: of this worker at present.
     """
@@ -50,6 +52,8 @@ class Context:
     ledger: Ledger = field(default_factory=lambda: Ledger(0.0))
     trouble: Callable[[str, Any, int], None] = lambda point, model, step: None
     keeping: Keeping | None = None
+    save_at: frozenset[int] = frozenset()
+    goes_on: bool = False
     at: str = "set-up"
     rank: int = 0
 

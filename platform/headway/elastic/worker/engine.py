@@ -9,8 +9,11 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from headway.checkpoint.fork import ORIGIN
 from headway.checkpoint.writing import Share
+from headway.core.gate import Word
 from headway.core.membership import seats
+from headway.core.schedules import SCHEDULES
 from headway.core.watch import At
 from headway.elastic.worker import transfer, vote
 from headway.elastic.worker.nearest import as_bytes, nearest
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     import torch
 
     from headway.elastic.worker.context import Context
+    from headway.elastic.worker.keeping import Keeping
     from headway.elastic.worker.line import Start
     from headway.elastic.worker.pact import Pact
     from headway.elastic.worker.replica import Replica
@@ -33,6 +37,10 @@ if TYPE_CHECKING:
 
 now = time.monotonic
 """The clock of ledgers and pauses."""
+HOLDS = 3
+"""Attempts to keep the last state: the first may have to ask for room."""
+PAUSED = "paused"
+"""Why all leave who may come back, see `wire.Leave`."""
 
 
 class Engine:
@@ -53,6 +61,8 @@ class Engine:
         self.pact: Pact = context.members.alone()
         self.busy = False
         """Whether an evaluation is under way: nobody can be seated in its middle."""
+        self.left = False
+        """Whether all have left at a gate: what the rest of the loop's body says is of no step."""
         self.said = Said()
         self.lineage = 0
         self.start = 0
@@ -97,6 +107,33 @@ class Engine:
         """Between two steps: into the next generation, if all have agreed to it, or one has broken."""
         if self.news or self.members.broken or (self.pact.size == 1 and self.members.news):
             self.regroup()
+
+    def stand(self) -> None:
+        """At the gate, if it is here: until it is moved, or all are asked to leave, which ends the loop. Whatever comes
+        of the membership meanwhile is lived through here."""
+        members, replica = self.members, self.replica
+        while members.until >= 0 and replica.step < self.total_steps and not replica.outcome.stopping:
+            word = members.stand(replica.step, wait=False)
+            if word is Word.WAIT:
+                self.evaluated(stands=True)
+                with self.account("idle", At.IDLE):
+                    word = members.stand(replica.step, wait=True)
+            if word is Word.PASS:
+                return
+            if word is Word.LEAVE:
+                replica.outcome.stopping = self.left = True
+            else:
+                self.regroup()
+
+    def evaluated(self, stands: bool) -> None:
+        """Say what the newest evaluation gave, where the run goes by gates."""
+        if self.members.until >= 0 and self.pact.rank == 0:
+            self.members.evaluated(self.replica.step, dict(self.replica.outcome.metrics), stands)
+
+    @property
+    def at_gate(self) -> bool:
+        """Whether all stand after this step, at a gate or at the run's end."""
+        return self.replica.step >= min(self.members.until, self.total_steps)
 
     def repair(self, error: PeerLost) -> None:
         """The exchange broke: find the others again."""
@@ -214,9 +251,10 @@ class Engine:
     def _sweep(self) -> None:
         """Let go of the group before at once: an exception's traceback may hold its sockets and threads in a cycle.
 
-        What was there when the session began is left out of the search, which then takes a millisecond.
+        What was there when the session began (in a pool's process: when the run did) is left out of the search, which
+        then takes a millisecond.
         """
-        if not self._swept:
+        if not self._swept and not gc.get_freeze_count():
             gc.freeze()
         self._swept = True
         gc.collect()
@@ -370,7 +408,7 @@ class Engine:
         Raises:
             TornState: there is none, and this worker's state is not that of the beginning any more.
         """
-        replica = self.replica
+        replica, job = self.replica, self.job
         checkpoint, parts, passed_over = self.saver.restore(replica.names())
         for reason in passed_over:
             self.context.journal.note(f"passed over a damaged checkpoint: {reason}")
@@ -378,9 +416,13 @@ class Engine:
             if replica.torn:
                 raise TornState("the worker that handed its state on died half way, and there is no checkpoint")
             return
-        other_length = checkpoint.facts.get("total_steps") != self.total_steps
+        origin = checkpoint.facts.get(ORIGIN)
+        anew = checkpoint.facts.get("total_steps") != self.total_steps
+        if origin is not None:  # one of the job's by name is what it is at that step; of any other the state is taken
+            anew |= not origin["exact"] or (job.schedule is not None and job.schedule.name in SCHEDULES)
         try:
-            replica.load(parts, steps=min(checkpoint.step, self.total_steps) if other_length else None)
+            steps = min(checkpoint.step, self.total_steps) if anew else None
+            replica.load(parts, steps=steps, options=origin is not None and not origin["exact"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise BadCheckpoint(
                 f"checkpoint {checkpoint.where} does not fit the task's model or optimiser",
@@ -451,25 +493,46 @@ class Engine:
         """As the job says, and as the lead asks."""
         replica = self.replica
         evaluated = replica.outcome.evaluated_step == replica.step
+        if replica.step in self.context.save_at and replica.step != self.saver.saved_step:
+            with self.account("checkpoint", At.SAVING):
+                self.saver.finish()  # this one is not left out
+            self.save("for another run")
+            return
         reason = self.saver.due(replica.step, now(), evaluated, self.members.save_wanted)
         if reason is not None:
             self.save(reason)
 
     def keep_if_due(self) -> None:
         """In the node's memory, as the job says and as it costs."""
-        context, keeping, replica = self.context, self.context.keeping, self.replica
-        if keeping is None or not keeping.due(replica.step, now()):
-            return
+        keeping, replica = self.context.keeping, self.replica
+        if keeping is not None and keeping.due(replica.step, now()):
+            with self.account("checkpoint"):
+                self._keep(keeping)
+
+    def _keep(self, keeping: Keeping) -> bool:
+        context, replica = self.context, self.replica
+        journal = context.journal.kept()
 
         def tree() -> dict[str, Any]:
             return {"given": replica.given(), "journal": as_bytes(journal)}
 
-        with self.account("checkpoint"):
-            journal = context.journal.kept()
-            about = {"made": self._made, "total_steps": self.total_steps}
-            about |= {"start": journal["start"], "whole_from": journal["whole_from"]}
-            if keeping.keep(replica.step, tree, about):
-                context.trouble("kept", replica.model, replica.step)
+        about = {"made": self._made, "total_steps": self.total_steps}
+        about |= {"start": journal["start"], "whole_from": journal["whole_from"]}
+        done = keeping.keep(replica.step, tree, about)
+        if done:
+            context.trouble("kept", replica.model, replica.step)
+        return done
+
+    def hold(self) -> None:
+        """Where the run is to go on later from here: have this state in the node's memory, if there is a keeper."""
+        context, keeping = self.context, self.context.keeping
+        if keeping is None or self.members.leaving != PAUSED:
+            return
+        context.goes_on = True
+        with self.account("checkpoint", At.SAVING):
+            for _ in range(HOLDS):
+                if not keeping.ready() or self._keep(keeping):
+                    return
 
     def make_safe(self, reason: str) -> None:
         """Wait until this state is on the disk, with all records before it."""

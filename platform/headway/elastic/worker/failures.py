@@ -30,6 +30,12 @@ def raised(error: BaseException, where: str, starting: bool) -> Raised:
     return Raised(fault, {**{name: text[:LONGEST] for name, text in parts.items()}, "traceback": trace})
 
 
+def of_used_process(told: Raised) -> Raised:
+    """The same, of a process that has worked for other runs: another may do better."""
+    fact = f"{told.failure['fact']}, in a process that has worked for other runs"
+    return Raised("machine", {**told.failure, "fact": fact})
+
+
 def _words(error: BaseException, where: str, starting: bool) -> dict[str, str]:
     """Kind, fact, reason, remedy and traceback. The kind is that of an error of ours, machine, task or internal."""
     if isinstance(error, HeadwayError):

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from headway.elastic.wire import pulse
 
@@ -94,6 +94,13 @@ class Page:
         return found
 
 
+def start_page() -> int:
+    """The descriptor of a new one."""
+    descriptor = os.memfd_create("headway-heart")
+    os.truncate(descriptor, mmap.PAGESIZE)
+    return descriptor
+
+
 class Heart:
     """The worker's side: the page, and the process.
 
@@ -109,10 +116,8 @@ class Heart:
         self._process: subprocess.Popen[bytes] | None = None
         self.probe_port = 0
         """Where peers may ask whether they reach this machine; 0 while it does not beat."""
-        descriptor = os.memfd_create("headway-heart")
-        os.truncate(descriptor, mmap.PAGESIZE)
-        self._descriptor = descriptor
-        self.page = Page(descriptor)
+        self._descriptor = start_page()
+        self.page = Page(self._descriptor)
 
     def start(self) -> None:
         """Begin to beat. Raises OSError if the process cannot be started; the worker can be heard without it."""
@@ -166,53 +171,84 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to act on
     told = json.loads(sys.stdin.buffer.readline())
     parent = told["parent"]
-    watch = _open_pidfd(parent)
+    watch = open_pidfd(parent)
     if os.getppid() != parent:
         return
-    listener = socket.create_server((told["address"], 0), backlog=64)
-    listener.setblocking(False)
-    with socket.socket(listener.family, socket.SOCK_DGRAM) as pulses:
-        pulses.bind((told["address"], 0))
-        pulses.setblocking(False)
-        sys.stdout.write(f"{listener.getsockname()[1]}\n")
-        sys.stdout.flush()
-        sys.stdout.close()
-        _Beating(told, Page(told["page"]), pulses, listener, watch).run()
+    beating = Beating.of(told, Page(told["page"]))
+    sys.stdout.write(f"{beating.port}\n")
+    sys.stdout.flush()
+    sys.stdout.close()
+    beating.run(watch)
 
 
-class _Beating:
-    def __init__(
-        self, told: dict[str, Any], page: Page, pulses: socket.socket, listener: socket.socket, watch: int | None
-    ) -> None:
+class Beating:
+    """The pulses of a worker in one run, and the answers to peers that probe.
+
+    Args:
+        told: by the worker's side: worker, lead, address, key, parent.
+        page: that is shared with it.
+        pulses: to the coordinator; listener: for peers.
+    """
+
+    def __init__(self, told: dict[str, Any], page: Page, pulses: socket.socket, listener: socket.socket) -> None:
         self._worker, self._lead, self._parent = told["worker"], tuple(told["lead"]), told["parent"]
         self._key = bytes.fromhex(told["key"])
-        self._page, self._pulses, self._listener, self._watch = page, pulses, listener, watch
+        self._page, self._pulses, self._listener = page, pulses, listener
         self._number = 0
         self._heard = 0.0
         self._sent: dict[int, float] = {}
         """When the latest pulses were sent, by number."""
 
-    def run(self) -> None:
+    @classmethod
+    def of(cls, told: dict[str, Any], page: Page) -> Self:
+        """With sockets of its own."""
+        listener = socket.create_server((told["address"], 0), backlog=64)
+        pulses = socket.socket(listener.family, socket.SOCK_DGRAM)
+        pulses.bind((told["address"], 0))
+        for each in (listener, pulses):
+            each.setblocking(False)
+        return cls(told, page, pulses, listener)
+
+    @property
+    def port(self) -> int:
+        """That answers probes."""
+        return int(self._listener.getsockname()[1])
+
+    @property
+    def sources(self) -> list[socket.socket]:
+        """Where something may come in; then it is for `take`."""
+        return [self._pulses, self._listener]
+
+    def take(self, ready: list[Any]) -> None:
+        if self._listener in ready:
+            with contextlib.suppress(OSError):
+                self._listener.accept()[0].close()
+        if self._pulses in ready:
+            self._hear()
+
+    def close(self) -> None:
+        for each in self.sources:
+            each.close()
+        self._page.close()
+
+    def run(self, watch: int | None) -> None:
+        """Until the worker's end. watch: by which the kernel tells of it."""
         life = sys.stdin.fileno()
-        sources = [life, self._pulses, self._listener] + ([] if self._watch is None else [self._watch])
+        sources = [life, *self.sources, *([] if watch is None else [watch])]
         due = time.monotonic()
         while True:
             now = time.monotonic()
             if now >= due:
                 if os.getppid() != self._parent:
                     return
-                self._beat(now)
+                self.beat(now)
                 due = max(due + pulse.PULSE_S, now)
             ready = select.select(sources, [], [], max(0.0, due - now))[0]
-            if life in ready or self._watch in ready:
+            if life in ready or watch in ready:
                 return
-            if self._listener in ready:
-                with contextlib.suppress(OSError):
-                    self._listener.accept()[0].close()
-            if self._pulses in ready:
-                self._hear()
+            self.take(ready)
 
-    def _beat(self, now: float) -> None:
+    def beat(self, now: float) -> None:
         """Send a pulse."""
         state, cpu_ms = _look_at_parent()
         self._number += 1
@@ -237,7 +273,8 @@ class _Beating:
             self._page.lease(sent)
 
 
-def _open_pidfd(process: int) -> int | None:
+def open_pidfd(process: int) -> int | None:
+    """By which the kernel tells of a process' end; None where it does not."""
     try:
         return os.pidfd_open(process)
     except (OSError, AttributeError):

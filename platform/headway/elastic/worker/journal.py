@@ -41,9 +41,11 @@ class Journal:
     Args:
         recorder: actor handle of `headway.elastic.lead.recorder.Recorder`.
         worker: id of this one.
+        pauses: the run may have been paused until now, and goes on from there.
     """
 
-    def __init__(self, recorder: Any, worker: str) -> None:
+    def __init__(self, recorder: Any, worker: str, pauses: bool = False) -> None:
+        self._pauses = pauses
         self._recorder, self._worker = recorder, worker
         self._leads = False
         self._start, self._step = 0, -1
@@ -178,7 +180,10 @@ class Journal:
 
     def began(self, step: int, total_steps: int, steps_per_epoch: int, made: str = "", of: str = "") -> None:
         """made: a name for this start; of: that of the start whose kept state it goes on from."""
-        self._note(step, "began", total_steps=total_steps, steps_per_epoch=steps_per_epoch, made=made, of=of)
+        told: dict[str, Any] = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch, "made": made, "of": of}
+        if self._pauses:
+            told["paused"] = True
+        self._note(step, "began", **told)
 
     def step(self, step: int, epoch: int, loss: float, rate: float, rows: int, samples: str) -> None:
         self._note(step, "step", epoch=epoch, loss=loss, lr=rate, rows=rows, samples=samples)

@@ -1,9 +1,10 @@
 """A process on each node that holds the newest state of the node's worker in shared memory, for when the worker dies.
 
-There are two slots. The worker writes into the older one, straight into its memory, and then seals it with a word: a
-slot that nobody has sealed counts for nothing, so that a worker that is killed in mid-copy tears nothing. The keeper
-takes the digest in its own time, gives the state to workers that start (on its node the memory itself, elsewhere over
-TCP), and has it copied to another node's keeper where the worker asks for that.
+It holds a *shelf* for each run that has workers there: a run of its own has one, the runs of a sweep have one each in
+the same process. A shelf has two slots. The worker writes into the older one, straight into its memory, and then seals
+it with a word: a slot that nobody has sealed counts for nothing, so that a worker that is killed in mid-copy tears
+nothing. The keeper takes the digest in its own time, gives the state to workers that start (on its node the memory
+itself, elsewhere over TCP), and has it copied to another node's keeper where the worker asks for that.
 
 It is started by a worker (`begin`), and survives SIGKILL of the worker, of its process group and session, `ray.kill`,
 and the driver: it forks twice and leads a session of its own. It ends when the run does, and when nobody has spoken to
@@ -18,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import mmap
 import os
 import signal
 import socket
@@ -28,54 +28,21 @@ import sys
 import tempfile
 import threading
 import time
-import zlib
 from pathlib import Path
 from typing import Any
 
 from headway.elastic.wire import keepers
 from headway.elastic.wire.keepers import Refused, Words
+from headway.elastic.worker.shelf import HEAD, HEAD_BYTES, Busy, Shelf, Slot, digest
 
-SLOTS = 2
-HEAD = struct.Struct("<QQ")
-"""What a slot begins with: the number of its seal (0 while it is written), and how many read it."""
-HEAD_BYTES = 64
 _PEER = struct.Struct("=iII")
 """Process, user and group at the other end of a node's own socket."""
 LINGER_S = 600.0
 """So long a keeper stays that nobody speaks to."""
 START_S, AGAIN_S = 10.0, 2.0
-TIGHT = 0.9
-"""Share of the memory that may be in use with a keeper's; Ray ends workers from 0.95 on."""
 MOST_TALKS = 64
 """Over the network, and as many on the node: strangers keep no worker out."""
 PIECE_BYTES = 1 << 22
-
-
-class Digest:
-    """By which damage is seen; it need not withstand malice."""
-
-    def __init__(self) -> None:
-        self._sum, self._fast = 0, None
-        with contextlib.suppress(ImportError):
-            import xxhash
-
-            self._fast = xxhash.xxh3_64()
-
-    def add(self, data: Any) -> None:
-        if self._fast is not None:
-            self._fast.update(data)
-        else:
-            self._sum = zlib.crc32(data, self._sum)
-
-    def told(self) -> str:
-        return f"crc32:{self._sum:08x}" if self._fast is None else f"xxh3:{self._fast.hexdigest()}"
-
-
-def digest(data: memoryview) -> str:
-    """Of bytes that are all there."""
-    found = Digest()
-    found.add(data)
-    return found.told()
 
 
 def machine() -> str:
@@ -107,7 +74,8 @@ def begin(config: dict[str, Any]) -> str:
     """Have a keeper on this machine, unless there is one; returns the path of its socket. Takes some 0.1 s.
 
     Args:
-        config: run (its id), token, machine, host (to be reached at by others), folder; linger_s.
+        config: run (its id, or a sweep's), token, machine, host (to be reached at by others), folder; linger_s; memory:
+            bytes for states of runs that have no worker here, where there are several.
 
     Raises:
         OSError: none could be started.
@@ -198,63 +166,6 @@ def _sweep(folder: Path) -> None:
             os.close(lock)
 
 
-class Busy(OSError):
-    """Somebody reads what is in a slot."""
-
-
-class Slot:
-    """Memory for one state."""
-
-    def __init__(self) -> None:
-        self.file = -1
-        self.memory: mmap.mmap | None = None
-        self.about: dict[str, Any] | None = None
-        """Of what is sealed in it."""
-        self.reading = 0
-
-    def grow(self, size: int) -> None:
-        """Have room for so many bytes behind the head.
-
-        Raises:
-            Busy: what is in it is needed.
-            OSError: the machine has none.
-        """
-        if self.memory is not None and len(self.memory) >= HEAD_BYTES + size:
-            return
-        if self.reading:
-            raise Busy("it is being read")
-        whole = HEAD_BYTES + size
-        lacking = shortage(whole - (len(self.memory) if self.memory is not None else 0))
-        if lacking:
-            raise OSError(lacking)
-        self.about = None
-        file = os.memfd_create("headway-state", os.MFD_CLOEXEC)
-        try:
-            os.posix_fallocate(file, 0, whole)
-            memory = mmap.mmap(file, whole)
-        except BaseException:  # raised again: nothing stays
-            os.close(file)
-            raise
-        if self.file >= 0:
-            os.close(self.file)
-        self.file, self.memory, self.reading = file, memory, 0
-
-    @property
-    def number(self) -> int:
-        """Of the seal, as the memory says; 0 while it is written."""
-        return int(HEAD.unpack_from(self.memory)[0]) if self.memory is not None else 0
-
-    def read(self, more: int) -> None:
-        """So many more read it: whoever writes looks at that."""
-        assert self.memory is not None
-        self.reading += more
-        struct.pack_into("<Q", self.memory, 8, self.reading)
-
-    def content(self, size: int) -> memoryview:
-        assert self.memory is not None
-        return memoryview(self.memory)[HEAD_BYTES : HEAD_BYTES + size]
-
-
 class Keeper:
     """See the module.
 
@@ -265,15 +176,13 @@ class Keeper:
     def __init__(self, config: dict[str, Any]) -> None:
         self._config, self._token = config, config["token"]
         self._linger_s = float(config.get("linger_s", LINGER_S))
-        self._slots = [Slot() for _ in range(SLOTS)]
+        self._memory: int | None = config.get("memory")
+        self._shelves: dict[str, Shelf] = {}
         self._lock = threading.RLock()
-        self._writer: _Talk | None = None
         self._talks: set[_Talk] = set()
         self._quiet_since = time.monotonic()
         self._port = 0
-        self._to: list[tuple[str, int]] = []
         self._news = threading.Condition(self._lock)
-        self._copied: tuple[tuple[str, int], int] | None = None
 
     def serve(self) -> None:
         """Until the end of the process."""
@@ -336,8 +245,10 @@ class Keeper:
             with self._lock:
                 for slot in me.reads:
                     slot.read(-1)
-                if self._writer is me:
-                    self._writer, self._to = None, []
+                shelf = self._shelves.get(me.run)
+                if shelf is not None and shelf.writer is me:
+                    shelf.rest()
+                self._make_do()
                 self._talks.discard(me)
                 self._quiet_since = time.monotonic()
             (words or connection).close()
@@ -347,8 +258,18 @@ class Keeper:
         if op == "end":
             keepers.send(connection, {"ok": True})
             self._end()
+        elif op == "shelf":
+            me.run = str(word["run"])
+        elif op == "drop":
+            with self._lock:
+                shelf = self._shelves.get(me.run)
+                if shelf is not None:
+                    shelf.let_go()
+                    if shelf.writer is None and not shelf.bytes:
+                        del self._shelves[me.run]
+            keepers.send(connection, {"ok": True})
         elif op == "list":
-            keepers.send(connection, {"states": self._states(), "port": self._port, "pid": os.getpid()})
+            keepers.send(connection, {"states": self._states(me), "port": self._port, "pid": os.getpid()})
         elif op == "read":
             self._give(me, words, int(word["number"]))
         elif op == "put":
@@ -357,37 +278,47 @@ class Keeper:
             raise Refused("only for workers of this node")
         elif op == "write":
             with self._lock:
-                if word["now"] and self._writer is None:
-                    self._writer = me
-                mine = self._writer is (me if word["now"] else None)
-                newest = max((s.about["number"] for s in self._slots if s.about), default=0)
-            keepers.send(connection, {"ok": mine, "newest": newest, "slot": self._newest_slot(), "port": self._port})
-        elif self._writer is not me:
+                shelf = self._of(me)
+                if word["now"] and shelf.writer is None:
+                    shelf.writer = me
+                mine = shelf.writer is (me if word["now"] else None)
+                told = {"ok": mine, "newest": shelf.newest, "slot": shelf.newest_slot, "port": self._port}
+            keepers.send(connection, told)
+        elif self._of(me).writer is not me:
             raise Refused("another writes")
         elif op == "room":
-            self._make_room(words, int(word["slot"]), int(word["bytes"]))
+            self._make_room(words, self._of(me).slots[int(word["slot"])], int(word["bytes"]))
         elif op == "seal":
-            self._seal(int(word["slot"]), dict(word["about"]))
+            self._seal(self._of(me).slots[int(word["slot"])], dict(word["about"]))
         elif op == "copies":
             with self._news:
-                self._to = [(str(host), int(port)) for host, port in word["to"]]
+                self._of(me).to = [(str(host), int(port)) for host, port in word["to"]]
                 self._news.notify_all()
+
+    def _of(self, me: _Talk) -> Shelf:
+        with self._lock:
+            return self._shelves.setdefault(me.run, Shelf())
+
+    def _make_do(self) -> None:
+        """Runs without a worker here have so much memory together: the one that has rested longest goes first."""
+        if self._memory is None:
+            return
+        resting = [shelf for shelf in self._shelves.values() if shelf.writer is None]
+        for shelf in resting:
+            shelf.thin()
+        resting.sort(key=lambda shelf: shelf.rests_since)
+        while resting and sum(shelf.bytes for shelf in resting) > self._memory:
+            resting.pop(0).let_go()
+        for run in [run for run, shelf in self._shelves.items() if shelf.writer is None and not shelf.bytes]:
+            del self._shelves[run]
 
     # States
 
-    def _states(self) -> list[dict[str, Any]]:
-        """What is sealed, the newest first."""
+    def _states(self, me: _Talk) -> list[dict[str, Any]]:
         with self._lock:
-            found = [slot.about for slot in self._slots if slot.about and slot.number == slot.about["number"]]
-            return sorted(found, key=lambda about: -int(about["number"]))
+            return self._shelves[me.run].states() if me.run in self._shelves else []
 
-    def _newest_slot(self) -> int:
-        with self._lock:
-            numbers = [slot.about["number"] if slot.about else 0 for slot in self._slots]
-        return numbers.index(max(numbers))
-
-    def _make_room(self, words: Words, place: int, size: int) -> None:
-        slot = self._slots[place]
+    def _make_room(self, words: Words, slot: Slot, size: int) -> None:
         try:
             with self._lock:
                 slot.grow(size)
@@ -397,9 +328,9 @@ class Keeper:
             return
         keepers.send(words.connection, {"ok": True}, [slot.file])
 
-    def _seal(self, place: int, about: dict[str, Any]) -> None:
+    def _seal(self, slot: Slot, about: dict[str, Any]) -> None:
         """What the worker has written counts from now on; its digest follows."""
-        slot, size = self._slots[place], int(about["bytes"])
+        size = int(about["bytes"])
         if slot.memory is None or not 0 < size <= len(slot.memory) - HEAD_BYTES or slot.number != about["number"]:
             return
         with self._lock:
@@ -410,9 +341,9 @@ class Keeper:
                 about["digest"] = found
                 self._news.notify_all()
 
-    def _find(self, number: int) -> Slot | None:
+    def _find(self, shelf: Shelf | None, number: int) -> Slot | None:
         """The slot of a state that is whole and sound; it is being read from now on."""
-        for slot in self._slots:
+        for slot in shelf.slots if shelf is not None else ():
             with self._lock:
                 about = slot.about
                 if about is None or about["number"] != number or slot.number != number:
@@ -426,7 +357,7 @@ class Keeper:
         return None
 
     def _give(self, me: _Talk, words: Words, number: int) -> None:
-        slot = self._find(number)
+        slot = self._find(self._shelves.get(me.run), number)
         if slot is None or slot.about is None:
             keepers.send(words.connection, {"ok": False})
             return
@@ -437,18 +368,17 @@ class Keeper:
 
     def _take(self, me: _Talk, words: Words, word: dict[str, Any]) -> None:
         """A state that another node's keeper brings, where no worker of this node writes."""
-        about, connection = dict(word["about"]), words.connection
+        about, connection, shelf = dict(word["about"]), words.connection, self._of(me)
         with self._lock:
-            free = self._writer is None
-            known = any(int(a["step"]) >= int(about["step"]) for a in self._states() if a["made"] == about["made"])
+            free = shelf.writer is None
+            known = any(int(a["step"]) >= int(about["step"]) for a in shelf.states() if a["made"] == about["made"])
             if free and not known:
-                self._writer = me
+                shelf.writer = me
         if not free or known:
             keepers.send(connection, {"ok": False, "known": known})
             return
         try:
-            slot = self._slots[1 - self._newest_slot()]
-            number = max((s.about["number"] for s in self._slots if s.about), default=0) + 1
+            slot, number = shelf.slots[1 - shelf.newest_slot], shelf.newest + 1
             if slot.reading:
                 raise Busy("it is being read")
             with self._lock:
@@ -469,25 +399,26 @@ class Keeper:
             keepers.send(connection, {"ok": False, "reason": _said(error)})
         finally:
             with self._lock:
-                self._writer = None
+                shelf.rest()
 
     # Copies on another node
 
     def _copy(self) -> None:
-        """Bring the newest state to a keeper elsewhere, one after the other, and rest as long as each took."""
+        """Bring the newest states to keepers elsewhere, one after the other, and rest as long as each took."""
         while True:
             with self._news:
-                self._news.wait_for(self._uncopied)
-                (where, number), slot = self._next_copy(), None
+                self._news.wait_for(lambda: any(shelf.uncopied for shelf in self._shelves.values()))
+                run, shelf = next((run, shelf) for run, shelf in self._shelves.items() if shelf.uncopied)
+                (where, number), slot = shelf.next_copy, None
             begun = time.monotonic()
             try:
-                slot = self._find(number)
+                slot = self._find(shelf, number)
                 if slot is not None and slot.about is not None:
-                    _bring(where, self._token, slot.about, slot.content(slot.about["bytes"]))
-                self._copied = (where, number)
+                    _bring(where, self._token, run, slot.about, slot.content(slot.about["bytes"]))
+                shelf.copied = (where, number)
             except (OSError, EOFError, ValueError, KeyError):
                 with self._lock:  # the next of them, if there is one
-                    self._to = [*self._to[1:], *self._to[:1]]
+                    shelf.to = [*shelf.to[1:], *shelf.to[:1]]
                 time.sleep(1.0)
             finally:
                 if slot is not None:
@@ -495,21 +426,14 @@ class Keeper:
                         slot.read(-1)
             time.sleep(time.monotonic() - begun)
 
-    def _uncopied(self) -> bool:
-        return bool(self._to) and self._newest_sound() > 0 and self._copied != self._next_copy()
-
-    def _next_copy(self) -> tuple[tuple[str, int], int]:
-        return self._to[0], self._newest_sound()
-
-    def _newest_sound(self) -> int:
-        return max((int(about["number"]) for about in self._states() if about.get("digest")), default=0)
-
 
 class _Talk:
     """One connection."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection, self.local = connection, connection.family == socket.AF_UNIX
+        self.run = ""
+        """Whose shelf it is about."""
         self.reads: list[Slot] = []
         self._pid = 0
         """Whose it is, on this node; 0: not known."""
@@ -529,8 +453,8 @@ class _Talk:
                 pass  # it is there, and another user's
 
 
-def _bring(where: tuple[str, int], token: str, about: dict[str, Any], content: memoryview) -> None:
-    with contextlib.closing(keepers.call(where, token)) as words:
+def _bring(where: tuple[str, int], token: str, run: str, about: dict[str, Any], content: memoryview) -> None:
+    with contextlib.closing(keepers.call(where, token, run=run)) as words:
         keepers.send(words.connection, {"op": "put", "about": about})
         answer = keepers.patiently(words)
         if not answer["ok"]:
@@ -546,39 +470,6 @@ def _bring(where: tuple[str, int], token: str, about: dict[str, Any], content: m
 def _pour(connection: socket.socket, content: memoryview) -> None:
     for first in range(0, len(content), PIECE_BYTES):
         connection.sendall(content[first : first + PIECE_BYTES])
-
-
-def shortage(size: int) -> str:
-    """Why so many more bytes should not be taken of this machine's memory; empty where they may."""
-    total, used = memory()
-    if total and used + size > TIGHT * total:
-        return f"{size / 1e6:,.0f} MB more would leave too little of {total / 1e6:,.0f} MB, {used / 1e6:,.0f} in use"
-    return ""
-
-
-def memory() -> tuple[int, int]:
-    """Bytes there are, and that are in use, of the machine or of the container's limit; (0, 0) where not known."""
-    found: list[tuple[int, int]] = []
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
-        told = {line[0]: int(line[1]) * 1024 for line in lines if len(line) > 1}
-        found.append((told["MemTotal:"], told["MemTotal:"] - told["MemAvailable:"]))
-    for limit, used, stat, cache in _CGROUPS:
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            pages = dict(line.split() for line in Path(stat).read_text().splitlines())
-            found.append((int(Path(limit).read_text()), int(Path(used).read_text()) - int(pages[cache])))
-    return min(found, default=(0, 0), key=lambda each: each[0] - each[1])
-
-
-_CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", "inactive_file"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        "/sys/fs/cgroup/memory/memory.stat",
-        "total_inactive_file",
-    ),
-)
 
 
 def _said(error: BaseException) -> str:

@@ -21,11 +21,13 @@ from headway.checkpoint import flat
 from headway.core.upkeep import Upkeep
 from headway.elastic.wire import keepers
 from headway.elastic.worker import keeper
-from headway.elastic.worker.keeper import HEAD, HEAD_BYTES, SLOTS
+from headway.elastic.worker.shelf import HEAD, HEAD_BYTES, SLOTS
 from headway.errors import BadInput
 
 AGAIN_S = 5.0
 """Between two attempts to reach a keeper."""
+READY_S = 1.0
+"""So long a worker that leaves waits for its keeper."""
 SPARE = 1.1
 """Room is asked for with so much to spare: journals grow."""
 ALIGN = flat.ALIGN
@@ -73,6 +75,11 @@ class Keeping:
         """States so far, and what they cost the training thread."""
 
     @property
+    def shelf(self) -> str:
+        """The run's name where a keeper serves several; else empty."""
+        return str(self.config.get("shelf", ""))
+
+    @property
     def path(self) -> str:
         """Of the node's keeper's socket, whether one is there or not."""
         return keeper.socket_path(self.config)
@@ -104,6 +111,14 @@ class Keeping:
                 self._ask(self._connect)
             return False
         return True
+
+    def ready(self) -> bool:
+        """Whether a state can be kept now; waits for what is under way in the thread, but not for long."""
+        if self._hold is None and not self._off:
+            idle = threading.Event()
+            self._ask(idle.set)
+            idle.wait(READY_S)
+        return self._hold is not None
 
     def keep(self, step: int, tree: Callable[[], Any], about: dict[str, Any]) -> bool:
         """Copy the state; returns whether it is kept.
@@ -158,7 +173,7 @@ class Keeping:
         if self._open is not None:
             self._open.close()
         if end:
-            keepers.end_all((self.path, *self.places()), self.config["token"])
+            keepers.end_all((self.path, *self.places()), self.config["token"], self.shelf)
 
     # In the thread
 
@@ -184,7 +199,7 @@ class Keeping:
             self._open = None
         if self._off:
             return
-        hold = _Hold(keeper.begin(self.config), self.config["token"])
+        hold = _Hold(keeper.begin(self.config), self.config["token"], self.shelf)
         self._open = hold
         if hold.port:
             with contextlib.suppress(OSError):  # whoever leads is gone, and so will this worker be
@@ -234,8 +249,8 @@ class _NotNow(OSError):
 class _Hold:
     """A connection to the keeper as its writer, and the memory of its slots. Raises OSError, EOFError, ValueError."""
 
-    def __init__(self, path: str, token: str) -> None:
-        self._words = keepers.call(path, token)
+    def __init__(self, path: str, token: str, run: str) -> None:
+        self._words = keepers.call(path, token, run=run)
         self._connection = self._words.connection
         self._writes = False
         self._claim()

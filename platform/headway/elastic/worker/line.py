@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from headway import certificates
+from headway.core.gate import Gate, Word
 from headway.core.ledger import Ledger
 from headway.core.watch import LEASED, At
 from headway.elastic.wire import link
 from headway.elastic.wire import messages as wire
 from headway.elastic.wire.place import Place
 from headway.elastic.wire.secured import Secured
-from headway.elastic.worker.heart import Heart
+from headway.elastic.worker.heart import Heart, Page
 from headway.elastic.worker.probe import WITHIN_S, reachable
 
 if TYPE_CHECKING:
@@ -92,6 +93,17 @@ class Breakable(Protocol):
         """To and from peers, so far."""
 
 
+class Beats(Protocol):
+    """A worker's heart, see `heart.Heart`."""
+
+    page: Page
+    probe_port: int
+
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Line:
     """See the module.
 
@@ -100,19 +112,27 @@ class Line:
         ledger: the worker's account, told with each beat.
         silence_s: of the job.
         leave: ends the process at once, with an exit status.
+        heart: makes the worker's, see `Heart` for its arguments.
     """
 
     def __init__(
-        self, place: Place, ledger: Ledger, silence_s: float, leave: Callable[[int], object] = os._exit
+        self,
+        place: Place,
+        ledger: Ledger,
+        silence_s: float,
+        leave: Callable[[int], object] = os._exit,
+        heart: Callable[[str, tuple[str, int], str, str], Beats] = Heart,
     ) -> None:
+        self._make_heart = heart
         self.place, self._ledger, self._silence_s, self._leave = place, ledger, silence_s, leave
         self.running = False
         self.save_wanted: str | None = None
         self.keepers: tuple[tuple[str, int], ...] = ()
         """Where the run's keepers are, as far as the lead tells."""
         self.lane_s = 0.0
+        self._gate = Gate()
         self._at, self._waiting, self._step, self._mark, self._carried = At.STARTING, False, -1, 0, 0
-        self._heart: Heart | None = None
+        self._heart: Beats | None = None
         self._connection: socket.socket | Secured | None = None
         self._sending = threading.Lock()
         self._changed = threading.Condition()
@@ -134,15 +154,28 @@ class Line:
         """All there were: torch may hold one beyond its generation, and must not find it gone."""
         self._closing = threading.Event()
 
-    def connect(self, address: str) -> None:
-        """Say hello; raises OSError or ValueError if nobody is there who takes this worker.
+    def connect(self, address: str, stays: bool = False) -> None:
+        """Say hello.
 
         Args:
             address: of this node, as the others reach it.
+            stays: the process is of use where this run has none for it.
+
+        Raises:
+            OSError, ValueError: nobody is there who takes this worker.
+            Dismissed: the same, of a process that stays.
         """
+        try:
+            self._connect(address, stays)
+        except (OSError, ValueError) as error:
+            if not stays:
+                raise
+            raise Dismissed(f"nobody leads it: {error}") from None
+
+    def _connect(self, address: str, stays: bool) -> None:
         place = self.place
         self._connection = connection = self._connected()
-        heart = Heart(place.worker, (place.host, place.pulse_port), address, place.token)
+        heart = self._make_heart(place.worker, (place.host, place.pulse_port), address, place.token)
         with contextlib.suppress(OSError):  # without one it is heard by its beats alone
             heart.start()
         self._heart = heart
@@ -151,11 +184,12 @@ class Line:
         self.tell(wire.Hello(place.worker, place.token, age_s, os.getpid(), address, heart.probe_port))
         lines = connection.makefile("rb")
         welcome = wire.from_lead(lines.readline(wire.WORD_BYTES))
-        if isinstance(welcome, wire.Dismiss):
+        if isinstance(welcome, wire.Dismiss) and not stays:
             self._leave(LOST_EXIT)
         if not isinstance(welcome, wire.Welcome):
             raise ValueError("no welcome")
         self.running, self.keepers = welcome.running, welcome.keepers
+        self._gate = Gate(welcome.until, welcome.leave)
         connection.settimeout(None)
         threads = ((lambda: self._listen(lines), "line-listen"), (self._beat, "line-beat"), (self._mind, "line-mind"))
         for target, name in threads:
@@ -243,13 +277,46 @@ class Line:
         return news is not None and news.number > self._entered and news.urgent
 
     @property
+    def entered(self) -> bool:
+        """Whether this worker has been in a generation."""
+        return self._entered > 0
+
+    @property
     def dismissed(self) -> bool:
         return self._dismissed is not None
 
+    @property
+    def until(self) -> int:
+        """Where the gate is; -1: there is none."""
+        return self._gate.until
+
+    @property
+    def leaving(self) -> str:
+        """Why all are to leave; empty: they are not."""
+        return self._gate.leave
+
+    def stand(self, step: int, wait: bool) -> Word:
+        """What to do after `step` steps, see `Gate.word`. wait: until that is known, and not WAIT.
+
+        Raises:
+            Dismissed: the run goes on, or ends, without this worker.
+        """
+        with self._changed:
+            while True:
+                if self._dismissed is not None:
+                    raise Dismissed(self._dismissed)
+                news = self._news
+                newest, urgent = (0, False) if news is None else (news.number, news.urgent)
+                word = self._gate.word(step, self._entered, newest, urgent)
+                if not wait or word is not Word.WAIT:
+                    return word
+                self._changed.wait(1.0)
+
     def superseded(self, number: int) -> bool:
-        """Whether there is news after generation `number`."""
+        """Whether nobody is to make the group of generation `number` any more. (A change that waits for a step's end
+        may be known before the group is there: it is made all the same, for that step.)"""
         news = self._news
-        return self.dismissed or (news is not None and news.number > number)
+        return self.dismissed or (news is not None and news.number > number and news.urgent)
 
     def hold(self, group: Breakable | None, number: int) -> None:
         """The group that the training thread exchanges in; it is severed as soon as urgent news comes."""
@@ -287,8 +354,8 @@ class Line:
                     if self._dismissed is not None:
                         raise Dismissed(self._dismissed)
                     news, start = self._news, self._start
-                    if start is not None and news is not None and start.news.number == news.number > self._entered:
-                        return start
+                    if start is not None and start.news.number > self._entered:
+                        return start  # though a change that waits for the end of a step be known: the others go, too
                     if news is None or news.number <= max(arrived, self._entered) or self._waits(news, saved):
                         cause = self._cause(news, step)
                         account(cause)
@@ -337,6 +404,10 @@ class Line:
                 if self._dismissed is not None:
                     raise Dismissed(self._dismissed)
                 self._changed.wait(LEASE_POLL_S)
+
+    def over(self) -> None:
+        """This worker's part is over, or about to be: from now on it does not matter whether anybody leads it."""
+        self._closing.set()
 
     def close(self) -> None:
         """Say no more."""
@@ -414,15 +485,19 @@ class Line:
                 case wire.Value(generation, key, value):
                     self._values[generation, key] = base64.b64decode(value)
                 case wire.Publish(number, members, urgent, lanes):
-                    self._news = News(number, members, lanes, urgent)
+                    self._hear(News(number, members, lanes, urgent))
                 case wire.Pause(number, urgent, save):
-                    self._news = News(number, (), (), urgent, save)
+                    self._hear(News(number, (), (), urgent, save))
                 case wire.Go():
                     self._begin(message)
                 case wire.Keepers(places):
                     self.keepers = places
                 case wire.Save(reason):
                     self.save_wanted = reason
+                case wire.Until(step):
+                    self._gate.moved(step, 0 if self._news is None else self._news.number)
+                case wire.Leave(why):
+                    self._gate.leaving(why, 0 if self._news is None else self._news.number)
                 case wire.Dismiss(graceful, reason):
                     if not graceful:
                         self._leave(LOST_EXIT)
@@ -432,6 +507,11 @@ class Line:
             self._changed.notify_all()
         if severed is not None:
             severed.sever()
+
+    def _hear(self, news: News) -> None:
+        self._news = news
+        if news.urgent:
+            self._start = None  # nobody goes by a word that this has overtaken
 
     def _renew(self, lease: wire.Lease) -> None:
         sent = self._sent.pop(lease.number, None)

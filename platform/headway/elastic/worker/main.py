@@ -20,7 +20,9 @@ from headway.driver import determinism
 from headway.elastic.wire import place
 from headway.elastic.wire.messages import Raised
 from headway.elastic.worker import failures, rounding
+from headway.elastic.worker.attendant import Attendant, Attended
 from headway.elastic.worker.ears import Ears
+from headway.elastic.worker.heart import Heart
 from headway.elastic.worker.line import Dismissed, Line
 from headway.elastic.worker.output import Output
 from headway.errors import HeadwayError
@@ -43,11 +45,21 @@ logger = logging.getLogger(__name__)
 
 
 def main(config: dict[str, Any]) -> None:
-    """The train function.
+    """The train function of a run that has its processes for itself. Arguments as of `work`."""
+    work(config)
+
+
+def work(config: dict[str, Any], attendant: Attendant | None = None, used: bool = False) -> str:
+    """Work for a run until its end, or until it goes on without this worker. The process ends where nobody leads it.
+
+    Returns why the process had better not work for another run; empty: it may.
 
     Args:
         config: run folder (of a run in a store: `far`, see `headway.runs.RunFolder.far`), job, source of the task,
-            recorder actor, digest of the job.
+            recorder actor, digest of the job; save_at: see `Context`.
+        attendant: beside a process that is to work for other runs as well: all connections are closed.
+        used: it has worked for others. What user's code raises before it trains may come of what they have left (there
+            are things that can be done but once in a process), and is no word on the run: a new process shall try.
     """
     import ray
 
@@ -59,7 +71,7 @@ def main(config: dict[str, Any]) -> None:
     line: Line | None = None
     output: Output | None = None
     ears: Ears | None = None
-    starting, let_go = True, False
+    starting, let_go, raised, stays, remark = True, False, False, attendant is not None, ""
     try:
         config = {**config, "given": ray.get(config["recorder"].given.remote())}
         os.environ.update(config["given"])
@@ -68,10 +80,11 @@ def main(config: dict[str, Any]) -> None:
         from headway.job import Job
 
         job = Job.model_validate(config["job"])
-        output = _kept(config)
-        line = Line(place.current(), ledger, job.workers.silence_s)
+        output = _kept(config, attendant)
+        heart = partial(Attended, attendant) if attendant is not None else Heart
+        line = Line(place.current(), ledger, job.workers.silence_s, heart=heart)
         address = ray.util.get_node_ip_address()
-        line.connect(address)
+        line.connect(address, stays)
         context = _context(config, job, line, address, ledger)
         contexts.enter(context)
         ears = Ears(context.journal.warned)
@@ -80,6 +93,8 @@ def main(config: dict[str, Any]) -> None:
         run(context.job, code.load(config["source"]))
         _close(context, wait=True)
         ledger.switch("idle", time.monotonic())
+        if stays:
+            line.over()
         context.members.finished()
     except Dismissed:
         let_go = True
@@ -88,12 +103,19 @@ def main(config: dict[str, Any]) -> None:
     except (DriverLost, ray.exceptions.RayActorError):
         os._exit(1)  # nobody leads the run any more
     except BaseException as error:  # the coordinator decides what becomes of the run; sys.exit() would end it unheard
+        raised = True
         rank = context.rank if context else 0
         where = f"worker {rank}, at {context.at if context else 'set-up'}"
         sys.stderr.write(f"{where}: {blame.whole_traceback(error)}\n")  # for the log
         if context is not None:
             context.journal.close()  # what was committed before it is not to be lost with it
-        _tell(line, failures.raised(error, where, starting))
+        if stays and line is not None:
+            line.over()
+        if not (stays and line is not None and line.dismissed):  # then nobody asks
+            told = failures.raised(error, where, starting)
+            if used and told.failure["kind"] == "task" and line is not None and not line.entered:
+                told, remark = failures.of_used_process(told), "a task could not begin in it"
+            _tell(line, told)
     finally:
         contexts.enter(None)
         if ears is not None:
@@ -102,8 +124,11 @@ def main(config: dict[str, Any]) -> None:
             sys.stdout = sys.stdout.through
         if output is not None:
             output.close()
-        if let_go and line is not None:
+        if (let_go or stays) and line is not None:
             line.close()  # nothing is left to be done, and its place is free at once
+        if raised and stays and context is not None:
+            _close(context, wait=False)
+    return remark
 
 
 def _scratch(url: str) -> Path:
@@ -117,13 +142,13 @@ def shipped_every_s(config: dict[str, Any]) -> float:
     return max(EVERY_S, float(config["job"]["workers"]["max"]) / 16)
 
 
-def _kept(config: dict[str, Any]) -> Output | None:
+def _kept(config: dict[str, Any], attendant: Attendant | None) -> Output | None:
     """Begin to keep what this process writes; a worker whose words cannot be kept trains all the same."""
     if "folder" not in config:
         return None
     worker = place.current().worker
     far = config.get("far") or {"url": config["folder"], "options": None}
-    output = Output(worker_source(worker), far["url"], far["options"], shipped_every_s(config))
+    output = Output(worker_source(worker), far["url"], far["options"], shipped_every_s(config), attendant)
     try:
         output.start()
     except OSError as error:
@@ -175,7 +200,7 @@ def _context(config: dict[str, Any], job: Job, line: Line, address: str, ledger:
 
     keep_freed()
     torch.set_num_threads(job.workers.cpus)
-    journal = Journal(config["recorder"], line.place.worker)
+    journal = Journal(config["recorder"], line.place.worker, pauses="shelf" in config.get("keeper", {}))
     sys.stdout = _Forwarded(sys.stdout, journal)
     store = _store(config, job)
     determinism.enforce(job)
@@ -205,6 +230,7 @@ def _context(config: dict[str, Any], job: Job, line: Line, address: str, ledger:
         ),
         ledger=ledger,
         keeping=keeping,
+        save_at=frozenset(config.get("save_at", ())),
     )
 
 
@@ -251,14 +277,15 @@ def _store(config: dict[str, Any], job: Job) -> Store:
     """The run's checkpoints, in its folder or in a store."""
     from headway.checkpoint.store import Store
 
-    digest, epoch = config["digest"], config["epoch"]
+    digest, epoch, pinned = config["digest"], config["epoch"], config.get("save_at", ())
     if config.get("far") is None:
-        return Store(Path(config["folder"]) / "checkpoints", digest, job.checkpoint, epoch)
+        return Store(Path(config["folder"]) / "checkpoints", digest, job.checkpoint, epoch, pinned=pinned)
     from headway.runs import far
 
     run = far.open_run(config["far"])
     place = run.storage.at(far.CHECKPOINTS)
-    return Store(place, digest, job.checkpoint, epoch, partial(far.counting, run), partial(far.fence, run, epoch))
+    counting, fence = partial(far.counting, run), partial(far.fence, run, epoch)
+    return Store(place, digest, job.checkpoint, epoch, counting, fence, pinned)
 
 
 def _mischief(folder: Path, worker: str) -> Callable[[str, Any, int], None]:
@@ -280,7 +307,7 @@ def _close(context: Context, wait: bool) -> None:
     context.saver.close()
     context.close()
     if context.keeping is not None:
-        context.keeping.close(end=wait)
+        context.keeping.close(end=wait and not context.goes_on)
         context.journal.states_kept(*context.keeping.account())
     context.journal.close()
     if wait and context.saver.error is not None:

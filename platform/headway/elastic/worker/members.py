@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from headway.core.gate import Word
 from headway.core.watch import At
 from headway.elastic.wire import messages as wire
 from headway.elastic.worker.line import Line, News, Start
@@ -38,6 +39,20 @@ class Members(Protocol):
     @property
     def save_wanted(self) -> str | None:
         """Why a checkpoint is asked for, once."""
+
+    @property
+    def until(self) -> int:
+        """Where the gate is; -1: there is none."""
+
+    @property
+    def leaving(self) -> str:
+        """Why all are to leave, at the gate or after the step that is under way; empty: they are not."""
+
+    def stand(self, step: int, wait: bool) -> Word:
+        """What to do after so many steps. Arguments and errors as of `Line.stand`."""
+
+    def evaluated(self, step: int, values: dict[str, float], stands: bool) -> None:
+        """All were evaluated. Arguments as of `wire.Evaluated`."""
 
     def alone(self) -> Pact:
         """What a worker has before its first generation: nobody else, and no lanes."""
@@ -129,6 +144,20 @@ class Led:
         wanted, self._line.save_wanted = self._line.save_wanted, None
         return wanted
 
+    @property
+    def until(self) -> int:
+        return self._line.until
+
+    @property
+    def leaving(self) -> str:
+        return self._line.leaving
+
+    def stand(self, step: int, wait: bool) -> Word:
+        return self._line.stand(step, wait)
+
+    def evaluated(self, step: int, values: dict[str, float], stands: bool) -> None:
+        self._line.tell(wire.Evaluated(step, {name: repr(float(value)) for name, value in values.items()}, stands))
+
     def alone(self) -> Pact:
         return Pact(0, 0, (self._line.place.worker,), (), None, self)
 
@@ -206,12 +235,20 @@ class Alone:
     """
 
     running = news = broken = False
+    leaving = ""
+    until = -1
     save_wanted: str | None = None
     at = At.STARTING
 
     def __init__(self, lanes: int, group: Group | None = None, share: tuple[int, ...] | None = None) -> None:
         self._group = group
         self._lanes = share if share is not None else tuple(range(lanes))
+
+    def stand(self, step: int, wait: bool) -> Word:
+        return Word.PASS
+
+    def evaluated(self, step: int, values: dict[str, float], stands: bool) -> None:
+        pass
 
     def alone(self) -> Pact:
         return Pact(0, 0, ("w0",), (), None, self)

@@ -21,8 +21,8 @@ import torch
 
 from headway.checkpoint import flat
 from headway.elastic.wire import keepers
-from headway.elastic.worker.keeper import Digest
 from headway.elastic.worker.keeping import ALIGN, Keeping, taken_apart
+from headway.elastic.worker.shelf import Digest
 
 MOST_ASKED = 16
 PIECE_BYTES = 1 << 22
@@ -83,10 +83,10 @@ def nearest(
         return None
     newest = saved()
     for about, where in found:
-        if int(about["step"]) <= newest:
+        if int(about["step"]) < newest + (not keeping.shelf):  # a run that was paused has both, and this is nearer
             return None
         try:
-            return Kept(about, _read(where, keeping.config["token"], about), isinstance(where, str))
+            return Kept(about, _read(where, keeping, about), isinstance(where, str))
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             say(f"passed over a state of step {about['step']} that a keeper held: {error}")
     return None
@@ -108,7 +108,7 @@ def _asked(keeping: Keeping) -> list[tuple[Where, list[dict[str, Any]]]]:
 
     def ask(where: Where) -> list[dict[str, Any]]:
         try:
-            with contextlib.closing(keepers.call(where, keeping.config["token"])) as words:
+            with contextlib.closing(keepers.call(where, keeping.config["token"], run=keeping.shelf)) as words:
                 keepers.send(words.connection, {"op": "list"})
                 return list(words.next()["states"])
         except (OSError, EOFError, ValueError, KeyError):
@@ -118,13 +118,13 @@ def _asked(keeping: Keeping) -> list[tuple[Where, list[dict[str, Any]]]]:
         return list(zip(wheres, threads.map(ask, wheres), strict=True))
 
 
-def _read(where: Where, token: str, about: dict[str, Any]) -> Any:
+def _read(where: Where, keeping: Keeping, about: dict[str, Any]) -> Any:
     """The tree of a state.
 
     Raises:
         OSError, EOFError, ValueError: it is not there any more, or damaged.
     """
-    with contextlib.closing(keepers.call(where, token)) as words:
+    with contextlib.closing(keepers.call(where, keeping.config["token"], run=keeping.shelf)) as words:
         words.connection.settimeout(keepers.READ_S)
         keepers.send(words.connection, {"op": "read", "number": about["number"]})
         answer = words.next()

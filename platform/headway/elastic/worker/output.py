@@ -19,7 +19,7 @@ import sys
 import threading
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from headway.logs.writer import EVERY_S, Writer
 
@@ -41,6 +41,31 @@ main(**given)
 """
 
 
+class Ends(Protocol):
+    """What keeps the output."""
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Whether it has ended within the time, and kept all."""
+
+
+class Attendant(Protocol):
+    """See `headway.elastic.worker.attendant.Attendant`."""
+
+    def keep(self, given: dict[str, Any], reads: int, through: int) -> Ends: ...
+
+
+class _Process:
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def wait(self, timeout_s: float | None) -> bool:
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
 class Output:
     """The worker's side.
 
@@ -49,16 +74,23 @@ class Output:
         where: the run's folder or URL.
         options: how its store is spoken to.
         every_s: how often it is shipped there at most.
+        attendant: keeps it, where there is one; else a process of its own does.
     """
 
     def __init__(
-        self, source: str, where: str, options: dict[str, Any] | None = None, every_s: float = EVERY_S
+        self,
+        source: str,
+        where: str,
+        options: dict[str, Any] | None = None,
+        every_s: float = EVERY_S,
+        attendant: Attendant | None = None,
     ) -> None:
         self._given = {"source": source, "where": where, "options": options, "every_s": every_s}
         self._far = "://" in where
         self._before: dict[int, int] = {}
         """Copies of the descriptors 1 and 2 as they were."""
-        self._keeper: subprocess.Popen[bytes] | None = None
+        self._attendant = attendant
+        self._keeper: Ends | None = None
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -68,12 +100,7 @@ class Output:
         try:
             with contextlib.suppress(OSError):  # more than the system lets a user have
                 fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-            self._keeper = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _PROGRAM, json.dumps({**self._given, "paths": paths})],
-                stdin=reads,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # it outlives a worker that is killed, by as long as it has to read
-            )
+            self._keeper = self._begun(reads, {**self._given, "paths": paths})
             for descriptor in (1, 2):
                 self._before[descriptor] = os.dup(descriptor)
                 os.dup2(writes, descriptor)
@@ -82,17 +109,28 @@ class Output:
             os.close(writes)
         threading.Thread(target=self._watch, name="output", daemon=True).start()
 
+    def _begun(self, reads: int, given: dict[str, Any]) -> Ends:
+        if self._attendant is not None:
+            patience_s = PATIENCE_S if self._far else FOLDER_PATIENCE_S
+            return self._attendant.keep({**given, "patience_s": patience_s}, reads, 1)
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _PROGRAM, json.dumps(given)],
+            stdin=reads,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # it outlives a worker that is killed, by as long as it has to read
+        )
+        return _Process(process)
+
     def close(self) -> None:
         """Have the descriptors as they were, and what was written kept."""
         self._restore()
         if self._keeper is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):  # a child of the task's may go on writing
-                self._keeper.wait(END_S + (SHIPPED_S if self._far else 0.0))
+            self._keeper.wait(END_S + (SHIPPED_S if self._far else 0.0))  # a child of the task's may go on writing
 
     def _watch(self) -> None:
         """Where the process beside this one is ended, nobody may write to a pipe that nobody reads."""
         assert self._keeper is not None
-        self._keeper.wait()
+        self._keeper.wait(None)
         self._restore()
 
     def _restore(self) -> None:

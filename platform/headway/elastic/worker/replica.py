@@ -5,6 +5,7 @@ It knows no network, no clock and no disk.
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from collections.abc import Iterator, Mapping
@@ -250,13 +251,17 @@ class Replica:
         }
 
     @torch.no_grad()
-    def load(self, parts: dict[str, Any], registered: bool = True, steps: int | None = None) -> None:
+    def load(
+        self, parts: dict[str, Any], registered: bool = True, steps: int | None = None, options: bool = False
+    ) -> None:
         """Take a snapshot's state.
 
         Args:
             parts: of the snapshot.
             registered: the user's own state as well.
-            steps: it is of a run of another length: the schedule is that of this one, after so many steps.
+            steps: it is of another run, or of one of another length: the schedule is that of this one, after so many
+                steps.
+            options: those of the optimiser's groups stay this run's.
 
         Raises:
             RuntimeError, ValueError, KeyError: it does not fit.
@@ -267,6 +272,9 @@ class Replica:
         self.buffers.settle()
         self._regroup(rest.get("groups", []))
         self.optimizer.load_state_dict(parts["optimizer"])
+        if options:
+            for group, mine in zip(self.optimizer.param_groups, self._rates, strict=False):
+                group.update(copy.deepcopy(mine))
         own, kept = self.own, rest.get("own", [])
         given = kept if isinstance(kept, dict) else dict(zip(own, kept, strict=True))  # an earlier release's is a list
         if own.keys() != given.keys():

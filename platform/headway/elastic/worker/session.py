@@ -178,6 +178,7 @@ class Session:
         stay as they are.
         """
         self.model.train()
+        self._stand()
         while self.step < self.total_steps and not self.replica.outcome.stopping:
             self.context.at = f"step {self.step}"
             self.engine.begin_step()
@@ -187,6 +188,17 @@ class Session:
             self._require_commit()
             self.engine.save_if_due()
             self.engine.keep_if_due()
+            self._stand()
+
+    @property
+    def _abreast(self) -> bool:
+        """Whether what this worker's code does now is of the step that all are at."""
+        return self.engine.standing >= Standing.ABREAST and not self.engine.left
+
+    def _stand(self) -> None:
+        """At the gate, where this state is evaluated; else it may be yet, before the next step's lanes."""
+        if self.engine.standing > Standing.REHEARSING and self.replica.outcome.evaluated_step == self.step:
+            self.engine.stand()
 
     def evaluate(self, metrics: Callable[[nn.Module, Any], dict[str, Any]]) -> dict[str, float]:
         """Metrics over the whole validation set, the same on every worker and for every number of workers.
@@ -204,9 +216,10 @@ class Session:
         """
         if self.context.validation is None:
             return {}
-        if self.engine.standing >= Standing.ABREAST:  # a worker that joins takes part from its first step on
+        if self._abreast:  # a worker that joins takes part from its first step on
             Evaluation(self.engine, metrics).run()
             self.context.journal.metrics(self.step, dict(self.metrics))
+            self.engine.evaluated(self.engine.at_gate)
         return dict(self.metrics)
 
     def record(self, values: Mapping[str, Any], per_worker: bool = False) -> None:
@@ -230,7 +243,7 @@ class Session:
                 "Call step.record(name, value) there: it is the mean over the step's rows.",
             )
         engine, found = self.engine, records.numbers("session.record", values)
-        if engine.standing < Standing.ABREAST or not found:
+        if not self._abreast or not found:
             return
         if per_worker:
             worker = engine.pact.names[engine.pact.rank]
@@ -244,7 +257,7 @@ class Session:
 
         One that comes while another is being written is left out, and counted.
         """
-        if self.engine.standing >= Standing.ABREAST:
+        if self._abreast:
             self.engine.save(reason)
 
     def __exit__(
@@ -287,12 +300,15 @@ class Session:
             engine.members.ready()
             engine.regroup()
         engine.standing = Standing.ENDING
+        if not engine.members.leaving:  # by its own account
+            engine.evaluated(stands=True)
         self.context.journal.ended(self.step, update.weights_sha256(self.model))
         while True:
             try:
                 # Nobody goes before all is safe: else the leader's death could lose the end.
                 stopped = self.replica.outcome.stopping and self.step < self.total_steps
                 engine.make_safe("interrupted" if stopped else "end of the run")
+                engine.hold()
                 with engine.account("communication", At.EXCHANGE):
                     self._compare()
                     engine.pact.barrier()

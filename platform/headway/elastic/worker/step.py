@@ -76,6 +76,7 @@ class Step:
             engine.regroup()
         else:
             engine.boundary()
+        engine.stand()
         if engine.replica.step >= engine.total_steps or engine.replica.outcome.stopping:
             self.committed = True  # it came after the last step
             return
@@ -96,7 +97,9 @@ class Step:
                 anew = engine.start != start  # from a checkpoint, whose step may be before this one or after it
                 if engine.replica.step > self.number and not anew:  # those ahead had committed it, and handed it on
                     self._tell()
-                elif engine.replica.step >= engine.total_steps:
+                    continue
+                engine.stand()  # where it begins anew, at a gate
+                if engine.replica.step >= engine.total_steps or engine.replica.outcome.stopping:
                     self.committed = True
                 else:
                     self._aim()
@@ -202,7 +205,8 @@ class Step:
             strategy.lane_done(replica.buffers.leave(self._share(lane), counters=lane == self._fullest))
             engine.members.moved(now() - begun)
         engine.check_fit()
-        tail.flags(engine.context.journal.stop_requested, engine.members.news, bool(replica.modules.found()))
+        stop = engine.context.journal.stop_requested or bool(engine.members.leaving)
+        tail.flags(stop, engine.members.news, bool(replica.modules.found()))
         tail.said(pact.rank, engine.said.words)
         engine.context.trouble("exchange", replica.model, self.number)
         with engine.account("communication"):

@@ -15,7 +15,8 @@ from headway import runs as kept
 from headway.errors import BadInput, HeadwayError, nearest
 from headway.jobs.look.rows import Job
 from headway.runs import Place
-from headway.runs.place import is_url, split
+from headway.runs.place import SWEEP, is_url, split
+from headway.runs.refusals import no_run_but_a_sweep
 
 PATIENCE_S = 4.0
 """So long a cluster is asked that does not answer."""
@@ -77,7 +78,10 @@ def nothing(*unread: Unread | None) -> BadInput:
 
 def nowhere(place: Place, name: str, address: str | None, unasked: Unread | None, reason: str) -> BadInput:
     """A run that is neither in its place nor in the list of the cluster, where one was asked."""
-    known, _ = tried(str(place), lambda: [each.run for each in kept.briefs(place)])
+    there, _ = tried(str(place), lambda: kept.outline(place))
+    known = [each.run for each in there or () if each.kind != SWEEP]
+    if name in {each.run for each in there or ()} - set(known):
+        return no_run_but_a_sweep(name)
     asked = cluster(address) if unasked is None else None
     where = f"{place} and on {asked}" if asked is not None else str(place)
     remedy = nearest(name, known) if known else "headway ls shows which there are."

@@ -46,7 +46,7 @@ def ls(*, runs: str | Path | None = None, address: str | None = None) -> Listing
     place, ask = Place.of(runs), asking.cluster(address)
     with ThreadPoolExecutor(2, thread_name_prefix="ask") as pool:
         asked = pool.submit(asking.jobs, address)
-        briefs, unread = tried(str(place), lambda: kept.briefs(place))
+        briefs, unread = tried(str(place), lambda: kept.outline(place))
         jobs, unasked = asked.result()
     if briefs is None and jobs is None:
         raise asking.nothing(unread, unasked)

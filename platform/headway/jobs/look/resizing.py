@@ -16,7 +16,7 @@ from headway.job import Job, load
 from headway.jobs.look import asking
 from headway.jobs.look.asking import tried
 from headway.jobs.look.sight import BROKEN, Say, Sight, Wait, look, pending, seen_place
-from headway.runs import Place, audit
+from headway.runs import Place, audit, swept
 from headway.runs.closing import nobody
 from headway.runs.requests import AS_BEFORE, Box, Resize, of_attempt
 
@@ -75,6 +75,8 @@ def resize(
     sight, unread = tried(str(place), lambda: look(place, name))
     if sight is not None and sight.state == BROKEN:
         raise BadInput(f"{place.place_of(name)} is no whole run", sight.message, "")
+    if sight is not None:
+        swept.admit(place, sight.brief, "resize")
     if sight is not None and (sight.led or not (sight.over or sight.gone)):
         return _of_led(place, name, least, most, say, heard_s)
     listed, unasked = asking.jobs(address)

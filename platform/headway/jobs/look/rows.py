@@ -57,6 +57,8 @@ class Row:
         unheard_since: it is led as far as is known, and has not been heard since then (Unix seconds).
         by: who submitted it last; `submission`: Ray's id of that, and `ray`: what Ray says of it.
         path: of the run.
+        kind: run; or sweep, whose steps are trials that are over.
+        sweep: that it is a trial of.
     """
 
     run: str
@@ -79,6 +81,8 @@ class Row:
     submission: str = ""
     ray: str = ""
     path: str = ""
+    kind: str = "run"
+    sweep: str = ""
 
 
 def row(run: str, path: str, brief: Brief | None, jobs: Sequence[Job], unread: str = "", unasked: str = "") -> Row:
@@ -125,6 +129,8 @@ def row(run: str, path: str, brief: Brief | None, jobs: Sequence[Job], unread: s
         submission=named["submission"] or brief.submission,
         ray=named["ray"],
         path=path,
+        kind=brief.kind,
+        sweep=brief.sweep,
     )
 
 

@@ -19,7 +19,7 @@ from headway.jobs import told
 from headway.jobs.look import asking
 from headway.jobs.look.asking import tried
 from headway.jobs.look.sight import BROKEN, Say, Sight, Wait, look, pending, seen_place
-from headway.runs import Place, RunFolder, audit
+from headway.runs import Place, RunFolder, audit, swept
 from headway.runs.closing import close, nobody
 from headway.runs.requests import Box, Stop, of_attempt
 
@@ -86,6 +86,8 @@ def stop(
     if sight is not None and sight.state == BROKEN:
         remedy = f"headway runs prune {name} --runs {place} removes what there is."
         raise BadInput(f"{place.place_of(name)} is no whole run", sight.message, remedy)
+    if sight is not None:
+        swept.admit(place, sight.brief, "stop")
     if sight is not None and (sight.led or not (sight.over or sight.gone)):
         return _end_led(place, name, asked, say)
     listed, unasked = asking.jobs(address)

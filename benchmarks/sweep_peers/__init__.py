@@ -1,0 +1,1 @@
+"""What sweeps are held against: the same trials by other means."""

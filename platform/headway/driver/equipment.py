@@ -1,0 +1,142 @@
+"""What a run's processes are given: its workers, its recorder, and Ray Train, which starts them; and what is noted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from headway import plan, runs
+from headway.carried import code, packed
+from headway.core.membership import Policy
+from headway.core.watch import Patience
+from headway.driver import determinism, sizes
+from headway.driver.submission import Submission
+from headway.job import Job
+from headway.notation import values
+from headway.runs import now
+from headway.tracking import lineage
+from headway.tracking.environment import environment
+
+
+def source_for(run: runs.RunFolder, checked: plan.Plan) -> code.Source:
+    """The task's code as workers open it; of a run that lives in a store they get it by Ray."""
+    source = code.carried(checked.source, run.code)
+    if run.far is None or not source.copied:
+        return source
+    import ray
+
+    content = packed.pack(run.code)
+    sent = packed.Packed(partial(ray.get, ray.put(content)), hashlib.sha256(content).hexdigest())  # type: ignore[arg-type]
+    return replace(source, packed=sent)
+
+
+def policy(job: Job) -> Policy:
+    """Of the run's membership."""
+    workers = job.workers
+    patience = Patience.of(workers.silence_s, workers.hang_s, workers.patience_s)
+    return Policy(job.lanes, workers.min, workers.max, slow=workers.slow, patience=patience, spares=workers.spares)
+
+
+def alike(job: Job) -> bool:
+    """Whether all machines must round alike."""
+    return job.reproducible == "bitwise" or job.replica_check_every is not None
+
+
+def scaling(job: Job, most: int) -> Any:
+    """What Ray Train is told of so many workers."""
+    from ray.train import ScalingConfig
+
+    return ScalingConfig(num_workers=most, use_gpu=job.workers.gpus > 0, resources_per_worker=job.workers.each)
+
+
+def config_of(
+    run: runs.RunFolder, job: Job, checked: plan.Plan, source: code.Source, recorder: Any, epoch: int
+) -> dict[str, Any]:
+    """Of the run's workers, see `headway.elastic.worker.main.main`."""
+    return {
+        "folder": str(run.path),
+        "run": run.name,
+        "far": run.far,
+        "job": runs.kept(job).model_dump(),
+        "epoch": epoch,
+        "source": source,
+        "digest": checked.digest,
+        "keeper": run.keeper(),
+        "keepers": run.read().get("keepers", ()),
+        "recorder": recorder,
+    }
+
+
+def recorder_options(
+    run: runs.RunFolder,
+    job: Job,
+    checked: plan.Plan,
+    epoch: int,
+    given: dict[str, str],
+    around: Callable[[], dict[str, Any]] = environment,
+) -> dict[str, Any]:
+    """Arguments of the run's `Recorder`. What may hold a secret goes by reference: what is handed over by value is kept
+    with the actor by the cluster's control store. around: gives the environment that the run is begun in."""
+    import ray
+
+    most_aside = {f"data.{use}": int(found.rows * job.data.quarantine_limit) for use, found in checked.datasets.items()}
+    tracking = {"uri": job.tracking.uri, "experiment": job.tracking.experiment, "run_name": run.name}
+    tracked = job.tracking.enabled
+    return {
+        "folder": str(run.path),
+        "tracking": ray.put(tracking) if tracked else None,
+        "first": {**first_event(job, checked, around()), **lineage.of(run.read())} if tracked else {},
+        "every_steps": job.tracking.every_steps,
+        "most_aside": most_aside,
+        "epoch": epoch,
+        "fail_after": job.checkpoint.fail_after,
+        "given": ray.put(given),
+        "far": run.far,
+    }
+
+
+def first_event(job: Job, checked: plan.Plan, around: dict[str, Any]) -> dict[str, Any]:
+    """What the tracking store is told of a run before it starts."""
+    places = plan.places(job)
+    datasets = [
+        {
+            "context": use,
+            "name": d.name,
+            "digest": d.digest,
+            "rows": d.rows,
+            "path": places[use][0],
+            "schema": plan.columns_read(job, d),
+        }
+        for use, d in checked.datasets.items()
+    ]
+    return {
+        "kind": "run",
+        "job": values.shown(runs.kept(job).model_dump()),
+        "datasets": datasets,
+        "environment": around,
+    }
+
+
+def note_bits(run: runs.RunFolder, job: Job, checked: plan.Plan, submission: Submission | None = None) -> None:
+    """Keep how far the run goes, what its bits hang on, and whose submission leads it from here on, if one does. The
+    recorder of a driver that was killed may be writing still."""
+    whose = submission.facts if submission else {"submission": None}
+    told = {"total_steps": checked.total_steps, "fail_after": job.checkpoint.fail_after, "bits": determinism.facts(job)}
+    told |= sizes.noted(run, job.workers.min, job.workers.max)
+    with run.hold_records():
+        run.write({**run.read(), **whose, **told})
+    now.say(run.path, "for what leads it to start")
+
+
+def tracked(job: Job) -> Job:
+    """The job with its tracking URI checked, good in every working folder, and with the password that it was kept
+    without."""
+    if not job.tracking.enabled or job.tracking.uri is None:
+        return job
+    from headway.tracking.store import check_uri, with_password
+
+    uri = check_uri(with_password(job.tracking.uri))
+    return job.model_copy(update={"tracking": job.tracking.model_copy(update={"uri": uri})})

@@ -1,0 +1,1 @@
+"""The crew of a sweep: one warm pool of processes, on which its runs come and go."""

@@ -1,0 +1,1 @@
+"""What people see of a sweep: while it is led, and afterwards."""
