@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.live import Live as RichLive
 from rich.text import Text
+
+from headway.cli.screen import Screen
 
 if TYPE_CHECKING:
     from headway.driver.progress import Progress
@@ -17,53 +16,38 @@ if TYPE_CHECKING:
 PLAIN_EVERY_S = 5.0
 
 
-class Live:
+class Live(Screen):
     """Give its `update` to `headway.train(watch=...)`."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._live = RichLive(console=self._console, auto_refresh=False, transient=False)
-        self._plain = not self._console.is_terminal
+        super().__init__()
         self._shown_at = 0.0
         self._shown_step = -1
         self._began = time.monotonic()
         self._metrics: dict[str, float] = {}
-        self.run: str | None = None
-
-    def __enter__(self) -> Self:
-        if not self._plain:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._plain:
-            with suppress(OSError):
-                self._live.stop()
 
     def update(self, progress: Progress) -> None:
         """Show the progress, and its messages above it. A reader who has gone away does not end the run."""
-        self.run = progress.run
+        self.name = progress.run
         with suppress(OSError):
             self._show(progress)
 
     def _show(self, progress: Progress) -> None:
         for message in progress.messages:
-            self._console.print(message, markup=False)
+            self.console.print(message, markup=False)
         if progress.metrics != self._metrics and progress.step:
             self._metrics = progress.metrics
             shown = "  ".join(f"{name} {value:.4f}" for name, value in progress.metrics.items())
-            self._console.print(f"step {progress.step}: validation  {shown}", markup=False)
+            self.console.print(f"step {progress.step}: validation  {shown}", markup=False)
         line = self._line(progress)
-        if not self._plain:
-            self._live.update(Text(line), refresh=True)
+        if not self.plain:
+            self.live.update(Text(line), refresh=True)
             return
         now = time.monotonic()
         ended = progress.step == progress.total_steps and self._shown_step != progress.step
         if progress.step != self._shown_step and (now - self._shown_at >= PLAIN_EVERY_S or ended):
             self._shown_at, self._shown_step = now, progress.step
-            self._console.print(line, markup=False)
+            self.console.print(line, markup=False)
 
     def _line(self, progress: Progress) -> str:
         if not progress.workers:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
-from rich.live import Live as RichLive
 from rich.table import Table
 from rich.text import Text
 
 from headway.cli.clock import lasting
+from headway.cli.screen import Screen
 
 if TYPE_CHECKING:
     from headway.sweeps.seen.view import Trial, View
@@ -38,40 +37,25 @@ BUSY = ("running", "standing")
 PLACES = {state: place for place, state in enumerate((*BUSY, "waiting", "paused", "finished", "stopped"))}
 
 
-class SweepLive:
+class SweepLive(Screen):
     """Give its `update` to `headway.sweep(..., watch=...)`."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
-        self._live = RichLive(console=self._console, auto_refresh=False, vertical_overflow="crop")
-        self._plain = not self._console.is_terminal
+        super().__init__(console, overflow="crop")
         self._shown_at = 0.0
         self._shown: tuple[object, ...] = ()
-        self.sweep: str | None = None
-
-    def __enter__(self) -> Self:
-        if not self._plain:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._plain:
-            with suppress(OSError):
-                self._live.stop()
 
     def update(self, view: View) -> None:
         """Show it, and its messages above it. A reader who has gone away does not end the sweep."""
-        self.sweep = view.subject.sweep
+        self.name = view.subject.sweep
         with suppress(OSError):
             for message in view.messages:
-                self._console.print(message, markup=False)
-            if self._plain:
+                self.console.print(message, markup=False)
+            if self.plain:
                 self._line(view)
             else:
-                width, height = self._console.size
-                self._live.update(drawn(view, width, height), refresh=True)
+                width, height = self.console.size
+                self.live.update(drawn(view, width, height), refresh=True)
 
     def _line(self, view: View) -> None:
         now = time.monotonic()
@@ -79,7 +63,7 @@ class SweepLive:
         ended = view.state != "running"
         if shown != self._shown and (ended or now - self._shown_at >= PLAIN_EVERY_S):
             self._shown_at, self._shown = now, shown
-            self._console.print(heading(view), markup=False)
+            self.console.print(heading(view), markup=False)
 
 
 def heading(view: View) -> str:

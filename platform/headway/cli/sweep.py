@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from headway.cli.asking import answered
 from headway.cli.options import Json, Runs
 from headway.cli.replay import replay
 from headway.core.ends import exit_code
-from headway.errors import INTERRUPTED, BadInput, HeadwayError, nearest
+from headway.errors import BadInput, HeadwayError, nearest
 
 if TYPE_CHECKING:
     from headway.sweeps.report import SweepReport
@@ -225,20 +224,9 @@ def _place(runs: str | None) -> Any:
 
 def _follow(start: Callable[[Any], SweepReport], runs: str | None, json: bool, named: str | None = None) -> None:
     from headway.cli.live_sweep import SweepLive
+    from headway.cli.screen import followed
 
-    live = SweepLive()
-    try:
-        # Ray and the user's code may print to standard output, which belongs to the report.
-        with contextlib.redirect_stdout(sys.stderr), live:
-            report = start(live.update)
-    except KeyboardInterrupt:  # a sweep that has begun hears of it otherwise, and is closed
-        print("Interrupted before it began; nothing was started.", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
-    except HeadwayError:
-        if json and live.sweep is not None:
-            with contextlib.suppress(BadInput):  # nothing is left of one that never began
-                _show(_report(runs, named or live.sweep), json)
-        raise
+    report = followed(start, SweepLive(), (lambda sweep: _show(_report(runs, named or sweep), json)) if json else None)
     _show(report, json)
     if report.state in ("interrupted", "stopped"):
         print(f"{report.state.title()}. Go on with: headway resume {report.path}", file=sys.stderr)

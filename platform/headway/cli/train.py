@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from headway.cli.options import Run, Runs
 from headway.core.ends import exit_code
-from headway.errors import INTERRUPTED, BadInput, HeadwayError
+from headway.errors import BadInput
 
 if TYPE_CHECKING:
     from headway.report import Report
@@ -104,20 +103,9 @@ def resume(
 def _follow(start: Callable[[Any], Report], runs: str | None, json: bool, named: str | None = None) -> None:
     from headway.cli.live import Live
     from headway.cli.runs import show
+    from headway.cli.screen import followed
 
-    live = Live()
-    try:
-        # Ray and the user's code may print to standard output, which belongs to the report.
-        with contextlib.redirect_stdout(sys.stderr), live:
-            report = start(live.update)
-    except KeyboardInterrupt:  # a run that has begun hears of it otherwise, and is closed
-        print("Interrupted before it began; nothing was started.", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
-    except HeadwayError:
-        if json and live.run is not None:
-            with contextlib.suppress(BadInput):  # nothing is left of one that never began
-                _print_failed(runs, named or live.run)
-        raise
+    report = followed(start, Live(), (lambda run: _print_failed(runs, named or run)) if json else None)
     if json:
         print(report.model_dump_json())
     else:

@@ -549,12 +549,6 @@ class Running:
                 elif isinstance(each, Holds):
                     self._worker_s = sum(each.seconds.values())
 
-    @property
-    def spent(self) -> Spent:
-        """In all starts, by now."""
-        seconds = self._before.seconds + self._now() - self._begun
-        return Spent(self._before.worker_s + self._worker_s, seconds)
-
 
 def _is_theirs(failure: Mapping[str, Any]) -> bool:
     """Whether it is the user's, and would come again; that of a loss that is no number included."""

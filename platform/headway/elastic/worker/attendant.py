@@ -62,7 +62,7 @@ class Attendant:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # it outlives a worker that is killed, by as long as it has to read
             )
-        except BaseException:
+        except BaseException:  # raised again: nothing stays open
             mine.close()
             raise
         finally:

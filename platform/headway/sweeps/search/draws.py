@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -55,7 +56,7 @@ def firsts(known: Sequence[Known], mode: str) -> list[Config]:
     return [rated[0].config] if rated else []
 
 
-class Drawn(Searcher):
+class Drawn(Searcher, ABC):
     """What all of them are: something to begin with, then draws.
 
     Args:
@@ -81,8 +82,9 @@ class Drawn(Searcher):
         if config is not None:
             self._fresh.take(config)
 
+    @abstractmethod
     def _next(self, trial: int) -> Config | None:
-        raise NotImplementedError
+        """Settings that were not given out; None: there are no more."""
 
 
 class Random(Drawn):
