@@ -38,7 +38,8 @@ def connected(folder: str, name: str, group: Group, timeout_s: float = 60.0, **o
 
 
 def held() -> tuple[int, int]:
-    """Open descriptors and threads."""
+    """Open descriptors and threads of this process: to be counted in one of its own, for what other tests have left
+    comes to its end at any time."""
     return len(os.listdir(DESCRIPTORS)), len(os.listdir("/proc/self/task"))  # noqa: PTH208
 
 
@@ -56,11 +57,15 @@ def tell(path: Path, text: str = "x") -> None:
     draft.rename(path)
 
 
-def test_a_worker_alone_opens_nothing() -> None:
+def alone(_: Group) -> None:
     before = held()
     group = connect(None, 0, 1)
     assert held() == before
     group.barrier()
+
+
+def test_a_worker_alone_opens_nothing(tmp_path: Path) -> None:
+    run(alone, 1, tmp_path)
 
 
 def with_an_address(group: Group, folder: str) -> None:
@@ -168,17 +173,21 @@ def test_a_hundred_groups_in_a_row_leave_nothing_open(tmp_path: Path) -> None:
             assert min(counts[-20:]) <= min(counts[:20])
 
 
-def test_a_peer_that_never_comes(tmp_path: Path) -> None:
+def never(_: Group, folder: str) -> None:
     before = held()
     begun = time.monotonic()
     with pytest.raises(PeerLost, match=r"more than 0\.3 s|no group of 2"):
-        connect(store(str(tmp_path), "never"), 0, 2, limits=Limits(0.3, 60.0))
+        connect(store(folder, "never"), 0, 2, limits=Limits(0.3, 60.0))
     assert 0.2 < time.monotonic() - begun < 30.0, "far from the minute that a collective may take"
     threads = [t for t in threading.enumerate() if t.name == "headway-connect"]
     for thread in threads:
         thread.join(10.0)
         assert not thread.is_alive(), "the thread that was left behind ends by itself"
     assert held()[0] <= before[0]
+
+
+def test_a_peer_that_never_comes(tmp_path: Path) -> None:
+    run(never, 1, tmp_path, str(tmp_path))
 
 
 def test_an_attempt_is_given_up_at_once(tmp_path: Path) -> None:

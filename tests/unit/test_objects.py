@@ -578,3 +578,11 @@ def test_without_obstore_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(BadInput, match="Run `pip install obstore`"):
         open_storage("s3://bucket/runs")
+
+
+def test_the_service_does_one_change_at_a_time() -> None:
+    """What is broken off with parts under way is broken off: the service walks through them, and they are changing."""
+    s3 = S3()
+    for method, path in [("PUT", "/b/k?partNumber=1&uploadId=x"), ("DELETE", "/b/k?uploadId=x"), ("GET", "/b?uploads")]:
+        assert s3.alone(method, path) is s3.one_at_a_time
+    assert s3.alone("GET", "/b/k") is not s3.one_at_a_time

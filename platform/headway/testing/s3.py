@@ -19,7 +19,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -209,16 +209,19 @@ class S3:
             OSError: it was refused.
         """
         connection = http.client.HTTPConnection(*self.upstream)
-        try:
+        with self.alone(method, path), closing(connection):
             signed = "AWS4-HMAC-SHA256 Credential=headway/20260101/us-east-1/s3/aws4_request"
             connection.request(method, path, body, {"Authorization": signed})
             answer = connection.getresponse()
             content = answer.read()
-        finally:
-            connection.close()
         if answer.status >= 300:
             raise OSError(f"{method} {path}: {answer.status} {content[:200]!r}")
         return content
+
+    def alone(self, method: str, path: str) -> AbstractContextManager[Any]:
+        """To be held around what moto does: it looks and then writes, and walks through what another request changes
+        meanwhile (the parts of an upload that is broken off), which S3 never does. Reading an object may go beside."""
+        return nullcontext() if method in ("GET", "HEAD") and "?" not in path else self.one_at_a_time
 
     def befall(self, method: str, path: str, headers: Mapping[str, str], size: int) -> str:
         """What befalls the next request; it is counted."""
@@ -380,9 +383,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _forward(self, body: bytes, conditional: bool) -> tuple[int, dict[str, str], bytes]:
         left_out = _HOP if conditional else {*_HOP, "if-match", "if-none-match"}
         kept = {name: value for name, value in self.headers.items() if name.lower() not in left_out}
-        # moto looks at a condition and then writes; what lies between would be another's write, which S3 never allows
-        whole = self.command not in ("GET", "HEAD") and "partNumber" not in self.path
-        with self.server.s3.one_at_a_time if whole else nullcontext():
+        with self.server.s3.alone(self.command, self.path):
             self._upstream.request(self.command, self.path, body, kept)
             answer = self._upstream.getresponse()
             content = answer.read()
