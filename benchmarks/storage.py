@@ -143,7 +143,7 @@ class Heard:
     def __init__(self) -> None:
         self.done, self.at = threading.Event(), 0.0
 
-    def checkpoint_done(self, checkpoint: Any, error: str | None) -> None:
+    def checkpoint_done(self, checkpoint: Any, error: str | None, let_go: Any = ()) -> None:
         assert error is None, error
         self.at = time.monotonic()
         self.done.set()

@@ -100,11 +100,11 @@ class SharedRay:
     def begin(self) -> None:
         import ray
 
-        from headway.driver.embedded import without_dashboard
+        from headway.driver.embedded import lean
 
         if self._up:
             return
-        with without_dashboard():
+        with lean():
             ray.init(
                 address="local",
                 num_cpus=4,

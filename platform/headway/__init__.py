@@ -10,7 +10,12 @@ if TYPE_CHECKING:
     from headway.driver.run import train as train
     from headway.elastic.worker.session import session as session
     from headway.errors import HeadwayError as HeadwayError
+    from headway.hooks import Hook as Hook
     from headway.job import Job as Job
+    from headway.models.evaluate import evaluate as evaluate
+    from headway.models.export import export as export
+    from headway.models.loading import load_model as load_model
+    from headway.models.predict import predict as predict
     from headway.report import Report as Report
     from headway.sweeps.report import SweepReport as SweepReport
     from headway.sweeps.run import sweep as sweep
@@ -20,11 +25,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "HeadwayError",
+    "Hook",
     "Job",
     "Report",
     "SweepReport",
     "Task",
     "__version__",
+    "evaluate",
+    "export",
+    "load_model",
+    "predict",
     "resume",
     "session",
     "sweep",
@@ -34,10 +44,15 @@ __all__ = [
 
 _HOMES = {
     "HeadwayError": "headway.errors",
+    "Hook": "headway.hooks",
     "Job": "headway.job",
     "Report": "headway.report",
     "Task": "headway.task",
     "SweepReport": "headway.sweeps.report",
+    "evaluate": "headway.models.evaluate",
+    "export": "headway.models.export",
+    "load_model": "headway.models.loading",
+    "predict": "headway.models.predict",
     "resume": "headway.driver.run",
     "sweep": "headway.sweeps.run",
     "session": "headway.elastic.worker.session",

@@ -22,6 +22,7 @@ from pydantic import (
 from headway.core.schedules import SCHEDULES
 from headway.errors import BadInput, nearest
 from headway.notation import overrides, values, wording
+from headway.notation.code import is_named
 from headway.notation.plain import write
 from headway.notation.reading import mapping
 from headway.notation.section import Bytes, Count, Section, plain
@@ -99,14 +100,24 @@ class Store(Section):
     """Ask a second time when an answer takes much longer than usual, and take the first that comes."""
 
 
+class Own(Section):
+    """What a Dataset of the user's own was when the run began."""
+
+    rows: Annotated[int, Field(ge=0)]
+    """Its length; 0 of a stream."""
+    digest: str
+    """Of its rows, or of what stands for them."""
+
+
 class Data(Section):
     """Where the samples come from. Paths are relative to the job's file; `headway data prepare` makes such folders."""
 
     train: str | Annotated[list[Source], Field(min_length=1)]
     """Folder of Parquet shards with a manifest.json, here or in an object store (s3://, gs://, az://); or a list of
-    several that are mixed, each with `path`, `weight` and `version`."""
+    several that are mixed, each with `path`, `weight` and `version`; or `file.py:name` or `package.module:name` of a
+    Dataset of your own, or of a function that gives one."""
     validation: str | None = None
-    """One folder, for evaluation."""
+    """One folder, or Dataset of your own, for evaluation."""
     version: Count | None = None
     """Version of the training set's manifest; the newest when the run begins, and that one when it is resumed."""
     validation_version: Count | None = None
@@ -141,6 +152,13 @@ class Data(Section):
     """Row groups of object stores, kept on the node's disk."""
     store: Store = Field(default_factory=lambda: Store())
     """How object stores are spoken to."""
+    own: dict[str, Own] = Field(default_factory=dict)
+    """Of Datasets of your own, by use: what they were when the run began. Written by Headway."""
+
+    @property
+    def stored(self) -> dict[str, tuple[str, int | None]]:
+        """Of `places` those that are folders, and not given by code."""
+        return {use: place for use, place in self.places.items() if not is_named(place[0])}
 
     @property
     def places(self) -> dict[str, tuple[str, int | None]]:
@@ -317,6 +335,19 @@ class Checkpoint(Section):
     often as costs at most 2 % of the steps' time; null for none."""
 
 
+class Stop(Section):
+    """The run ends when a validation metric does not get better any more."""
+
+    metric: str = "loss"
+    """Validation metric that it goes by, at each evaluation."""
+    patience: Count = 3
+    """Evaluations without an improvement after which the run ends."""
+    mode: Literal["min", "max"] = "min"
+    """Whether less or more of the metric is better."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    """A change that is not larger than this is no improvement."""
+
+
 class Tracking(Section):
     """Where MLflow keeps the records."""
 
@@ -367,6 +398,9 @@ class Job(Section):
     """Parts into which the global batch is cut, whatever the cluster does. Global batch = lanes x lane_batch."""
     lane_batch: Count = 32
     """Rows per lane and step."""
+    accumulate: Count = 1
+    """Parts, one after the other, in which a lane's rows go through the model: each needs a part of the memory, and the
+    sum is the same. It divides lane_batch."""
     epochs: Count | None = None
     """Walks through the data; give this or steps."""
     steps: Count | None = None
@@ -383,6 +417,8 @@ class Job(Section):
     """Overrides the task's."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     """Largest L2 norm of the whole gradient."""
+    stop: Stop | None = None
+    """Ends the run before its last step, when a metric does not get better any more."""
     checkpoint: Checkpoint = Field(default_factory=Checkpoint)
     """Durable state."""
     tracking: Tracking = Field(default_factory=Tracking)
@@ -457,11 +493,21 @@ class Job(Section):
         if (self.epochs is None) == (self.steps is None):
             given = "both are given" if self.epochs else "neither is given"
             yield f"give either epochs or steps; {given}"
+        if self.lane_batch % self.accumulate:
+            yield (
+                f"accumulate={self.accumulate} does not divide lane_batch={self.lane_batch}: parts of a lane's batch "
+                f"have the same number of rows. Set accumulate to a divisor of {self.lane_batch}"
+            )
         if self.lanes < self.workers.max:
             idle = self.workers.max - self.lanes
             yield (
                 f"lanes={self.lanes} cannot be carried by workers.max={self.workers.max}: {idle} workers would idle. "
                 f"Set lanes to {self.workers.max} or more, or workers.max to {self.lanes}"
+            )
+        if self.stop is not None and self.data.validation is None:
+            yield (
+                f"stop.metric={self.stop.metric} is of an evaluation, and data.validation is not given: give it, or "
+                f"leave stop out"
             )
         yield from self.workers.contradictions()
 
@@ -539,7 +585,7 @@ def anchor(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
     data = tree.get("data")
     if isinstance(data, dict):
         paths: dict[str, Any] = {
-            k: _absolute(v, folder) for k, v in data.items() if k in ("train", "validation") and isinstance(v, str)
+            k: _dataset(v, folder) for k, v in data.items() if k in ("train", "validation") and isinstance(v, str)
         }
         if isinstance(data.get("train"), list | tuple):
             paths["train"] = [
@@ -557,10 +603,18 @@ def anchor(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
         tree["files"] = [_pattern(each, folder) if isinstance(each, str) else each for each in files]
     task = tree.get("task")
     if isinstance(task, str):
-        file, colon, name = task.rpartition(":")
-        if file.endswith(".py"):
-            tree["task"] = f"{_absolute(file, folder, follow=False)}{colon}{name}"
+        tree["task"] = _code(task, folder)
     return tree
+
+
+def _dataset(path: str, folder: Path) -> str:
+    return _code(path, folder) if is_named(path) else _absolute(path, folder)
+
+
+def _code(named: str, folder: Path) -> str:
+    """file.py:name with the file from the root; a module's name as it is."""
+    file, colon, name = named.rpartition(":")
+    return f"{_absolute(file, folder, follow=False)}{colon}{name}" if file.endswith(".py") else named
 
 
 def _pattern(pattern: str, folder: Path) -> str:

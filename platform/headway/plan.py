@@ -18,10 +18,14 @@ from headway.core import demand
 from headway.core.lanes import carried
 from headway.core.mixture import Mixture, Walk
 from headway.data import manifest as manifests
+from headway.data.own import naming
+from headway.data.own.describing import describe
+from headway.data.own.manifest import Described
+from headway.data.own.ordering import refuse, train_walk
 from headway.data.read.streams import train_order
 from headway.data.store.cache import open_files
 from headway.errors import BadInput
-from headway.job import Job, Store
+from headway.job import Job, Own, Store
 from headway.notation.values import canonical
 
 SLOTS = 2
@@ -80,6 +84,12 @@ class Plan:
         return {**found, "sizes": self.sizes, "datasets": datasets, "shares": self.shares, "carried": carried}
 
     @property
+    def lost(self) -> list[str]:
+        """What does not hold of the run because of its data, in words."""
+        own = (each for each in self.datasets.values() if isinstance(each, Described))
+        return [note for each in own if each.stream or each.drifts for note in each.notes[:1]]
+
+    @property
     def sizes(self) -> list[int]:
         """Numbers of workers that pay: the fewest, and each at which a step becomes shorter."""
         least, most = min(self.lanes_per_worker), max(self.lanes_per_worker)
@@ -113,11 +123,11 @@ def check(job: Job, source: code.Source | None = None, cargo: Cargo | None = Non
     Raises:
         BadInput: naming the field.
     """
-    datasets, order = walked(job)
+    datasets, order = walked(job, source)
     training = [use for use in datasets if use != "validation"]
     source = source or code.locate(job.task)
     code.look(source)
-    cargo = cargo or code.survey(source, job.files).without(variables.secrets(job))
+    cargo = cargo or code.survey(source, naming.with_files(job)).without(variables.secrets(job))
     sizes = order.sizes(order.steps_per_epoch - 1)
     total_steps = job.steps or (job.epochs or 0) * order.steps_per_epoch
     return Plan(
@@ -139,14 +149,31 @@ def check(job: Job, source: code.Source | None = None, cargo: Cargo | None = Non
         cargo=cargo,
         origin=None if source.copied else cargo.base,
         keeps=job.checkpoint.memory_every is not None,
-        warnings=[*_warnings(job, order.rows, sizes, total_steps), *cargo.said()],
+        warnings=[
+            *_warnings(job, order.rows, sizes, total_steps),
+            *(note for each in datasets.values() if isinstance(each, Described) for note in each.notes),
+            *cargo.said(),
+        ],
     )
 
 
-def walked(job: Job) -> tuple[dict[str, manifests.Manifest], Walk]:
-    """The datasets by use, and the walk over the training set. Raises BadInput: naming the field."""
-    datasets = {use: _dataset(use, *place, job.data.store) for use, place in places(job).items()}
-    _check_columns(job, datasets)
+def walked(job: Job, source: code.Source | None = None) -> tuple[dict[str, manifests.Manifest], Walk]:
+    """The datasets by use, and the walk over the training set.
+
+    Args:
+        job: to be followed.
+        source: where the task's code is, beside which that of the user's own datasets lies.
+
+    Raises:
+        BadInput: naming the field.
+    """
+    refuse(job)
+    own = describe(job, source or code.locate(job.task)) if naming.named(job) else {}
+    stored = {use: _dataset(use, *place, job.data.store) for use, place in job.data.stored.items()}
+    datasets = {use: own[use] if use in own else stored[use] for use in places(job)}
+    _check_columns(job, stored)
+    if "train" in own:
+        return datasets, train_walk(job, own["train"].rows, own["train"].stream)
     with ExitStack() as opened:
         files = [open_files(places(job)[use][0], datasets[use], job.data) for use in datasets if use != "validation"]
         for one in files:
@@ -161,8 +188,9 @@ def places(job: Job) -> dict[str, tuple[str, int | None]]:
 
 def pinned(job: Job, checked: Plan) -> Job:
     """The job with the versions of its datasets written down, so that the run reads the same after an append."""
-    versions = {use: dataset.version for use, dataset in checked.datasets.items()}
-    data: dict[str, Any] = {"validation_version": versions.get("validation")}
+    versions = {use: dataset.version or None for use, dataset in checked.datasets.items()}
+    own = {use: Own(**each.facts) for use, each in checked.datasets.items() if isinstance(each, Described)}
+    data: dict[str, Any] = {"validation_version": versions.get("validation"), "own": own}
     if isinstance(job.data.train, str):
         data["version"] = versions["train"]
     else:
@@ -182,6 +210,8 @@ def digest(job: Job, train: Sequence[manifests.Manifest]) -> str:
         for name in ("metric", "patience", "mode"):
             if kept["schedule"][name] == type(job.schedule).model_fields[name].default:
                 del kept["schedule"][name]
+    if job.accumulate > 1:  # parts of a batch have randomness of their own
+        kept["accumulate"] = job.accumulate
     kept["task"] = job.task.rpartition("/")[2]
     kept["data"] = [[source.digest for source in train], job.data.columns, job.data.shuffle, job.data.window]
     kept["sampling"] = job.data.sampling.model_dump()
@@ -216,6 +246,14 @@ def _check_columns(job: Job, datasets: dict[str, manifests.Manifest]) -> None:
 def columns_read(job: Job, dataset: manifests.Manifest) -> dict[str, str]:
     """Columns that are read, and their types."""
     return {name: kind for name, kind in dataset.schema if job.data.columns is None or name in job.data.columns}
+
+
+def seen(job: Job, dataset: manifests.Manifest) -> dict[str, Any]:
+    """What a run notes of its training set, for those who use its model: the columns' types, the label and a value that
+    it has, and the names behind codes; plain values."""
+    types, values = columns_read(job, dataset), dataset.label_counts or {}
+    categories = {name: names for name, names in dataset.categories.items() if name in types}
+    return {"types": types, "label": dataset.label, "value": next(iter(values), None), "categories": categories}
 
 
 def check_space(job: Job, size: int, space: Path) -> None:

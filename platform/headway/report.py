@@ -50,7 +50,7 @@ class Report(BaseModel):
     metrics: dict[str, float]
     """The latest validation metrics."""
     evaluations: list[dict[str, Any]]
-    """Every evaluation: step and values."""
+    """Every evaluation: step and values; tables where a metric is more than a number."""
     losses: list[float]
     """Training loss, one number a step."""
     checkpoints: list[dict[str, Any]]
@@ -79,6 +79,8 @@ class Report(BaseModel):
     """MLflow's URI and run id, points sent and still waiting."""
     path: str
     """Folder of the run, or its URL."""
+    notes: list[str] = []
+    """What does not hold of it because of its data: of a stream, say."""
 
 
 def load(run: RunFolder) -> Report:
@@ -129,4 +131,5 @@ def load(run: RunFolder) -> Report:
         seconds=round(ended - facts["created"], 3) if ended else None,
         tracking=facts.get("tracking", {}),
         path=run.where,
+        notes=facts.get("notes", []),
     )

@@ -11,18 +11,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.conftest import SharedRay, make_dataset
 from tests.tiers import SOAK, examples
+from tests.waiting import until
 
 from headway.core.lanes import carried
 from headway.core.mixture import Mixture, Walk
 from headway.core.order import Order
 from headway.core.sampling import Sampling
 from headway.data import manifest as manifests
+from headway.data.own.reader import RowReader
+from headway.data.own.rows import Rows
 from headway.data.read.direct import DirectReader
 from headway.data.read.groups import Groups
 from headway.data.read.ray_reader import RayReader
@@ -69,15 +73,38 @@ class Streamed(RayReader):
         return super().batch(epoch, step, lane)
 
 
-KINDS: dict[str, Callable[..., Reader]] = {"direct": direct, "ray": Streamed}
+class Stored(torch.utils.data.Dataset[dict[str, Any]]):
+    """A folder's rows, one by one, as somebody's own Dataset has them."""
+
+    def __init__(self, folder: Path) -> None:
+        shards = [pq.read_table(folder / shard.path) for shard in manifests.load(folder).shards]
+        self.ids = np.concatenate([shard["id"].to_numpy() for shard in shards])
+        self.x = np.concatenate([np.stack(shard["x"].to_numpy(zero_copy_only=False)) for shard in shards])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {"id": int(self.ids[row]), "x": self.x[row]}
 
 
-@pytest.fixture(params=["direct", pytest.param("ray", marks=[pytest.mark.ray])])
+def own(folders: Sequence[Path], order: Order, **options: Any) -> Reader:
+    return RowReader(Rows(Stored(folders[0])), order, "data.train", **{"seed": 5, "prefetch": 10_000, **options})
+
+
+KINDS: dict[str, Callable[..., Reader]] = {"direct": direct, "ray": Streamed, "own": own}
+
+
+@pytest.fixture(params=["direct", "own", pytest.param("ray", marks=[pytest.mark.ray])])
 def open_reader(request: pytest.FixtureRequest, shared_ray: SharedRay) -> Callable[..., Reader]:
     """Opens a reader of each kind over folders, along an order."""
     if request.param == "ray":
         shared_ray.begin()
     return KINDS[request.param]
+
+
+STORED = ["direct", pytest.param("ray", marks=[pytest.mark.ray])]
+"""Of folders alone."""
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +132,8 @@ def read(reader: Reader, number: int, lanes: Sequence[int]) -> Iterator[tuple[in
             assert ids == wanted(reader.order, epoch, step, lane)
             if isinstance(reader.order, Order):
                 assert batch.arrays["id"].tolist() == ids, "the rows are the ids' rows"
-            assert all(array.ctypes.data % 64 == 0 for array in batch.arrays.values()), "2.14: as any other reader's"
+            addresses = [np.asarray(array).ctypes.data for array in batch.arrays.values()]
+            assert all(address % 64 == 0 for address in addresses), "2.14: as any other reader's"
             x = np.sin(np.asarray(batch.arrays["id"])[:, None] * np.arange(1, 5))
             assert np.allclose(batch.arrays["x"], x, atol=1e-6)
             yield lane, ids
@@ -121,6 +149,7 @@ LONGER = [pytest.mark.soak, pytest.mark.timeout(3600 if SOAK else 300)]
     ("kind", "cases", "most"),
     [
         pytest.param("direct", examples(60, 3000), 4, marks=LONGER),
+        pytest.param("own", examples(30, 1000), 4, marks=LONGER),
         pytest.param("ray", 3, 2, marks=[pytest.mark.ray]),
         pytest.param("ray", examples(10, 100), 4, marks=[pytest.mark.ray, pytest.mark.slow, *LONGER]),
     ],
@@ -174,6 +203,7 @@ def test_whole_epochs(open_reader: Any, folders: list[Path], sampling: Sampling 
             assert list(read(reader, number, range(3)))
 
 
+@pytest.mark.parametrize("open_reader", STORED, indirect=True)
 def test_a_mixture(open_reader: Any, folders: list[Path]) -> None:
     orders = tuple(Order(groups_of(folder), seed, 2, 16, 4) for seed, folder in enumerate(folders[2:4]))
     mixture = Mixture(orders, (3.0, 1.0), 7)
@@ -216,8 +246,8 @@ def test_2_14a_a_linear_layer_gives_the_same_bits_from_both_readers(tmp_path: Pa
     write_dataset(tmp_path / "wide", [pa.table({**wide, "id": np.arange(200)})], name="w", source="s", sizes=Sizes(20))
     order = Order(groups_of(tmp_path / "wide"), 1, 2, 7, 4)
     found: dict[str, list[bytes]] = {}
-    for kind, opened in KINDS.items():
-        with closing(opened([tmp_path / "wide"], order)) as reader:
+    for kind in ("direct", "ray"):
+        with closing(KINDS[kind]([tmp_path / "wide"], order)) as reader:
             reader.carry([0, 1], 0)
             found[kind] = []
             for step in range(12):
@@ -236,6 +266,7 @@ def noisy(table: pa.Table, random: np.random.Generator, training: bool) -> dict[
     return {"id": table["id"].to_numpy(), "noise": random.random(len(table)), "training": np.full(len(table), training)}
 
 
+@pytest.mark.parametrize("open_reader", STORED, indirect=True)
 def test_the_transforms_randomness_follows_the_lane(open_reader: Any, folders: list[Path]) -> None:
     order = Order(groups_of(folders[2]), 1, 3, 9, 6)
     seen: list[dict[tuple[int, int], Any]] = []
@@ -257,6 +288,7 @@ def test_the_transforms_randomness_follows_the_lane(open_reader: Any, folders: l
     assert len({str(noise) for noise in whole.values()}) == len(whole)
 
 
+@pytest.mark.parametrize("open_reader", STORED, indirect=True)
 def test_an_error_of_the_transform_surfaces_where_its_batch_is_asked_for(open_reader: Any, folders: list[Path]) -> None:
     order = Order(groups_of(folders[2]), 1, 1, 9, 6)
     bad = wanted(order, 0, 3, 0)[4]
@@ -278,6 +310,7 @@ def test_an_error_of_the_transform_surfaces_where_its_batch_is_asked_for(open_re
         assert reader.batch(0, 4, 0).arrays["id"].tolist() == wanted(order, 0, 4, 0)
 
 
+@pytest.mark.parametrize("open_reader", STORED, indirect=True)
 def test_evaluation_walks_the_same_rows_again(open_reader: Any, folders: list[Path]) -> None:
     order = Order(groups_of(folders[2]), 1, 3, 10, 4, shuffle=False)
     with closing(open_reader([folders[2]], order, training=False)) as reader:
@@ -292,3 +325,25 @@ def test_evaluation_walks_the_same_rows_again(open_reader: Any, folders: list[Pa
             found.append([batch.arrays["noise"].tolist() for batch in batches])
             assert sorted(i for batch in batches for i in batch.ids) == list(range(200))
         assert found[0] == found[1]
+
+
+def ready(reader: RowReader) -> bool:
+    """Whether all that is read ahead is there."""
+    return bool(reader._batches) and all(batch.value is not None for batch in reader._batches.values())
+
+
+def test_own_rows_read_ahead_in_processes_are_the_same(folders: list[Path]) -> None:
+    """However long rows take, and whoever reads them."""
+    order = Order(groups_of(folders[2]), 1, 3, 9, 6)
+    with closing(own([folders[2]], order, processes=1, slow_s=-1.0)) as reader:
+        assert isinstance(reader, RowReader)
+        reader.carry(range(3), 0)
+        for number in range(2):
+            assert list(read(reader, number, range(3)))
+        until(lambda: reader._up == 1, "the process is there", within_s=120.0)
+        reader.carry(range(3), 2)
+        until(lambda: ready(reader), "what was read ahead is there", within_s=120.0)
+        here, ahead = reader._read, len(reader._batches)
+        steps = range(2, 2 * order.steps_per_epoch)
+        found = sum(len(list(read(reader, number, range(3)))) for number in steps)
+        assert reader._read - here <= found - ahead, "those came from the process"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from headway.strategies.group import Group
 from headway.testing.company import Company, Generation, Notes
 from headway.testing.workers import die
 
+Worker = Callable[..., dict[str, Any]]
+"""As `part`."""
 LANES, STEPS = 4, 8
 DIGEST = "a" * 64
 """Of every job."""
@@ -80,12 +83,13 @@ def job_of(play: Play, data: str) -> Job:
     return parse({**tree, "reproducible": "bitwise", "replica_check_every": 3, "clip_norm": 1.0, **play.fields})
 
 
-def part(group: Group, play: Play, folder: str, data: str) -> dict[str, Any]:
-    """One worker's; what it ends with."""
-    me, job = group.rank, job_of(play, data)
+def opened(
+    group: Group, play: Play, job: Job, folder: str, own: dict[str, Any] | None = None
+) -> tuple[Context, Company, Notes]:
+    """What a worker of the crew has around its loop. own: datasets, see `open_readers`."""
     determinism.enforce(job)
     torch.backends.cudnn.allow_tf32 = False  # what a CPU is compared with
-    train, validation = open_readers(job, device=play.device)
+    train, validation = open_readers(job, device=play.device, own=own)
     paused = play.until if play.keeper is not None else None
     company, notes = Company(group, folder, play.script, LANES, paused=paused), Notes()
     keeping = None
@@ -98,6 +102,14 @@ def part(group: Group, play: Play, folder: str, data: str) -> dict[str, Any]:
         job=job, device=play.device, train=train, validation=validation, saver=saver,
         journal=notes, run="r", members=company, keeping=keeping,  # type: ignore[arg-type]
     )  # fmt: skip
+    return context, company, notes
+
+
+def part(group: Group, play: Play, folder: str, data: str) -> dict[str, Any]:
+    """One worker's; what it ends with."""
+    me, job = group.rank, job_of(play, data)
+    context, company, notes = opened(group, play, job, folder)
+    saver, keeping = context.saver, context.keeping
     model = Net(play.dropout)
     if me:
         nn.init.zeros_(model.last.weight)  # it takes rank 0's
@@ -142,7 +154,9 @@ def part(group: Group, play: Play, folder: str, data: str) -> dict[str, Any]:
     return found | {"scale": training.replica.scaler.get_scale(), "kept": kept}
 
 
-def alone(group: Group, plays: list[tuple[str, Play]], folder: str, data: str) -> list[dict[str, Any]]:
+def alone(
+    group: Group, plays: list[tuple[str, Play]], folder: str, data: str, worker: Worker = part
+) -> list[dict[str, Any]]:
     """Several runs of one worker, one after another in this process; those of one name go on from one another."""
     found = []
     for number, (name, play) in enumerate(plays):
@@ -150,5 +164,5 @@ def alone(group: Group, plays: list[tuple[str, Play]], folder: str, data: str) -
         place.mkdir()
         (Path(folder) / f"checkpoints-{name}").mkdir(exist_ok=True)
         (place / "checkpoints").symlink_to(Path(folder) / f"checkpoints-{name}")
-        found.append(part(connect(None, 0, 1), play, str(place), data))
+        found.append(worker(connect(None, 0, 1), play, str(place), data))
     return found

@@ -10,7 +10,7 @@ from tests.ray.conftest import Project
 
 import headway
 from headway.driver.progress import Progress
-from headway.errors import UserCodeFailed
+from headway.errors import BadInput, UserCodeFailed
 from headway.jobs import logs
 from headway.runs import find
 
@@ -72,9 +72,13 @@ def train(project: Project, folder: Path, name: str, **arguments: Any) -> tuple[
         said.extend(progress.messages)
 
     tree = project.tree(task=str(folder / "mine" / "own.py") + ":loop", arguments=arguments)
+    tree["workers"] = {**tree["workers"], "min": 2}  # else one may have ended before the other began, on a busy machine
     tree.pop("validation", None)
     if name in [path.name for path in (folder / "runs").glob("*")]:
-        return headway.resume(name, runs_folder=folder / "runs", watch=watch), said
+        again = {"runs_folder": folder / "runs", "watch": watch}
+        with pytest.raises(BadInput, match=f"run {name} has finished early"):
+            headway.resume(name, **again)
+        return headway.resume(name, settings=["steps=64"], **again), said
     return headway.train(tree, name=name, runs_folder=folder / "runs", watch=watch), said
 
 
@@ -82,7 +86,7 @@ def test_what_workers_say_is_shown_once_and_kept_and_a_break_is_an_end(project: 
     report, said = train(project, tmp_path, "r", until=4)
     assert report is not None
     assert (report.state, report.steps) == ("finished", 5)
-    assert report.message == "the task's loop ended after step 5 of 64"
+    assert report.message == "early: the task's loop ended after step 5 of 64"
     assert [line for line in said if line.startswith("printed")] == [f"printed {step}" for step in range(5)]
     warned = sorted(line.partition(" warns: ")[2] for line in said if " warns: " in line)
     assert warned[0].startswith("UserWarning: careful at step 0 (own.py:")
@@ -95,7 +99,7 @@ def test_what_workers_say_is_shown_once_and_kept_and_a_break_is_an_end(project: 
 
     report, said = train(project, tmp_path, "r")
     assert report is not None
-    assert report.message == "the task's loop ended after step 6 of 64"
+    assert report.message == "early: the task's loop ended after step 6 of 64"
     assert any("ended after step 5 of 64; it is called again, and goes on from there" in line for line in said)
 
 

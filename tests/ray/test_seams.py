@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import subprocess
 import sys
 from typing import Any
@@ -120,6 +121,33 @@ def test_seam_of_rays_messages() -> None:
     from ray._private import worker
 
     assert "print_to_stdstream(" in inspect.getsource(worker.listen_error_messages), "they would be printed again"
+
+
+def test_seams_of_a_lean_ray() -> None:
+    from ray._private import node, services
+    from ray.dashboard import agent
+
+    assert "start_ray_process(" in inspect.getsource(services.start_raylet)
+    assert '"--dashboard_agent_command={}"' in inspect.getsource(services.start_raylet)
+    source = inspect.getsource(agent.DashboardAgent.__init__)
+    assert source.count("-1,") == 2, "a minimal Ray's agent says so that its ports are not in use"
+    for name in ("start_api_server", "start_monitor", "start_log_monitor"):
+        assert hasattr(node.Node, name)
+
+
+def test_seam_of_workers_that_are_early() -> None:
+    """Their actors are made as Ray Train makes them."""
+    from ray.train.v2._internal.execution.worker_group import WorkerGroup
+    from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
+
+    from headway.elastic.wire.barrier import NoBarrier
+
+    assert parameters(RayTrainWorker) == []
+    assert parameters(RayTrainWorker.execute)[:2] == ["self", "fn"]
+    assert "_worker_cls" in inspect.getsource(WorkerGroup)
+    barrier = pickle.loads(pickle.dumps(NoBarrier()))
+    with pytest.raises(RuntimeError, match="Record with session"):
+        barrier.broadcast_from_rank_zero.remote()
 
 
 def test_seams_of_the_trainer() -> None:

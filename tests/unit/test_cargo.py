@@ -534,7 +534,7 @@ def test_errors_name_the_users_own_files(tmp_path: Path) -> None:
 def test_the_layout_of_earlier_runs_is_read(tmp_path: Path) -> None:
     lay(tmp_path, {"code/task.py": "", "code/pkg/task.py": ""})
     assert code.kept("/gone/task.py:T", tmp_path / "code") == code.Source(
-        tmp_path / "code", "task", "T", "", (), copied=True
+        tmp_path / "code", "task", "T", "", (), copied=True, copy=tmp_path / "code"
     )
     assert code.kept("pkg.task:T", tmp_path / "code").inside == "pkg"
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,11 +25,17 @@ def job(reproducible: str = "bitwise", **workers: Any) -> Job:
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(determinism.WORKSPACE, "")
     monkeypatch.delenv(determinism.WORKSPACE)
+    monkeypatch.setenv(determinism.SHAPES, "1")
+    monkeypatch.delenv(determinism.SHAPES)
+    compiler = sys.modules.get("torch._dynamo.config")
+    dynamic = getattr(compiler, "automatic_dynamic_shapes", True)
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     yield
     torch.use_deterministic_algorithms(before[0])
     torch.backends.cudnn.benchmark = before[1]
     torch.backends.cudnn.deterministic = False
+    if compiler is not None:
+        compiler.automatic_dynamic_shapes = dynamic  # type: ignore[attr-defined]
 
 
 def test_2_14b_gpus_are_made_to_sum_in_one_order() -> None:
@@ -35,6 +44,21 @@ def test_2_14b_gpus_are_made_to_sum_in_one_order() -> None:
     assert torch.are_deterministic_algorithms_enabled()
     assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (True, False)
     assert determinism.os.environ[determinism.WORKSPACE] == ":4096:8"
+
+
+def test_code_is_compiled_for_each_shape_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found on a GPU: what is compiled for any shape is compiled so only after two were seen, and rounds otherwise."""
+    determinism.enforce(job("order"))
+    assert determinism.SHAPES not in os.environ
+    determinism.enforce(job())
+    assert os.environ[determinism.SHAPES] == "0"
+    loaded = SimpleNamespace(automatic_dynamic_shapes=True)
+    monkeypatch.setitem(sys.modules, "torch._dynamo.config", loaded)
+    determinism.enforce(job())
+    assert not loaded.automatic_dynamic_shapes
+    monkeypatch.setenv(determinism.SHAPES, "1")  # by the user's own will
+    determinism.enforce(job())
+    assert loaded.automatic_dynamic_shapes
 
 
 @pytest.mark.parametrize(("reproducible", "gpus"), [("bitwise", 0), ("order", 1)])

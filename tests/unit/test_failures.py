@@ -105,7 +105,7 @@ def test_2_22_a_worker_whose_code_leaves_by_sys_exit_says_so(monkeypatch: pytest
     monkeypatch.setattr(main.place, "current", lambda: None)
     monkeypatch.setattr(main.code, "load", lambda source: None)
     monkeypatch.setattr(main, "_context", lambda *arguments: context)
-    monkeypatch.setattr(main, "run", lambda job, found: sys.exit("not today"))
+    monkeypatch.setattr(main, "run", lambda job, found, source: sys.exit("not today"))
     main.main({"job": job.model_dump(mode="json"), "source": None, "recorder": recorder})
     (said,) = line.said
     assert (said.fault, said.failure["reason"]) == ("user", "SystemExit: not today")

@@ -101,9 +101,11 @@ def test_a_run_is_found_on_another_machine(machine: Machine) -> None:
     (checkpoint,) = told.checkpoints
     assert checkpoint["path"].startswith(f"{told.path}/checkpoints/step-00000003/e000001-")
     assert runs.find(Place.of("runs"), told.path).path == second.path, "a run may be named by its URL"
+    far.storage_of(str(machine("second").url)).put(".audit/head.json", b"{}")
     with pytest.raises(BadInput, match="no run 'q'") as none:
         runs.find(machine("second"), "q")
     assert "Known: r" in none.value.remedy or "'r'" in none.value.remedy
+    assert "audit" not in none.value.remedy
 
 
 def test_a_name_is_taken_once(machine: Machine) -> None:

@@ -9,6 +9,8 @@ import contextlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +19,9 @@ from tests.unit.test_elastic_run import STEPS, Calm, check, job, train
 from headway.checkpoint.store import committed
 from headway.core.gate import Gate, Word
 from headway.elastic.wire import keepers
-from headway.elastic.worker import keeper, keeping
+from headway.elastic.worker import engine, keeper, keeping
+from headway.elastic.worker.engine import Engine
+from headway.elastic.worker.replica import Outcome
 from headway.runs import RunFolder
 from headway.testing.elastic import Run, keeper_of
 
@@ -171,6 +175,20 @@ def test_one_that_was_paused_goes_on_from_memory_and_one_that_is_over_leaves_not
         assert kept() == []
     finally:
         keepers.end(path, config["token"])
+
+
+def test_a_state_that_was_kept_at_its_end_is_not_over_before_anybody_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was told to leave just then: begun once more with a rule of more patience, it goes on."""
+    words: Any = SimpleNamespace
+    replica = words(step=8, outcome=Outcome(), torn=False, whole=True)
+    replica.take = lambda given: setattr(replica, "outcome", Outcome(metrics={"loss": 1.0}, **given))
+    kept = words(tree={"given": {"stopping": True, "early": True, "finished": "so"}}, about={"made": ""}, journal=dict)
+    journal = words(records=lambda: {"start": 1}, note=print, find=lambda *_: None)
+    monkeypatch.setattr(engine, "nearest", lambda *_: kept)
+    context = words(keeping=object(), journal=journal)
+    me = words(context=context, replica=replica, saver=words(newest_step=lambda: 4), total_steps=20)
+    assert Engine._take_kept(me) == 4
+    assert replica.outcome == Outcome(metrics={"loss": 1.0})
 
 
 def test_one_that_begins_at_its_gate_stands_there_with_what_it_knew(tmp_path: Path, data: Path, calm: Calm) -> None:

@@ -228,3 +228,14 @@ def test_before_anybody_trains_min_are_asked_for() -> None:
     m = Membership(Policy(8, 2, 8))
     m.begin()
     assert Prospect(at_once=2, total_steps=100).look(m, -1, 0.0).workers == 2
+
+
+def test_a_place_that_is_there_already_is_taken(cloud: Cloud) -> None:
+    """The first workers' places are asked for before the controller is there."""
+    seekers = Seekers(cloud, Orders(buys=False, number=1))
+    early = cloud.group([EACH], None)
+    cloud.by_worker["w0"] = early
+    cloud.free_places = 1
+    seekers.seek("w0")
+    until(lambda: "w0" in seekers.found)
+    assert (seekers.found["w0"] is early, cloud.asked) == (True, 1)

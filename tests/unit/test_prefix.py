@@ -65,6 +65,9 @@ def test_where_the_users_code_or_evaluations_decide_only_the_same_is_the_same() 
     assert shared(job(**plateau), job(**plateau)) == 100
     assert shared(job(**plateau), job(**plateau, steps=200)) == 0
     assert shared(job(**plateau), job(**plateau, evaluate_every_steps=7)) == 0
+    stop = {"stop": {"patience": 2}, "data": {"train": "d", "validation": "v"}}
+    assert shared(job(**stop), job(**stop)) == 100
+    assert shared(job(**stop), job(**stop, steps=200)) == 0  # the shorter one may have ended, and counts its last one
     assert shared(job(), job(steps=200), "loop") == 0
     assert shared(job(), job(steps=200), "schedule") == 0
     assert shared(job(), job(), "loop") == 100
@@ -87,7 +90,8 @@ def test_each_begins_with_the_longest_that_there_is() -> None:
         ("import headway\nclass T(headway.Task):\n    def loss(self): ...\n", ""),
         ("from headway import Task\nclass T(Task):\n    def schedule(self, optimizer, steps): ...\n", "schedule"),
         ("import headway\nclass T(headway.Task):\n    schedule = None\n", "schedule"),
-        ("import other\nclass T(other.Base):\n    pass\n", "schedule"),
+        ("import other\nclass T(other.Base):\n    pass\n", "loop"),
+        ("import headway\nclass T(headway.Task):\n    def hooks(self): ...\n", "loop"),
         ("def T():\n    pass\n", "loop"),
         ("from other import T\n", "loop"),
         ("class T(\n", "loop"),

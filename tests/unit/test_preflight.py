@@ -206,6 +206,21 @@ def test_what_is_said_before_the_first_step_is_kept_for_the_plan() -> None:
     assert lines[4] == "step 2: validation  accuracy 0.5000"
     assert lines[5].startswith("step 3/3")
     assert lines[5].endswith("2 workers")
+    said(Progress("r", 3, 3, 0, 0.5, 8.0, 1.0, 2, 1.0, {"accuracy": 0.6}, [], evaluated=2))
+    assert lines[-1] == "step 2: validation  accuracy 0.6000", "the run had gone on when it was told"
+
+
+def test_a_run_that_is_done_waits_for_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    from headway.cli.live import Live
+    from headway.driver.progress import Progress
+
+    with Live(plain=True) as live:
+        live.update(Progress("r", 0, 3, 0, None, 0.0, 0.0, 0, 0.0, {}, []))
+        live.update(Progress("r", 3, 3, 0, 0.5, 8.0, 1.0, 0, 1.0, {"accuracy": 0.5}, [], evaluated=2))
+    first, *then = capsys.readouterr().err.splitlines()
+    assert "waiting for workers" in first
+    assert not any("waiting" in line for line in then)
+    assert "step 2: validation  accuracy 0.5000" in then
 
 
 def test_who_could_read_it_is_said() -> None:

@@ -391,10 +391,21 @@ def test_a_loop_that_ends_by_itself_is_told_from_one_that_was_stopped(make: Call
     assert not kit.recorder.own_end(), "it has not ended"
     if asked:
         kit.recorder.request_stop()
-    leader.ended(3, "ab")
+    leader.ended(3, "ab", "it is good enough")
     assert leader.settle()
     assert kit.recorder.own_end() is not asked
+    assert kit.recorder.end_reason() == "it is good enough"
     assert kit.recorder.done() == 3
+
+
+def test_the_books_say_why_a_loop_ended(make: Callable[..., Kit]) -> None:
+    """Whichever worker's it was."""
+    kit = make()
+    leader = leading(kit, 3)
+    kit.remote("w1", [{"kind": "note", "text": "the loop asked for the end", "ends": "it is good enough"}])
+    leader.ended(3, "ab")
+    assert leader.settle()
+    assert kit.recorder.end_reason() == "it is good enough"
 
 
 def test_the_books_say_who_asked_for_the_end_and_whose_it_was(make: Callable[..., Kit]) -> None:

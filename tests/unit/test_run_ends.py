@@ -54,7 +54,7 @@ def test_whose_a_failure_is(kind: str, cause: str) -> None:
     [
         (9, False, None, None, End("finished"), 0),
         (9, False, Asked("mary@x"), None, End("finished"), 0),
-        (3, True, None, None, End("finished", "the task's loop ended after step 3 of 9"), 0),
+        (3, True, None, None, End("finished", "early: the task's loop ended after step 3 of 9"), 0),
         (3, False, Asked(), 3, End("interrupted", "ended by a signal after step 3"), 130),
         (3, False, Asked("mary@x"), 3, End("stopped", "stopped by mary@x after step 3"), 4),
         (
@@ -71,6 +71,12 @@ def test_whose_a_failure_is(kind: str, cause: str) -> None:
 def test_an_end_in_order(steps: int, own: bool, asked: Asked | None, kept: int | None, end: End, code: int) -> None:
     assert ends.ended(steps, 9, own, asked, kept) == end
     assert end.exit_code == code
+
+
+def test_an_end_of_its_own_has_its_reason() -> None:
+    found = ends.ended(3, 9, True, None, reason="it is good enough")
+    assert found == End("finished", "early: the task's loop ended after step 3 of 9: it is good enough")
+    assert ends.ended(9, 9, True, None, reason="it is good enough").message == "", "it did all"
 
 
 def test_errors_carry_their_codes() -> None:

@@ -43,7 +43,7 @@ class Heard:
     def checkpoint_begun(self, step: int, reason: str, blocked_s: float) -> None:
         self.begun.append(step)
 
-    def checkpoint_done(self, checkpoint: Checkpoint | None, error: str | None) -> None:
+    def checkpoint_done(self, checkpoint: Checkpoint | None, error: str | None, let_go: Any = ()) -> None:
         (self.errors.append(error or "") if checkpoint is None else self.done.append(checkpoint))
 
     def checkpoint_skipped(self, step: int, reason: str) -> None:

@@ -43,13 +43,13 @@ def test_it_works_for_each_as_new_and_says_so(tmp_path: Path, monkeypatch: pytes
 
     def work(config: dict[str, Any], attendant: Any, used: bool) -> str:
         assert used == bool(seen)
-        seen.append((place.current().worker, os.environ.get("OF_A_RUN"), "task" in sys.modules, attendant.pid))
+        seen.append((place.current().worker, os.environ.get("OF_A_RUN"), "of_a_run" in sys.modules, attendant.pid))
         os.environ["OF_A_RUN"] = "yes"
         sys.path.insert(0, str(tmp_path))
-        __import__("task")
+        __import__("of_a_run")
         return "it had better be replaced" if used else ""
 
-    (tmp_path / "task.py").touch()
+    (tmp_path / "of_a_run.py").touch()
     monkeypatch.setattr(main, "work", work)
     monkeypatch.setattr(ray, "get", lambda said: said)
     serve.enter(house, "p3")
@@ -91,7 +91,7 @@ def test_what_a_task_raises_at_its_start_in_a_used_process_is_no_word_on_it(
     monkeypatch.setattr(main, "Ears", lambda warned: nothing)
     monkeypatch.setattr(main, "Line", lambda *_, **more: line)
     monkeypatch.setattr(main, "_context", lambda *_: SimpleNamespace(job=None, journal=nothing, rank=0, at="set-up"))
-    monkeypatch.setattr(main, "_close", lambda *_, **more: None)
+    monkeypatch.setattr(main, "close", lambda *_, **more: None)
     monkeypatch.setattr(main.code, "load", lambda source: None)
     monkeypatch.setattr(main, "run", fails)
     place.enter(Place("w0", "127.0.0.1", 1, 2, "token"), lambda rank, nodes: None)

@@ -91,13 +91,13 @@ class Heard:
     def checkpoint_skipped(self, step: int, reason: str) -> None:
         pass
 
-    def checkpoint_done(self, checkpoint: Any, error: str | None) -> None:
+    def checkpoint_done(self, checkpoint: Any, error: str | None, let_go: Any = ()) -> None:
         pass
 
     def allows(self, step: int) -> bool:
         return True
 
-    def ended(self, step: int, weights_sha256: str) -> None:
+    def ended(self, step: int, weights_sha256: str, reason: str = "") -> None:
         self.weights = weights_sha256
 
 

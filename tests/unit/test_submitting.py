@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,10 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.waiting import until
+from torch.utils.data import TensorDataset
 
 import headway
 from headway import config, runs
+from headway.carried import code
+from headway.data.own.opening import opened
 from headway.errors import BadInput, HeadwayError
 from headway.job import parse
 from headway.jobs import entry, told
@@ -190,6 +195,28 @@ def test_what_travels_can_be_loaded_there(
     )
     assert found.stdout.split()[:1] == ["Digits"], found.stderr
     assert str(there) in found.stdout
+
+
+def test_datasets_travel_as_they_are(
+    on: On, job: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And give the same rows where the code came to; those of Ray Data are refused by name."""
+    monkeypatch.setenv("HEADWAY_CACHE", str(tmp_path / "cache"))
+    ray = on(begins)
+    submit(ray, job, data={"train": TensorDataset(torch.arange(6.0))})
+    (taken,) = ray.jobs.values()
+    for name, content in taken.working_dir.items():
+        path = tmp_path / "there" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    shutil.rmtree(tmp_path / "cache")
+    sent = parse(read(str(taken.spec.job)))
+    source = code.delivered(sent.task, tmp_path / "there" / "code")
+    rows = opened(sent, source)["train"]
+    assert len(rows) == 6  # type: ignore[arg-type]
+    kind = type("Dataset", (), {"__module__": "ray.data.dataset", "iter_batches": None})
+    with pytest.raises(BadInput, match=r"data\.train is a Ray Dataset: a submission brings"):
+        submit(ray, job, data={"train": kind()})
 
 
 def test_names_that_nobody_gave_are_not_alike(on: On, job: dict[str, Any]) -> None:

@@ -15,6 +15,8 @@ from headway.errors import BadInput
 from headway.job import Job, parse
 from headway.runs import RunFolder
 from headway.sweeps import kept_code
+from headway.sweeps.file import taken
+from headway.sweeps.ways import Ways
 
 TASK = "import headway\nfrom other import WIDTH\n\n\nclass Task(headway.Task):\n    ...\n"
 
@@ -79,3 +81,31 @@ def test_a_run_of_a_sweeps_copy_has_one_of_its_own(job: Job, kept: Path, tmp_pat
 
 def _checked(source: code.Source, cargo: Cargo) -> plan.Plan:
     return plan.Plan(8, 8, 1, 8, 8, 8, {1: [1]}, None, None, "", source, {}, None, cargo)  # type: ignore[arg-type]
+
+
+ROWS = """
+import headway
+from torch.utils.data import TensorDataset
+import torch
+
+
+def rows():
+    return TensorDataset(torch.zeros(80, 2))
+
+
+class Task(headway.Task): ...
+"""
+
+
+def test_data_of_ones_own_are_counted_by_the_sweeps_copy_too(tmp_path: Path) -> None:
+    """Where the code is that they were made by when it began may be gone: what was by value goes after a week."""
+    file = tmp_path / "mine" / "task.py"
+    file.parent.mkdir()
+    file.write_text(ROWS)
+    data = {"train": f"{file}:rows", "validation": f"{file}:rows"}
+    job = {"task": f"{file}:Task", "data": data, "epochs": 3, "lanes": 2, "lane_batch": 4}
+    wanted = taken({"job": {"name": "n", **job}, "space": {"clip_norm": {"uniform": [0.1, 1.0]}}, "trials": 2})
+    code.carry(code.locate(wanted.example.task), tmp_path / "code")
+    shutil.rmtree(file.parent)
+    found = kept_code.source(wanted.example, tmp_path / "code", True, lambda _: None)
+    assert (Ways(wanted, found).lengths.steps, found is None) == (30, False)

@@ -3,6 +3,7 @@ else leads, leaves that break, workers that come late."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.sweep_driving import Plan, even_way, name
-from tests.unit.test_sweep_simulated import EVERY, LENGTH, RULES, Attentive, asha, curve, decided, told
+from tests.unit.test_sweep_simulated import EVERY, LENGTH, POPULATION, RULES, Attentive, asha, curve, decided, told
 
 from headway.core.prefix import Course as Computed
 from headway.core.schedules import Shape
@@ -290,3 +291,47 @@ def test_trials_that_are_placed_again_are_seen_to_run(plan: Callable[..., Plan])
     loop = made.drive(FakeCrew(ground, 4, curve))
     assert loop.over is not None
     assert made.seen.again
+
+
+# Trials that end by their own account: the job's `stop`, a loop that breaks
+
+
+@pytest.mark.parametrize("order", ["strict", "async"])
+@pytest.mark.parametrize(
+    "ends", [(16,), (20,), (16, 16), (8, 16), (4, 20), (12, LENGTH)], ids=lambda ends: "-".join(map(str, ends))
+)
+def test_a_sweep_goes_on_where_a_trial_ends_before_its_last_step(
+    plan: Callable[..., Plan], order: str, ends: tuple[int, ...]
+) -> None:
+    """At a gate, between two, one of its runs before the others: nobody waits for what never comes."""
+    at = {name(trial, repeat): step for trial in range(1, 13) for repeat, step in enumerate(ends, 1)}
+    quiet = plan(order=order, repeats=len(ends))
+    loop = quiet.drive(FakeCrew(Ground(), 4, curve, ends=at))
+    assert loop.over is not None
+    assert loop.over.state == "finished"
+    assert max(trial.step for trial in loop.trials.values()) == max(ends)
+    for moment in (9, 40, 90):
+        again = plan(order=order, repeats=len(ends))
+        ground = Ground()
+        crew = FakeCrew(ground, 4, curve, ends=at)
+        crew.dies_after(moment)
+        with contextlib.suppress(Died):  # where it is over by then
+            again.drive(crew)
+            continue
+        other = again.drive(FakeCrew(ground, 3, curve, ends=at))
+        assert other.over is not None
+        if order == "strict":
+            assert told(again) == told(quiet)
+
+
+@pytest.mark.parametrize("order", ["strict", "async"])
+@pytest.mark.parametrize("repeats", [1, 2])
+@pytest.mark.parametrize("ends", [{1: 16}, {2: 8, 3: 24}, {1: 4, 2: 8, 3: 12, 4: 16}])
+def test_trials_of_a_population_end_by_their_own_account(
+    plan: Callable[..., Plan], order: str, repeats: int, ends: dict[int, int]
+) -> None:
+    """Or go on with another's weights; from the last state of one that ended before its repeats did."""
+    at = {name(trial): step for trial, step in ends.items()}
+    loop = plan(order=order, repeats=repeats, **POPULATION).drive(FakeCrew(Ground(), 4, curve, ends=at))
+    assert loop.over is not None
+    assert {trial.state for trial in loop.trials.values()} == {"finished"}

@@ -179,6 +179,18 @@ def test_a_trial_that_took_over_weights_says_whose() -> None:
     assert (trial.origin, trial.settings, trial.until, trial.state) == ((2, 20), {"optimizer.lr": 0.3}, 40, "running")
 
 
+def test_an_end_by_its_own_account_is_no_evaluation_more() -> None:
+    sight, start = Sight(SUBJECT), Start(1, {"optimizer.lr": 0.1}, 40)
+    sight.begun(0.0)
+    passed, ended = Reported(1, 20, {"accuracy": 0.1}, False), Reported(1, 20, {"accuracy": 0.1}, True)
+    clone = Clone(1, 2, 12, {"optimizer.lr": 0.3}, 40)
+    hear(sight, 1.0, (Suggested(1, {"optimizer.lr": 0.1}), start), (passed,), (ended, Stop(1, "finished", "")))
+    assert [point.step for point in sight.trials[1].points] == [20]
+    assert sight.trials[1].state == "finished"
+    hear(sight, 2.0, (passed, clone), (Reported(1, 20, {"accuracy": 0.3}, True),))
+    assert sight.trials[1].value == 0.3, "with another's weights it is one"
+
+
 def test_a_trial_that_failed_and_is_tried_again_waits_for_its_turn() -> None:
     sight = Sight(SUBJECT)
     sight.begun(0.0)

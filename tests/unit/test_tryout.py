@@ -120,7 +120,6 @@ def test_a_good_task_is_measured(bench: Bench) -> None:
     [
         (method("model", "return 'a model'"), "task T.model() returned str: a torch Module is needed"),
         (method("optimizer", "return None"), "task T.optimizer() returned NoneType"),
-        (method("optimizer", "return torch.optim.LBFGS(model.parameters())"), "optimizer LBFGS cannot be stepped"),
         (method("model", "return nn.Linear(4, 2).requires_grad_(False)"), "no trainable parameter"),
         (method("model", "return nn.Linear(4, 2, device='meta')"), "'weight' of the model is on the meta device"),
         (
@@ -538,3 +537,79 @@ def test_a_lazy_layer_that_the_loss_does_not_use(bench: Bench) -> None:
     text = "class Net(nn.Linear):\n    def __init__(self, *sizes):\n        super().__init__(*sizes)\n"
     text += "        self.late = nn.LazyLinear(3)\n"
     assert "lazy layers have seen no batch: late" in str(bench.refused(net(text)))
+
+
+HOOKED = (
+    GOOD
+    + """
+class Mine(headway.Hook):
+    def __init__(self, verb):
+        self.verb = verb
+    def on_step_end(self, session, step):
+        if self.verb == "step":
+            raise ValueError("not this step")
+    def on_evaluate(self, session, metrics):
+        if self.verb == "evaluate":
+            self.last = metrics["loss"]
+class H(T):
+    def __init__(self, verb="none"):
+        self.verb = verb
+    def hooks(self):
+        if self.verb == "hooks":
+            raise KeyError("none")
+        return Mine if self.verb == "class" else [Mine(self.verb), headway.hooks.EMA(0.9)]
+import headway.hooks
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("verb", "said"),
+    [
+        ("hooks", "task H.hooks() failed: KeyError: 'none'"),
+        ("class", "hooks() returned a type"),
+        ("step", "the hook Mine.on_step_end() of H failed: ValueError: not this step"),
+        ("evaluate", "the hook Mine changed its last and has no state_dict"),
+    ],
+)
+def test_hooks_are_tried(bench: Bench, verb: str, said: str) -> None:
+    assert said in str(bench.refused(HOOKED, "H", arguments={"verb": verb}))
+
+
+def test_a_stop_by_a_metric_that_nobody_reports_is_refused(bench: Bench) -> None:
+    assert bench.tried(HOOKED, "H", stop={"metric": "loss"}).parameters
+    refused = bench.refused(HOOKED, "H", stop={"metric": "los"})
+    assert refused.fact == "stop.metric=los"
+    assert "loss" in refused.remedy
+
+
+MEASURED = (
+    GOOD
+    + """
+from headway.metrics import AUC
+class M(T):
+    def __init__(self, kind="good"):
+        self.kind = kind
+    def measures(self):
+        return {"auc": object() if self.kind == "object" else AUC()}
+    def metrics(self, model, batch):
+        logits = model(batch["x"])
+        name = "acu" if self.kind == "name" else "auc"
+        return {"loss": functional.cross_entropy(logits, batch["y"]), name: (logits, batch["y"])}
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("object", "the metric auc (object) has no update() and no merge() and no compute()"),
+        ("name", "metrics() gave a tuple for 'acu'"),
+    ],
+)
+def test_measures_are_tried(bench: Bench, kind: str, said: str) -> None:
+    assert said in str(bench.refused(MEASURED, "M", arguments={"kind": kind}))
+
+
+def test_good_measures_start(bench: Bench) -> None:
+    assert bench.tried(MEASURED, "M").notes == []

@@ -30,6 +30,9 @@ MOST_ALIKE = 100
 MOST_NAMED_BYTES = 256 * 2**20
 """Of the files that the job or the source names: Ray ships them to machines that do not see this one's disk."""
 
+BY_VALUE = "by_value_"
+"""Begins the names of such files."""
+
 _TABLES = {".csv", ".tsv", ".jsonl", ".ndjson"}
 _READ = {
     *(".json", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".conf", ".gin", ".txt", ".md", ".xml", ".html", ".jinja"),
@@ -73,10 +76,20 @@ class Cargo:
         return sum(self.files.values())
 
     def without(self, secrets: Sequence[str]) -> Cargo:
-        """Without files, other than Python's, in which one of these stands: the job's own, say, beside the task."""
+        """Without files, other than Python's, in which one of these stands: the job's own, say, beside the task.
+
+        Raises:
+            BadInput: one stands in a task that was taken by value.
+        """
         found = [path for path in self.files if secrets and path.suffix != ".py" and _holds(path, secrets)]
         if not found:
             return self
+        if any(is_by_value(path) for path in found):
+            raise BadInput(
+                "the task, which is given by value, holds the value of a secret variable",
+                "it is kept with the run, where others may read it",
+                "Read the variable in the task's constructor or in model().",
+            )
         note = f"{', '.join(str(path) for path in found)} stays here: there is a secret in it"
         files = {path: size for path, size in self.files.items() if path not in found}
         return replace(self, files=files, notes=(*self.notes, note))
@@ -263,6 +276,11 @@ def places(top: str, first: Sequence[Path] = ()) -> list[Path]:
     if not found and spec.origin is not None and spec.has_location:
         found = [Path(spec.origin)]
     return [place for each in found if not is_installed(place := Path(os.path.normpath(Path.cwd() / each)))]
+
+
+def is_by_value(file: str | Path) -> bool:
+    """Whether a file, or a module's name, is of a thing that was taken by value, see `headway.carried.value`."""
+    return re.fullmatch(rf"{BY_VALUE}[0-9a-f]{{16}}", Path(file).stem) is not None
 
 
 def is_installed(place: Path) -> bool:

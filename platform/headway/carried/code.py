@@ -11,12 +11,13 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from headway.carried import cargo
+from headway.carried import cargo, value
 from headway.carried.cargo import Cargo
 from headway.carried.packed import Packed, unpacked
 from headway.durable import sync_folder, take_place
@@ -26,8 +27,11 @@ from headway.faults.blame import users_traceback as users_traceback
 from headway.task import Task
 
 _folders: set[Path] = set()  # of tasks' files that were put on the import path of this process
+_imported: list[str] = []  # tasks' modules that are being imported
 LAYOUT = ".headway.json"
 """In what was carried, where the task does not lie at the top of it: its folder, and others for the import path."""
+FITTED = ".headway-fitted"
+"""Beside it, what the task was fitted to, see `headway.carried.fitted`: kept when the code is carried anew."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Source:
         paths: further folders for the import path.
         copied: this is a run's own copy.
         packed: how a machine gets that copy which does not see its folder.
+        copy: the folder that all was carried to, also beside code that is installed.
     """
 
     folder: Path
@@ -51,6 +56,7 @@ class Source:
     paths: tuple[Path, ...] = ()
     copied: bool = False
     packed: Packed | None = None
+    copy: Path | None = None
 
 
 def locate(task: str) -> Source:
@@ -87,6 +93,9 @@ def look(source: Source) -> None:
     path = source.folder / f"{source.module}.py"
     if source.inside != "" or not path.is_file():
         return
+    if cargo.is_by_value(path):
+        value.demand(path)
+        return
     try:
         tree = ast.parse(path.read_bytes(), str(path))
     except (SyntaxError, ValueError) as error:
@@ -115,7 +124,31 @@ def here(source: Source) -> Source:
     """The same code, as this machine has it. Raises RunFailed: it cannot be brought here."""
     if source.packed is None:
         return source
-    return carried(replace(source, copied=False, packed=None), unpacked(source.packed))
+    return carried(replace(source, copied=False, packed=None, copy=None), unpacked(source.packed))
+
+
+class CalledOnImport(BadInput):
+    """A script begins a run whenever it is imported."""
+
+
+def refuse_on_import(what: str) -> None:
+    """Raises CalledOnImport: this is called while the task's file is imported, by whoever is to run it. A script that
+    calls it at its top would begin a run in every worker of the run."""
+    if _imported:
+        raise CalledOnImport(
+            f"{_imported[-1]} calls {what} whenever it is imported",
+            "a run's workers import the file to find the task in it, and each would begin a run of its own",
+            'Put the call under `if __name__ == "__main__":`.',
+        )
+
+
+@contextmanager
+def _importing(source: Source) -> Iterator[None]:
+    _imported.append(f"{source.module}.py" if source.inside == "" else source.module)
+    try:
+        yield
+    finally:
+        _imported.pop()
 
 
 def load(source: Source) -> Callable[..., Any]:
@@ -125,17 +158,7 @@ def load(source: Source) -> Callable[..., Any]:
         BadInput: it cannot be imported or is not there; carries the user's traceback where their code raised.
     """
     source = here(source)
-    _make_importable(source)
-    try:
-        module = _module(source)
-    except (Exception, SystemExit) as error:  # whatever the user's module raises while it is imported
-        bad = BadInput(
-            f"the task's module {source.module} cannot be imported",
-            f"{type(error).__name__}: {error}",
-            "Mend it, or install what it needs.",
-        )
-        bad.traceback = users_traceback(error)
-        raise bad from None
+    module = _import(source, "the task's")
     found = getattr(module, source.name, None)
     if not callable(found):
         names = [n for n, v in vars(module).items() if inspect.isclass(v) and issubclass(v, Task) and v is not Task]
@@ -147,6 +170,42 @@ def load(source: Source) -> Callable[..., Any]:
             f"task={source.name!r}", "the class is not a headway.Task", f"Write class {source.name}(headway.Task)."
         )
     return checked
+
+
+def named(source: Source, whose: str) -> Any:
+    """Import whatever has the name in a module that travels with a task.
+
+    Args:
+        source: of it, on this machine.
+        whose: `data.train`, say, for errors.
+
+    Raises:
+        BadInput: it cannot be imported or is not there; carries the user's traceback where their code raised.
+    """
+    module = _import(source, f"{whose}'s")
+    if not hasattr(module, source.name):
+        names = [name for name in vars(module) if not name.startswith("_")]
+        raise BadInput(f"{whose}: {source.name!r}", f"{source.module} has no such name", nearest(source.name, names))
+    return getattr(module, source.name)
+
+
+def _import(source: Source, whose: str) -> Any:
+    _make_importable(source)
+    try:
+        with _importing(source):
+            return _module(source)
+    except (Exception, SystemExit) as error:  # whatever the user's module raises while it is imported
+        if isinstance(error, CalledOnImport):
+            error.traceback = users_traceback(error)
+        if isinstance(error, CalledOnImport) or (isinstance(error, BadInput) and cargo.is_by_value(source.module)):
+            raise
+        bad = BadInput(
+            f"{whose} module {source.module} cannot be imported",
+            f"{type(error).__name__}: {error}",
+            "Mend it, or install what it needs.",
+        )
+        bad.traceback = users_traceback(error)
+        raise bad from None
 
 
 def _package_remedy(source: Source) -> str:
@@ -196,7 +255,7 @@ def changed(source: Source, to: Path, load: Cargo) -> list[str]:
         [path for path in to.rglob("*") if path.is_file() and "__pycache__" not in path.parts] if to.is_dir() else []
     )
     mine = {path.relative_to(load.base): path for path in load.files}
-    names = {path.relative_to(to): path for path in there if path.name != LAYOUT}
+    names = {path.relative_to(to): path for path in there if path.name not in (LAYOUT, FITTED)}
     other = (name for name, path in names.items() if name not in mine or not _same(path, mine[name]))
     return sorted(str(name) for name in other)
 
@@ -221,6 +280,8 @@ def _replace(to: Path, fill: Callable[[Path], object]) -> None:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         fill(beside)
+        if (to / FITTED).is_file():
+            shutil.copy2(to / FITTED, beside / FITTED)
         take_place(beside, to, aside)
         sync_folder(to.parent)
     except OSError as error:
@@ -260,14 +321,14 @@ def _copy(source: Source, load: Cargo, to: Path) -> None:
 def carried(source: Source, folder: Path) -> Source:
     """The same code, as it was carried to `folder`."""
     if source.inside is None or source.copied:
-        return source
+        return replace(source, copy=source.copy or folder)
     try:
         layout = json.loads((folder / LAYOUT).read_text(encoding="utf-8"))
     except FileNotFoundError:
         layout = {"folder": ".", "paths": []}
     paths = tuple(Path(os.path.normpath(folder / path)) for path in layout["paths"])
     home = Path(os.path.normpath(folder / layout["folder"]))
-    return Source(home, source.module, source.name, source.inside, paths, copied=True)
+    return Source(home, source.module, source.name, source.inside, paths, copied=True, copy=folder)
 
 
 def kept(task: str, folder: Path) -> Source:
@@ -353,6 +414,8 @@ def _make_importable(source: Source) -> None:
         return
     others = _folders - {source.folder}
     _folders.add(source.folder)
+    if not others:
+        return  # to look at every module takes a quarter of a second
     for name, module in list(sys.modules.items()):
         top = name.partition(".")[0]
         there = (source.folder / f"{top}.py").is_file() or (source.folder / top).is_dir()

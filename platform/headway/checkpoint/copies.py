@@ -51,7 +51,8 @@ class Copies:
             self._buffers.pop(at, None)
             return copied[memory].as_strided(tensor.shape, tensor.stride())
         if buffer is None or (buffer.shape, buffer.dtype, buffer.stride()) != (like.shape, like.dtype, like.stride()):
-            buffer = self._buffers[at] = torch.empty_like(like, device="cpu")
+            # Not of `like`: torch goes through its compiler's parts for a meta tensor's, and imports them for seconds.
+            buffer = self._buffers[at] = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype)
         buffer.copy_(tensor.detach())
         if dense and bytes_ and tensor.data_ptr():  # what has no address is its own
             copied[memory] = buffer

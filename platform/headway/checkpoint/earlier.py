@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ FORMATS = ("headway-checkpoint/1", "headway-checkpoint/2")
 class Earlier(Checkpoint):
     """See the module."""
 
-    def load(self) -> dict[str, Any]:
+    def load(self, only: Collection[str] | None = None) -> dict[str, Any]:
         import pickle
 
         import torch
@@ -36,6 +37,8 @@ class Earlier(Checkpoint):
         loaded = {}
         for name in self.parts:
             path = Path(self.where) / name
+            if only is not None and name.removesuffix(".pt") not in only:
+                continue
             try:
                 loaded[name.removesuffix(".pt")] = torch.load(path, map_location="cpu", weights_only=True)
             except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:

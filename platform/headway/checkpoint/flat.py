@@ -185,6 +185,26 @@ def digest(chunk: Chunk, spans: Sequence[torch.Tensor], kind: Callable[[], Any] 
     return str(found.hexdigest())
 
 
+def held(tree: Any, spans: Sequence[torch.Tensor]) -> set[int]:
+    """Numbers of the spans in whose memory the tree's tensors are, as `rooms` gave both."""
+    at = {span.untyped_storage().data_ptr(): number for number, span in enumerate(spans) if len(span)}
+    found: set[int] = set()
+
+    def look(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            if value.numel():
+                found.add(at[value.untyped_storage().data_ptr()])
+        elif isinstance(value, dict):
+            for each in value.values():
+                look(each)
+        elif isinstance(value, list | tuple):
+            for each in value:
+                look(each)
+
+    look(tree)
+    return found
+
+
 def _bytes(spans: Sequence[torch.Tensor], piece: Piece) -> memoryview:
     return spans[piece.span][piece.first : piece.last].numpy().data
 

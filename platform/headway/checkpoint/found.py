@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -66,8 +66,17 @@ class Checkpoint:
         """Its path or URL."""
         return self.place.url.rstrip("/")
 
-    def load(self) -> dict[str, Any]:
+    @property
+    def digest(self) -> str:
+        """SHA-256 over those of its parts: another one where its bytes are others."""
+        found = {name: part["sha256"] for name, part in self.parts.items()}
+        return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+
+    def load(self, only: Collection[str] | None = None) -> dict[str, Any]:
         """The parts as trees of tensors and plain values, in host memory; digests are checked on the way.
+
+        Args:
+            only: names of the parts that are wanted; chunks that hold nothing of them are not read. All when not given.
 
         Raises:
             BadCheckpoint: naming what is damaged.
@@ -100,9 +109,11 @@ class Checkpoint:
                 raise self._altered(name)
 
         names = list(parts)
-        blocks = ((number, first) for number, c in enumerate(chunks) for first in range(0, c.bytes, BLOCK_BYTES))
+        found: dict[str, Any] = tree if only is None else {name: tree[name] for name in tree if name in only}
+        wanted = flat.held(found, spans) if only is not None else range(len(spans))
+        read = [n for n, chunk in enumerate(chunks) if any(piece.span in wanted for piece in chunk.pieces)]
+        blocks = ((number, first) for number in read for first in range(0, chunks[number].bytes, BLOCK_BYTES))
         at_once(fill, blocks, READERS)
-        found: dict[str, Any] = tree
         return found
 
     def verify(self) -> None:

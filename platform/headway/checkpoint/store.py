@@ -122,6 +122,8 @@ class Store:
         """What attempts that failed, and what removals that failed, may have left."""
         self.unpruned: str | None = None
         """Why those that the policy lets go could not be removed when one was written last."""
+        self.let_go: list[int] = []
+        """Steps of those that went, by the policy, when one was written last."""
 
     def write(
         self,
@@ -175,7 +177,7 @@ class Store:
             self._remove_left()
             return None
         self._known[place.name] = checkpoint
-        self.unpruned = None
+        self.unpruned, self.let_go = None, []
         self._fence()  # whoever leads by now has seen this one; else what it goes on from might be removed here
         try:
             self._prune(checkpoint)
@@ -304,6 +306,7 @@ class Store:
         for step in (step for step in gone if step not in self._pinned):
             for name in there[step]:
                 self._remove(name)
+            self.let_go.append(step)
         self._known = {name: self._known[name] for each in there.values() for name in each if name in self._known}
 
     def _knows(self, name: str) -> Checkpoint:

@@ -6,6 +6,8 @@ a run that ended with 3, 4 or 130 can be resumed as it is, and one that ended wi
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 
 import typer
@@ -16,10 +18,15 @@ from headway.cli import (
     data,
     doctor,
     drill,
+    evaluate,
     events,
+    export,
+    init,
     jobs,
     logs,
     ls,
+    predict,
+    promote,
     resize,
     runs,
     simulate,
@@ -42,14 +49,19 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(init.init)
 app.command()(train.train)
 app.command()(train.resume)
 app.command()(submit.submit)
+app.command()(evaluate.evaluate)
+app.command()(predict.predict)
+app.command()(export.export)
 app.command()(runs.report)
 app.command()(ls.ls)
 app.command()(ls.status)
 app.command()(stop.stop)
 app.command()(resize.resize)
+app.command()(promote.promote)
 app.command()(events.events)
 app.command()(logs.logs)
 app.add_typer(sweep.app, name="sweep")
@@ -68,6 +80,7 @@ app.command()(simulate.simulate)
 
 def main() -> None:
     """Entry point of the `headway` command."""
+    atexit.register(gc.freeze)  # the interpreter's last collections would go through all that is loaded: a second
     signals.begin()
     try:
         app()

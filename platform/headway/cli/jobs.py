@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -51,7 +51,7 @@ def check(
         print(f"{name.replace('_', ' '):>18}  {'unknown' if value is None else format(value, ',')}")
     for use, dataset in datasets.items():
         share = f", {shares[use]:.1%} of the rows" if use in shares else ""
-        print(f"{use:>18}  {dataset['rows']:,} rows, version {dataset['version']}{share}")
+        print(f"{use:>18}  {_size(dataset)}{share}")
     for workers, carried in lanes.items():
         like = max(size for size in sizes if size <= workers)
         same = f" (no faster than {like})" if like < workers else ""
@@ -60,3 +60,9 @@ def check(
     print(f"{'carried':>18}  {cargo['files']:,} files, {size}")
     for warning in warnings:
         print(f"{'note':>18}  {warning}")
+
+
+def _size(dataset: dict[str, Any]) -> str:
+    """Rows, and the version of what lies in a folder; what code gives has none."""
+    rows = f"{dataset['rows']:,} rows" if dataset["rows"] else "a stream"
+    return f"{rows}, version {dataset['version']}" if dataset["version"] else f"{rows}, by its own code"

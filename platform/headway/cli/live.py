@@ -17,10 +17,14 @@ PLAIN_EVERY_S = 5.0
 
 
 class Live(Screen):
-    """Give its `update` to `headway.train(watch=...)`."""
+    """Give its `update` to `headway.train(watch=...)`.
 
-    def __init__(self) -> None:
-        super().__init__()
+    Args:
+        plain: see `Screen`.
+    """
+
+    def __init__(self, plain: bool = False) -> None:
+        super().__init__(plain=plain)
         self._shown_at = 0.0
         self._shown_step = -1
         self._began = time.monotonic()
@@ -38,7 +42,7 @@ class Live(Screen):
         if progress.metrics != self._metrics and progress.step:
             self._metrics = progress.metrics
             shown = "  ".join(f"{name} {value:.4f}" for name, value in progress.metrics.items())
-            self.console.print(f"step {progress.step}: validation  {shown}", markup=False)
+            self.console.print(f"step {progress.measured}: validation  {shown}", markup=False)
         line = self._line(progress)
         if not self.plain:
             self.live.update(Text(line), refresh=True)
@@ -50,7 +54,7 @@ class Live(Screen):
             self.console.print(line, markup=False)
 
     def _line(self, progress: Progress) -> str:
-        if not progress.workers:
+        if not progress.workers and (not progress.step or progress.step < progress.total_steps):
             waited = time.monotonic() - self._began
             return f"{progress.run}: waiting for workers ({waited:.0f} s)"
         loss = "-" if progress.loss is None else f"{progress.loss:.4f}"

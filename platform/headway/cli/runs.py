@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +15,9 @@ from headway.errors import BadInput
 
 if TYPE_CHECKING:
     from headway.report import Report
+
+ROWS, COLUMNS = 40, 20
+"""Of a table that is printed."""
 
 app = typer.Typer(help="List runs, remove and copy them.", invoke_without_command=True)
 
@@ -79,7 +83,8 @@ def runs(context: typer.Context, runs: Runs = None, trials: Trials = False, json
     for brief in found:
         loss = f"{brief.loss:.4f}" if brief.loss is not None else ""
         steps = f"{brief.steps}/{brief.total_steps or '?'}{' trials' if brief.kind == 'sweep' else ''}"
-        table.add_row(brief.run, brief.state, steps, loss, _metrics(brief.metrics))
+        early = brief.state == "finished" and brief.message.startswith("early")
+        table.add_row(brief.run, f"{brief.state}{' early' if early else ''}", steps, loss, _metrics(brief.metrics))
     Console().print(table)
 
 
@@ -165,9 +170,29 @@ def show(report: Report) -> None:
         ("checkpoints", ", ".join(f"step {c['step']}" for c in report.checkpoints) or "none"),
         ("tracking", _tracking(report)),
         ("folder", report.path),
+        *(("note", note) for note in report.notes),
     ]
     for name, value in rows:
         print(f"{name:>12}  {value}")
+    for table in _tables(report):
+        print(table)
+
+
+def _tables(report: Report) -> Iterator[str]:
+    """What the newest evaluation gave that is more than a number, a row a line."""
+    newest = next((e for e in reversed(report.evaluations) if e.get("tables")), None)
+    for name, table in (newest["tables"] if newest else {}).items():
+        rows = table if any(isinstance(row, list) for row in table) else [table]
+        texts = [[_entry(each) for each in row] if isinstance(row, list) else [_entry(row)] for row in rows[:ROWS]]
+        width = max((len(text) for row in texts for text in row), default=0)
+        yield f"\n{name}, after step {newest['step'] if newest else 0}:"
+        yield from ("  " + "  ".join(f"{text:>{width}}" for text in row[:COLUMNS]) for row in texts)
+        if len(rows) > ROWS or max(map(len, texts), default=0) > COLUMNS:
+            yield "  (all of it: headway report RUN --json)"
+
+
+def _entry(value: Any) -> str:
+    return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _metrics(metrics: dict[str, float]) -> str:
@@ -190,7 +215,7 @@ def _tracking(report: Report) -> str:
     found = report.tracking
     if not found:
         return "-"
-    text = f"MLflow run {found.get('run_id')} at {found.get('uri')}"
+    text = found.get("page") or f"MLflow run {found.get('run_id')} at {found.get('uri')}"
     if found.get("waiting") or found.get("error"):
         text += f"; {found.get('waiting', 0)} points wait ({found.get('error')}): headway sync {report.run}"
     return text

@@ -34,7 +34,7 @@ def sync(
     if json_output:
         print(json.dumps(asdict(summary)))
     else:
-        print(f"{run}: {summary.sent} points sent, {summary.waiting} waiting ({summary.uri})")
+        print(f"{run}: {summary.sent} points sent, {summary.waiting} waiting ({summary.page or summary.uri})")
         if failed:
             print(
                 f"headway: {summary.error or 'out of time'}. Run `headway sync {run}` again.",

@@ -11,6 +11,7 @@ import typer
 
 from headway.cli.options import Run, Runs
 from headway.core.ends import exit_code
+from headway.driver.in_process import ADDRESS as IN_PROCESS
 from headway.errors import BadInput
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ Allow = Annotated[
     list[str] | None,
     typer.Option("--allow", metavar="KEY[,KEY]", help="Go on with other bits: threads, torch or device may differ."),
 ]
+Local = Annotated[
+    bool,
+    typer.Option(
+        "--local", help="In this process, without Ray: one worker, and breakpoints stop here. The bits are the same."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the report as one JSON object on standard output.")]
 
 
@@ -38,14 +45,17 @@ def train(
     runs: Runs = None,
     setting: Set = None,
     address: Address = None,
+    local: Local = False,
     json: Json = False,
 ) -> None:
     """Run a job from its beginning."""
     from headway.driver.run import train as start
     from headway.job import load
 
-    checked = load(job, setting)
-    _follow(lambda watch: start(checked, name=name, runs_folder=runs, address=address, watch=watch), runs, json)
+    where, checked = _goes(address, local), load(job, setting)
+    _follow(
+        lambda watch: start(checked, name=name, runs_folder=runs, address=where, watch=watch), runs, json, local=local
+    )
 
 
 def resume(
@@ -60,6 +70,7 @@ def resume(
             help="As of `headway train`; or http://HOST:8265, the job API of a cluster that is to go on with it.",
         ),
     ] = None,
+    local: Local = False,
     wait: Annotated[bool, typer.Option("--wait", help="On a cluster's job API: wait for the run's end.")] = False,
     install: Annotated[
         bool, typer.Option("--install", help="On a cluster's job API: bring packages that the cluster lacks.")
@@ -75,6 +86,7 @@ def resume(
     """Go on with a run from its newest sound checkpoint, as if nothing had happened."""
     from headway.jobs.api.call import is_job_api
 
+    where = _goes(address, local)
     if is_job_api(address):
         from headway.cli import submit
 
@@ -90,28 +102,44 @@ def resume(
     if sweep.is_sweep(runs, run):
         if allow:
             raise BadInput("--allow", f"{run} is a sweep: bits are its trials' own", "Leave it out.")
+        if local:
+            raise BadInput("--local", f"{run} is a sweep, whose trials train beside one another", "Leave it out.")
         sweep.go_on(run, runs, setting, address, json)
         return
     from headway.driver.run import resume as again
 
     def start(watch: Any) -> Report:
-        return again(run, runs_folder=runs, address=address, watch=watch, settings=setting, allow=allow or ())
+        return again(run, runs_folder=runs, address=where, watch=watch, settings=setting, allow=allow or ())
 
-    _follow(start, runs, json, run)
+    _follow(start, runs, json, run, local=local)
 
 
-def _follow(start: Callable[[Any], Report], runs: str | None, json: bool, named: str | None = None) -> None:
+def _goes(address: str | None, local: bool) -> str | None:
+    """The address that both options come to. Raises BadInput: both are given."""
+    if not local:
+        return address
+    if address is not None:
+        raise BadInput(f"--local and --address {address}", "it is one or the other", "Leave one of them out.")
+    return IN_PROCESS
+
+
+def _follow(
+    start: Callable[[Any], Report], runs: str | None, json: bool, named: str | None = None, local: bool = False
+) -> None:
+    """local: what the task prints, and who debugs it, have the terminal for themselves."""
     from headway.cli.live import Live
     from headway.cli.runs import show
     from headway.cli.screen import followed
 
-    report = followed(start, Live(), (lambda run: _print_failed(runs, named or run)) if json else None)
+    failed = (lambda run: _print_failed(runs, named or run)) if json else None
+    report = followed(start, Live(plain=local), failed, aside=json or not local)
     if json:
         print(report.model_dump_json())
     else:
         show(report)
     if report.state in ("interrupted", "stopped"):
-        print(f"{report.state.title()}. Go on with: headway resume {report.run}{_where(report, runs)}", file=sys.stderr)
+        how = f"{_where(report, runs)}{' --local' if local else ''}"
+        print(f"{report.state.title()}. Go on with: headway resume {report.run}{how}", file=sys.stderr)
         raise typer.Exit(exit_code(report.state))
 
 

@@ -34,6 +34,7 @@ def ui(
 ) -> None:
     """Show the recorded runs in the browser, until Ctrl-C."""
     from headway.runs import Place
+    from headway.tracking import pages
     from headway.tracking.store import DATABASE, locked
 
     place = Place.of(runs)
@@ -53,7 +54,8 @@ def ui(
         server = _start(place.folder, host, port, log)
         try:
             _wait_until_up(server, host, port, log)
-            print(f"MLflow shows {place} at http://{_in_url(host)}:{port} (Ctrl-C ends it)", flush=True)
+            address = pages.home(f"http://{_in_url(host)}:{port}")
+            print(f"MLflow shows {place} at {address} (Ctrl-C ends it)", flush=True)
             server.wait()
             raise RunFailed("MLflow's server ended by itself", _tail(log), "")
         except KeyboardInterrupt:

@@ -66,7 +66,9 @@ def failed(kind: str, message: str) -> End:
     return End("failed", message, cause_of(kind))
 
 
-def ended(steps: int, total_steps: int, own: bool, asked: Asked | None, kept: int | None = None) -> End:
+def ended(
+    steps: int, total_steps: int, own: bool, asked: Asked | None, kept: int | None = None, reason: str = ""
+) -> End:
     """It ended in order.
 
     Args:
@@ -75,11 +77,18 @@ def ended(steps: int, total_steps: int, own: bool, asked: Asked | None, kept: in
         own: whether the task's loop ended by itself, and nobody had asked for it.
         asked: why it was asked to end; None where nobody did.
         kept: the step of the newest checkpoint, where it is an earlier one.
+        reason: that the loop, or a hook, gave for its end.
     """
     if steps >= total_steps:
         return End("finished")
     if own:
-        return End("finished", f"the task's loop ended after step {steps} of {total_steps}")
+        return End("finished", early(steps, total_steps, reason))
     by = "ended by a signal" if asked is None or asked.by is None else f"stopped by {asked.by}"
     rest = f"; its newest checkpoint is of step {kept}" if kept is not None and kept < steps else ""
     return End("interrupted" if asked is None or asked.by is None else "stopped", f"{by} after step {steps}{rest}")
+
+
+def early(steps: int, total_steps: int, reason: str) -> str:
+    """What is said of a run whose task's loop ended by itself before its last step."""
+    told = f": {reason}" if reason else ""
+    return f"early: the task's loop ended after step {steps} of {total_steps}{told}"

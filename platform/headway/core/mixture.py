@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from headway.core.indices import Indices
 from headway.core.keys import key
 from headway.core.order import Cut, Order
 from headway.core.sampling import Rows
@@ -152,8 +153,8 @@ class Mixture(Cut):
         return np.concatenate(blocks)[offset : offset + stop - start], before
 
 
-Walk = Order | Mixture
-"""Over one dataset, or over several."""
+Walk = Order | Mixture | Indices
+"""Over one dataset, over several, or over one of rows that are had one by one."""
 
 
 @lru_cache(maxsize=256)

@@ -14,8 +14,8 @@ from enum import StrEnum
 from headway.core.events import Launch
 from headway.core.hiring import Hiring
 
-GRACE_S = 10.0
-"""A process that was let go is back after so long, or it is ended and replaced."""
+GRACE_S = 30.0
+"""A process that was let go is back after so long, or is ended and replaced, which is no quicker on a busy machine."""
 
 FEWER = "fewer are wanted"
 

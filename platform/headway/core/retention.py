@@ -30,8 +30,13 @@ def due(
 def surplus(checkpoints: list[Kept], last: int, best: int, mode: Literal["min", "max"]) -> list[int]:
     """Steps of the checkpoints to delete: all but the `last` newest and the `best` by metric (of equals the newer)."""
     newest = sorted(checkpoints, key=lambda c: c.step, reverse=True)[: max(1, last)]
+    stay = {c.step for c in newest} | set(ranked(checkpoints, mode)[:best])
+    return sorted(c.step for c in checkpoints if c.step not in stay)
+
+
+def ranked(checkpoints: list[Kept], mode: Literal["min", "max"]) -> list[int]:
+    """Steps of those that were judged, the best first (of equals the newer); one whose metric is NaN was not."""
     sign = 1.0 if mode == "max" else -1.0
     judged = [c for c in checkpoints if c.metric is not None and c.metric == c.metric]
     judged.sort(key=lambda c: (sign * (c.metric or 0.0), c.step), reverse=True)
-    stay = {c.step for c in newest} | {c.step for c in judged[:best]}
-    return sorted(c.step for c in checkpoints if c.step not in stay)
+    return [c.step for c in judged]

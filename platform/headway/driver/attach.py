@@ -66,7 +66,11 @@ def where(address: str | None, environ: Mapping[str, str] = os.environ) -> Where
         raise BadInput(said, reason, f"{remedy} --address local trains on this machine.")
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise BadInput(said, "it is no HOST:PORT", "Give local, auto, or HOST:PORT, as 10.0.0.1:6379.")
+        raise BadInput(
+            said,
+            "it is no HOST:PORT",
+            "Give local, auto, or HOST:PORT, as 10.0.0.1:6379; in-process, from Python, is --local here.",
+        )
     return Where(address, said)
 
 
@@ -90,8 +94,8 @@ def ray_for(
     working_dir: Path | None = None,
     metadata: Mapping[str, str] | None = None,
     tell: Callable[[str], None] | None = None,
-) -> Iterator[None]:
-    """A Ray to run on. Only what was started or connected here is ended.
+) -> Iterator[bool]:
+    """A Ray to run on. Only what was started or connected here is ended. Gives whether it was started here.
 
     Args:
         address: "local" for a Ray of this process's own, "auto" or HOST:PORT for an existing cluster; None for the one
@@ -116,7 +120,7 @@ def ray_for(
     import ray
 
     if ray.is_initialized():
-        yield
+        yield False
         return
     goes = where(address)
     for note in certificates.check(time.time()):
@@ -132,7 +136,7 @@ def ray_for(
             if rayjob.inside() and metadata:
                 rayjob.describe(metadata)
     try:
-        yield
+        yield goes.address is None
     except ray.exceptions.RuntimeEnvSetupError as error:
         raise _no_environment(error) from None
     finally:

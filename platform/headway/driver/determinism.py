@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 WORKSPACES = (":4096:8", ":16:8")
 """With which cuBLAS sums in one order; see its manual, "Results reproducibility"."""
+
+SHAPES = "TORCH_DYNAMO_AUTOMATIC_DYNAMIC_SHAPES"
+"""Whether torch.compile, once it has seen two shapes, compiles for any: then the kernels for a shape, and their bits,
+hang on which came before, which a worker that joins or a resumed run has not seen."""
 
 KEYS = {"threads": "workers.cpus", "torch": "torch's version", "device": "workers.gpus"}
 """What sums are rounded by, as `headway resume --allow` names it, and where it is set."""
@@ -71,7 +76,7 @@ def admit(run: str, before: Mapping[str, Any] | None, now: Mapping[str, Any], al
 
 
 def enforce(job: Job) -> None:
-    """Have GPUs give the same bits for the same input, where the job asks for it. Costs nothing on CPUs.
+    """Have GPUs and compiled code give the same bits for the same input, where the job asks for it.
 
     To be called in a worker before CUDA is started. What torch cannot do in one order it refuses itself, by the name of
     the operation, from then on.
@@ -79,7 +84,13 @@ def enforce(job: Job) -> None:
     Raises:
         BadInput: cuBLAS is told otherwise, or CUDA was started before it could be told.
     """
-    if job.reproducible != "bitwise" or not job.workers.gpus:
+    if job.reproducible != "bitwise":
+        return
+    os.environ.setdefault(SHAPES, "0")
+    compiler = sys.modules.get("torch._dynamo.config")
+    if compiler is not None:  # it has read that already
+        compiler.automatic_dynamic_shapes = os.environ[SHAPES] == "1"  # type: ignore[attr-defined]
+    if not job.workers.gpus:
         return
     import torch
 

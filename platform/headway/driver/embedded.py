@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,13 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from headway.driver import rayjob
+from headway.driver import rayjob, stand_in
 from headway.errors import BadInput
 
 LOOPBACK = "127.0.0.1"
 SOCKET_BYTES = 107
 """The longest name that a Unix socket may have."""
 SHORT = ("/tmp", "/var/tmp", "/dev/shm")
+AGENT = "--dashboard_agent_command"
+"""Of a node's process: the command of the page's agent."""
 
 
 def start(cpus: int, store_bytes: int, **options: Any) -> None:
@@ -36,7 +40,7 @@ def start(cpus: int, store_bytes: int, **options: Any) -> None:
 
     keep_token_private()
     folder, _ = temporary()
-    with _loopback_only(), _apart(), without_dashboard(), rayjob.hidden():
+    with _loopback_only(), _apart(), lean(), rayjob.hidden():
         ray.init(
             address="local",
             num_cpus=cpus,
@@ -44,6 +48,7 @@ def start(cpus: int, store_bytes: int, **options: Any) -> None:
             include_dashboard=False,
             _node_ip_address=LOOPBACK,
             _temp_dir=None if folder is None else str(folder),
+            _system_config={"prestart_worker_first_driver": False},  # `init` waits for a process per CPU
             **options,
         )
 
@@ -121,26 +126,49 @@ def _apart() -> Iterator[None]:
 
 
 @contextmanager
-def without_dashboard() -> Iterator[None]:
-    """Ray leaves out its page when told to, but starts the page's server and agent: two seconds, and nobody asks them.
+def lean() -> Iterator[None]:
+    """Ray without what serves nobody here: its page's server and agent, the autoscaler, who reads the workers' logs.
 
-    A minimal Ray has neither.
+    They are 2 s of CPU, and Ray is not there before the agent is. Ray leaves out the page when told to, but starts the
+    server and the agent all the same. The node's process wants an agent to be there, and to be told its ports: one that
+    does nothing stands in for it, without ports, as a minimal Ray's.
     """
-    from ray._private import node, utils
+    from ray._private import node, services
 
-    ray_utils: Any = utils
     ray_node: Any = node.Node
-    usual = ray_utils.get_dashboard_dependency_error, ray_node.start_api_server
-    ray_utils.get_dashboard_dependency_error = lambda: ImportError("left out")
+    ray_services: Any = services
+    usual = ray_node.start_api_server, ray_node.start_monitor, ray_node.start_log_monitor
+    start_process = ray_services.start_ray_process
     ray_node.start_api_server = _no_api_server
+    ray_node.start_monitor = ray_node.start_log_monitor = lambda node: None
+    ray_services.start_ray_process = lambda command, *rest, **named: start_process(_bare(command), *rest, **named)
     try:
         yield
     finally:
-        ray_utils.get_dashboard_dependency_error, ray_node.start_api_server = usual
+        ray_node.start_api_server, ray_node.start_monitor, ray_node.start_log_monitor = usual
+        ray_services.start_ray_process = start_process
 
 
 def _no_api_server(node: Any, **_: Any) -> None:
     node._webui_url = ""
+
+
+def _bare(command: list[str]) -> list[str]:
+    """The command of a node's process, with nobody as the page's agent; any other as it is."""
+    from ray._raylet import (  # type: ignore[attr-defined]
+        DASHBOARD_AGENT_LISTEN_PORT_NAME,
+        METRICS_AGENT_PORT_NAME,
+        METRICS_EXPORT_PORT_NAME,
+        persist_port,
+    )
+
+    given = dict(part.split("=", 1) for part in command if part.startswith("--") and "=" in part)
+    if AGENT not in given:
+        return command
+    for name in (DASHBOARD_AGENT_LISTEN_PORT_NAME, METRICS_AGENT_PORT_NAME, METRICS_EXPORT_PORT_NAME):
+        persist_port(given["--session_dir"], given["--node_id"], name, -1)  # not in use
+    nobody = subprocess.list2cmdline([sys.executable, "-I", "-S", stand_in.__file__])
+    return [f"{AGENT}={nobody}" if part.startswith(f"{AGENT}=") else part for part in command]
 
 
 def keep_token_private() -> None:

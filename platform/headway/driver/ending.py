@@ -30,12 +30,13 @@ def ended(run: runs.RunFolder, recorder: Any, total_steps: int, ear: Ear, stop: 
 
     why = asked(ear) if stop else None
     if not cut:
-        return ends.ended(ray.get(recorder.done.remote()), total_steps, ray.get(recorder.own_end.remote()), why)
+        done, own, reason = ray.get([verb.remote() for verb in (recorder.done, recorder.own_end, recorder.end_reason)])
+        return ends.ended(done, total_steps, own, why, reason=reason)
     steps = ray.get(recorder.progress.remote(0))["step"]
-    return ends.ended(min(steps, total_steps - 1), total_steps, False, why, _newest(run))
+    return ends.ended(min(steps, total_steps - 1), total_steps, False, why, newest(run))
 
 
-def _newest(run: runs.RunFolder) -> int:
+def newest(run: runs.RunFolder) -> int:
     """The step of the newest checkpoint; 0 where there is none, or it cannot be seen."""
     from headway.checkpoint.store import committed_last
 

@@ -24,7 +24,7 @@ from headway.tracking.environment import environment
 def source_for(run: runs.RunFolder, checked: plan.Plan) -> code.Source:
     """The task's code as workers open it; of a run that lives in a store they get it by Ray."""
     source = code.carried(checked.source, run.code)
-    if run.far is None or not source.copied:
+    if run.far is None or not (source.copied or (run.code / code.FITTED).is_file()):
         return source
     import ray
 
@@ -77,23 +77,27 @@ def recorder_options(
     epoch: int,
     given: dict[str, str],
     around: Callable[[], dict[str, Any]] = environment,
+    put: Callable[[Any], Any] | None = None,
 ) -> dict[str, Any]:
     """Arguments of the run's `Recorder`. What may hold a secret goes by reference: what is handed over by value is kept
-    with the actor by the cluster's control store. around: gives the environment that the run is begun in."""
-    import ray
+    with the actor by the cluster's control store. around: gives the environment that the run is begun in. put: makes
+    such a reference; Ray's where not given."""
+    if put is None:
+        import ray
 
+        put = ray.put
     most_aside = {f"data.{use}": int(found.rows * job.data.quarantine_limit) for use, found in checked.datasets.items()}
     tracking = {"uri": job.tracking.uri, "experiment": job.tracking.experiment, "run_name": run.name}
     tracked = job.tracking.enabled
     return {
         "folder": str(run.path),
-        "tracking": ray.put(tracking) if tracked else None,
+        "tracking": put(tracking) if tracked else None,
         "first": {**first_event(job, checked, around()), **lineage.of(run.read())} if tracked else {},
         "every_steps": job.tracking.every_steps,
         "most_aside": most_aside,
         "epoch": epoch,
         "fail_after": job.checkpoint.fail_after,
-        "given": ray.put(given),
+        "given": put(given),
         "far": run.far,
     }
 
@@ -108,6 +112,8 @@ def first_event(job: Job, checked: plan.Plan, around: dict[str, Any]) -> dict[st
             "digest": d.digest,
             "rows": d.rows,
             "path": places[use][0],
+            "version": d.version,
+            "label": d.label,
             "schema": plan.columns_read(job, d),
         }
         for use, d in checked.datasets.items()
@@ -124,8 +130,15 @@ def note_bits(run: runs.RunFolder, job: Job, checked: plan.Plan, submission: Sub
     """Keep how far the run goes, what its bits hang on, and whose submission leads it from here on, if one does. The
     recorder of a driver that was killed may be writing still."""
     whose = submission.facts if submission else {"submission": None}
-    told = {"total_steps": checked.total_steps, "fail_after": job.checkpoint.fail_after, "bits": determinism.facts(job)}
+    told: dict[str, Any] = {"total_steps": checked.total_steps, "fail_after": job.checkpoint.fail_after}
+    told["bits"] = determinism.facts(job)
     told |= sizes.noted(run, job.workers.min, job.workers.max)
+    told["datasets"] = {
+        use: {"name": dataset.name, "rows": dataset.rows, "version": dataset.version, "digest": dataset.digest}
+        for use, dataset in checked.datasets.items()
+    }
+    told["notes"] = checked.lost
+    told["columns"] = next((plan.seen(job, dataset) for dataset in checked.datasets.values()), None)
     with run.hold_records():
         run.write({**run.read(), **whose, **told})
     now.say(run.path, "for what leads it to start")

@@ -8,18 +8,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from headway import plan, runs, tryout, variables
-from headway.carried import code
+from headway.carried import code, fitted
 from headway.core import ends
 from headway.driver import attach, ending, equipment, signals, sizes
+from headway.driver.fit import on_cluster
 from headway.driver.names import Names
 from headway.driver.progress import Progress, Watch
 from headway.driver.progress import tell as tell_before
 from headway.driver.sizes import Sizes
 from headway.driver.submission import Began, Submission
 from headway.faults import internal
+from headway.fitting import work
 from headway.job import Job
 from headway.report import Report
 from headway.report import load as load_report
@@ -76,7 +79,10 @@ def lead(
     if not checked.source.copied:
         code.carry(checked.source, run.code, checked.cargo)
     code_of = submission.code if submission is not None and submission.code is not None else run.code
-    trial.ask(job, checked, code_of, attach.where(address).address is not None)
+    inside, values = attach.where(address).address is not None, fitted.of(run.code)
+    late = values is None and not work.is_small(checked.datasets) and work.may_have_fit(checked.source, code_of)
+    if not late:
+        trial.ask(job, checked, code_of, inside, values)
     now.say(run.path, "Ray and the trial of its task")
     stop = threading.Event()
     cpus = max(os.cpu_count() or 1, job.workers.most * job.workers.cpus + 1)
@@ -90,15 +96,20 @@ def lead(
         ExitStack() as after,  # all of Ray's processes
         attach.ray_for(
             address, cpus, OBJECT_STORE_BYTES, working_dir=home, metadata=leader.names.metadata, tell=leader.tell
-        ),
+        ) as own,
     ):
-        leader.look(trial, ear)
+        if late:  # as a job on all of the cluster: nobody else holds a part of it yet
+            values = leader.fit(code_of)
+            trial.ask(job, checked, code_of, inside, values, fits=False)
+        early = leader.early() if own else {}
+        found = leader.look(trial, ear)
         settle()
         leader = leader.settled()
+        leader.keep(values if late else found.values)
         recorder = leader.record(after)
         if submission is not None:
             submission.began(Began(run.name, run.where, run.far, epoch, resumed_from))
-        failure = leader.follow(recorder, ear)
+        failure = leader.follow(recorder, ear, early)
     if failure is not None:
         raise ending.raised(failure, run)
     return load_report(run)
@@ -121,7 +132,33 @@ class _Leader:
     def tell(self, *messages: str) -> None:
         tell_before(self.watch, self.run, self.checked, list(messages))
 
-    def look(self, trial: tryout.Trial, ear: Ear) -> None:
+    def early(self) -> dict[str, Any]:
+        """The first workers' processes, which get ready while the task is tried."""
+        from headway.elastic.lead import early
+        from headway.elastic.worker.warm import warm
+
+        return early.begin(self.names, self.job.workers.each, self.job.workers.most, warm)
+
+    def fit(self, copied: Path) -> bytes | None:
+        """Fit the task on the cluster. copied: where its code was carried to. Raises BadInput: it failed."""
+        rows = sum(dataset.rows for use, dataset in self.checked.datasets.items() if use != "validation")
+        now.say(self.run.path, f"the task to be fitted to {rows:,} rows")
+        self.tell(f"fitting the task to {rows:,} rows, if it has a fit()")
+        source = code.carried(self.checked.source, copied)
+        values = on_cluster(self.job, source, self.stop.is_set)
+        if self.stop.is_set():
+            raise KeyboardInterrupt
+        return values
+
+    def keep(self, values: bytes | None) -> None:
+        """Have what the task was fitted to now with the run, for good: it is not fitted again."""
+        if values is None:
+            return
+        facts = fitted.put(values, self.run.code)
+        with self.run.hold_records():
+            self.run.write({**self.run.read(), "fitted": facts})
+
+    def look(self, trial: tryout.Trial, ear: Ear) -> tryout.Found:
         """Wait for what the task's trial gave, and for what was found of a cluster that the run was submitted to.
 
         Raises:
@@ -143,6 +180,7 @@ class _Leader:
                 sizes = found.parameters, found.checkpoint_bytes
                 look.done(replace(self.checked, parameters=sizes[0], checkpoint_bytes=sizes[1]), self.stop.is_set)
                 self._unless_stopped(ear)
+            return found
 
     def _unless_stopped(self, ear: Ear) -> None:
         if self.stop.is_set():
@@ -166,8 +204,12 @@ class _Leader:
             recorder.ship.remote()
         return recorder
 
-    def follow(self, recorder: Any, ear: Ear) -> dict[str, Any] | None:
-        """Have workers train, and follow the run to its end. Gives the failure, where there was one."""
+    def follow(self, recorder: Any, ear: Ear, early: dict[str, Any]) -> dict[str, Any] | None:
+        """Have workers train, and follow the run to its end. Gives the failure, where there was one.
+
+        Args:
+            early: workers that are there already.
+        """
         import ray
 
         run, job, checked, stop = self.run, self.job, self.checked, self.stop
@@ -177,7 +219,7 @@ class _Leader:
 
         def fit() -> None:
             try:
-                _fit(run, job, checked, source, recorder, self.epoch, self.names)
+                _fit(run, job, checked, source, recorder, self.epoch, self.names, early)
             except BaseException as error:  # told to the leading thread below
                 trouble.append(error)
             finally:
@@ -262,6 +304,7 @@ def _fit(
     recorder: Any,
     epoch: int,
     names: Names,
+    early: dict[str, Any],
 ) -> None:
     from ray.train import RunConfig
 
@@ -279,6 +322,7 @@ def _fit(
             "names": names,
             "total_steps": checked.total_steps,
             "at_once": sizes.at_once(run),
+            "early": early,
         },
         train_loop_config=equipment.config_of(run, job, checked, source, recorder, epoch),
         scaling_config=equipment.scaling(job, job.workers.max),

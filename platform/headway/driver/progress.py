@@ -24,6 +24,7 @@ class Progress:
         goodput: share of worker-seconds that ended in committed steps.
         metrics: the newest evaluation.
         messages: to show, each once.
+        evaluated: step of the newest evaluation, if it is known.
     """
 
     run: str
@@ -37,6 +38,12 @@ class Progress:
     goodput: float
     metrics: dict[str, float]
     messages: list[str]
+    evaluated: int | None = None
+
+    @property
+    def measured(self) -> int:
+        """The step that `metrics` are of; the newest one where it is not known."""
+        return self.step if self.evaluated is None else self.evaluated
 
 
 Watch = Callable[[Progress], None]

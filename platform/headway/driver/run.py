@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextlib import closing as closed_after
-from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from headway import plan, runs, tryout, variables
-from headway.carried import code
+from headway.carried import asked, code
+from headway.data.own import materialised, naming
 from headway.driver import attach, determinism, rayjob, signals, sizes
 from headway.driver.equipment import note_bits, tracked
+from headway.driver.in_process import ADDRESS
 from headway.driver.leading import OBJECT_STORE_BYTES, lead, place_of
 from headway.driver.names import Names
 from headway.driver.progress import Progress as Progress
@@ -23,6 +26,7 @@ from headway.driver.progress import Watch as Watch
 from headway.driver.progress import tell
 from headway.driver.submission import Submission
 from headway.errors import BadInput
+from headway.fitting import work
 from headway.job import Job, load, taken
 from headway.report import Report
 from headway.runs import audit, closing, swept
@@ -31,6 +35,8 @@ from headway.runs import audit, closing, swept
 def train(
     job: Job | dict[str, Any] | str | Path,
     *,
+    task: Any = None,
+    data: Mapping[str, Any] | None = None,
     name: str | None = None,
     runs_folder: str | Path | None = None,
     address: str | None = None,
@@ -41,13 +47,19 @@ def train(
 
     Args:
         job: a Job, the same as a mapping, or the path of its YAML file.
+        task: in place of the job's, as it is: a class, an object of one, or a function that is a loop of its own. What
+            stands at the top of a file is taken from there, all else (of a notebook, say) by value: the run keeps it,
+            and is resumed under the same Python and torch only.
+        data: in place of the job's: by `train` and `validation`, folders or datasets as they are (a map-style Dataset,
+            arrays by name, a frame, a stream, a function that gives one). They travel as the task does.
         name: of the run; the job's name with the time when not given.
         runs_folder: where the run is kept: a folder that every machine of the cluster sees under the same path, or the
             URL of an object store (s3://, gs://, az://). HEADWAY_RUNS, the user's config file, else "runs" when not
             given. In a Ray job, "runs" is `headway-runs` of the user's home, since the job's own folder does not last.
         address: "local" for an embedded Ray, "auto" or HOST:PORT for an existing cluster; None for the one that
             RAY_ADDRESS names, else local. A Ray that this process is already connected to is used as it is.
-        watch: called a few times a second with the progress.
+            "in-process": no Ray, one worker, in the calling thread (see `headway.driver.in_process`).
+        watch: called a few times a second with the progress; in a thread of its own where the run is in this process.
         submission: given by the driver of a run that was submitted, see `headway.jobs`.
 
     Returns:
@@ -59,10 +71,11 @@ def train(
         UserCodeFailed: the task raised; carries its traceback.
         RunFailed: the run could not go on.
     """
-    job = tracked(taken(job))
-    attach.admit(address)
+    code.refuse_on_import("headway.train")
     place, told = rayjob.place(runs_folder)
-    with variables.in_force(job), tryout.begun(job) as trial:
+    job = tracked(asked.job_of(job, task, materialised.stored(data, place.folder, place.url)))
+    local = _admit(job, address)
+    with variables.in_force(job), _trial(job, local) as trial:
         checked = _checked(job, submission)
         job = plan.pinned(job, checked)
         waits = _admitted(job, place.folder)
@@ -77,7 +90,31 @@ def train(
                 _audited(run, "submit" if submission else "train", job, checked, submission, watch)
 
             with closing.left(run, epoch):
+                if local:
+                    report: Report = _in_process().lead(run, job, checked, watch, epoch, begun=settle)
+                    return report
                 return lead(run, job, checked, trial, address, watch, epoch, submission, settle=settle)
+
+
+def _in_process() -> ModuleType:
+    """Not before it is asked for: it imports torch, which who leads a run elsewhere has no use for."""
+    from headway.driver.in_process import leading
+
+    return leading
+
+
+def _admit(job: Job, address: str | None) -> bool:
+    """Whether the run is to be in this process. Raises BadInput: an address of another kind, or a job for more."""
+    if address == ADDRESS:
+        _in_process().admit(job)
+        return True
+    attach.admit(address)
+    return False
+
+
+def _trial(job: Job, local: bool) -> AbstractContextManager[tryout.Trial]:
+    """Of the job's task; of a run in this process the first step is its trial."""
+    return tryout.begun(job.model_copy(update={"check": None}) if local else job)
 
 
 @contextmanager
@@ -122,24 +159,20 @@ def resume(
         BadInput: there is no such run, it has finished, or it is running; or its bits would change, unasked.
         BadCheckpoint: its newest sound checkpoint belongs to another job.
     """
-    attach.admit(address)
+    code.refuse_on_import("headway.resume")
     run, allowed = runs.find(rayjob.place(runs_folder)[0], name), determinism.chosen(allow)
     swept.leave_alone(place_of(run), run.name, "resume")
     job = tracked(load(run.job_file, sizes.kept(run, settings or [])))
+    local = _admit(job, address)
 
     def say(message: str) -> None:
         if watch is not None:
             watch(Progress(run.name, 0, 0, 0, None, 0.0, 0.0, 0, 0.0, {}, [message]))
 
-    with variables.in_force(job), tryout.begun(job) as trial, run.led(say) as epoch, closing.left(run, epoch):
+    with variables.in_force(job), _trial(job, local) as trial, run.led(say) as epoch, closing.left(run, epoch):
         facts = run.read()
         checked = _checked(job, submission, run)
-        if facts.get("state") == "finished" and facts.get("steps", 0) >= checked.total_steps:
-            raise BadInput(
-                f"run {run.name} has finished",
-                f"all {checked.total_steps} steps are done",
-                "Start a new run, or extend it with --set epochs=N.",
-            )
+        _refuse_finished(run, facts, checked.total_steps, settings or [])
         waits = _admitted(job, run.path.parent)
         from headway.checkpoint.store import Store
 
@@ -158,8 +191,31 @@ def resume(
             notes.append(f"note: {facts['message']}; it is called again, and goes on from there until it ends again")
         notes += [f"passed over a damaged checkpoint: {reason}" for reason in passed_over]
         tell(watch, run, checked, [*notes, *told, f"resuming {run.name} from {where}"])
+        if local:
+            report: Report = _in_process().lead(run, job, checked, watch, epoch, settle)
+            return report
         step = start.step if start else None
         return lead(run, job, checked, trial, address, watch, epoch, submission, step, settle)
+
+
+def _refuse_finished(run: runs.RunFolder, facts: dict[str, Any], total_steps: int, settings: list[str]) -> None:
+    """Raises BadInput: the run has done all that was wanted of it, and nothing says that more is wanted."""
+    if facts.get("state") != "finished":
+        return
+    steps = facts.get("steps", 0)
+    if steps >= total_steps:
+        raise BadInput(
+            f"run {run.name} has finished",
+            f"all {total_steps} steps are done",
+            "Start a new run, or extend it with --set epochs=N.",
+        )
+    if not settings:
+        raise BadInput(
+            f"run {run.name} has finished {facts.get('message') or 'early'}",
+            "its loop would be called again, and may end at once",
+            "Say what is to be otherwise: --set steps=N, --set stop.patience=N; "
+            f"--set steps={total_steps} has it called once more as it is.",
+        )
 
 
 def rehearse(
@@ -181,7 +237,7 @@ def rehearse(
         checked = _checked(job, submission)
         job = plan.pinned(job, checked)
         notes = [*([told] if told else []), *checked.warnings, *_admitted(job, place.folder)]
-        trial.ask(job, checked, submission.code, inside=True)
+        trial.ask(job, checked, submission.code, inside=True, fits=work.is_small(checked.datasets))
         stop = threading.Event()
         cpus = max(os.cpu_count() or 1, job.workers.most * job.workers.cpus + 1)
         ray_for = partial(attach.ray_for, address, cpus, OBJECT_STORE_BYTES, metadata=Names(job.name).metadata)
@@ -236,7 +292,7 @@ def _source(run: runs.RunFolder, job: Job) -> code.Source:
     """The task's code where the job says, as its author may have mended it; else the copy that the run carries."""
     try:
         source = code.locate(job.task)
-        code.survey(source, job.files)
+        code.survey(source, naming.with_files(job))
         return source
     except BadInput:
         if not run.code.is_dir():

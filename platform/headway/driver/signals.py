@@ -88,8 +88,12 @@ class _Ear:
                 for number in numbers:
                     if number == signal.SIGHUP:
                         _leave_terminal()
-                    if number in ASKING:
+                    if number in ASKING and not self._is_anothers(number):
                         self._asked(time.monotonic())
+
+    def _is_anothers(self, number: int) -> bool:
+        """Whether an interrupt is heard by somebody else now: a debugger, which takes it while the program runs."""
+        return number == signal.SIGINT and signal.getsignal(number) != self._handle
 
     def _asked(self, now: float) -> None:
         if now - self._last < AGAIN_S:

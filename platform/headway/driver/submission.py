@@ -75,7 +75,7 @@ class Submission:
 
     def demand_data(self, job: Job) -> None:
         """Raises BadInput: the job names a folder that is on the machine that submitted it, and not here."""
-        for use, (path, _) in plan.places(job).items():
+        for use, (path, _) in job.data.stored.items():
             if is_url(path) or os.path.isdir(path):  # noqa: PTH112 - which raises nothing
                 continue
             bucket = "/".join(["s3://BUCKET", *Path(path).parts[-2:]])

@@ -60,7 +60,7 @@ def are_ours(frames: Frames) -> bool:
     """The same of frames, which may be those of another process."""
     through_torch = False
     for file, function in reversed(frames):
-        here = _within_ours(file)
+        here = within(file)
         if here is not None:
             return not through_torch and (here, function) not in DOORS
         if not _is_passed_over(file):
@@ -94,7 +94,7 @@ def first(error: BaseException) -> BaseException:
     while is_ours(error) and not error.__suppress_context__ and error.__context__ is not None:
         below = error.__context__
         files = [frame.filename for frame in traceback.extract_tb(below.__traceback__)]
-        if not is_ours(below) and any(_within_ours(file) is None and not _is_passed_over(file) for file in files):
+        if not is_ours(below) and any(within(file) is None and not _is_passed_over(file) for file in files):
             return below
         error = below
     return last
@@ -121,7 +121,7 @@ def whole_traceback(error: BaseException) -> str:
 def place(error: BaseException) -> str:
     """The innermost frame of ours, as file:line in function; empty where there is none."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        here = _within_ours(frame.filename)
+        here = within(frame.filename)
         if here is not None:
             return f"{here}:{frame.lineno} in {frame.name}"
     return ""
@@ -141,8 +141,8 @@ def _leave_ours_out(shown: traceback.TracebackException, seen: set[int]) -> None
     if id(shown) in seen:
         return
     seen.add(id(shown))
-    theirs = [f for f in shown.stack if _within_ours(f.filename) is None and not _imports(f.filename)]
-    if shown.__context__ is not None and not any(_within_ours(f.filename) is None for f in shown.__context__.stack):
+    theirs = [f for f in shown.stack if within(f.filename) is None and not _imports(f.filename)]
+    if shown.__context__ is not None and not any(within(f.filename) is None for f in shown.__context__.stack):
         shown.__context__ = None  # what we were busy with is not the author's
     shown.stack = traceback.StackSummary.from_list(theirs) if theirs else None  # type: ignore[assignment]
     for below in (shown.__cause__, shown.__context__, *(getattr(shown, "exceptions", None) or ())):
@@ -150,7 +150,7 @@ def _leave_ours_out(shown: traceback.TracebackException, seen: set[int]) -> None
             _leave_ours_out(below, seen)
 
 
-def _within_ours(file: str) -> str | None:
+def within(file: str) -> str | None:
     """The path within Headway's package of a file of ours, on this machine or another."""
     path = PurePath(file)
     if path.is_relative_to(_OURS):
@@ -180,7 +180,7 @@ def _is_library(path: PurePath) -> bool:
 def is_hidden(file: str) -> bool:
     """Whether a frame in this file is left out of what a task's author is shown: ours, and Ray's."""
     rays = "ray" in PurePath(file).parts and _is_library(PurePath(file))
-    return rays or _within_ours(file) is not None or _imports(file)
+    return rays or within(file) is not None or _imports(file)
 
 
 def _imports(file: str) -> bool:

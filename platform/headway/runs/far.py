@@ -309,6 +309,7 @@ def find(place: Place, name: str) -> FarRun:
         head = run.remote.head()
     except BadInput as error:
         known = storage_of(str(place.url)).folders() if error.reason == "" else [name]
+        known = [each for each in known if NAME.fullmatch(each)]  # `.audit` is none
         if name in known and NAME.fullmatch(name):
             raise
         remedy = nearest(name, known) if known else "Start one with `headway train JOB`."

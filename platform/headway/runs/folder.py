@@ -144,11 +144,14 @@ class RunFolder:
         return dict(json.loads(line)["values"]) if line else {}
 
     def evaluations(self) -> list[dict[str, Any]]:
-        """Steps in order, with the numbers that were recorded of each by name."""
-        found: dict[int, dict[str, float]] = {}
+        """Steps in order, with the numbers that were recorded of each by name, and tables where there are some."""
+        found: dict[int, dict[str, Any]] = {}
         for line in (*self.read().get("metrics", []), *_lines(self.path / "metrics.jsonl")):
-            found.setdefault(line["step"], {}).update(line["values"])
-        return [{"step": step, "values": values} for step, values in sorted(found.items())]
+            step = found.setdefault(line["step"], {"step": line["step"], "values": {}})
+            step["values"].update(line["values"])
+            if line.get("tables"):
+                step.setdefault("tables", {}).update(line["tables"])
+        return [found[step] for step in sorted(found)]
 
     def workers(self) -> list[dict[str, Any]]:
         """Workers over time: from which step on, how many, when."""

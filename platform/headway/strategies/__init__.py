@@ -26,8 +26,15 @@ class Strategy(Protocol):
             lanes: those that this worker computes in this step, in this order (ascending); maybe none.
         """
 
-    def before_backward(self, lane: int, last: bool) -> None:
-        """Before a lane's backward pass; `last` says that no lane of this worker follows in the step."""
+    def before_backward(self, lane: int, last: bool, first: bool = True, whole: bool = True) -> None:
+        """Before a backward pass of a lane, whose batch may come in several parts.
+
+        Args:
+            lane: its number.
+            last: no other pass of this worker follows in the step.
+            first: it is of the first part of the lane's batch.
+            whole: it is of the last part.
+        """
 
     def after_backward(self) -> None:
         """After a lane's backward pass: until the next one, gradients are not the user's to change."""

@@ -68,7 +68,7 @@ class AllReduce:
         self._last = False
         self.after_backward()
 
-    def before_backward(self, lane: int, last: bool) -> None:
+    def before_backward(self, lane: int, last: bool, first: bool = True, whole: bool = True) -> None:
         self._check_unchanged()
         self._last = last
 

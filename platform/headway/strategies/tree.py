@@ -88,7 +88,9 @@ class Tree:
         self._sending: list[Shard] = []
         self._done = 0
         self._merges = 0
-        self._open = self._last = self._meddled = False
+        self._open = self._last = self._meddled = self._holds = False
+        self._held: dict[int, torch.Tensor] = {}
+        """Gradients of parts of the lane's batch, until its last."""
         self._used = [False] * len(self._parameters)
         self._seen = [0] * len(self._parameters)
         self._hooks = [p.parameter.register_post_accumulate_grad_hook(self._hook(p)) for p in self._places]
@@ -100,7 +102,8 @@ class Tree:
         self._stack, self._sending = [], []
         assert list(lanes) == sorted(lanes), f"lanes {lanes} do not ascend"
         self._lanes, self._done, self._merges = tuple(lanes), 0, 0
-        self._open = self._last = self._meddled = False
+        self._open = self._last = self._meddled = self._holds = False
+        self._held = {}
         self._used = [False] * len(self._parameters)
         self._departures.restart()
         self._plan = self._plan_work = None
@@ -112,24 +115,27 @@ class Tree:
         mine[list(lanes)] = 1
         self._plan_work = self._flight.launch(self._group.all_gather, self._carried.view(-1), mine.to(self._device))
 
-    def before_backward(self, lane: int, last: bool) -> None:
-        self._merge()
+    def before_backward(self, lane: int, last: bool, first: bool = True, whole: bool = True) -> None:
         self._check_unmeddled()
+        self._open, self._last, self._holds = True, last, not whole
+        if not first:
+            self._seen = [0] * len(self._parameters)
+            return
+        self._merge()
         if self._done and (found := self._find_plan()) is not None:
             self._merges = found.own[self._rank].merges[self._done]  # the first lane has nothing to be added to
         if not self._merges:
             self._stack.append(self._free.pop() if self._free else Sum(self._layouts))
         self._seen = [0] * len(self._parameters)
         self._done += 1
-        self._open, self._last = True, last
 
     def after_backward(self) -> None:
         self._open = False
         if max(self._seen, default=0) > 1:
             raise came_twice()
-        for place in self._places:
+        for place in self._places if not self._holds else ():
             if not self._seen[place.index]:
-                self._place(place, None)
+                self._place(place, self._held.pop(place.index, None))
 
     def lane_done(self, change: torch.Tensor) -> None:
         _put(self._stack[-1].changes, change.to(self._device), self._merges)
@@ -166,6 +172,12 @@ class Tree:
                 raise sparse()
             self._used[place.index] = True
             self._seen[place.index] += 1
+            before = self._held.pop(place.index, None)
+            if before is not None and gradient is not None:
+                gradient = before.add_(gradient)
+            if self._holds and gradient is not None:
+                self._held[place.index] = gradient if before is not None else gradient.detach().clone()
+                return
             self._place(place, gradient)
             if self._last and self._flight is not None:
                 self._departures.arrived(place.bucket)

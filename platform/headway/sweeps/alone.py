@@ -19,6 +19,7 @@ from headway.checkpoint.copies import Copies
 from headway.checkpoint.fork import ORIGIN, fork
 from headway.checkpoint.store import Store
 from headway.data.manifest import Manifest
+from headway.data.own.opening import opened
 from headway.data.read.streams import open_readers
 from headway.driver import determinism
 from headway.elastic.worker import context as contexts
@@ -28,6 +29,7 @@ from headway.elastic.worker.main import run
 from headway.elastic.worker.members import Alone
 from headway.elastic.worker.memory import keep_freed
 from headway.elastic.worker.saver import Saver, Snapshot, Together
+from headway.fitting import work
 from headway.job import Checkpoint, Job
 from headway.storage.folder import FolderStorage
 
@@ -139,14 +141,15 @@ class Way:
         torch.set_num_threads(job.workers.cpus)
         determinism.enforce(job)
         device = "cuda" if job.workers.gpus else "cpu"
-        training, validation = open_readers(job, journal.quarantined, device)
+        training, validation = open_readers(job, journal.quarantined, device, own=opened(job, self._given.source))
         policy = Checkpoint(every_steps=None, keep_last=1)
         saver = _Gates(Store(self.folder, self._digest, policy), policy, journal, self._stand)
         context = Context(job, device, training, validation, saver, journal, job.name, Alone(job.lanes))
         saver.total_steps = context.total_steps
         contexts.enter(context)
         try:
-            run(job, code.load(self._given.source))
+            found = code.load(self._given.source)
+            run(job, found, self._given.source, work.run(job, found))
         finally:
             contexts.enter(None)
             saver.close()

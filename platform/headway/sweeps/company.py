@@ -147,6 +147,11 @@ class Company:
         elif run.state in ("waits", "away"):
             run.state = "over"
 
+    def again(self, run: Run) -> None:
+        """One that is at its end by its own account is to go on after all, with another's state."""
+        if run.state == "over":
+            run.state = "away"
+
     @property
     def there(self) -> list[Run]:
         """Runs that have workers."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from headway.carried import code
+from headway.data.own import naming
 from headway.errors import BadInput
 from headway.job import Job
 
@@ -27,7 +28,7 @@ def source(job: Job, kept: Path, strict: bool, say: Callable[[str], None]) -> co
     """
     try:
         there = code.locate(job.task)
-        changed = code.changed(there, kept, code.survey(there, job.files))
+        changed = code.changed(there, kept, code.survey(there, naming.with_files(job)))
     except BadInput:
         if not kept.is_dir():
             raise

@@ -143,10 +143,12 @@ class Loop:
 
     def _reported(self, event: Reported) -> list[Action]:
         trial = self.trials.get(event.trial)
-        if trial is None or trial.state != "running" or event.step <= trial.step:
+        if trial is None or trial.state != "running" or not is_news(trial, event):
             return []
         value = self.rules.value(event.values)
-        self._note(trial, event.step, value, event.waits)
+        if event.step > trial.step:
+            self._note(trial, event.step, value, event.waits)
+        trial.stood = event.step if event.waits else trial.stood
         at_end = event.step >= trial.way.length or (event.waits and event.step < trial.until)
         actions: list[Action]
         if at_end:
@@ -161,8 +163,6 @@ class Loop:
         self.steps += step - trial.step
         trial.steps += step - trial.step
         trial.step, trial.value, trial.tries = step, value, 0
-        if waits:
-            trial.stood = step
         if self.rules.better(value, self.best.best if self.best is not None else None):
             self.best = trial
         if self.rules.better(value, trial.best):
@@ -394,6 +394,12 @@ class Loop:
                 and (self.best is None or self.rules.better(trial.best, self.best.best))
             ):
                 self.best = trial
+
+
+def is_news(trial: Trial, event: Reported) -> bool:
+    """Whether a report says something new of its trial: a later step; or that it has ended where it is by its own
+    account, though it might go on."""
+    return event.step > trial.step or (event.waits and event.step == trial.step < trial.until)
 
 
 def placing(trial: Trial) -> Action:

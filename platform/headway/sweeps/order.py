@@ -24,7 +24,7 @@ from headway.sweeps.events import (
     Suggested,
     Width,
 )
-from headway.sweeps.loop import TRIES, Loop
+from headway.sweeps.loop import TRIES, Loop, is_news
 
 
 class Order(Protocol):
@@ -87,8 +87,8 @@ class Strict:
         self._time = 0
         self._due: dict[int, int] = {}
         """By trial that runs: the virtual time of its next evaluation."""
-        self._told: dict[int, dict[int, Reported]] = {}
-        """By trial, by step: what was reported and is not heard yet."""
+        self._told: dict[int, dict[tuple[int, bool], Reported]] = {}
+        """By trial, by step and whether it stands there: what was reported and is not heard yet."""
         self._failed: dict[int, Failed] = {}
         self._suggested: dict[int, Suggested] = {}
         self._urgent: deque[Event] = deque()
@@ -97,7 +97,7 @@ class Strict:
         match event:
             case Reported():
                 if event.trial not in self._failed:  # else it failed before that
-                    self._told.setdefault(event.trial, {}).setdefault(event.step, event)
+                    self._told.setdefault(event.trial, {}).setdefault((event.step, event.waits), event)
             case Failed():
                 if not self._is_of_no_account(event):
                     self._failed.setdefault(event.trial, event)
@@ -134,6 +134,7 @@ class Strict:
                     return
                 self._heard(event.trial)
             case Reported():
+                self._told.get(event.trial, {}).pop((event.step, event.waits), None)
                 self._heard(event.trial)
         for action in actions:
             if isinstance(action, Start | GoOn | Clone):
@@ -149,9 +150,9 @@ class Strict:
 
     def _of(self, number: int) -> Event | None:
         """What is heard next of a trial, if it happened."""
-        step = self._loop.trials[number].step
-        told = self._told.get(number, {})
-        for old in [at for at in told if at <= step]:  # one that went on from an earlier checkpoint says it again
+        trial, told = self._loop.trials[number], self._told.get(number, {})
+        # One that went on from an earlier checkpoint says it again.
+        for old in [at for at, said in told.items() if not is_news(trial, said)]:
             del told[old]
         return told[min(told)] if told else self._failed.get(number)
 

@@ -51,7 +51,7 @@ def course(job: Job, total_steps: int, own: Own) -> Course:
 
 def _shape(job: Job, total_steps: int, own: Own) -> Shape | None:
     section = job.schedule
-    if own == "loop" or (section is not None and section.name not in SCHEDULES):
+    if own == "loop" or job.stop is not None or (section is not None and section.name not in SCHEDULES):
         return None
     if section is not None:
         return Shape.of(section, total_steps)
@@ -59,7 +59,8 @@ def _shape(job: Job, total_steps: int, own: Own) -> Shape | None:
 
 
 def own_of(source: Source) -> Own:
-    """Of a task, by its text alone; where that does not tell, all."""
+    """Of a task, by its text alone; where that does not tell, all. (A hook sees the run's length and its
+    evaluations; a class of the user's own that a task is made from may give it some.)"""
     path = source.folder / f"{source.module.replace('.', '/')}.py"
     try:
         tree = ast.parse(path.read_bytes(), str(path))
@@ -72,5 +73,7 @@ def own_of(source: Source) -> Own:
             named = {
                 t.id for each in node.body if isinstance(each, ast.Assign) for t in each.targets if hasattr(t, "id")
             }
-            return "schedule" if not plain or "schedule" in made | named else ""
+            if not plain or "hooks" in made | named:
+                return "loop"
+            return "schedule" if "schedule" in made | named else ""
     return "loop"

@@ -83,6 +83,7 @@ def sweep(
             a trial, the metric is none that the job has.
         RunFailed: the sweep could not go on.
     """
+    code.refuse_on_import("headway.sweep")
     wanted = _taken(given)
     attach.admit(address)
     place, told = rayjob.place(runs_folder)
@@ -171,7 +172,7 @@ class Lead:
         self._copy = copy
         self._sweep, self._found, self._place, self._epoch = sweep, found, place, epoch
         self._key = str(found.read()["key"])
-        ways = self._ways = Ways(sweep)
+        ways = self._ways = Ways(sweep, copy)
         first = began(sweep, found.book)
         self.loop = Loop(rules_of(sweep, ways), schedulers.create(first, ways.lengths))
         self._book = Book(found.book, partial(found.secure, epoch))

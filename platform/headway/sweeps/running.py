@@ -285,6 +285,9 @@ class Running:
                     self._catch(self._takeovers.left(run, comes_again))
                 if run is not None and news.failure is not None:
                     self._failed(run, news.step, news.failure)
+                elif run is not None and run.state == "over":
+                    self._events += self._means[run.trial].ended(run.name)
+                    self._unless_over(run.trial)
             case Sized(workers):
                 self._company.size = workers
                 width = self._width(workers)
@@ -393,6 +396,7 @@ class Running:
             case GoOn(trial, until):
                 for run in self._runs(trial, self._loop.trials[trial].config):
                     self._go(run, until)
+                self._unless_over(trial)
             case Clone():
                 self._clone(action)
             case Pause(trial, _):
@@ -417,6 +421,15 @@ class Running:
                 self._company.pause(run)  # to begin anew, and keep its state there as well
         self._company.go(run, until)
 
+    def _unless_over(self, number: int) -> None:
+        """A trial that is to go on from a gate at which its task ended by its own account: that is its end."""
+        trial = self._loop.trials[number]
+        if trial.state != "running" or any(run.state != "over" for run in self._trials[number]):
+            return
+        said = self._means[number].newest()
+        if said is not None and said.step == trial.step < trial.until:
+            self._events.append(said)
+
     def _forget(self, run: Run) -> None:
         if self._following is not None:
             self._following.forget(run)
@@ -430,11 +443,14 @@ class Running:
                 self._terms.job(action.config, number),
                 self._facts(action.trial, number, action.config),
             )
-            run.origin, run.step = Origin(source.name, action.step, exact=False), action.step
+            # One of the source's runs that ended before the others has its last state, and none of that step.
+            step = min(action.step, source.step) if source.state == "over" else action.step
+            run.origin, run.step = Origin(source.name, step, exact=False), step
             if self._takeovers is not None:
                 self._takeovers.decided(run)
             if run.state == "stands":
                 self._company.pause(run)
+            self._company.again(run)
             self._go(run, action.until)
 
     def _runs(self, trial: int, config: Config) -> list[Run]:

@@ -33,12 +33,14 @@ _SWEPT = (
 )
 """Keys that decide what a trial computes."""
 _KEPT = {
+    "accumulate": "all trials cut their batches alike",
     "checkpoint": "all trials are kept alike",
     "data": "all trials are measured on the same data",
     "evaluate_every_steps": "trials are compared where they are evaluated",
     "files": "all trials run the same code",
     "name": "a trial is called after its sweep",
     "reproducible": "trials that are compared should be computed alike",
+    "stop": "all trials end by one rule",
     "task": "all trials run the same code; choose inside of it by one of the task's arguments",
     "tracking": "all trials are recorded in one place",
     "workers": "the sweep gives each trial its workers; the cluster decides how fast, never what",

@@ -11,6 +11,7 @@ from headway.sweeps.rules import Unfit, Way
 from headway.sweeps.schedule.protocol import Lengths
 
 if TYPE_CHECKING:
+    from headway.carried.code import Source
     from headway.job import Job
     from headway.sweeps.events import Config
     from headway.sweeps.file import Sweep
@@ -25,10 +26,11 @@ class Ways:
 
     Args:
         sweep: whose trials they are.
+        source: the copy of the task's code that the sweep keeps, where that is run; None: the code that the job names.
     """
 
-    def __init__(self, sweep: Sweep) -> None:
-        self._sweep = sweep
+    def __init__(self, sweep: Sweep, source: Source | None = None) -> None:
+        self._sweep, self._source = sweep, source
         self._epochs: dict[str, int] = {}
         self._one = None if any(key.startswith(_LENGTHS) for key in sweep.space) else self.of(sweep.example)
 
@@ -63,5 +65,5 @@ class Ways:
         walk = job.model_dump(mode="json", include={"data", "lanes", "lane_batch"})
         key = json.dumps(walk, sort_keys=True)
         if key not in self._epochs:
-            self._epochs[key] = plan.walked(job)[1].steps_per_epoch
+            self._epochs[key] = plan.walked(job, self._source)[1].steps_per_epoch
         return self._epochs[key]

@@ -269,7 +269,7 @@ class Notes:
     def records(self) -> dict[str, Any]:
         return {"start": self.start, "step": 2**62, "made": self.made, "origin": ("", -1)}
 
-    def ended(self, step: int, weights_sha256: str) -> None:
+    def ended(self, step: int, weights_sha256: str, reason: str = "") -> None:
         self.weights = weights_sha256
 
     def settle(self) -> bool:

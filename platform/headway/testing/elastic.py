@@ -471,7 +471,9 @@ def keeper_of(folder: Path) -> dict[str, Any]:
 
 
 def _context(job: Job, folder: Path, line: Line, ledger: Ledger, told: dict[str, Any]) -> Context:
+    from headway.carried import code
     from headway.checkpoint.store import Store
+    from headway.data.own import naming, opening
     from headway.data.read.streams import open_readers
     from headway.elastic.worker.context import Context
     from headway.elastic.worker.main import keeping_of
@@ -481,7 +483,8 @@ def _context(job: Job, folder: Path, line: Line, ledger: Ledger, told: dict[str,
     worker, machine, save_at = line.place.worker, told["machine"], told["save_at"]
     journal = _Journal(str(folder / "r"), worker, bool(told["shelf"]))
     store = Store(folder / "checkpoints", DIGEST, job.checkpoint, pinned=save_at)
-    training, validation = open_readers(job, journal.quarantined)
+    own = opening.opened(job, code.locate(job.task)) if naming.named(job) else {}
+    training, validation = open_readers(job, journal.quarantined, own=own)
     config = {"digest": DIGEST, **({"keeper": {**keeper_of(folder), "shelf": told["shelf"]}} if machine else {})}
     keeping = keeping_of(config, job, line, HOST, journal.note, machine)
     if keeping is not None:

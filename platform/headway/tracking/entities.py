@@ -49,10 +49,14 @@ def parameters(job: Mapping[str, Any]) -> dict[str, str]:
 
 
 def environment_tags(environment: Mapping[str, Any]) -> dict[str, str]:
-    """The environment as tags, and the commit under the name where MLflow's pages look for it."""
+    """The environment as tags; the commit, and whether there were changes since, under MLflow's own names too."""
     tags = {name(f"environment.{key}"): tag(value) for key, value in _flat(environment) if value is not None}
-    commit = tags.get("environment.git.commit")
-    return {**tags, "mlflow.source.git.commit": commit} if commit else tags
+    commit, changed = tags.get("environment.git.commit"), tags.get("environment.git.changed")
+    if commit:
+        tags["mlflow.source.git.commit"] = commit
+    if changed:
+        tags["mlflow.source.git.dirty"] = changed
+    return tags
 
 
 def numbers(values: Any) -> Iterator[tuple[str, float]]:

@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 from headway.errors import BadInput
-from headway.tracking import entities, lineage, progress
+from headway.tracking import entities, lineage, pages, progress
 from headway.tracking.admission import SETTINGS
 from headway.tracking.recording import Batch, Recording, is_sound, open_run
 from headway.tracking.spool import FILE, Event, Spool
@@ -42,6 +42,7 @@ class Summary:
         error: why they wait, in a line; empty when nothing is wrong.
         run_id: MLflow's; None when the store was never reached.
         uri: of the store, without a password.
+        page: address of the run's page, where the store has pages.
     """
 
     sent: int
@@ -49,6 +50,7 @@ class Summary:
     error: str
     run_id: str | None
     uri: str
+    page: str | None = None
 
 
 class Writer:
@@ -120,7 +122,9 @@ class Writer:
         with self._news:
             kept, sent, error = self._progress, self._sent, self._error
         waiting = _points(self._spool.path, kept.offset)
-        return Summary(sent, waiting, error, kept.run_id, redact(self._uri))
+        uri = redact(self._uri)
+        page = pages.of_run(uri, kept.experiment_id, kept.run_id)
+        return Summary(sent, waiting, error, kept.run_id, uri, page)
 
     def _alive(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
@@ -228,6 +232,7 @@ class Writer:
             self._save(kept.offset)
         recording = Recording(client, self._folder, kept)
         recording.catch_up()
+        kept.experiment_id = recording.experiment
         self._recording = recording
         return recording
 

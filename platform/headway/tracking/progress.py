@@ -23,6 +23,8 @@ class Progress:
     """A tag of the MLflow run, by which it is found when its id was not saved in time."""
     run_id: str | None = None
     """MLflow's."""
+    experiment_id: str | None = None
+    """Likewise."""
     offset: int = 0
     """Bytes of the spool that are sent."""
     starts: int = 0

@@ -7,18 +7,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from headway.tracking import entities
+from headway.tracking import described, entities
 from headway.tracking.lineage import PARENT_TAG, Parent
 from headway.tracking.progress import Mark, Progress
-from headway.tracking.spool import Event
+from headway.tracking.spool import FILE, Event, Spool
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Metric
 
 KEY_TAG = "headway.key"
+CHECKPOINT_TAG = "headway.checkpoint"
+"""Of a logged model: whether its checkpoint is there."""
+GONE = "gone: the job's policy (checkpoint.keep_last, keep_best) let it go"
+BELOW = "/checkpoints/"
 PER_BATCH = 100  # parameters or tags; a limit of MLflow's
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 
@@ -42,14 +46,14 @@ def open_run(
     parent: Parent | None = None,
 ) -> str:
     """The id of the MLflow run of that key; the run, its parent and its experiment are made when they are not there."""
-    experiment_id = _experiment(client, artifacts, experiment)
+    experiment_id = found_experiment(client, artifacts, experiment)
     above = {}
     if parent is not None:
         above = {PARENT_TAG: _run(client, experiment_id, parent.name, parent.key, time_s, {})}
     return _run(client, experiment_id, run_name, key, time_s, above)
 
 
-def _experiment(client: MlflowClient, artifacts: str | None, experiment: str) -> str:
+def found_experiment(client: MlflowClient, artifacts: str | None, experiment: str) -> str:
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(experiment)
@@ -91,6 +95,7 @@ class Recording:
         self._folder = folder
         self._progress = progress
         self._run = str(progress.run_id)
+        self._columns: tuple[dict[str, str], list[dict[str, Any]]] | None = None
         self._appliers: dict[str, Callable[[Event], None]] = {
             "run": self._started,
             "checkpoint": self._checkpoint,
@@ -210,22 +215,25 @@ class Recording:
         if not any(output.model_id == model.model_id for output in (outputs.model_outputs if outputs else [])):
             self._client.log_outputs(self._run, [LoggedModelOutput(model.model_id, step)])
         self._send(self._model_metrics(event, model, step))
+        self._let_go([int(each) for each in event.get("let_go") or ()])
 
     def _model(self, event: Event, step: int) -> LoggedModel:
         """The checkpoint as a logged model: found again, or made."""
-        experiment, label = self._experiment(), entities.model_name(self._folder.name, step)
-        where = f"name = '{label}' AND source_run_id = '{self._run}'"
-        found = self._client.search_logged_models([experiment], filter_string=where, max_results=1)
-        if found:
-            model = found[0]
-        else:
+        label, path = entities.model_name(self._folder.name, step), entities.tag(event.get("path"))
+        tags = {"headway.path": path, CHECKPOINT_TAG: "there"}
+        model = self._found(label)
+        if model is None:
             details = {"step": str(step), "path": str(event.get("path")), "bytes": str(event.get("bytes"))}
-            tags = {"mlflow.model.isExternal": "true", "headway.path": entities.tag(event.get("path"))}
             model = self._client.create_logged_model(
-                experiment, label, self._run, tags=tags, params=details, model_type="checkpoint"
+                self.experiment, label, self._run, tags=tags, params=details, model_type="checkpoint"
             )
+        elif model.tags.get("headway.path") != path or model.tags.get(CHECKPOINT_TAG) == GONE:
+            made = model  # the run has come to this step once more, and has another checkpoint of it
+            self._try_artifact(lambda: self._describe(made, event, step))
+            self._client.set_logged_model_tags(model.model_id, tags)
         if str(model.status) != "READY":
-            self._try_artifact(lambda: self._describe(model))
+            unready = model
+            self._try_artifact(lambda: self._describe(unready, event, step))
             model = self._client.finalize_logged_model(model.model_id, "READY")
         return model
 
@@ -249,13 +257,28 @@ class Recording:
         self._progress.marks.update(batch.marks)
         return own + batch.metrics
 
-    def _describe(self, model: LoggedModel) -> None:
-        """The MLmodel file without which a model cannot be registered (as mlflow.create_external_model does)."""
-        from mlflow.models.utils import get_external_mlflow_model_spec
-
+    def _describe(self, model: LoggedModel, event: Event, step: int) -> None:
+        """What makes the checkpoint loadable by MLflow, as long as it is there."""
+        run, _, name = str(event.get("path")).rpartition(BELOW)
+        about = {"run": run, "step": step, "checkpoint": name, "digest": event.get("digest")}
+        if self._columns is None:
+            self._columns = _columns_of(Spool(self._folder / FILE))
+        inputs, example = self._columns
         with TemporaryDirectory() as folder:
-            get_external_mlflow_model_spec(model).save(str(Path(folder) / "MLmodel"))
+            described.write(Path(folder), about, inputs, None, example, model.model_id, self._run)
             self._client.log_model_artifacts(model.model_id, folder)
+
+    def _let_go(self, steps: Sequence[int]) -> None:
+        """The job's policy has removed the checkpoints of these steps: their models load no more, and say so."""
+        for step in steps:
+            found = self._found(entities.model_name(self._folder.name, step))
+            if found is not None and found.tags.get(CHECKPOINT_TAG) != GONE:
+                self._client.set_logged_model_tags(found.model_id, {CHECKPOINT_TAG: GONE})
+
+    def _found(self, label: str) -> LoggedModel | None:
+        where = f"name = '{label}' AND source_run_id = '{self._run}'"
+        found = self._client.search_logged_models([self.experiment], filter_string=where, max_results=1)
+        return found[0] if found else None
 
     def _try_artifact(self, upload: Callable[[], None]) -> None:
         """Artifacts may live somewhere else than records; when only they cannot be kept, the records go on."""
@@ -264,7 +287,9 @@ class Recording:
         except Exception as error:
             self._tags({"headway.artifacts": f"not kept: {_line(error)}"})
 
-    def _experiment(self) -> str:
+    @property
+    def experiment(self) -> str:
+        """MLflow's id of the run's experiment."""
         return str(self._client.get_run(self._run).info.experiment_id)
 
     def _params(self, params: dict[str, str]) -> None:
@@ -280,6 +305,21 @@ class Recording:
         items = [RunTag(key, entities.tag(value)) for key, value in tags.items()]
         for start in range(0, len(items), PER_BATCH):
             self._client.log_batch(self._run, tags=items[start : start + PER_BATCH], synchronous=True)
+
+
+def _columns_of(spool: Spool) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    """What a run's model takes: types by column, without the label, and a few rows."""
+    last: Event = {}
+    for event in spool.events():
+        if event["kind"] == "run":
+            last = event
+    for entry in last.get("datasets") or []:
+        schema = entry.get("schema") if isinstance(entry, dict) else None
+        if isinstance(schema, Mapping) and str(entry.get("context", "")).startswith("train"):
+            inputs = {str(name): str(kind) for name, kind in schema.items() if name != entry.get("label")}
+            where = str(entry.get("path")), entry.get("version")
+            return described.with_gaps(inputs, *where), described.example(*where, list(inputs))
+    return {}, []
 
 
 def is_sound(event: Event) -> bool:

@@ -18,8 +18,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from headway.durable import replace
+from headway.elastic.worker.warm import uncollected
 from headway.errors import BadInput
-from headway.tryout.trial import ANSWER, AT, Ask
+from headway.tryout.trial import ANSWER, AT, FITTED, FITTING, UNFITTED, Ask
 
 NICE = 10
 """Ray starts meanwhile, and is waited for."""
@@ -32,10 +34,13 @@ def main() -> None:
     _end_with(parent)
     os.nice(NICE)
     faulthandler.enable()
-    import torch
+    with uncollected():
+        import torch
 
-    from headway.tryout import small
+        from headway.elastic.worker import dynamo
+        from headway.tryout import small
 
+    dynamo.leave_for_later()
     asked = sys.stdin.buffer.read()
     if not asked:
         return
@@ -65,13 +70,45 @@ def main() -> None:
 
 def _answer(small: Any, ask: Ask, folder: Path, tell: Any) -> dict[str, Any]:
     try:
-        found = small.try_out(ask.job, ask.source, ask.total_steps, folder, tell)
+        values = _fitted(ask, folder, tell) if ask.values is None else ask.values
+        if not ask.tries:
+            return {"notes": []}
+        found = small.try_out(ask.job, ask.source, ask.total_steps, folder, tell, values)
         return {"parameters": found.parameters, "checkpoint_bytes": found.checkpoint_bytes, "notes": found.notes}
+    except _Later as later:
+        return {"notes": [str(later)]}
     except BadInput as error:
         return {"refused": [error.fact, error.reason, error.remedy], "traceback": error.traceback}
     except BaseException:  # ours: a fault in the trial must not keep a good job from running
         last = traceback.format_exc()
         return {"notes": [f"the task could not be tried out, through a fault of Headway's:\n{last}"]}
+
+
+class _Later(Exception):
+    """The task cannot be tried before it is fitted, which is not for here. Args: that, in words."""
+
+
+def _fitted(ask: Ask, folder: Path, tell: Any) -> bytes | None:
+    """Fit the task, and leave what it gave in a file; None where it has nothing to fit. Raises BadInput: it fails."""
+    from headway.carried import code, fitted
+    from headway.fitting import work
+
+    kept = fitted.beside(ask.source)
+    if kept is not None:
+        (folder / UNFITTED).touch()
+        return kept
+    tell("the task's file")
+    found = code.load(ask.source)
+    if not work.has_fit(found):
+        (folder / UNFITTED).touch()
+        return None
+    if not ask.fits:
+        raise _Later(f"{found.__name__} is tried once {found.__name__}.fit() has run, which it does as the run begins")
+    (folder / FITTING).touch()
+    values = work.run(ask.job, found, tell=tell)
+    if values is not None:
+        replace(folder / FITTED, values)
+    return values
 
 
 def _end_with(parent: int) -> None:

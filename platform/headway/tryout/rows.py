@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from headway.core.mixture import Walk
 from headway.core.order import Order
-from headway.data.read.reader import Batch, Reader, Transform
+from headway.data.own.taking import Own
+from headway.data.read.reader import Batch, Collate, Reader, Transform
 from headway.data.read.streams import open_readers
 from headway.job import Job, Sampling
 
@@ -22,8 +23,16 @@ Batches = tuple[list[Batch], Batch | None]
 """Those that are trained on, a lane each; and one of the validation set."""
 
 
-def few(job: Job, transform: Transform | None) -> Batches:
+def few(
+    job: Job, transform: Transform | None, collate: Collate | None = None, own: Mapping[str, Own] | None = None
+) -> Batches:
     """Batches of the first rows as they are stored: of every part of the training set, and of the validation set.
+
+    Args:
+        job: to be followed.
+        transform: the task's.
+        collate: the task's.
+        own: the job's datasets that the user's code gives.
 
     Raises:
         BadData: naming the column that cannot become a tensor.
@@ -33,7 +42,8 @@ def few(job: Job, transform: Transform | None) -> Batches:
     held_out = None
     for number, part in enumerate(job.data.sources[:PARTS]):
         with ExitStack() as opened:
-            train, validation = _opened(opened, _small(job, part.path, part.version, number == 0), transform)
+            small = _small(job, part.path, part.version, number == 0)
+            train, validation = _opened(opened, small, transform, collate, own)
             steps = train.order.steps_per_epoch if len(job.data.sources) == 1 else 1
             found += [train.batch(0, step, 0) for step in range(min(steps, 2, job.lanes))]
             if validation is not None:
@@ -44,10 +54,13 @@ def few(job: Job, transform: Transform | None) -> Batches:
     return found, held_out if held_out is not None and len(held_out.ids) else None
 
 
-def first(job: Job, transform: Transform | None) -> Batches:
+def first(
+    job: Job, transform: Transform | None, collate: Collate | None = None, own: Mapping[str, Own] | None = None
+) -> Batches:
     """The run's own first batches, of two lanes; as `few` otherwise."""
     with ExitStack() as opened:
-        train, validation = _opened(opened, job.model_copy(update={"steps": 1, "epochs": None}), transform)
+        small = job.model_copy(update={"steps": 1, "epochs": None})
+        train, validation = _opened(opened, small, transform, collate, own)
         found = _with_rows(train, 2)
         held_out = _with_rows(validation, 1) if validation is not None else []
     return found, held_out[0] if held_out else None
@@ -59,12 +72,18 @@ def _with_rows(reader: Reader, count: int) -> list[Batch]:
     return [batch for batch in batches if len(batch.ids)][:count] if count > 1 else [next(batches)] if lanes else []
 
 
-def _opened(opened: ExitStack, job: Job, transform: Transform | None) -> tuple[Reader, Reader | None]:
-    train, validation = open_readers(job)
+def _opened(
+    opened: ExitStack,
+    job: Job,
+    transform: Transform | None,
+    collate: Collate | None,
+    own: Mapping[str, Own] | None,
+) -> tuple[Reader, Reader | None]:
+    train, validation = open_readers(job, own=own, beside=False)
     for reader in (train, validation):
         if reader is not None:
             opened.callback(reader.close)
-            reader.use(transform)
+            reader.use(transform, collate)
     return train, validation
 
 
@@ -91,7 +110,7 @@ class Shown:
         rows = max(len(batch.ids) for batch in batches)
         self.order: Walk = Order((rows * len(batches),), seed, len(batches), rows, window=1, shuffle=False)
 
-    def use(self, transform: Transform | None) -> None:
+    def use(self, transform: Transform | None, collate: Collate | None = None) -> None:
         pass
 
     def carry(self, lanes: Sequence[int], step: int) -> None:
@@ -99,7 +118,7 @@ class Shown:
 
     def batch(self, epoch: int, step: int, lane: int) -> Batch:
         found = self._batches[lane]
-        return Batch(copy.deepcopy(found.arrays), found.ids)
+        return Batch(copy.deepcopy(found.arrays), found.ids, found.own)
 
     def close(self) -> None:
         pass

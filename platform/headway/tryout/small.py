@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,24 +17,28 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from headway.carried import code
+from headway.carried import code, fitted
 from headway.checkpoint.copies import Copies
 from headway.checkpoint.store import Store
-from headway.data.read.streams import transform_of
+from headway.data.own.opening import opened
+from headway.data.own.taking import Own
+from headway.data.read.streams import collate_of, transform_of
 from headway.elastic.worker import context as contexts
 from headway.elastic.worker import update
 from headway.elastic.worker.batches import tensors_of
 from headway.elastic.worker.context import Context
 from headway.elastic.worker.failures import of_machine
 from headway.elastic.worker.journal import Journal
-from headway.elastic.worker.loop import session_of
+from headway.elastic.worker.loop import run_step, session_of
 from headway.elastic.worker.members import Alone
 from headway.elastic.worker.replica import seed
 from headway.elastic.worker.saver import Saver
 from headway.elastic.worker.session import Session
+from headway.elastic.worker.step import Step
 from headway.errors import BadData, BadInput, HeadwayError
 from headway.faults import blame
 from headway.job import Checkpoint, Job
+from headway.metrics.merging import Measures
 from headway.task import Task
 from headway.tryout import rows, words
 
@@ -71,10 +75,17 @@ _NEEDED = (
     ("model", "self", "nothing would be trained"),
     ("loss", "self, model, batch", "nothing says what to train for"),
 )
-_METHODS = ("model", "optimizer", "schedule", "transform", "loss", "metrics")
+_METHODS = ("model", "optimizer", "schedule", "updates", "hooks", "transform", "loss", "measures", "metrics")
 
 
-def try_out(job: Job, source: code.Source, total_steps: int, room: Path, tell: Tell = lambda place: None) -> Tried:
+def try_out(
+    job: Job,
+    source: code.Source,
+    total_steps: int,
+    room: Path,
+    tell: Tell = lambda place: None,
+    values: bytes | None = None,
+) -> Tried:
     """Try a task.
 
     Args:
@@ -83,18 +94,21 @@ def try_out(job: Job, source: code.Source, total_steps: int, room: Path, tell: T
         total_steps: of the run.
         room: an empty folder for a checkpoint.
         tell: called with where the task is, before its code is called.
+        values: that it was fitted to, packed; None for none.
 
     Raises:
         BadInput: the run would fail; carries the user's traceback where their code raised.
     """
     tell("the task's file")
     found = code.load(source)
+    tell("the datasets")
+    own = opened(job, source)
     if not inspect.isclass(found):
-        return _function(job, found, tell)
+        return _function(job, found, own, tell)
     for method, signature, reason in _NEEDED:
         if getattr(found, method) is getattr(Task, method):
             raise BadInput(f"task {found.__name__} has no {method}", reason, f"Write {method}({signature}).")
-    trial = _Trial(job, found, total_steps, room, tell)
+    trial = _Trial(job, found, own, total_steps, room, tell, values)
     try:
         trial.run(rows.few)
     except Unclear as unclear:
@@ -102,14 +116,14 @@ def try_out(job: Job, source: code.Source, total_steps: int, room: Path, tell: T
     return Tried(trial.parameters, trial.bytes, trial.notes)
 
 
-def _function(job: Job, found: Any, tell: Tell) -> Tried:
+def _function(job: Job, found: Any, own: Mapping[str, Own], tell: Tell) -> Tried:
     """A loop of the user's own: its arguments and the first batch."""
     try:
         inspect.signature(found).bind(**job.call())
     except TypeError as error:
         raise BadInput(f"arguments={job.arguments}", f"{found.__name__}(): {error}", "Mend the arguments.") from None
     tell("the first batch")
-    for batch in rows.few(job, None)[0]:
+    for batch in rows.few(job, None, own=own)[0]:
         tensors_of(batch, torch.device("cpu"))
     return Tried(notes=[f"{found.__name__} is a loop of its own: only its arguments and a batch of rows were tried"])
 
@@ -117,14 +131,25 @@ def _function(job: Job, found: Any, tell: Tell) -> Tried:
 class _Trial:
     """Arguments as of `try_out`."""
 
-    def __init__(self, job: Job, found: Any, total_steps: int, room: Path, tell: Tell) -> None:
+    def __init__(
+        self,
+        job: Job,
+        found: Any,
+        own: Mapping[str, Own],
+        total_steps: int,
+        room: Path,
+        tell: Tell,
+        values: bytes | None,
+    ) -> None:
         self._job, self._found, self._total_steps, self._room, self._tell = job, found, total_steps, room, tell
+        self._own, self._values = own, values
         self._name = found.__name__
-        self._optimizer = ""
-        self._place = ""
+        self._optimizer = self._hook = ""
+        self._place = self._before = ""
         self._sparse: set[str] = set()
         self._changed: set[str] = set()
         self._built_s = self._loss_s = 0.0
+        self._measures = Measures({})
         self._gpu = bool(job.workers.gpus) and torch.cuda.is_available()
         self.parameters: int | None = None
         self.bytes: int | None = None
@@ -170,15 +195,21 @@ class _Trial:
         if self._sparse and self._place == "backward" and isinstance(error, BadInput):
             return words.sparse(self._sparse)
         names = {"name": self._name, "arguments": self._job.arguments, "optimizer": self._optimizer}
+        names["hook"] = self._hook
         return words.refusal(error, self._place or "built", names)
 
     @property
     def _at(self) -> str:
         if self._place in _METHODS:
             return f"{self._name}.{self._place}()"
-        return {"built": f"{self._name}()", "backward": "the backward pass", "rate": "the schedule"}.get(
-            self._place, f"the {self._place}"
-        )
+        if self._place == "hook":
+            return self._hook
+        return {
+            "built": f"{self._name}()",
+            "backward": "the backward pass",
+            "rate": "the schedule",
+            "rows": "the rows",
+        }.get(self._place, f"the {self._place}")
 
     def _go(self, place: str) -> None:
         """The task is about to be called there; '' for what is ours."""
@@ -189,9 +220,16 @@ class _Trial:
 
     def _run(self, chosen: Callable[..., rows.Batches]) -> None:
         task = self._task()
-        self._go("transform")
+        lost = transform_of(task) is not None and collate_of(task) is None
+        if lost and set(self._own) >= set(self._job.data.places):
+            raise BadInput(
+                f"{self._name}.transform() would never be called",
+                "it is of Arrow tables, and the job's datasets are given by code, row by row",
+                "Do it in __getitem__, or in collate(self, rows).",
+            )
+        self._go("rows" if self._own else "transform")
         with torch.random.fork_rng(devices=[]):  # the model's first weights are to be the run's
-            batches, held_out = chosen(self._job, transform_of(task))
+            batches, held_out = chosen(self._job, transform_of(task), collate_of(task), self._own)
             for batch in (*batches, *([held_out] if held_out else [])):
                 tensors_of(batch, torch.device("cpu"))
         self._go("")
@@ -209,16 +247,20 @@ class _Trial:
         self._go("built")
         begun = time.monotonic()
         task = cast(Task, self._found(**self._job.call()))
+        if self._values is not None:
+            task.fitted = fitted.unpack(self._values)
         self._built_s = time.monotonic() - begun
         self._go("")
         name = self._name
 
         def model(made: Any) -> None:
-            words.check_type(name, "model", made, nn.Module)
+            for each in made.values() if isinstance(made, Mapping) else [made]:
+                words.check_type(name, "model", each, nn.Module)
 
         def optimizer(made: Any, given: nn.Module) -> None:
             words.check_state(given)
-            words.check_type(name, "optimizer", made, torch.optim.Optimizer)
+            for each in made.values() if isinstance(made, Mapping) else [made]:
+                words.check_type(name, "optimizer", each, torch.optim.Optimizer)
 
         def loss(made: Any, *_: Any) -> None:
             if torch.is_grad_enabled():
@@ -226,7 +268,10 @@ class _Trial:
 
         checks: dict[str, Callable[..., None]] = {"model": model, "optimizer": optimizer, "loss": loss}
         checks["schedule"] = lambda made, *_: words.check_schedule(name, made)
-        checks["metrics"] = lambda made, *_: words.check_metrics(name, made)
+        checks["updates"] = lambda *_: None
+        checks["hooks"] = lambda made: words.check_hooks(made)
+        checks["measures"] = lambda made: self._take_measures(made)
+        checks["metrics"] = lambda made, *_: words.check_metrics(name, made, self._measures)
         if transform_of(task) is not None:
             checks["transform"] = lambda *_: None
         for method, check in checks.items():
@@ -248,6 +293,9 @@ class _Trial:
             return made
 
         return checked
+
+    def _take_measures(self, made: Any) -> None:
+        self._measures = Measures(made)
 
     def _small(self, lanes: int, lane_batch: int) -> Job:
         job = self._job
@@ -296,7 +344,7 @@ class _Trial:
                 self.parameters = sum(p.numel() for p in session.replica.trainable)
                 self.bytes = session.replica.bytes()
                 self._go("metrics")
-                session.evaluate(task.metrics)
+                session.evaluate(task.metrics, task.measures())
                 if self._loss_s < LOSS_S:
                     self._note_changed(session, task)
                     self._note_unsteady(session, task)
@@ -338,22 +386,37 @@ class _Trial:
             reason = "its model has no trainable parameter"
             raise BadInput(f"task {self._name}", reason, "Return the model to train.")
         self._watch(session)
+        session.hooks.tell = self._in_hook
         return session
+
+    def _in_hook(self, hook: str) -> None:
+        if hook:
+            self._hook, self._before = hook, self._place
+        self._go("hook" if hook else self._before)
 
     def _steps(self, session: Session, task: Task) -> None:
         """As `headway.elastic.worker.loop` does."""
         for step in session.steps():
-            before = _state(task, session)
-            for batch in step.lanes():
-                loss = task.loss(session.model, batch)
-                after = {**_state(task, session), **_rates(session)}
-                self._changed.update(name for name, value in before.items() if after.get(name, value) != value)
-                before = {**_rates(session), **before}  # to set them alike in every lane is fine
-                self._go("backward")
-                step.backward(loss)
-                self._go("update")
-            words.check_trained(session.optimizer)
+            self._follow(step, session, task)
+            run_step(task, session, step)
+            for name in step.done_updates:
+                words.check_trained(session.optimizers[name])
             return
+
+    def _follow(self, step: Step, session: Session, task: Task) -> None:
+        """Know where the task is, and what it changes, in the step's lanes."""
+        before, backward = _state(task, session), step.backward
+
+        def followed(loss: torch.Tensor) -> None:
+            nonlocal before
+            after = {**_state(task, session), **_rates(session)}
+            self._changed.update(name for name, value in before.items() if after.get(name, value) != value)
+            before = {**_rates(session), **before}  # to set them alike in every lane is fine
+            self._go("backward")
+            backward(loss)
+            self._go("update")
+
+        vars(step)["backward"] = followed
 
     def _note_changed(self, session: Session, task: Task) -> None:
         """It is called for each lane that a worker carries, and again where a worker is lost."""
@@ -382,7 +445,7 @@ class _Trial:
             batch = tensors_of(reader.batch(0, 0, 0), session.device)
             with update.autocast(self._job.precision, session.device):
                 made = task.metrics(session.model, {name: column[:rows] for name, column in batch.items()})
-            return {name: float(value) for name, value in made.items()}
+            return {name: float(value) for name, value in made.items() if name not in self._measures}
 
         session.model.eval()
         try:
@@ -410,7 +473,8 @@ class _Trial:
         for name, parameter in session.model.named_parameters():
             if parameter.requires_grad:
                 parameter.register_hook(look(name))
-        session.optimizer.register_step_post_hook(lambda *_: self._go("rate"))
+        for optimizer in session.optimizers.values():
+            optimizer.register_step_post_hook(lambda *_: self._go("rate"))
 
 
 class _Enough(Exception):
@@ -437,8 +501,8 @@ def _state(task: Task, session: Session) -> dict[str, Any]:
 
 
 def _rates(session: Session) -> dict[str, Any]:
-    groups = enumerate(session.optimizer.param_groups)
-    return {f"the rate of the optimiser's group {number}": float(group.get("lr", 0.0)) for number, group in groups}
+    rates = enumerate(session.replica.updates.rates())
+    return {f"the rate of the optimiser's group {number}": rate for number, rate in rates}
 
 
 def _hollow(tree: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import shutil
@@ -19,10 +20,13 @@ from typing import Any
 
 from headway import plan, variables
 from headway.carried import code
-from headway.errors import BadInput
+from headway.errors import BadInput, RunFailed
+from headway.fitting import work
 from headway.job import Job
 
 ANSWER, AT, SAID = "answer.json", "at", "said"
+FITTING, FITTED, UNFITTED = "fitting", "fitted", "unfitted"
+"""Files: that the task's `fit` has begun; what it gave; that the task has none."""
 LOOK_S = 0.02
 LINES = 30
 """Of what a process that ended by itself had printed last."""
@@ -37,12 +41,18 @@ class Ask:
         source: of the task, as workers get it.
         total_steps: of the run.
         folder: to be in, as workers are; None: that of the parent.
+        values: that the task is fitted to, packed; None: it is not yet.
+        fits: whether it is fitted here then.
+        tries: whether it is tried at all.
     """
 
     job: Job
     source: code.Source
     total_steps: int
     folder: Path | None
+    values: bytes | None = None
+    fits: bool = True
+    tries: bool = True
 
 
 @dataclass(frozen=True)
@@ -53,11 +63,13 @@ class Found:
         parameters: trainable elements of the model; None where not known.
         checkpoint_bytes: of one checkpoint, about; None likewise.
         notes: what was not tried, and why.
+        values: that the task was fitted to now, packed; None: it was not.
     """
 
     parameters: int | None = None
     checkpoint_bytes: int | None = None
     notes: list[str] = field(default_factory=list)
+    values: bytes | None = field(default=None, repr=False)
 
 
 @contextmanager
@@ -67,9 +79,15 @@ def begun(job: Job) -> Iterator[Trial]:
     Raises:
         BadInput: a variable of the job's `env` is not set.
     """
-    if job.check is None:
-        yield Trial(None, Path(), 0.0)
-        return
+    trial = Trial(None, Path(), 0.0) if job.check is None else Trial(*_child(job), job.check.limit_s)
+    try:
+        yield trial
+    finally:
+        trial.close()
+
+
+def _child(job: Job) -> tuple[subprocess.Popen[bytes], Path]:
+    """The process, and the folder of its files. Raises BadInput: a variable of the job's `env` is not set."""
     environment = _environment(job)
     folder = Path(tempfile.mkdtemp(prefix="headway-check-"))
     with (folder / SAID).open("wb") as said:
@@ -81,11 +99,7 @@ def begun(job: Job) -> Iterator[Trial]:
             env=environment,
             start_new_session=True,
         )
-    trial = Trial(process, folder, job.check.limit_s)
-    try:
-        yield trial
-    finally:
-        trial.close()
+    return process, folder
 
 
 def check(job: Job, space: Path | None = None) -> plan.Plan:
@@ -100,7 +114,7 @@ def check(job: Job, space: Path | None = None) -> plan.Plan:
     """
     with variables.in_force(job), begun(job) as trial:
         checked = plan.check(job)
-        trial.ask(plan.pinned(job, checked), checked)
+        trial.ask(plan.pinned(job, checked), checked, fits=work.is_small(checked.datasets))
         found = trial.answer()
     if space is not None and found.checkpoint_bytes is not None:
         plan.check_space(job, found.checkpoint_bytes, space)
@@ -122,8 +136,17 @@ class Trial:
         self._asked_at = time.monotonic()
         self._paths: tuple[Path, Path] | None = None
         self._task = ""
+        self._must_fit = False
 
-    def ask(self, job: Job, checked: plan.Plan, copied: Path | None = None, inside: bool = False) -> None:
+    def ask(
+        self,
+        job: Job,
+        checked: plan.Plan,
+        copied: Path | None = None,
+        inside: bool = False,
+        values: bytes | None = None,
+        fits: bool = True,
+    ) -> None:
         """Say what to try.
 
         Args:
@@ -131,21 +154,30 @@ class Trial:
             checked: what it comes to.
             copied: where the task's code was carried to; into a folder of the trial's own where not given.
             inside: workers will begin in that folder.
+            values: that the task is fitted to, packed; None: it is not yet.
+            fits: whether it is fitted by the child then, also where the job wants nothing tried.
 
         Raises:
             BadInput: it cannot be carried.
         """
-        if self._process is None:
+        tries = self._process is not None
+        if not tries and (copied is None or values is not None or not fits):
             return
         if copied is None:
             copied = self._folder / "code"
             code.carry(checked.source, copied, checked.cargo)
+        self._must_fit = values is None and fits and work.may_have_fit(checked.source, copied)
+        if not tries:
+            if not self._must_fit:
+                return
+            (self._process, self._folder), self._limit_s = _child(job), math.inf
         self._task = job.task.rpartition(":")[2]
         source = code.carried(checked.source, copied)
         self._paths = None if checked.origin is None else (copied, checked.origin)
         home = code.home(source, copied)
-        ask = Ask(job, source, checked.total_steps, home if inside else None)
+        ask = Ask(job, source, checked.total_steps, home if inside else None, values, fits, tries)
         self._asked_at = time.monotonic()
+        assert self._process is not None
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # it could not even begin: told by its answer, which is not there
             self._process.stdin.write(pickle.dumps(ask))
@@ -167,14 +199,21 @@ class Trial:
             while self._process.poll() is None:
                 if given_up():
                     return Found()
-                if time.monotonic() > left:
+                if self._fits():
+                    left = time.monotonic() + self._limit_s  # that belongs to the run, and takes as long as it takes
+                elif time.monotonic() > left:
                     where = f" in {at}" if (at := self._at()) else ""
                     took = (
                         f"the task was not tried to its end: check.limit_s={self._limit_s:g} seconds were over{where}"
                     )
-                    return Found(notes=[f"{took}; the run starts all the same"])
+                    found = Found(notes=[f"{took}; the run starts all the same"])
+                    break
                 time.sleep(LOOK_S)
-            return self._read(self._process.returncode)
+            else:
+                found = self._read(self._process.returncode)
+            if self._must_fit and not ((self._folder / UNFITTED).exists() or (self._folder / FITTED).exists()):
+                raise RunFailed(f"task {self._task} could not be fitted", "; ".join(found.notes), "")
+            return replace(found, values=self._values())
         finally:
             self.close()
 
@@ -206,6 +245,15 @@ class Trial:
             raise error
         notes = [self._own(note)[0] for note in answer["notes"]]
         return Found(answer.get("parameters"), answer.get("checkpoint_bytes"), notes)
+
+    def _fits(self) -> bool:
+        """Whether the task's `fit` has begun, and not come to its end."""
+        return (self._folder / FITTING).exists() and not (self._folder / FITTED).exists()
+
+    def _values(self) -> bytes | None:
+        with suppress(FileNotFoundError):
+            return (self._folder / FITTED).read_bytes()
+        return None
 
     def _ended(self, status: int) -> Found:
         """The child ended without an answer.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from torch import nn
 
 from headway.errors import BadInput, HeadwayError
 from headway.faults import blame
+from headway.hooks import named
+from headway.metrics.merging import is_measured
 
 UNTRIED = "`check: false` in the job starts it untried"
 
@@ -19,18 +21,23 @@ PLACES = {
     "model": "{name}.model() failed",
     "optimizer": "{name}.optimizer() failed",
     "schedule": "{name}.schedule() failed",
+    "hooks": "{name}.hooks() failed",
+    "hook": "the hook {hook} of {name} failed",
+    "updates": "{name}.updates() failed",
+    "rows": "the datasets' own rows, or the task's collate, raised",
     "transform": "{name}.transform() failed on the first rows",
     "loss": "{name}.loss() failed on the first rows",
     "backward": "the loss of {name} cannot be differentiated",
     "update": "optimizer {optimizer} cannot be stepped",
     "rate": "the schedule of {name} cannot be stepped",
+    "measures": "{name}.measures() failed",
     "metrics": "{name}.metrics() failed on the first rows",
     "save": "the state of {name} cannot be saved",
     "load": "the state of {name} cannot be loaded again",
 }
 """Where the task may be when it fails, in the order in which it is tried."""
 
-ROWS_MATTER = ("transform", "loss", "backward", "update", "rate", "metrics")
+ROWS_MATTER = ("rows", "transform", "loss", "backward", "update", "rate", "hook", "metrics")
 """Places where a failure may come of how many rows there are."""
 
 _NO_GPU = ("NVIDIA driver", "not compiled with CUDA", "No CUDA GPUs", "CUDA_HOME", "no NVIDIA")
@@ -197,14 +204,17 @@ def _named(value: Any) -> str:
     return "None" if value is None else type(value).__name__
 
 
-def check_metrics(task: str, found: Any) -> None:
-    """Raises BadInput: what `metrics()` returned is no mapping of names to numbers."""
+def check_metrics(task: str, found: Any, measures: Container[str] = ()) -> None:
+    """Raises BadInput: what `metrics()` returned is no mapping of names to numbers; but for the arguments of measures,
+    which are checked where they are used."""
     if not isinstance(found, Mapping):
         reason, remedy = "a dict of numbers by name is needed", 'Return it like {"accuracy": accuracy}.'
         raise BadInput(f"task {task}.metrics() returned {_named(found)}", reason, remedy)
     for name, value in found.items():
         if not isinstance(name, str):
             raise BadInput(f"task {task}.metrics() has the name {name!r}", "names are text", "Name it by a str.")
+        if name in measures or is_measured(value):
+            continue
         try:
             float(value)
         except (TypeError, ValueError, RuntimeError):
@@ -216,8 +226,17 @@ def check_metrics(task: str, found: Any) -> None:
             ) from None
 
 
+def check_hooks(made: Any) -> None:
+    """Raises BadInput: what `hooks()` returned are none."""
+    named(made)
+
+
 def check_schedule(task: str, made: Any) -> None:
     """Raises BadInput: what `schedule()` returned is no scheduler."""
+    if isinstance(made, Mapping):
+        for each in made.values():
+            check_schedule(task, each)
+        return
     if made is None or all(callable(getattr(made, verb, None)) for verb in ("step", "state_dict", "load_state_dict")):
         return
     raise BadInput(

@@ -18,14 +18,14 @@ from weakref import WeakSet
 import numpy as np
 import pyarrow as pa
 
-from headway.core.mixture import Mixture, Walk
-from headway.core.order import Rows, Window
+from headway.core.mixture import Mixture
+from headway.core.order import Order, Rows, Window
 from headway.data.arrays import Array
 from headway.data.read.ahead import Once, Threads
 from headway.data.read.aligned import aligned, aligned_batch, empty
 from headway.data.read.gather import gathered_table
 from headway.data.read.groups import Groups
-from headway.data.read.reader import Batch, Transform, generator
+from headway.data.read.reader import Batch, Collate, Transform, generator
 from headway.data.read.windows import Place, Reach, Slice, Windows
 
 PREFETCH = 256 * 2**20
@@ -86,7 +86,7 @@ class DirectReader:
     def __init__(
         self,
         sources: Sequence[Groups],
-        order: Walk,
+        order: Order | Mixture,
         *,
         seed: int,
         training: bool = True,
@@ -96,7 +96,7 @@ class DirectReader:
         pin: bool = False,
     ) -> None:
         orders = order.orders if isinstance(order, Mixture) else (order,)
-        self.order = order
+        self.order: Order | Mixture = order
         self._threads = Threads(threads, "read-ahead")
         self._sources = [
             Windows(groups, own, prefetch, partial(self._threads.submit, FIRST))
@@ -122,7 +122,7 @@ class DirectReader:
         self._to_plan = False
         _open.add(self)
 
-    def use(self, transform: Transform | None) -> None:
+    def use(self, transform: Transform | None, collate: Collate | None = None) -> None:
         """See `Reader.use`. The transform is called in several threads, for several batches at once."""
         self._transform = transform
         for windows in self._sources:

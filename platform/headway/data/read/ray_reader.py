@@ -25,7 +25,7 @@ from headway.core.mixture import Walk
 from headway.data.ray_data import ordered
 from headway.data.read.aligned import aligned_batch
 from headway.data.read.direct import DirectReader
-from headway.data.read.reader import Batch, OnQuarantine, Reader, Transform
+from headway.data.read.reader import Batch, Collate, OnQuarantine, Reader, Transform
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class RayReader:
         self.read = 0
         """Batches that were read here."""
 
-    def use(self, transform: Transform | None) -> None:
+    def use(self, transform: Transform | None, collate: Collate | None = None) -> None:
         """See `Reader.use`; elsewhere `make` sees to the same."""
         self._direct.use(transform)
 

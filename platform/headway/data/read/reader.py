@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Transform = Callable[[pa.Table, np.random.Generator, bool], dict[str, Any]]
 """The user's: (rows, the lane's own generator, whether they are trained on) -> arrays by name, one entry per row."""
 
+Collate = Callable[[list[Any]], Any]
+"""The user's: rows, as their own dataset gave them -> a batch."""
+
 OnQuarantine = Callable[[str, str, int, int, str], None]
 """Called once for each row group of which rows are set aside: (source, shard, row group's number in the shard, rows,
 reason). From any thread."""
@@ -30,13 +33,16 @@ class Batch:
 
     Args:
         arrays: by name, first dimension = rows; NumPy arrays or tensors, writable, and nobody else's. Whatever the
-            user's transform returned, where there is one. Empty where no row is left.
+            user's transform returned, where there is one. Empty where no row is left. Of a dataset of the user's own
+            whatever its rows were put together to.
         ids: sample ids of the rows (row numbers in the dataset); int64, shape [rows]. Without the rows that were set
             aside.
+        own: of a dataset of the user's own: the arrays are any nest of tensors and other things.
     """
 
     arrays: dict[str, np.ndarray[Any, Any] | torch.Tensor]
     ids: Rows
+    own: bool = False
 
 
 class Reader(Protocol):
@@ -45,10 +51,16 @@ class Reader(Protocol):
     One contract for all of them: tests/contract/test_reader.py.
     """
 
-    order: Walk
+    @property
+    def order(self) -> Walk: ...
 
-    def use(self, transform: Transform | None) -> None:
-        """Turn rows into arrays in this way; None: every column, by name, as it is. Before the first batch."""
+    def use(self, transform: Transform | None, collate: Collate | None = None) -> None:
+        """Turn rows into arrays in this way; None: every column, by name, as it is. Before the first batch.
+
+        Args:
+            transform: of rows that are read as Arrow tables.
+            collate: of rows of the user's own datasets; None: torch's.
+        """
 
     def carry(self, lanes: Sequence[int], step: int) -> None:
         """These lanes will be asked for, step by step, from a step of the run on. Steers what is read ahead.

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from headway.carried import code
+from headway.carried import code, fitted
+from headway.core.indices import Indices
 from headway.core.keys import key
-from headway.core.mixture import Mixture, Walk
+from headway.core.mixture import Mixture
 from headway.core.order import Order
 from headway.data.manifest import Manifest, load
+from headway.data.own.ordering import train_walk, validation_walk
+from headway.data.own.reader import RowReader
+from headway.data.own.stream_reader import StreamReader
+from headway.data.own.streams import Stream
+from headway.data.own.taking import Own
 from headway.data.read.direct import DirectReader
 from headway.data.read.groups import PATIENCE_S, Groups
 from headway.data.read.quarantine import Quarantine, report_nothing
 from headway.data.read.ray_reader import RayReader
-from headway.data.read.reader import OnQuarantine, Reader, Transform
+from headway.data.read.reader import Collate, OnQuarantine, Reader, Transform
 from headway.data.sampling.weights import check_classes, sampling
 from headway.data.store.cache import open_files
 from headway.data.store.files import Files
@@ -26,7 +32,7 @@ from headway.job import Job
 from headway.task import Task
 
 
-def train_order(job: Job, sources: Sequence[Files]) -> Walk:
+def train_order(job: Job, sources: Sequence[Files]) -> Order | Mixture:
     """The walk over the training set: that of one dataset, or of the mixture of several.
 
     Args:
@@ -89,14 +95,18 @@ class Elsewhere:
 
         os.environ.update(self.given)
         job = Job.model_validate(self.job)
-        reader, validation = open_readers(job, report)
-        if validation is not None:
-            validation.close()
+        alone = job.model_copy(update={"data": job.data.model_copy(update={"validation": None})})
+        reader, _ = open_readers(alone, report)
         torch.manual_seed(job.seed)  # as in the workers: a task may draw what its transform uses
         found = code.load(self.source)
-        transform = transform_of(found(**job.call())) if inspect.isclass(found) else None
+        transform = transform_of(fitted.make(found, job, self.source)) if inspect.isclass(found) else None
         reader.use(transform)
         return reader
+
+
+def collate_of(task: Any) -> Collate | None:
+    """The task's own way of putting rows of the user's own datasets together, if it has one."""
+    return task.collate if type(task).collate is not Task.collate else None
 
 
 def transform_of(task: Any) -> Transform | None:
@@ -110,6 +120,8 @@ def open_readers(
     device: str = "cpu",
     patience_s: float = PATIENCE_S,
     elsewhere: Elsewhere | None = None,
+    own: Mapping[str, Own] | None = None,
+    beside: bool = True,
 ) -> tuple[Reader, Reader | None]:
     """Readers of the job's training set and, if it has one, validation set.
 
@@ -119,20 +131,41 @@ def open_readers(
         device: of the training.
         patience_s: for how long reading is tried again while it fails.
         elsewhere: makes what Ray Data reads with, where the job says so; None reads here all the same.
+        own: the job's datasets that the user's code gives, see `headway.data.own.opening`.
+        beside: their rows may be read in other processes, where that takes long.
 
     Raises:
         BadInput, BadData: as `train_order`, and for what cannot be opened.
     """
     data = job.data
 
+    def quarantine(use: str, rows: int) -> Quarantine | None:
+        if data.on_bad_data != "quarantine":
+            return None
+        return Quarantine(use, rows, data.quarantine_limit, report or report_nothing)
+
     def groups(use: str, path: str, version: int | None) -> Groups:
         files = open_files(path, load(path, version, data.store), data)
-        quarantine = None
-        if data.on_bad_data == "quarantine":
-            quarantine = Quarantine(use, files.manifest.rows, data.quarantine_limit, report or report_nothing)
-        return Groups(files, data.columns, data.no_nulls, data.check_digests, quarantine, patience_s)
+        aside = quarantine(use, files.manifest.rows)
+        return Groups(files, data.columns, data.no_nulls, data.check_digests, aside, patience_s)
 
-    def reader(groups: Sequence[Groups], order: Walk, steps: int | None) -> DirectReader:
+    def rows_of(use: str, given: Own, order: Indices, steps: int | None) -> Reader:
+        if isinstance(given, Stream):
+            return StreamReader(given, order, f"data.{use}", job.seed)
+        return RowReader(
+            given,
+            order,
+            f"data.{use}",
+            seed=job.seed,
+            training=steps is not None,
+            processes=data.read_threads if beside else 0,
+            prefetch=data.prefetch,
+            steps=steps,
+            pin=device != "cpu",
+            quarantine=quarantine(f"data.{use}", len(given)),
+        )
+
+    def reader(groups: Sequence[Groups], order: Order | Mixture, steps: int | None) -> DirectReader:
         return DirectReader(
             groups,
             order,
@@ -144,16 +177,40 @@ def open_readers(
             pin=device != "cpu",
         )
 
+    own = own or {}
+    train: Reader
+    if "train" in own:
+        mine = own["train"]
+        stream = isinstance(mine, Stream)
+        walk = train_walk(job, 0 if isinstance(mine, Stream) else len(mine), stream)
+        train = rows_of("train", mine, walk, job.steps or (job.epochs or 0) * walk.steps_per_epoch)
+    else:
+        train = _stored(job, groups, reader, report, elsewhere)
+    if "validation" in own:
+        held = own["validation"]
+        assert not isinstance(held, Stream)
+        return train, rows_of("validation", held, validation_walk(job, len(held)), None)
+    if data.validation is None:
+        return train, None
+    held_out = groups("data.validation", data.validation, data.validation_version)
+    return train, reader([held_out], validation_order(job, held_out.files.manifest), None)
+
+
+def _stored(
+    job: Job,
+    groups: Callable[[str, str, int | None], Groups],
+    reader: Callable[[Sequence[Groups], Order | Mixture, int | None], DirectReader],
+    report: OnQuarantine | None,
+    elsewhere: Elsewhere | None,
+) -> Reader:
+    """A reader of a training set that lies in folders. groups and reader: open one, and read it."""
+    data = job.data
     single = isinstance(data.train, str)
     uses = ["data.train"] if single else [f"data.train[{number}]" for number in range(len(data.sources))]
     sources = [groups(use, part.path, part.version) for use, part in zip(uses, data.sources, strict=True)]
     order = train_order(job, [part.files for part in sources])
     steps = job.steps or (job.epochs or 0) * order.steps_per_epoch
-    own = reader(sources, order, steps)
-    train: Reader = own
+    here = reader(sources, order, steps)
     if data.reader == "ray" and elsewhere is not None:
-        train = RayReader(own, elsewhere, steps, data.prefetch, report or report_nothing)
-    if data.validation is None:
-        return train, None
-    held_out = groups("data.validation", data.validation, data.validation_version)
-    return train, reader([held_out], validation_order(job, held_out.files.manifest), None)
+        return RayReader(here, elsewhere, steps, data.prefetch, report or report_nothing)
+    return here

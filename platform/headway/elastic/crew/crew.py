@@ -19,6 +19,7 @@ from headway.carried.cargo import Cargo
 from headway.driver import attach, ending, equipment, leading
 from headway.driver.names import Names
 from headway.elastic.crew import legs, told
+from headway.elastic.crew.fits import Fits
 from headway.elastic.crew.legs import Leg
 from headway.elastic.wire import keepers
 from headway.errors import RunFailed
@@ -94,11 +95,13 @@ def crew(
                 tell=tell,
             ),
         ):
-            for note in trial.answer(stopped).notes:
+            tried = trial.answer(stopped)
+            for note in tried.notes:
                 tell(f"note: {note}")
             if stopped():
                 raise KeyboardInterrupt
             found = RealCrew(names, folder, place, job, checked, workers, memory)
+            found.fits.know(plan.pinned(job, checked), tried.values)
             try:
                 found.open()
                 yield found
@@ -113,7 +116,7 @@ class RealCrew:
         self, names: Names, folder: Path, place: Place, job: Job, common: plan.Plan, workers: int, memory: int = 0
     ) -> None:
         self._names, self._folder, self._place, self._job, self._workers = names, folder, place, job, workers
-        self._common = common
+        self._common, self.fits = common, Fits()
         self._keeper: dict[str, Any] = {**RunFolder(folder).keeper(), "memory": memory}
         self._keepers: set[tuple[str, int]] = set()
         """Where there were keepers of runs whose legs are over."""
@@ -210,7 +213,7 @@ class RealCrew:
         before = self._closing.pop(leg.run, None)
         if before is not None:
             before.result()
-        begun = legs.opened(leg, next(self._numbers), self._place, self._recorders, self._common)
+        begun = legs.opened(leg, next(self._numbers), self._place, self._recorders, self._common, self.fits)
         try:
             legs.record(begun)
             given = legs.given(begun, self._keeper)

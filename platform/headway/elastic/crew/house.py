@@ -24,7 +24,6 @@ from headway.elastic.crew import told
 from headway.elastic.crew.running import Running
 from headway.elastic.lead import room
 from headway.elastic.lead.coordinator import internal
-from headway.elastic.lead.group import PooledWorkerGroup
 from headway.elastic.lead.processes import First, Processes
 from headway.elastic.lead.view import show
 from headway.elastic.wire.place import Assignment
@@ -50,8 +49,6 @@ class House(Processes):
         give: called in a process with what it is to work for.
         rest: Ray Train's own arguments.
     """
-
-    worker_group_cls = PooledWorkerGroup
 
     def __init__(self, *, names: Names, wanted: int, slow_s: float, enter: Enter, give: Give, **rest: Any) -> None:
         self._enter_process, self._give = enter, give

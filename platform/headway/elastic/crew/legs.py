@@ -14,6 +14,7 @@ from headway.carried import code
 from headway.core import ends
 from headway.driver import determinism, ending, equipment, leading
 from headway.elastic.crew import told
+from headway.elastic.crew.fits import Fits
 from headway.elastic.crew.recorders import Seat
 from headway.errors import BadInput, RunFailed
 from headway.job import Job
@@ -56,13 +57,14 @@ class Leg:
     source: code.Source | None = field(default=None)
 
 
-def opened(wish: Wish, number: int, place: Place, recorders: Any, common: plan.Plan) -> Leg:
+def opened(wish: Wish, number: int, place: Place, recorders: Any, common: plan.Plan, fits: Fits | None = None) -> Leg:
     """Make the run, or find it, and lead it.
 
     Args:
         place: that holds the run.
         recorders: the actor that keeps records.
         common: of another run of the sweep: the task and what travels with it are the same.
+        fits: what the task is fitted to; None: to nothing.
 
     Raises:
         BadInput: it cannot begin; nothing is left of it then.
@@ -83,6 +85,10 @@ def opened(wish: Wish, number: int, place: Place, recorders: Any, common: plan.P
             runs.write_job(run, job)
         equipment.note_bits(run, job, checked)
         checked = _carried(run, job, checked)
+        facts = fits.give(job, checked, run.code) if fits is not None else None
+        if facts is not None:
+            with run.hold_records():
+                run.write({**run.read(), "fitted": facts})
         _begin_with(wish.origin, run, place, checked.digest, epoch)
         undo.pop_all()
     seat = Seat(recorders, f"{run.name}/{epoch}")
@@ -195,7 +201,7 @@ def closed(leg: Leg, over: told.Ended) -> Left:
     else:
         steps = int(ray.get(leg.seat.done.remote()))
         why = leg.why if leg.why and steps < leg.checked.total_steps else "finished"
-        end = _end(why, steps, leg.checked.total_steps)
+        end = _end(why, steps, leg.checked.total_steps, ray.get(leg.seat.end_reason.remote()))
     patience_s = SENT_S if leg.run.far is not None and tracked else 0.0
     found = ray.get(leg.seat.finish(end.state, end.message, patience_s, end.cause, True, lingers=tracked))
     if failure is None and found.get("unwritten"):
@@ -228,9 +234,9 @@ def keepers(leg: Leg) -> set[tuple[str, int]]:
     return {(str(host), int(port)) for host, port in leg.run.read().get("keepers", ())}
 
 
-def _end(why: str, steps: int, total_steps: int) -> ends.End:
+def _end(why: str, steps: int, total_steps: int, reason: str) -> ends.End:
     if why == "finished":
-        rest = "" if steps >= total_steps else f"the task's loop ended after step {steps} of {total_steps}"
+        rest = "" if steps >= total_steps else ends.early(steps, total_steps, reason)
         return ends.End("finished", rest)
     return ends.End("stopped", f"{why} by the sweep after step {steps} of {total_steps}")
 

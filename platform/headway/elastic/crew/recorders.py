@@ -90,6 +90,7 @@ class Seat:
         self.push, self.event = self._verb("push"), self._verb("event")
         self.given, self.fail = self._verb("given"), self._verb("fail")
         self.done, self.own_end = self._verb("done"), self._verb("own_end")
+        self.end_reason = self._verb("end_reason")
         self.request_stop, self.ship = self._verb("request_stop"), self._verb("ship")
         self.failure = self._verb("failure")
 

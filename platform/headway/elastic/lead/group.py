@@ -7,22 +7,22 @@ tests/ray/test_seams.py fails on a release where the seams are others). See docs
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
-from ray.train.v2._internal.execution.checkpoint.sync_actor import SynchronizationActor
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import PlacementGroupHandle
 from ray.train.v2._internal.execution.worker_group.state import WorkerGroupState
-from ray.train.v2._internal.execution.worker_group.worker import Worker
+from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker, Worker
 from ray.train.v2._internal.util import bundle_to_remote_args, time_monotonic
 from ray.util.placement_group import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from headway.driver.names import Names
 from headway.elastic.lead.view import contexts
+from headway.elastic.wire.barrier import NoBarrier
 
 
 class _Groups(PlacementGroupHandle):
@@ -51,24 +51,39 @@ class _Groups(PlacementGroupHandle):
             remove_placement_group(group)
 
 
+class _State(WorkerGroupState):
+    """Of a group without a barrier."""
+
+    def shutdown(self) -> None:
+        for worker in self.workers:
+            ray.kill(worker.actor)
+        self.placement_group_handle.shutdown()
+
+
+def process(names: Names, name: str, group: Any, resources: dict[str, float], env: dict[str, Any]) -> Any:
+    """The actor of a worker, which is being started in its placement group; as Ray Train makes them, with a name."""
+    actor_class = ray.remote(runtime_env=env, **bundle_to_remote_args(resources))(RayTrainWorker)
+    there = PlacementGroupSchedulingStrategy(placement_group=group, placement_group_bundle_index=0)
+    return actor_class.options(scheduling_strategy=there, **names.of(name)).remote()
+
+
 class ElasticWorkerGroup(WorkerGroup):
     """A worker group that begins empty and whose workers come and go."""
 
     names: Names
-    _state = WorkerGroupState
+    _state = _State
+
+    def take(self, early: Mapping[str, tuple[Any, Any]]) -> None:
+        """Workers' placement groups and actors that are there already, see `headway.elastic.lead.early`."""
+        self._early: dict[str, Any] = {name: actor for name, (_, actor) in early.items()}
+        self.groups.by_worker.update({name: group for name, (group, _) in early.items()})
 
     def _start_impl(self, worker_group_state_builder: Any) -> None:
         self._assert_inactive()
         self.groups = _Groups()
         self._replica_groups, self._worker_rank_to_replica_group_rank = [], {}
-        self._worker_group_state = self._state(time_monotonic(), self.groups, [], self._barrier())
-
-    def _barrier(self) -> Any:
-        """By which Ray Train's own workers agree."""
-        here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
-        return SynchronizationActor.options(label_selector=here).remote(
-            timeout_s=self._collective_timeout_s, warn_interval_s=self._collective_warn_interval_s
-        )
+        self.take({})
+        self._worker_group_state = self._state(time_monotonic(), self.groups, [], NoBarrier())
 
     def spawn(self, name: str, group: Any, first: Callable[..., None] | None, *told: Any) -> Any:
         """Start a worker's process in its placement group and its train function in that; blocks.
@@ -86,10 +101,10 @@ class ElasticWorkerGroup(WorkerGroup):
 
     def _created(self, name: str, group: Any, resources: dict[str, float]) -> Worker:
         """As `_create_workers` does it, for one actor that has a name."""
-        env = self._get_worker_runtime_env(self._train_run_context.run_config.worker_runtime_env)
-        actor_class = ray.remote(runtime_env=env, **bundle_to_remote_args(resources))(self._worker_cls)
-        there = PlacementGroupSchedulingStrategy(placement_group=group, placement_group_bundle_index=0)
-        actor = actor_class.options(scheduling_strategy=there, **self.names.of(name)).remote()
+        actor = self._early.pop(name, None)
+        if actor is None:
+            env = self._get_worker_runtime_env(self._train_run_context.run_config.worker_runtime_env)
+            actor = process(self.names, name, group, resources, env)
         try:
             metadata = ray.get(actor.get_metadata.remote())
         except RayActorError:
@@ -124,21 +139,3 @@ class ElasticWorkerGroup(WorkerGroup):
             callback.after_worker_group_start(self)
         for callback in self._callbacks:
             callback.after_worker_group_training_start(self)
-
-
-class _Unbound(WorkerGroupState):
-    """Of a group without a barrier."""
-
-    def shutdown(self) -> None:
-        for worker in self.workers:
-            ray.kill(worker.actor)
-        self.placement_group_handle.shutdown()
-
-
-class PooledWorkerGroup(ElasticWorkerGroup):
-    """A group whose workers work for different runs: they have nothing to agree on, and need no actor for that."""
-
-    _state = _Unbound
-
-    def _barrier(self) -> Any:
-        return None

@@ -168,7 +168,7 @@ class Places:
                     self._pause(LOOK_S)
                     continue
             asked = time.monotonic()
-            group = placement_group([self._each], bundle_label_selector=elsewhere)
+            group = self._groups.by_worker.get(name) or placement_group([self._each], bundle_label_selector=elsewhere)
             self._groups.by_worker[name] = group
             while time.monotonic() < until and not self._unwanted(name):
                 if group.wait(LOOK_S):

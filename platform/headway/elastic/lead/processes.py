@@ -28,6 +28,7 @@ from headway.core.events import Launch
 from headway.core.news import KEY, NAMESPACE, News
 from headway.driver.names import Names
 from headway.elastic.lead import notices, room
+from headway.elastic.lead.early import Early
 from headway.elastic.lead.group import ElasticWorkerGroup
 from headway.elastic.lead.places import Orders, Places, where
 
@@ -49,13 +50,14 @@ class Processes(TrainController):
     Args:
         names: of its actors.
         at_once: so many workers are asked of a cluster that buys machines whether or not it pays.
+        early: those that are there before it, see `headway.elastic.lead.early`.
         rest: Ray Train's own arguments.
     """
 
     worker_group_cls = ElasticWorkerGroup
 
-    def __init__(self, *, names: Names, at_once: int = 1, **rest: Any) -> None:
-        self._names = names
+    def __init__(self, *, names: Names, at_once: int = 1, early: Early | None = None, **rest: Any) -> None:
+        self._names, self._early = names, early or {}
         self._launched: dict[str, Any] = {}
         self._dismissed: set[str] = set()
         self._lock = threading.Lock()
@@ -204,6 +206,8 @@ class Processes(TrainController):
         super()._start_worker_group(num_workers, resources_per_worker)
         assert self._worker_group is not None
         self._worker_group.names = self._names
+        self._worker_group.take(self._early)
+        self._early = {}
         self._places = Places(
             self._worker_group.groups,
             self._worker_group.get_resources_per_worker(),

@@ -52,6 +52,7 @@ class Recorder:
         fail_after: seconds for which writing may fail before the run ends; None for ever.
         given: variables of the environment that the run was started from.
         far: of a run in a store, see `headway.runs.RunFolder.far`: the folder is its working copy.
+        sends: whether the tracking store is sent to at once, which imports it; else from `send` on.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Recorder:
         fail_after: float | None = 600.0,
         given: dict[str, str] | None = None,
         far: dict[str, Any] | None = None,
+        sends: bool = True,
     ) -> None:
         self._given = given or {}
         os.environ.update(self._given)  # before MLflow reads them
@@ -79,6 +81,8 @@ class Recorder:
         self._places: OrderedDict[tuple[int, str], int] = OrderedDict()
         """How many entries of a step and kind were taken in this start, for the newest of them."""
         self._stop = self._ended = False
+        self._reason = ""
+        """Why the run's loop ends before its last step, where somebody says so."""
         self._failure: dict[str, Any] | None = None
         self._messages: deque[str] = deque(maxlen=MESSAGES)
         self._said = 0
@@ -91,6 +95,7 @@ class Recorder:
             "epoch": 0,
             "goodput": 0.0,
             "metrics": {},
+            "evaluated": None,
         }
         self._unsaved = ""
         """Why the newest checkpoint could not be written."""
@@ -125,9 +130,10 @@ class Recorder:
         self._scribe.track({"kind": "state", "state": "running", "message": ""})
         lately = self._facts.get("lately", ())
         self._standing = Standing(self._run.path, epoch, self._trouble, self._recent, lately)
+        self._sends = False
         self._begin()
-        if self._writer is not None:
-            self._writer.start()
+        if sends:
+            self.send()
 
     def push(self, worker: str, records: list[dict[str, Any]]) -> dict[str, Any]:
         """Take records from a leader; those of anybody (see `records`) from anyone. Answers at once.
@@ -204,6 +210,12 @@ class Recorder:
         self._shipper = Shipper(self._far, self._run.path, self._epoch, self._fail_after, self._say, self.fail)
         self._shipper.start(self._scribe.ship)
 
+    def send(self) -> None:
+        """What is kept for the tracking store is sent there from now on."""
+        if self._writer is not None and not self._sends:
+            self._writer.start()
+        self._sends = True
+
     def fail(self, failure: dict[str, Any]) -> None:
         """The first failure counts."""
         if self._failure is None:
@@ -232,6 +244,10 @@ class Recorder:
         found = {"messages": messages, "messages_seen": self._said, "failure": self._failure}
         return {**self._seen, **found, "samples_per_s": samples, "steps_per_s": steps}
 
+    def note(self, **facts: Any) -> None:
+        """Have these in run.json from now on."""
+        self._save(**facts)
+
     def done(self) -> int:
         """Steps that a worker has told the run to have ended with, in this start or one before."""
         return int(self._facts.get("steps", 0))
@@ -239,6 +255,10 @@ class Recorder:
     def own_end(self) -> bool:
         """Whether the task's loop has ended in this start, and nobody had asked it to stop."""
         return self._ended and not self._stop
+
+    def end_reason(self) -> str:
+        """That the loop, or a hook, gave for its end in this start."""
+        return self._reason
 
     def finish(
         self, state: str, message: str, timeout_s: float, cause: str | None = None, keep: bool = False
@@ -258,8 +278,9 @@ class Recorder:
         told = {"state": state, "message": message, "cause": cause}
         self._scribe.line("events", {"kind": "end", "time": now, **told, "step": self._seen["step"]})
         self._save(**told, ended=now, lately=self._standing.close(), **self._account())
+        self.send()
         account = self._account()
-        values = {f"ledger/{cause}_s": seconds for cause, seconds in account["ledger_s"].items()}
+        values = {f"system/ledger/{cause}_s": seconds for cause, seconds in account["ledger_s"].items()}
         self._point({"step": self._seen["step"], "time": time.time()}, {**values, "goodput": account["goodput"]})
         self._scribe.track({"kind": "state", **told})
         self._scribe.sync()
@@ -284,7 +305,15 @@ class Recorder:
     def _tracked(self, timeout_s: float) -> dict[str, Any]:
         assert self._writer is not None
         summary = self._writer.close(timeout_s)
-        return {name: getattr(summary, name) for name in ("uri", "run_id", "sent", "waiting", "error")}
+        return {name: getattr(summary, name) for name in ("uri", "run_id", "page", "sent", "waiting", "error")}
+
+    def leave(self) -> None:
+        """Instead of `finish`, before anything was sent: the run did not begin, and nothing is to be kept of it."""
+        self._standing.close()
+        self._scribe.close(CLOSE_S)
+        if self._shipper is not None:
+            self._shipper.close(CLOSE_S)
+        self._run.spool.unlink(missing_ok=True)
 
     def release(self) -> None:
         """Let another process, or another recorder of this one, keep the run's records. After `finish`."""
@@ -398,8 +427,9 @@ class Recorder:
 
     def _measure(self, record: dict[str, Any]) -> None:
         values, self._measured = record["values"], record["step"]
-        self._seen["metrics"] = {**self._seen["metrics"], **values}
-        self._scribe.line("metrics", {"step": record["step"], "time": record["time"], "values": values})
+        self._seen.update(metrics={**self._seen["metrics"], **values}, evaluated=record["step"])
+        more = {"tables": record["tables"]} if record.get("tables") else {}
+        self._scribe.line("metrics", {"step": record["step"], "time": record["time"], "values": values, **more})
 
     def _on_dropped(self, record: dict[str, Any]) -> None:
         self._save(records_dropped=self._facts.get("records_dropped", 0) + record["entries"])
@@ -417,7 +447,8 @@ class Recorder:
         self._unsaved = ""
         self._scribe.line("events", {name: record[name] for name in ("kind", "time", "step", "bytes")})
         self._save(checkpoint={name: record[name] for name in ("step", "time", "bytes")})
-        self._scribe.track({name: record[name] for name in ("kind", "step", "path", "bytes", "metrics", "time")})
+        names = ("kind", "step", "path", "bytes", "metrics", "time", "digest", "let_go")
+        self._scribe.track({name: record[name] for name in names if name in record})
 
     def _on_checkpoint_failed(self, record: dict[str, Any]) -> None:
         if record["error"] != self._unsaved:
@@ -436,7 +467,9 @@ class Recorder:
         self._say(record["text"])
 
     def _on_note(self, record: dict[str, Any]) -> None:
-        self._say(record["text"])
+        if record["text"] not in self._messages:  # that all workers say alike
+            self._say(record["text"])
+        self._reason = record.get("ends", self._reason)
 
     def _on_warned(self, record: dict[str, Any]) -> None:
         """Each text once, whoever of the workers says it; and not more than can be read."""
@@ -482,7 +515,7 @@ class Recorder:
         skipped = self._facts.get("checkpoints_skipped", 0)
         if skipped:
             self._say(f"{skipped} checkpoints were skipped: the one before each was still being written")
-        self._ended = True
+        self._ended, self._reason = True, record.get("reason") or self._reason
         self._save(steps=record["step"], weights_sha256=record["weights_sha256"])
 
     def _say_died(self, said: str, workers: Sequence[str]) -> None:

@@ -9,5 +9,6 @@ EVERYBODYS = {"quarantine", "warned"}
 
 
 def of_anybody(record: dict[str, Any]) -> bool:
-    """Whether a record is taken from any worker, not from the leader alone: so is what one recorded of its own."""
-    return record["kind"] in EVERYBODYS or bool(record.get("own"))
+    """Whether a record is taken from any worker, not from the leader alone: so is what one recorded of its own, and why
+    it ends the run."""
+    return record["kind"] in EVERYBODYS or bool(record.get("own") or record.get("ends"))

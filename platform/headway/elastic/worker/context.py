@@ -10,7 +10,7 @@ from headway.core.ledger import Ledger
 from headway.errors import BadInput
 
 if TYPE_CHECKING:
-    from headway.data.read.reader import Reader, Transform
+    from headway.data.read.reader import Collate, Reader, Transform
     from headway.elastic.worker.journal import Journal
     from headway.elastic.worker.keeping import Keeping
     from headway.elastic.worker.members import Members
@@ -62,11 +62,12 @@ class Context:
         """That the job asks for."""
         return self.job.steps or (self.job.epochs or 0) * self.train.order.steps_per_epoch
 
-    def use(self, transform: Transform | None) -> None:
-        """Turn rows into arrays in the user's way, not column by column."""
-        self.train.use(transform)
+    def use(self, transform: Transform | None, collate: Collate | None = None) -> None:
+        """Turn rows into arrays in the user's way, not column by column; and those of their own datasets into batches,
+        not by torch's."""
+        self.train.use(transform, collate)
         if self.validation:
-            self.validation.use(transform)
+            self.validation.use(transform, collate)
 
     def close(self) -> None:
         self.train.close()
@@ -81,6 +82,11 @@ def enter(context: Context | None) -> None:
     """Make this the process's context (None: leave it)."""
     global _current
     _current = context
+
+
+def entered() -> bool:
+    """Whether this process works for a run."""
+    return _current is not None
 
 
 def current() -> Context:

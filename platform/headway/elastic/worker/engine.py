@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from headway.core.schedules import SCHEDULES
 from headway.core.watch import At
 from headway.elastic.worker import transfer, vote
 from headway.elastic.worker.nearest import as_bytes, nearest
-from headway.elastic.worker.replica import Outcome, TornState, seed
+from headway.elastic.worker.replica import GIVEN, Outcome, TornState, seed
 from headway.elastic.worker.said import Said
 from headway.elastic.worker.saver import Together
 from headway.elastic.worker.standing import Standing
@@ -43,6 +44,10 @@ PAUSED = "paused"
 """Why all leave who may come back, see `wire.Leave`."""
 
 
+def _nothing() -> None:
+    pass
+
+
 class Engine:
     """See the module. Fields are for the session, its steps and its evaluations.
 
@@ -61,6 +66,10 @@ class Engine:
         self.pact: Pact = context.members.alone()
         self.busy = False
         """Whether an evaluation is under way: nobody can be seated in its middle."""
+        self.stop_asked = False
+        """Whether this worker's loop asked for the end of the run."""
+        self.halting = False
+        """Whether its loop is over, and the others are to be told so in the exchange of the step that they are at."""
         self.left = False
         """Whether all have left at a gate: what the rest of the loop's body says is of no step."""
         self.said = Said()
@@ -69,14 +78,28 @@ class Engine:
         """The generation in which all began, or began anew: from a checkpoint, wherever their code was."""
         self.news = False
         """Whether all have agreed that another generation comes after this step."""
+        self.begun: Callable[[], None] = _nothing
+        """Called when all have begun from a state that was kept."""
+        self.saved: Callable[[], None] = _nothing
+        """Called when this worker has begun a checkpoint."""
         self._made = self._of = ""
         """Names of the start in which all began, and of the one whose kept state it went on from, if it did."""
         self._abreast = False
         """Whether what it was taking, when that broke off, was the state that its own code is at."""
+        self._owed: dict[str, Any] | None = None
+        """The state that this worker was given while its code was behind, until that is where the others' was."""
         self._first = True
         self._compiled = False
         self._committed_at = now()
         self._swept = False
+
+    def finish(self, why: str) -> None:
+        """The run has come to its end after this step. What decides it is the same on all workers."""
+        outcome = self.replica.outcome
+        if outcome.finished != why:
+            text = f"finished after step {self.replica.step} of {self.total_steps}: {why}"
+            self.context.journal.note(text, ends=why)
+        outcome.stopping, outcome.finished = True, why
 
     # What the time goes to
 
@@ -103,8 +126,19 @@ class Engine:
 
     # Changing generations
 
+    def settle(self) -> None:
+        """Before whatever all do together. Those ahead had run their hooks, and the rest of their loop's body, on the
+        state that they gave. This worker's code has run on it once more by now, and is where theirs was: it has theirs.
+        """
+        owed, self._owed = self._owed, None
+        if owed is not None:
+            ending = self.replica.outcome.stopping
+            self.replica.take(owed)
+            self.replica.outcome.stopping = ending
+
     def boundary(self) -> None:
         """Between two steps: into the next generation, if all have agreed to it, or one has broken."""
+        self.settle()
         if self.news or self.members.broken or (self.pact.size == 1 and self.members.news):
             self.regroup()
 
@@ -146,6 +180,7 @@ class Engine:
         Raises:
             Dismissed: it does not include this worker.
         """
+        self.settle()
         context, members, replica = self.context, self.members, self.replica
         before, place = context.ledger.switch("regroup", now()), members.at
         led = replica.whole and self.pact.rank == 0
@@ -153,7 +188,8 @@ class Engine:
         while True:
             self.pact.close()
             position = (replica.step if replica.whole else -1, replica.exchanges)
-            start = members.meet(*position, self.busy, self._pause, self.spend)
+            # In a step's middle nobody new can come in either: its code would begin with the step's first pass.
+            start = members.meet(*position, self.busy or bool(replica.passes), self._pause, self.spend)
             if (
                 self.standing <= Standing.REHEARSING
             ):  # until now nobody was kept waiting by it, for however long it stood by
@@ -193,7 +229,9 @@ class Engine:
         replica.check_groups()
         if not tail.fits(replica.outcome.names, self.pact.size):
             tail.know(replica.outcome.names, self.pact.size)
-        self.pact.use(replica.trainable, self.strategy_for, (tail.size, replica.buffers.size))
+        if replica.updates.passing:
+            sizes = tail.size, replica.buffers.size
+            self.pact.use(replica.trainable, self.strategy_for, sizes, replica.updates.now.name)
 
     def check_fit(self) -> None:
         """Raises BadInput where the loop over lanes changed what is trained: others may have no lane to know it by."""
@@ -312,6 +350,7 @@ class Engine:
         self._abreast = False
         self.said.miss()
         replica.outcome.stopping |= given["ending"]
+        self._owed = transfer.copied({key: given[key] for key in GIVEN}) if level else None
         self.lineage = given["lineage"]
         if not level:
             self.context.journal.take(given["journal"])
@@ -347,6 +386,7 @@ class Engine:
         if self.busy:
             raise TornState("the worker that handed its state on died half way, in an evaluation")
         context, pact, replica = self.context, self.pact, self.replica
+        self._owed = None
         self.lineage, self._abreast, self._of = vote.lineage_of(pact.names[0]), False, ""
         if pact.rank == 0:
             with self.account("regroup", At.RESTORING):
@@ -363,6 +403,7 @@ class Engine:
         self._made = context.keeping.made(pact.generation) if context.keeping is not None else ""
         context.journal.restart(pact.generation, bool(self._of))
         context.journal.began(replica.step, self.total_steps, self.order.steps_per_epoch, self._made, self._of)
+        self.begun()
         if context.keeping is not None:
             context.keeping.restart()
             self.keep_if_due()
@@ -397,7 +438,7 @@ class Engine:
             return None
         finally:
             replica.whole = False  # until all have it
-        replica.outcome.stopping = False
+        replica.outcome = replace(replica.outcome, stopping=False, left=False, early=False, finished="")  # seen anew
         context.journal.find(kept.journal(), records["start"])
         self._of = str(kept.about["made"])
         return max(0, saved())
@@ -435,8 +476,9 @@ class Engine:
         replica.outcome = Outcome(metrics=metrics, evaluated_step=evaluated, names=replica.outcome.names)
 
     def _pause(self) -> None:
-        """All are about to be taken away: nothing may be lost with them."""
-        if self.replica.whole and self.pact.rank == 0:
+        """All are about to be taken away: nothing may be lost with them. (What is in the middle of a step is no state
+        to go on from: the step's beginning is not there any more.)"""
+        if self.replica.whole and self.pact.rank == 0 and not self.replica.passes:
             self.make_safe("all workers are being taken away")
 
     # Steps
@@ -446,14 +488,30 @@ class Engine:
         self.members.at = At.USER
         seed("step", self.job.seed, self.replica.step)
 
+    def halt(self) -> None:
+        """All leave before the step that was under way: somebody's loop is over. Nothing of it was applied."""
+        self.context.ledger.abandon(now())
+        self.replica.buffers.rewind()
+        self.replica.exchanges += 1
+        outcome = self.replica.outcome
+        outcome.stopping = outcome.early = outcome.left = self.left = True
+
+    def advance(self) -> None:
+        """A pass is applied that is not the step's last."""
+        self.replica.passes += 1
+        self.replica.exchanges += 1
+        self.context.ledger.commit(now())
+
     def commit(self) -> None:
-        """The step's update is applied."""
+        """The step's update is applied; of several, the last."""
         replica, at = self.replica, now()
         replica.samples.add(replica.step, self.tail.digests())
         replica.step += 1
         replica.exchanges += 1
+        replica.passes = 0
         self.said.compared()
         replica.outcome.stopping, self.news = self.tail.stopping(), self.tail.news()
+        replica.outcome.early = self.tail.own_end()
         self.context.ledger.commit(at)
         self.members.committed(self.pact, replica.step, at - self._committed_at, self._first)
         self._first, self._committed_at, self._compiled = False, at, True
@@ -462,12 +520,14 @@ class Engine:
 
     def save(self, reason: str) -> None:
         """Take a checkpoint of this moment, together with the others; it is written in the background."""
+        self.settle()
         replica = self.replica
         with self.account("checkpoint"):
             arguments = (replica.step, replica.snapshot, self._facts(), reason, replica.names(), self._together())
             begun = self.saver.save(*arguments)
         if begun:
             self.context.trouble("checkpoint", replica.model, replica.step)
+            self.saved()
 
     def _together(self) -> Together | None:
         """Whom a checkpoint is written with. The attempt's name is the same on all: no generation comes again in an
@@ -510,6 +570,7 @@ class Engine:
                 self._keep(keeping)
 
     def _keep(self, keeping: Keeping) -> bool:
+        self.settle()
         context, replica = self.context, self.replica
         journal = context.journal.kept()
 
@@ -536,9 +597,13 @@ class Engine:
 
     def make_safe(self, reason: str) -> None:
         """Wait until this state is on the disk, with all records before it."""
+        self.settle()
         replica = self.replica
         with self.account("checkpoint", At.SAVING):
             arguments = (replica.step, replica.snapshot, self._facts(), reason, replica.names(), self._together())
+            before = self.saver.saved_step
             self.saver.end(*arguments)
+            if self.pact.rank == 0 and self.saver.saved_step != before:
+                self.saved()
             if self.pact.rank == 0:
                 self.context.journal.settle()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,12 @@ import torch
 from torch import nn
 
 from headway.core.watch import At
-from headway.elastic.worker import batches, records, update
+from headway.elastic.worker import batches, halting, hollow, records, update
 from headway.elastic.worker import tail as tails
 from headway.elastic.worker.replica import seed
 from headway.errors import BadInput
+from headway.metrics import merging
+from headway.metrics.merging import Measures
 from headway.strategies import PeerLost
 
 if TYPE_CHECKING:
@@ -25,10 +28,12 @@ Metrics = Callable[[nn.Module, Any], dict[str, Any]]
 @dataclass
 class Lane:
     """What is known of a lane. step: of the walk, that it is to do next; sums: by metric, of its values and of the rows
-    that had it."""
+    that had it; measured: its copies of metrics that are no means; rows: that it had."""
 
     step: int = 0
     sums: dict[str, tuple[float, float]] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
+    rows: int = 0
 
     def add(self, name: str, value: float, rows: int) -> None:
         total, weight = self.sums.get(name, (0.0, 0.0))
@@ -43,30 +48,44 @@ class Evaluation:
     Args:
         engine: of this worker.
         metrics: called as metrics(model, batch), gives means over the batch's rows by name.
+        weights: called as weights(model), gives a context in which the model has the weights to be measured.
+        measures: metrics that are no means; those of their names in what metrics() gives are arguments for them.
     """
 
-    def __init__(self, engine: Engine, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        metrics: Metrics,
+        weights: Callable[[nn.Module], AbstractContextManager[None]] = lambda model: nullcontext(),
+        measures: Measures | None = None,
+    ) -> None:
         assert engine.context.validation is not None
-        self._engine, self._metrics = engine, metrics
+        self._engine, self._metrics, self._weights = engine, metrics, weights
+        self._measures = measures or Measures({})
         self._reader = engine.context.validation
         self._order = self._reader.order
         self._lanes: dict[int, Lane] = {}
+        self._tables: dict[str, Any] = {}
 
-    def run(self) -> None:
-        """Evaluate, and leave the means in the replica's outcome; empty where no row is left.
+    def run(self) -> bool:
+        """Evaluate, and leave the means in the replica's outcome; empty where no row is left. Returns False where all
+        leave instead, for somebody's loop is over.
 
         Raises:
             Dismissed: the run goes on without this worker.
         """
         engine, replica = self._engine, self._engine.replica
         exchanges = replica.exchanges
+        engine.settle()
         engine.busy = True
         try:
             while replica.exchanges == exchanges:
                 try:
                     with engine.account("compute", At.EVALUATION):
+                        if halting.before_evaluation(engine):
+                            break
                         found = self.means()
-                    replica.outcome.metrics = found
+                    replica.outcome.metrics, replica.outcome.tables = found, self._tables
                     replica.judge(found)
                     replica.exchanges += 1
                     for name in [name for name, value in found.items() if value != value]:
@@ -77,20 +96,31 @@ class Evaluation:
                     engine.repair(error)
         finally:
             engine.busy = False
+        engine.left |= replica.outcome.left
+        if engine.left:
+            return False
         replica.outcome.evaluated_step = replica.step
         seed("evaluated", engine.job.seed, replica.step)
+        return True
 
     def means(self) -> dict[str, float]:
         """Raises PeerLost."""
         pact = self._engine.pact
         done = self._done(pact.gather(self._told()))
-        self._do([lane for lane in pact.lanes if lane not in done])
+        with self._weights(self._engine.replica.model):  # put back before anybody is handed a state
+            self._do([lane for lane in pact.lanes if lane not in done])
         found = pact.gather(self._told())
+        done = self._done(found)
         names = sorted({name for names, _ in found for name in names})
+        return {**self._means(names, done), **self._measured(done)}
+
+    def _means(self, names: list[str], done: dict[int, int]) -> dict[str, float]:
+        """done: who speaks for each lane. Raises PeerLost."""
+        pact = self._engine.pact
         if not names:
             return {}
         whole = torch.zeros(self._engine.job.lanes, len(names), 2, dtype=torch.float64)
-        for lane, rank in self._done(found).items():
+        for lane, rank in done.items():
             if rank == pact.rank:
                 sums = self._lanes[lane].sums
                 whole[lane] = torch.tensor([sums.get(name, (0.0, 0.0)) for name in names], dtype=torch.float64)
@@ -98,6 +128,36 @@ class Evaluation:
         for lane_sum in pact.total(whole):
             total += lane_sum
         return {name: values / rows for name, (values, rows) in zip(names, total.tolist(), strict=True) if rows}
+
+    def _measured(self, done: dict[int, int]) -> dict[str, float]:
+        """Those that are no means: the lanes' states are brought to the first worker, which merges them in the lanes'
+        order and tells all what comes of it. done: who speaks for each lane. Raises PeerLost."""
+        if not self._measures:
+            return {}
+        pact, measures = self._engine.pact, self._measures
+        mine = {lane: self._lanes[lane] for lane, rank in done.items() if rank == pact.rank}
+        states = {lane: measures.states(found.measured) for lane, found in mine.items()}
+        hollow.pack(states)  # what cannot travel is refused on one worker as on several
+        told = pact.gather([sum(found.rows for found in mine.values()), merging.sizes(list(states.values()))])
+        totals: dict[str, int] = {}
+        for _, sizes in told:
+            for name, size in sizes.items():
+                totals[name] = totals.get(name, 0) + size
+        measures.check_size(totals)
+        if not sum(rows for rows, _ in told):
+            self._tables = {}
+            return {}
+        for source in sorted(set(done.values()) - {0}):
+            if pact.rank == source:
+                pact.give(states, [0])
+            elif pact.rank == 0:
+                states |= pact.take(source, [0], None)
+        found = None
+        if pact.rank == 0:
+            results = measures.results([states[lane] for lane in sorted(states)])
+            found = [results.values, results.tables]
+        values, self._tables = pact.gather(found)[0]
+        return dict(values)
 
     def _told(self) -> list[Any]:
         """For the others: names of the metrics, and the lanes that are done here."""
@@ -147,7 +207,18 @@ class Evaluation:
         seed("lane", engine.job.seed, -1, step, number)
         with update.autocast(engine.job.precision, engine.replica.device):
             found = self._metrics(engine.replica.model, batches.tensors_of(batch, engine.replica.device))
-        values = {name: records.number("metrics", name, value) for name, value in _items(found)}
+        lane.rows += rows
+        values = {}
+        for name, value in _items(found):
+            if name in self._measures:
+                self._measures.update(lane.measured, name, value)
+            elif merging.is_measured(value):
+                raise self._measures.unknown(name)
+            else:
+                values[name] = records.number("metrics", name, value)
+        if self._measures and self._measures.due():
+            mine = [self._measures.states(found.measured) for found in self._lanes.values()]
+            self._measures.check_size(merging.sizes(mine))
         for name, value in zip(values, tails.floats(values.values()), strict=True):
             lane.add(name, value, rows)
         engine.members.moved()

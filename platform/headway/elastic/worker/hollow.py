@@ -50,6 +50,26 @@ def pack(tree: Any) -> tuple[bytes, list[torch.Tensor]]:
     return plain.pack(tree, taken), tensors
 
 
+def written(tree: Any) -> list[Any]:
+    """The tree as a plain value, for what is small. Raises BadInput as `pack`."""
+    text, tensors = pack(tree)
+    hosted = [tensor.cpu().contiguous() for tensor in tensors]
+    flats = [tensor.reshape(-1).view(torch.uint8).numpy().tobytes() for tensor in hosted]
+    return [text, [[each.dtype, list(each.shape), flat] for each, flat in zip(hosted, flats, strict=True)]]
+
+
+def read(found: Any) -> Any:
+    """The tree that was `written`, with tensors of its own in host memory."""
+    text, tensors = found
+    made = []
+    for dtype, shape, flat in tensors:
+        tensor = torch.empty(shape, dtype=dtype)
+        if flat:
+            tensor.reshape(-1).view(torch.uint8).copy_(torch.frombuffer(bytearray(flat), dtype=torch.uint8))
+        made.append(tensor)
+    return filled(unpack(text), made)
+
+
 def unpack(data: bytes) -> Any:
     """The tree with holes.
 

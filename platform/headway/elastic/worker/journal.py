@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
 from itertools import dropwhile, islice
 from typing import Any
 
@@ -188,13 +189,15 @@ class Journal:
     def step(self, step: int, epoch: int, loss: float, rate: float, rows: int, samples: str) -> None:
         self._note(step, "step", epoch=epoch, loss=loss, lr=rate, rows=rows, samples=samples)
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        """Of an evaluation."""
-        self._note(step, "metrics", ",".join(sorted(values)), values=values)
+    def metrics(self, step: int, values: dict[str, float], tables: dict[str, Any] | None = None) -> None:
+        """Of an evaluation. tables: what is more than a number."""
+        more = {"tables": tables} if tables else {}
+        self._note(step, "metrics", ",".join(sorted(values)), values=values, **more)
 
-    def recorded(self, step: int, values: dict[str, float]) -> None:
-        """What the user's code recorded, the same on all workers."""
-        self._note(step, "recorded", ",".join(sorted(values)), values=values)
+    def recorded(self, step: int, values: dict[str, float], tables: dict[str, Any] | None = None) -> None:
+        """What the user's code recorded, the same on all workers. tables: what is more than a number."""
+        more = {"tables": tables} if tables else {}
+        self._note(step, "recorded", ",".join(sorted(values)), values=values, **more)
 
     def own(self, step: int, values: dict[str, float]) -> None:
         """What the user's code recorded of this worker alone, which sends it itself."""
@@ -213,8 +216,9 @@ class Journal:
         if self._leads:  # not in the journal: a worker whose exchange breaks there never sees it
             self._say("replicas", step=step, digest=digest)
 
-    def ended(self, step: int, weights_sha256: str) -> None:
-        self._note(step, "ended", weights_sha256=weights_sha256)
+    def ended(self, step: int, weights_sha256: str, reason: str = "") -> None:
+        """reason: that the loop, or a hook, gave for its end."""
+        self._note(step, "ended", weights_sha256=weights_sha256, **({"reason": reason} if reason else {}))
 
     def checkpoint_begun(self, step: int, reason: str, blocked_s: float) -> None:
         self._say("checkpoint_begun", step=step, reason=reason, blocked_s=blocked_s)
@@ -223,7 +227,8 @@ class Journal:
         """One was due while the one before was still being written."""
         self._say("checkpoint_skipped", step=step, reason=reason)
 
-    def checkpoint_done(self, checkpoint: Checkpoint | None, error: str | None) -> None:
+    def checkpoint_done(self, checkpoint: Checkpoint | None, error: str | None, let_go: Sequence[int] = ()) -> None:
+        """let_go: steps of those that the job's policy has removed since."""
         if checkpoint is None:
             self._say("checkpoint_failed", error=error)
         else:
@@ -234,6 +239,8 @@ class Journal:
                 path=checkpoint.where,
                 bytes=checkpoint.bytes,
                 metrics=facts["metrics"],
+                digest=checkpoint.digest,
+                let_go=list(let_go),
             )
 
     def states_kept(self, states: int, seconds: float, every: int, cost_s: float, step_s: float) -> None:
@@ -251,8 +258,9 @@ class Journal:
         self._begin()
         self._wake.set()
 
-    def note(self, text: str) -> None:
-        self._say("note", text=text)
+    def note(self, text: str, ends: str = "") -> None:
+        """ends: of one that says why the run comes to its end: why, for the books."""
+        self._say("note", text=text, **({"ends": ends} if ends else {}))
 
     def warned(self, text: str) -> None:
         """This worker's process warns. Sent soon, by whoever hears it."""

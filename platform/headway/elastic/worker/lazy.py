@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from headway.elastic.worker import batches, update
 from headway.errors import BadInput
+from headway.task import loss_by_update
 
 if TYPE_CHECKING:
     from headway.data.read.reader import Batch
@@ -43,6 +44,8 @@ def shaped(model: nn.Module, task: Task, context: Context) -> nn.Module:
     """
     if not layers(model):
         return model
+    if loss_by_update(task):
+        refuse(model)
     device = torch.device(context.device)
     model.to(device)
     buffers = {buffer: buffer.clone() for buffer in model.buffers() if not is_lazy(buffer)}

@@ -2,27 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from headway import weights
 from headway.elastic.worker import lazy, modules
 from headway.elastic.worker.context import current
 from headway.elastic.worker.session import Session, session
+from headway.elastic.worker.step import Step
+from headway.elastic.worker.updates import wants_closure
 from headway.job import Job
+from headway.metrics.merging import Measures
 from headway.task import Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def session_of(task: Task) -> Session:
     """The session that a task is trained in: of its model, its optimiser and its schedule."""
-    model = lazy.shaped(task.model(), task, current())
+    model = lazy.shaped(weights.whole(task.model()), task, current())
     optimizer = task.optimizer(model)
-    return session(model, optimizer, task.schedule, modules.of_task(task, model))
+    clip = task.clip if type(task).clip is not Task.clip else None
+    others, measures = modules.of_task(task, model), task.measures()
+    Measures(measures)
+    made = session(model, optimizer, task.schedule, others, clip, task.hooks(), measures)
+    task.measuring = made.measure
+    return made
 
 
 def train_task(task: Task, job: Job) -> None:
     """Train a task as its job says; evaluates at each epoch's end, or every so many steps, and at the end."""
     with session_of(task) as training:
         for step in training.steps():
-            for batch in step.lanes():
-                step.backward(task.loss(training.model, batch))
+            run_step(task, training, step)
             every = job.evaluate_every_steps
             due = training.step % every == 0 if every else step.last_of_epoch
             if due or training.step == training.total_steps:
-                training.evaluate(task.metrics)
+                training.evaluate(task.metrics, task.measures())
+
+
+def run_step(task: Task, training: Session, step: Step) -> None:
+    """One step of a task, with all its updates."""
+    updates, loss = training.replica.updates, _loss_of(task, training)
+    for update in step.updates(task.updates if updates.several else None):
+        if wants_closure(updates.named(update).optimizer):
+            step.minimize(partial(loss, update))
+            continue
+        for batch in step.lanes():
+            step.backward(loss(update, batch))
+
+
+def _loss_of(task: Task, training: Session) -> Callable[[str, Any], Tensor]:
+    """Called as loss(update, batch)."""
+    of_task: Callable[..., Tensor] = task.loss
+    if training.replica.updates.several:
+        return lambda update, batch: of_task(training.model, batch, update)
+    return lambda _, batch: of_task(training.model, batch)

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headway.carried import code
+from headway.carried import code, fitted
 from headway.core.ledger import Ledger
 from headway.driver import determinism
 from headway.elastic.wire import place
@@ -90,8 +90,8 @@ def work(config: dict[str, Any], attendant: Attendant | None = None, used: bool 
         ears = Ears(context.journal.warned)
         ears.open()
         starting = False
-        run(context.job, code.load(config["source"]))
-        _close(context, wait=True)
+        run(context.job, code.load(config["source"]), config["source"])
+        close(context, wait=True)
         ledger.switch("idle", time.monotonic())
         if stays:
             line.over()
@@ -99,7 +99,7 @@ def work(config: dict[str, Any], attendant: Attendant | None = None, used: bool 
     except Dismissed:
         let_go = True
         if context is not None:
-            _close(context, wait=False)
+            close(context, wait=False)
     except (DriverLost, ray.exceptions.RayActorError):
         os._exit(1)  # nobody leads the run any more
     except BaseException as error:  # the coordinator decides what becomes of the run; sys.exit() would end it unheard
@@ -127,7 +127,7 @@ def work(config: dict[str, Any], attendant: Attendant | None = None, used: bool 
         if (let_go or stays) and line is not None:
             line.close()  # nothing is left to be done, and its place is free at once
         if raised and stays and context is not None:
-            _close(context, wait=False)
+            close(context, wait=False)
     return remark
 
 
@@ -170,13 +170,18 @@ def _tell(line: Line | None, raised: Raised) -> None:
         os._exit(1)
 
 
-def run(job: Job, found: Callable[..., Any]) -> None:
-    """Call the user's function, or run their task on the ready-made loop."""
+def run(job: Job, found: Callable[..., Any], source: code.Source | None = None, values: bytes | None = None) -> None:
+    """Call the user's function, or run their task on the ready-made loop.
+
+    Args:
+        source: beside it lies what a task is fitted to.
+        values: that, packed, where it lies nowhere.
+    """
     import inspect
 
     import torch
 
-    from headway.data.read.streams import transform_of
+    from headway.data.read.streams import collate_of, transform_of
     from headway.elastic.worker.context import current
     from headway.elastic.worker.loop import train_task
 
@@ -184,14 +189,20 @@ def run(job: Job, found: Callable[..., Any]) -> None:
     task = found(**job.call())
     if not inspect.isclass(found):
         return
-    current().use(transform_of(task))
+    if values is not None:
+        task.fitted = fitted.unpack(values)
+    elif source is not None:
+        fitted.given(task, source)
+    current().use(transform_of(task), collate_of(task))
     train_task(task, job)
 
 
 def _context(config: dict[str, Any], job: Job, line: Line, address: str, ledger: Ledger) -> Context:
     import torch
 
+    from headway.data.own.opening import opened
     from headway.data.read.streams import Elsewhere, open_readers
+    from headway.elastic.worker import dynamo
     from headway.elastic.worker.context import Context
     from headway.elastic.worker.journal import Journal
     from headway.elastic.worker.members import Led
@@ -199,17 +210,19 @@ def _context(config: dict[str, Any], job: Job, line: Line, address: str, ledger:
     from headway.elastic.worker.saver import Saver
 
     keep_freed()
+    dynamo.leave_for_later()
     torch.set_num_threads(job.workers.cpus)
     journal = Journal(config["recorder"], line.place.worker, pauses="shelf" in config.get("keeper", {}))
     sys.stdout = _Forwarded(sys.stdout, journal)
-    store = _store(config, job)
+    store = store_of(config, job)
     determinism.enforce(job)
     device = _device(job)
     keeping = keeping_of(config, job, line, address, journal.note)
     if keeping is not None:
         keeping.open()
     elsewhere = Elsewhere(config["job"], config["source"], config["given"])
-    train, validation = open_readers(job, journal.quarantined, device, elsewhere=elsewhere)
+    own = opened(job, config["source"])
+    train, validation = open_readers(job, journal.quarantined, device, elsewhere=elsewhere, own=own)
     return Context(
         job=job,
         device=device,
@@ -273,7 +286,7 @@ def keeping_of(
     )
 
 
-def _store(config: dict[str, Any], job: Job) -> Store:
+def store_of(config: dict[str, Any], job: Job) -> Store:
     """The run's checkpoints, in its folder or in a store."""
     from headway.checkpoint.store import Store
 
@@ -300,7 +313,7 @@ def _mischief(folder: Path, worker: str) -> Callable[[str, Any, int], None]:
     return lambda point, model, step: cause(folder, worker, point, model, step)
 
 
-def _close(context: Context, wait: bool) -> None:
+def close(context: Context, wait: bool) -> None:
     """Finish what goes on in the background. wait: the checkpoint under way must succeed."""
     if wait:
         context.saver.finish()

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.modules import module as registration
 
 from headway.errors import BadInput
+from headway.weights import plain, plain_state, state_for
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -66,13 +67,13 @@ class Modules:
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The model's, then those of the others, each once; shared ones by their first name."""
-        yield from self.model.named_parameters()
+        yield from ((plain(name), parameter) for name, parameter in self.model.named_parameters())
         seen = {id(parameter) for parameter in self.model.parameters()}
         for root, other in self.others.items():
             for name, parameter in other.named_parameters():
                 if id(parameter) not in seen:
                     seen.add(id(parameter))
-                    yield f"{root}:{name}", parameter
+                    yield f"{root}:{plain(name)}", parameter
 
     def places(self) -> list[Place]:
         """The buffers that are kept, in the same order on every worker."""
@@ -83,10 +84,13 @@ class Modules:
     @property
     def late(self) -> list[str]:
         """Keys of those that appeared at first use, and that all have."""
-        return sorted(self._late)
+        return sorted(map(plain, self._late))
 
     def state(self) -> dict[str, Any]:
-        """The model's state dict, without what was not agreed on."""
+        """The model's state dict by plain names, without what was not agreed on."""
+        return plain_state(self._state())
+
+    def _state(self) -> dict[str, Any]:
         state: dict[str, Any] = self.model.state_dict()
         for key in self._unagreed():
             state.pop(key, None)
@@ -95,11 +99,11 @@ class Modules:
     def others_state(self) -> dict[str, torch.Tensor]:
         """Buffers of the others, by key, without what was not agreed on."""
         there = {key: module._buffers[name] for key, module, name in self._others_buffers()}
-        return {k: v for k, v in there.items() if v is not None and (k in self._keys or k in self._late)}
+        return {plain(k): v for k, v in there.items() if v is not None and (k in self._keys or k in self._late)}
 
     def tensors(self) -> Iterator[torch.Tensor]:
         """Those of the model's state dict, and what appeared in it after them: in the same order on every worker."""
-        state = self.state()
+        state = self._state()
         yield from (v for k, v in state.items() if isinstance(v, torch.Tensor) and k not in self._late)
         yield from (state[key] for key in sorted(self._late) if key in state)
 
@@ -116,6 +120,9 @@ class Modules:
             RuntimeError, ValueError, KeyError: it does not fit.
         """
         mine = self.model.state_dict(keep_vars=True)
+        state, mine_of = state_for(self.model, state), {plain(key): key for key in self._homes()}
+        others = {mine_of.get(plain(key), key): value for key, value in others.items()}
+        late = [mine_of.get(plain(key), key) for key in late]
         for key in late:
             if key in state and key not in mine:
                 self._give(key, state[key])
@@ -227,6 +234,11 @@ class Modules:
     def _grown(self, module: nn.Module, name: str, child: Any) -> None:
         """A hook of torch's, for every module that is put into another."""
         self._suspect |= id(module) in self._owners
+
+    def _homes(self) -> Iterator[str]:
+        """Keys of all buffers that there are, and that all have agreed on."""
+        yield from self._late
+        yield from (key for key, _, _ in self._present())
 
     def _at(self, key: str) -> tuple[nn.Module, str]:
         root, colon, path = key.rpartition(":")

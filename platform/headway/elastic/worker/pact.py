@@ -56,8 +56,8 @@ class Pact:
     ) -> None:
         self.generation, self.rank, self.names, self.lanes = generation, rank, names, lanes
         self.group, self._line = group, line
-        self._strategy: Strategy | None = None
-        self._used_for: tuple[list[int], tuple[int, ...]] = ([], ())
+        self._strategies: dict[str, tuple[Strategy, list[int], tuple[int, ...]]] = {}
+        self._in_use = ""
 
     @property
     def size(self) -> int:
@@ -67,23 +67,27 @@ class Pact:
     @property
     def strategy(self) -> Strategy:
         """In use, after `use`."""
-        assert self._strategy is not None
-        return self._strategy
+        return self._strategies[self._in_use][0]
 
     def use(
-        self, parameters: Sequence[nn.Parameter], make: Callable[[Group | None], Strategy], sizes: tuple[int, ...] = ()
+        self,
+        parameters: Sequence[nn.Parameter],
+        make: Callable[[Group | None], Strategy],
+        sizes: tuple[int, ...] = (),
+        update: str = "",
     ) -> None:
         """Have a strategy for just these parameters, and what rides on their exchange: a new one where the user froze
-        some or let them go, or where more is to ride."""
-        wanted = ([id(p) for p in parameters], sizes)
-        if self._strategy is not None and wanted == self._used_for:
-            return
-        self._let_go()
-        self._strategy, self._used_for = make(self.group), wanted
+        some or let them go, or where more is to ride. Each of several updates has one, for parameters of its own."""
+        known, wanted = self._strategies.pop(update, None), [id(p) for p in parameters]
+        self._in_use = update
+        if known is not None and known[1:] != (wanted, sizes):
+            known[0].close()
+            known = None
+        self._strategies[update] = known or (make(self.group), wanted, sizes)
 
     def serves(self, parameters: Sequence[nn.Parameter]) -> bool:
         """Whether the strategy in use is for just these."""
-        return [id(p) for p in parameters] == self._used_for[0]
+        return [id(p) for p in parameters] == self._strategies[self._in_use][1]
 
     def check(self) -> None:
         """Raises PeerLost where it is known that a member is gone."""
@@ -161,6 +165,6 @@ class Pact:
             self.group.close()
 
     def _let_go(self) -> None:
-        if self._strategy is not None:
-            self._strategy.close()
-            self._strategy = None
+        for strategy, _, _ in self._strategies.values():
+            strategy.close()
+        self._strategies = {}

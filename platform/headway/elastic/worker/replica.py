@@ -5,11 +5,10 @@ It knows no network, no clock and no disk.
 
 from __future__ import annotations
 
-import copy
 import math
 import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 import xxhash
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from headway import optim
 from headway.core.digest import WORDS, Chain
@@ -24,7 +24,12 @@ from headway.core.keys import key
 from headway.elastic.worker import update
 from headway.elastic.worker.buffers import LaneBuffers
 from headway.elastic.worker.modules import Modules
+from headway.elastic.worker.updates import Update, Updates
 from headway.errors import BadInput, NonFiniteLoss, nearest
+from headway.hooks import Average
+from headway.metrics.merging import Measures
+from headway.metrics.running import Running
+from headway.weights import plain, plain_state
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -33,6 +38,8 @@ if TYPE_CHECKING:
 Words = np.ndarray[tuple[int], np.dtype[np.uint16]]
 
 
+GIVEN = ("parts", "constants", "step", "exchanges", "passes", "outcome")
+"""Parts of what `Replica.given` gives."""
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -47,17 +54,27 @@ class Outcome:
     Args:
         losses: of the newest step, each lane's share.
         metrics: of the newest evaluation.
+        tables: of it, what is more than a number.
         evaluated_step: that it was of; -1 before the first.
-        stopping: the run was asked to stop.
-        records: of the newest step's lanes, means by name.
+        stopping: the run was asked to stop, or is finished.
+        early: by its own loop.
+        left: before the step, or the evaluation, that was under way.
+        finished: why it is, before its last step.
+        records: of the newest step's lanes, means by name; and what was measured until then, where it is recorded.
+        record_tables: of that, what is more than a number.
         names: of records that all workers know.
     """
 
     losses: list[float] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
+    tables: dict[str, Any] = field(default_factory=dict)
     evaluated_step: int = -1
     stopping: bool = False
+    early: bool = False
+    left: bool = False
+    finished: str = ""
     records: dict[str, float] = field(default_factory=dict)
+    record_tables: dict[str, Any] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
 
 
@@ -66,34 +83,41 @@ class Replica:
 
     Args:
         model: on its device.
-        optimizer: over the model's parameters, and maybe others of the user's (a head that belongs to the loss).
-        schedule: of the learning rate, if there is one.
+        optimizer: over the model's parameters, and maybe others of the user's (a head that belongs to the loss); or
+            several by name, each over parameters of its own.
+        schedule: of the learning rate, if there is one; of several by name.
         precision: as in the job.
         device: where it computes; that of the model where not given.
         others: modules of the user's beside the model, by name.
+        clip: limits the gradients of what is given, in place, before each update.
         judged_by: the metric that a schedule like ReduceLROnPlateau is stepped with, after each evaluation.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        optimizer: Optimizer,
-        schedule: LRScheduler | None,
+        optimizer: Optimizer | Mapping[str, Optimizer],
+        schedule: LRScheduler | Mapping[str, LRScheduler | None] | None,
         precision: str,
         device: torch.device | None = None,
         others: Mapping[str, nn.Module] | None = None,
         judged_by: str | None = None,
+        clip: Callable[[list[nn.Parameter]], Any] | None = None,
     ) -> None:
-        self.model, self.optimizer, self.schedule = model, optimizer, schedule
+        self.model, self.updates = model, Updates(optimizer, schedule)
         self.device = device or next((p.device for p in model.parameters()), torch.device("cpu"))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.modules = Modules(model, others)
         self.buffers = LaneBuffers(self.modules)
-        self.judged_by = judged_by
+        self.judged_by, self.clip = judged_by, clip
         self.step = 0
         self.exchanges = 0
         """Completed with the others; they tell apart survivors of one step."""
+        self.passes = 0
+        """Of the step under way that are applied."""
         self.samples = Chain()
+        self.measured = Running(Measures({}))
+        """Metrics of training that are no means."""
         self.outcome = Outcome()
         self.whole = False
         """Whether this is a state that others could go on from: not before the first, nor where one came in part."""
@@ -112,29 +136,44 @@ class Replica:
         """What is there now is what the user's code builds, here and on every other worker."""
         self.modules.settle()
         self.buffers.settle()
-        groups = self.optimizer.param_groups
+        self.updates.settle()
         self._names = {id(p): (name, p) for name, p in self.modules.named_parameters()}
-        for number, group in enumerate(groups):
-            for place, parameter in enumerate(group["params"]):
-                self._names.setdefault(id(parameter), (f"optimizer.group{number}.{place}", parameter))
+        for name, parameter in self.updates.places():
+            self._names.setdefault(id(parameter), (name, parameter))
         self._marks = self.marks()
         self._trained = {name: p.requires_grad for name, p in self._names.values()}
-        self._num_groups = len(groups)
         self._known: list[nn.Parameter] = []
         _ = self.trainable
-        self._rates = [{key: value for key, value in group.items() if key != "params"} for group in groups]
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The only one; of several the first."""
+        return next(iter(self.updates)).optimizer
+
+    @property
+    def schedule(self) -> LRScheduler | None:
+        """Of that one."""
+        return next(iter(self.updates)).schedule
+
+    @schedule.setter
+    def schedule(self, schedule: LRScheduler | None) -> None:
+        next(iter(self.updates)).schedule = schedule
+
+    def only(self, update: str) -> AbstractContextManager[None]:
+        """A pass of one of the updates, in which its parameters alone are trained."""
+        return self.updates.only(update, [p for _, p in self._names.values()])
 
     @property
     def own(self) -> dict[str, nn.Parameter]:
         """Parameters of the optimiser that are not the model's, by name."""
         theirs = {id(p) for p in self.model.parameters()}
-        found = (p for group in self.optimizer.param_groups for p in group["params"] if id(p) not in theirs)
+        found = (p for p in self.updates.parameters if id(p) not in theirs)
         return {self._name(p): p for p in found}
 
     @property
     def beside(self) -> dict[str, nn.Parameter]:
         """Parameters of modules beside the model that the optimiser does not have, by name."""
-        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        held = {id(p) for p in self.updates.parameters}
         held |= {id(p) for p in self.model.parameters()}
         return {name: p for name, p in self.modules.named_parameters() if id(p) not in held}
 
@@ -154,7 +193,7 @@ class Replica:
             BadInput: one was made after the session began.
         """
         model = {id(p): p for p in self.model.parameters()}
-        own = {id(p): p for group in self.optimizer.param_groups for p in group["params"] if id(p) not in model}
+        own = {id(p): p for p in self.updates.parameters if id(p) not in model}
         for number, parameter in (*model.items(), *own.items()):
             if number not in self._names:
                 self._name(parameter)
@@ -167,14 +206,9 @@ class Replica:
         return [p for p in self._known if p.requires_grad]
 
     def check_groups(self) -> None:
-        """Raises BadInput where the optimiser was given a group that its schedule knows nothing of."""
-        groups, known = len(self.optimizer.param_groups), len(getattr(self.schedule, "base_lrs", ()))
-        if known and groups > known:
-            raise BadInput(
-                f"the optimiser has {groups} groups of parameters, and its schedule was made for {known}",
-                "add_param_group() was called after the schedule was made",
-                "Make all groups at the beginning, with requires_grad_(False) on those that are to wait.",
-            )
+        """Raises BadInput where an optimiser was given a group that its schedule knows nothing of."""
+        for each in self.updates:
+            each.check_groups()
 
     def _name(self, parameter: nn.Parameter) -> str:
         known = self._names.get(id(parameter))
@@ -188,7 +222,7 @@ class Replica:
 
     def names(self) -> dict[str, bool]:
         """The model's parameters by name, and whether each is trained."""
-        return {name: parameter.requires_grad for name, parameter in self.model.named_parameters()}
+        return {plain(name): parameter.requires_grad for name, parameter in self.model.named_parameters()}
 
     # State of the user's own
 
@@ -201,17 +235,20 @@ class Replica:
             self._load_own(state, self._loaded[name])
 
     def _load_own(self, state: Any, loaded: Any) -> None:
-        ours = getattr(state, "optimizer", None) is self.optimizer and optim.is_recomputable(state)
-        if self._other_length and ours:  # a schedule that the user steps: that of this run's length, as far as it was
-            optim.advance(state, self.optimizer, self._rates, int(loaded["last_epoch"]))
+        each = self.updates.of_schedule(state)
+        if self._other_length and each is not None and optim.is_recomputable(state):
+            # A schedule that the user steps: that of this run's length, as far as it was.
+            optim.advance(state, each.optimizer, each.rates, int(loaded["last_epoch"]))
         else:
             state.load_state_dict(loaded)
 
     def check_schedules(self) -> None:
         """Raises BadInput where the optimiser has a schedule that would not come back."""
-        if self.schedule is not None or not hasattr(self.optimizer.step, "_wrapped_by_lr_sched"):
-            return
-        if not any(getattr(state, "optimizer", None) is self.optimizer for state in self._registered.values()):
+        registered = [self.updates.of_schedule(state) for state in self._registered.values()]
+        for each in self.updates:
+            wrapped = hasattr(each.optimizer.step, "_wrapped_by_lr_sched")
+            if each.schedule is not None or not wrapped or each in registered:
+                continue
             raise BadInput(
                 "the optimiser has a learning-rate schedule that the session does not know of",
                 "a resumed run, or a worker that joins, would begin it anew, and train at other rates",
@@ -226,9 +263,9 @@ class Replica:
         own = {name: p.detach() for name, p in self.own.items()}
         return {
             "model": self.modules.state(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.updates.map(lambda each: each.optimizer.state_dict()),
             "session": {
-                "schedule": self.schedule.state_dict() if self.schedule else None,
+                "schedule": self.updates.map(lambda each: each.schedule.state_dict() if each.schedule else None),
                 "scaler": self.scaler.state_dict(),
                 "samples": self.samples.hexdigest(),
                 "own": own or [],
@@ -240,15 +277,22 @@ class Replica:
     def _rest(self) -> dict[str, Any]:
         """What only some have: buffers of other modules, and parameters of theirs that something else than the
         optimiser moved; keys that appeared at first use; what was frozen or let go, and groups that the optimiser was
-        given, since the session began."""
-        groups = self.optimizer.param_groups[self._num_groups :]
+        given, since the session began; what was measured in training and is not recorded yet."""
         return {
             "buffers": self.modules.others_state(),
             "late": self.modules.late,
             "trained": {n: p.requires_grad for n, p in self._names.values() if p.requires_grad != self._trained[n]},
-            "groups": [[self._name(p) for p in group["params"]] for group in groups],
+            "groups": self._groups(),
             "beside": {name: p.detach() for name, p in self.moved().items()},
+            "measured": self.measured.state(),
         }
+
+    def _groups(self) -> Any:
+        def added(each: Update) -> list[list[str]]:
+            groups = each.optimizer.param_groups[each.num_groups :]
+            return [[self._name(p) for p in group["params"]] for group in groups]
+
+        return self.updates.map(added) if any(map(added, self.updates)) else []
 
     @torch.no_grad()
     def load(
@@ -270,13 +314,13 @@ class Replica:
         rest = parts["session"]
         self.modules.load(parts["model"], rest.get("buffers", {}), rest.get("late", []))
         self.buffers.settle()
-        self._regroup(rest.get("groups", []))
-        self.optimizer.load_state_dict(parts["optimizer"])
-        if options:
-            for group, mine in zip(self.optimizer.param_groups, self._rates, strict=False):
-                group.update(copy.deepcopy(mine))
+        named, groups = dict(self._names.values()), rest.get("groups")
+        for each in self.updates:
+            each.regroup(self.updates.of(groups, each) if groups else [], named)
+            each.load(self.updates.of(parts["optimizer"], each), options)
         own, kept = self.own, rest.get("own", [])
-        given = kept if isinstance(kept, dict) else dict(zip(own, kept, strict=True))  # an earlier release's is a list
+        # An earlier release's is a list.
+        given = plain_state(kept) if isinstance(kept, dict) else dict(zip(own, kept, strict=True))
         if own.keys() != given.keys():
             odd = sorted(own.keys() ^ given.keys())
             raise KeyError(f"parameters of the optimiser's own: {', '.join(odd)} on one side only")
@@ -288,30 +332,18 @@ class Replica:
         changed = rest.get("trained", {})
         for name, parameter in self._names.values():
             parameter.requires_grad_(changed.get(name, self._trained[name]))
-        if self.schedule and steps is not None and optim.is_recomputable(self.schedule):
-            optim.advance(self.schedule, self.optimizer, self._rates, steps)
-        elif self.schedule and rest["schedule"]:
-            self.schedule.load_state_dict(rest["schedule"])
+        for each in self.updates:
+            each.load_schedule(self.updates.of(rest["schedule"], each), steps)
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(rest["scaler"])
-        self.samples = Chain(rest["samples"])
+        self.measured.load({} if options else rest.get("measured", {}))  # of other rows, maybe
+        self.samples, self.passes = Chain(rest["samples"]), 0
         if registered:
             self._loaded = rest["state"]
             self._other_length = steps is not None
             for name, state in self._registered.items():
                 if name in self._loaded:
                     self._load_own(state, self._loaded[name])
-
-    def _regroup(self, groups: list[list[str]]) -> None:
-        """Have the groups that the optimiser was given since the session began."""
-        optimizer, first = self.optimizer, self._num_groups
-        for group in optimizer.param_groups[first + len(groups) :]:
-            for parameter in group["params"]:
-                optimizer.state.pop(parameter, None)
-        del optimizer.param_groups[first + len(groups) :]
-        named = dict(self._names.values())
-        for names in groups[len(optimizer.param_groups) - first :]:
-            optimizer.add_param_group({"params": [named[name] for name in names]})
 
     def given(self, registered: bool = True) -> dict[str, Any]:
         """All that another worker needs to go on in this one's place."""
@@ -320,6 +352,7 @@ class Replica:
             "constants": dict(self._constants()),
             "step": self.step,
             "exchanges": self.exchanges,
+            "passes": self.passes,
             "outcome": vars(self.outcome),
         }
 
@@ -336,7 +369,7 @@ class Replica:
                 value = given["constants"].get(name)
                 if value is not None and value.shape == buffer.shape:  # caches come and grow as they are used
                     buffer.copy_(value)
-        self.step, self.exchanges = given["step"], given["exchanges"]
+        self.step, self.exchanges, self.passes = given["step"], given["exchanges"], given.get("passes", 0)
         evaluated = self.outcome.evaluated_step
         self.outcome = Outcome(**given["outcome"])
         if not registered:  # its own code goes on, and notes what it does
@@ -344,26 +377,28 @@ class Replica:
         self.whole, self.torn = True, False
 
     def tensors(self) -> Iterator[torch.Tensor]:
-        """All parameters, buffers and optimiser state, in a fixed order."""
-        state = self.optimizer.state_dict()["state"]
+        """All parameters, buffers, optimiser state and averages of weights, in a fixed order."""
         yield from self.modules.tensors()
         yield from (p.detach() for p in self.own.values())
         others = self.modules.others_state()
         yield from (others[key] for key in sorted(others))
-        yield from _in_order(state)
+        for state in self.updates.states():
+            yield from _in_order(state)
+        averages = [kept.average for kept in self._registered.values() if isinstance(kept, Average)]
+        yield from (average[name] for average in averages for name in sorted(average))
 
     def bytes(self) -> int:
         """Size of all that."""
         return sum(t.numel() * t.element_size() for t in self.tensors())
 
     def words(self) -> Words:
-        """XXH3 of all parameters, buffers, optimiser state and rates, in a fixed order; shape [WORDS]. It finds
+        """XXH3 of all these tensors and the rates, in a fixed order; shape [WORDS]. It finds
         accidents, so it need not withstand malice, and has to keep up with memory."""
         digest = xxhash.xxh3_64()
         for tensor in self.tensors():
             plain = tensor.detach().to("cpu").contiguous()
             digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
-        digest.update(repr([float(group.get("lr", 0.0)) for group in self.optimizer.param_groups]).encode())
+        digest.update(repr(self.updates.rates()).encode())
         return np.frombuffer(digest.digest(), "<u2")[:WORDS]
 
     def _constants(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -377,14 +412,16 @@ class Replica:
         Raises:
             BadInput: the evaluation has no such metric.
         """
-        if isinstance(self.schedule, torch.optim.lr_scheduler.ReduceLROnPlateau) and self.judged_by is not None:
+        for each in self.updates:
+            if not isinstance(each.schedule, ReduceLROnPlateau) or self.judged_by is None:
+                continue
             if self.judged_by not in metrics:
                 raise BadInput(
                     f"schedule.metric={self.judged_by}",
                     "the evaluation has no such metric",
                     nearest(self.judged_by, list(metrics)),
                 )
-            self.schedule.step(metrics[self.judged_by])
+            each.schedule.step(metrics[self.judged_by])
 
     # Updates
 
@@ -394,7 +431,7 @@ class Replica:
         return self._applying
 
     def knows(self, optimizer: Optimizer) -> bool:
-        """Whether it has a parameter of the model, of the modules beside it, or of the session's optimiser."""
+        """Whether it has a parameter of the model, of the modules beside it, or of the session's optimisers."""
         return any(id(p) in self._names for group in optimizer.param_groups for p in group["params"])
 
     def refuse_step(self, *_: Any) -> None:
@@ -411,23 +448,71 @@ class Replica:
             )
 
     @contextmanager
-    def _may_step(self) -> Iterator[None]:
-        self._applying = True
+    def _may_step(self, may: bool = True) -> Iterator[None]:
+        self._applying = may
         try:
             yield
         finally:
-            self._applying = False
+            self._applying = not may
 
-    def apply(self, clip_norm: float | None) -> None:
-        """One update from the gradients at hand.
+    def apply(self, clip_norm: float | None, last: bool = True) -> None:
+        """The update whose pass is under way, from the gradients at hand.
+
+        Args:
+            clip_norm: largest L2 norm of its gradients.
+            last: it is the step's last: schedules are stepped.
 
         Raises:
             NonFiniteLoss: the gradient is no number, and nothing was applied. Under fp16 scaling an overflow skips the
                 update instead, as it should.
         """
-        parameters = self.trained
+        parameters, optimizer = self.trained, self.updates.now.optimizer
+        if clip_norm is not None or self.clip is not None:
+            self.scaler.unscale_(optimizer)
+        norm = self._norm(parameters)
         if clip_norm is not None:
-            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
+        elif self.clip is not None:
+            self.clip(parameters)
+        with self._may_step():
+            update.step(optimizer, self.scaler)
+            if last:
+                self.updates.step_schedules(sometimes=self.scaler.is_enabled())
+
+    def minimize(self, evaluate: Callable[[], float], last: bool = True) -> None:
+        """The update whose pass is under way, by an optimiser that evaluates the loss as often as it likes.
+
+        Args:
+            evaluate: leaves the gradients at the parameters as they are then.
+            last: it is the step's last: schedules are stepped.
+
+        Raises:
+            NonFiniteLoss: the gradients at the beginning are no numbers, or the parameters at the end.
+        """
+        optimizer, begun = self.updates.now.optimizer, False
+
+        def closure() -> torch.Tensor:
+            nonlocal begun
+            with self._may_step(False), torch.enable_grad():
+                loss = evaluate()
+            if not begun:
+                self._norm(self.trained)
+            begun = True
+            return torch.tensor(loss, dtype=torch.float64, device=self.device)
+
+        with self._may_step():
+            optimizer.step(closure)  # type: ignore[arg-type]  # a tensor, as LBFGS and its like want
+            if last:
+                self.updates.step_schedules(sometimes=False)
+        if not math.isfinite(float(sum(p.detach().float().abs().sum() for p in self.trained))):
+            raise NonFiniteLoss(
+                f"the update of step {self.step} made parameters that are no numbers",
+                f"{type(optimizer).__name__} went too far; the update was not applied",
+                "Lower the learning rate, or choose line_search_fn='strong_wolfe'.",
+            )
+
+    def _norm(self, parameters: list[nn.Parameter]) -> torch.Tensor:
+        """Of all their gradients together. Raises NonFiniteLoss: it is no number (under fp16 scaling it may be)."""
         norm = update.norm(parameters)
         if not self.scaler.is_enabled() and not math.isfinite(value := float(norm)):
             raise NonFiniteLoss(
@@ -436,10 +521,7 @@ class Replica:
                 "Lower the learning rate, set clip_norm, or look for an infinite derivative (sqrt or norm at 0, log of "
                 "a vanishing number).",
             )
-        if clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
-        with self._may_step():
-            update.step(self.optimizer, self.schedule, self.scaler)
+        return norm
 
 
 def _mark(tensor: torch.Tensor) -> int:

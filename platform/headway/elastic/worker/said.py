@@ -13,6 +13,8 @@ from headway.errors import BadInput
 
 Entry = tuple[int, str, float]
 """Committed steps, name, value."""
+HOOK = "\0hook "
+"""Begins the names of hooks' states, which no user's record has."""
 
 
 class Said:
@@ -71,6 +73,14 @@ def _bits(entry: Any) -> tuple[int, str, bytes]:
 def _unequal(found: dict[int, Any]) -> BadInput:
     (one, mine), (other, theirs) = found.items()
     names = [entries[0][1] for entries in (mine, theirs) if entries]
+    hook = next((name.removeprefix(HOOK) for name in names if name.startswith(HOOK)), None)
+    if hook is not None:
+        return BadInput(
+            f"the state of the hook {hook} is another on worker {one} than on {other}",
+            "a hook must do the same on all workers: they go on from one another's states",
+            "Let it go by the step, the weights and the metrics alone; what a worker has of its own stays out of its "
+            "state_dict().",
+        )
     if len(set(names)) == 1 and len(names) == 2:
         fact = f"session.record() was given {names[0]!r} = {mine[0][2]!r} on worker {one}, {theirs[0][2]!r} on {other}"
     else:

@@ -317,7 +317,7 @@ class Saver:
             elif self._saved_step == step and self._journal.leads:
                 self._saved_step = self._committed_step
         if checkpoint is not None:
-            self._journal.checkpoint_done(checkpoint, None)
+            self._journal.checkpoint_done(checkpoint, None, self.store.let_go)
         unpruned, self._unpruned = self._unpruned, self.store.unpruned
         if self._unpruned is not None and unpruned is None:
             self._journal.note(f"checkpoints that are to go could not be removed: {self._unpruned}")

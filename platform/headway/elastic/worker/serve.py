@@ -7,7 +7,6 @@ process' main thread), and hears when it is back from it, with a word where it h
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import queue
 from typing import TYPE_CHECKING, Any
@@ -15,23 +14,11 @@ from typing import TYPE_CHECKING, Any
 from headway.carried import code
 from headway.elastic.wire import place
 from headway.elastic.wire.place import Assignment
+from headway.elastic.worker.warm import warm
 
 if TYPE_CHECKING:
     from headway.elastic.worker.afresh import Afresh
     from headway.elastic.worker.attendant import Attendant
-
-WARM = (
-    "headway.elastic.worker.session",
-    "headway.elastic.worker.journal",
-    "headway.elastic.worker.saver",
-    "headway.elastic.worker.members",
-    "headway.data.read.streams",
-    "headway.strategies.all_reduce",
-    "headway.strategies.tree",
-    "headway.checkpoint.store",
-    "torch._dynamo",
-)
-"""Imported before the first run: they take seconds, once; the last when an optimiser first steps."""
 
 _given: queue.SimpleQueue[Assignment | None] = queue.SimpleQueue()
 _house: Any = None
@@ -61,8 +48,7 @@ def serve(config: dict[str, Any]) -> None:
     from headway.elastic.worker.afresh import Afresh
     from headway.elastic.worker.attendant import Attendant
 
-    for name in WARM:
-        importlib.import_module(name)
+    warm()
     attendant, afresh = Attendant(), Afresh()
     while (assignment := _given.get()) is not None:
         if not attendant.lives:

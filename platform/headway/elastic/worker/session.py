@@ -19,48 +19,65 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from headway import optim
+from headway import weights
 from headway.core.watch import At
-from headway.elastic.worker import lazy, records, said, update
+from headway.elastic.worker import compiling, lazy, records, said, update
+from headway.elastic.worker.chosen import chosen
 from headway.elastic.worker.context import Context, current
 from headway.elastic.worker.engine import Engine
 from headway.elastic.worker.evaluation import Evaluation
+from headway.elastic.worker.hooking import Hooks
 from headway.elastic.worker.replica import Replica
 from headway.elastic.worker.standing import Standing
 from headway.elastic.worker.step import Step
 from headway.errors import BadInput
+from headway.metrics.merging import Measures
+from headway.metrics.running import Running
 from headway.strategies import PeerLost
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
-    Schedule = Callable[[Optimizer, int], LRScheduler | None]
+    from headway.hooks import Hook
+
+    Clip = Callable[[list[nn.Parameter]], Any]
+    Schedule = Callable[[Any, int], LRScheduler | Mapping[str, LRScheduler] | None]
 
 
 def session(
-    model: nn.Module,
-    optimizer: Optimizer,
+    model: nn.Module | Mapping[str, nn.Module],
+    optimizer: Optimizer | Mapping[str, Optimizer],
     schedule: Schedule | None = None,
     modules: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Module] = (),
+    clip: Clip | None = None,
+    hooks: Sequence[Hook] = (),
+    measures: Mapping[str, Any] | None = None,
 ) -> Session:
     """The session of the run that this worker belongs to; use it as a context manager.
 
     Args:
-        model: on any device; it is moved to the worker's. Rank 0's weights are given to all.
+        model: on any device; it is moved to the worker's. Rank 0's weights are given to all. Several by name become an
+            `nn.ModuleDict`: session.model["critic"].
         optimizer: over the model's parameters, and others of yours that are trained with it. The job's `optimizer`, if
-            given, takes its place.
+            given, takes its place. Several by name, each over parameters of its own, take turns: see `Step.updates`.
         schedule: called as schedule(optimizer, steps), gives a torch scheduler that is stepped once per step;
             ReduceLROnPlateau after each evaluation, with the job's `schedule.metric`. The job's `schedule`, if given,
-            takes its place.
+            takes its place. Of several optimisers it is given the dict, and gives one of schedulers by the same names,
+            those that have one.
         modules: others of yours beside the model (a loss with parameters or buffers, a second network), one, several,
             or by name: they are moved to the worker's device, their buffers are averaged over lanes as the model's are,
             and kept in checkpoints, as are those of their parameters that the optimiser holds.
+        clip: called as clip(parameters) before each update, when their gradients are summed over all lanes: limits them
+            in place, as `torch.nn.utils.clip_grad_value_` does. The job's `clip_norm`, if given, takes its place.
+        hooks: called after steps, epochs and evaluations, see `headway.Hook`.
+        measures: metrics of training that are no means, by name, for `Step.measure`; as of `Session.evaluate`.
 
     Raises:
-        BadInput: called outside a Headway run; layers whose shape is not known yet; a schedule that cannot be used.
+        BadInput: called outside a Headway run; layers whose shape is not known yet; a schedule that cannot be used; a
+            hook or a metric that is none.
     """
-    return Session(current(), model, optimizer, schedule, modules)
+    return Session(current(), model, optimizer, schedule, modules, clip, hooks, measures)
 
 
 class Session:
@@ -69,25 +86,31 @@ class Session:
     def __init__(
         self,
         context: Context,
-        model: nn.Module,
-        optimizer: Optimizer,
+        model: nn.Module | Mapping[str, nn.Module],
+        optimizer: Optimizer | Mapping[str, Optimizer],
         schedule: Schedule | None,
         modules: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Module] = (),
+        clip: Clip | None = None,
+        hooks: Sequence[Hook] = (),
+        measures: Mapping[str, Any] | None = None,
     ) -> None:
         job, device = context.job, torch.device(context.device)
-        others = _by_name(modules)
+        model, others = weights.whole(model), _by_name(modules)
         for each in (model, *others.values()):
             lazy.refuse(each)
             each.to(device)
-        self._theirs = optimizer
-        if job.optimizer is not None:
-            optimizer = optim.named_optimizer(job.optimizer, model)
-        made = optim.checked_schedule(job, optimizer, context.total_steps, schedule)
+        self._theirs = list(optimizer.values()) if isinstance(optimizer, Mapping) else [optimizer]
+        found, made = chosen(job, model, optimizer, schedule, context.total_steps, clip is not None)
         metric = job.schedule.metric if job.schedule else None
         self.context, self.device = context, device
-        self.replica = Replica(model, optimizer, made, job.precision, device, others, metric)
+        self.replica = Replica(model, found, made, job.precision, device, others, metric, clip)
+        self.replica.measured = Running(Measures(measures or {}))
         self.engine = Engine(context, self.replica)
+        self.hooks = Hooks(self.engine, self, hooks)
+        self.engine.begun, self.engine.saved = self.hooks.begun, self.hooks.saved
         self._open_step: Step | None = None
+        self._reason = ""
+        """For the end that the loop asked for."""
         self._guards: list[Any] = []
         self._others: WeakKeyDictionary[Optimizer, tuple[int, int | None]] = WeakKeyDictionary()
         """Optimisers of the user's own that were stepped in a lane, and in which first."""
@@ -100,8 +123,13 @@ class Session:
 
     @property
     def optimizer(self) -> Optimizer:
-        """The job's, or the loop's own."""
+        """The job's, or the loop's own; of several the first."""
         return self.replica.optimizer
+
+    @property
+    def optimizers(self) -> dict[str, Optimizer]:
+        """All by name; the only one under ''."""
+        return {each.name: each.optimizer for each in self.replica.updates}
 
     @property
     def total_steps(self) -> int:
@@ -141,6 +169,11 @@ class Session:
         """Of the newest evaluation."""
         return self.replica.outcome.metrics
 
+    @property
+    def tables(self) -> dict[str, Any]:
+        """Of the newest evaluation, what is more than a number: vectors and matrices by name, as lists."""
+        return dict(self.replica.outcome.tables)
+
     def register(self, name: str, state: Any) -> None:
         """Let an object of the user's travel with checkpoints, and to workers that join: anything with `state_dict` and
         `load_state_dict`.
@@ -152,15 +185,23 @@ class Session:
         """
         self.replica.register(name, state)
 
-    def stop(self) -> None:
-        """End the loop after the step that is under way. Call it on every worker."""
-        self.replica.outcome.stopping = True
+    def stop(self, reason: str = "") -> None:
+        """End the run after the step that is under way, or that was the last; one worker that asks is enough.
+
+        Args:
+            reason: for people: the report has it; of one worker that asks alone, as a note.
+        """
+        self.engine.stop_asked = True
+        self._reason = reason
+        if reason:
+            self.context.journal.note(f"the loop asked for the end at step {self.step}: {reason}", ends=reason)
 
     def __enter__(self) -> Self:
         engine = self.engine
         self.replica.settle()
         self._watch.enter_context(self.replica.modules.watched())
-        optimizers = {self._theirs, self.optimizer}
+        self._watch.enter_context(compiling.booked(engine))
+        optimizers = {*self._theirs, *self.optimizers.values()}
         self._guards = [o.register_step_pre_hook(self.replica.refuse_step) for o in optimizers]
         self._guards.append(register_optimizer_step_pre_hook(self._refuse_other))
         engine.spend("idle")
@@ -181,11 +222,16 @@ class Session:
         self._stand()
         while self.step < self.total_steps and not self.replica.outcome.stopping:
             self.context.at = f"step {self.step}"
+            if self.engine.stop_asked and self._abreast:
+                Step(self.engine).halt()
+                continue
             self.engine.begin_step()
             self.replica.check_schedules()
-            self._open_step = Step(self.engine)
-            yield self._open_step
+            self._open_step = step = Step(self.engine, self.hooks.step_ended)
+            yield step
             self._require_commit()
+            if step.counts and step.last_of_epoch:
+                self.hooks.epoch_ended()
             self.engine.save_if_due()
             self.engine.keep_if_due()
             self._stand()
@@ -200,25 +246,35 @@ class Session:
         if self.engine.standing > Standing.REHEARSING and self.replica.outcome.evaluated_step == self.step:
             self.engine.stand()
 
-    def evaluate(self, metrics: Callable[[nn.Module, Any], dict[str, Any]]) -> dict[str, float]:
+    def evaluate(
+        self, metrics: Callable[[nn.Module, Any], dict[str, Any]], measures: Mapping[str, Any] | None = None
+    ) -> dict[str, float]:
         """Metrics over the whole validation set, the same on every worker and for every number of workers.
 
         Args:
             metrics: called as metrics(model, batch), gives means over the batch's rows by name.
+            measures: metrics that are no means, by name: of torchmetrics, of `headway.metrics`, or with `update`,
+                `merge` and `compute`. For such a name metrics() gives the tuple of the arguments of its `update`.
 
         Returns:
-            The means over all rows; empty where the job has no validation set.
+            The means over all rows, and what the measures give; empty where the job has no validation set.
 
         A metric that only some batches have is the mean over their rows.
 
         Raises:
-            BadInput: metrics() gives something else than one number for a name.
+            BadInput: metrics() gives something else than one number for a name; a measure that is none, whose states
+                cannot be merged, or that is not updated.
         """
         if self.context.validation is None:
             return {}
+        self._between_steps("evaluate")
         if self._abreast:  # a worker that joins takes part from its first step on
-            Evaluation(self.engine, metrics).run()
-            self.context.journal.metrics(self.step, dict(self.metrics))
+            evaluation = Evaluation(self.engine, metrics, self.hooks.weights, Measures(measures or {}))
+            if not evaluation.run():
+                return dict(self.metrics)
+            tables = [self.tables] if self.tables else []
+            self.context.journal.metrics(self.step, dict(self.metrics), *tables)
+            self.hooks.evaluated(self.metrics)
             self.engine.evaluated(self.engine.at_gate)
         return dict(self.metrics)
 
@@ -252,13 +308,28 @@ class Session:
             engine.said.add(self.step, found)
             self.context.journal.recorded(self.step, found)
 
+    def measure(self, name: str, /, *arguments: Any, **named: Any) -> None:
+        """As `Step.measure` of the step whose lane runs; where there is none, as in an evaluation, nothing is done."""
+        if self._open_step is not None and self._open_step.in_lane:
+            self._open_step.measure(name, *arguments, **named)
+
     def save(self, reason: str) -> None:
         """Take a checkpoint of this moment; it is written in the background. Call it on every worker.
 
         One that comes while another is being written is left out, and counted.
         """
+        self._between_steps("save")
         if self._abreast:
             self.engine.save(reason)
+
+    def _between_steps(self, verb: str) -> None:
+        """Raises BadInput: it is called between two passes of a step."""
+        if self.replica.passes:
+            raise BadInput(
+                f"session.{verb}() was called between two updates of step {self.step}",
+                "a state is kept, and judged, at a step's end",
+                "Call it after the loop over step.updates().",
+            )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -278,7 +349,8 @@ class Session:
         Raises:
             BadInput: another than the session's is stepped in lane after lane, or with parameters that are known.
         """
-        step, ours = self._open_step, optimizer in (self._theirs, self.optimizer) or self.replica.applying
+        step, applying = self._open_step, self.replica.applying
+        ours = applying or optimizer in (*self._theirs, *self.optimizers.values())
         if ours or step is None or not step.in_lane or self.context.job.lanes == 1 or get_ident() != self._thread:
             return
         first = self._others.setdefault(optimizer, step.place)
@@ -288,8 +360,8 @@ class Session:
             f"a second optimiser ({type(optimizer).__name__}) was stepped in a lane of step {step.number}",
             "it moves its parameters by the rows of one lane: on other workers they would be others, and no checkpoint "
             "has them",
-            "Give all parameters to the session's one optimiser (groups may have rates of their own), and the sum of "
-            "the losses to backward: what one loss must not move is detached in it. Or set lanes: 1.",
+            "Give both to the session by name, {'critic': ..., 'generator': ...}, and loop over step.updates(). Or set "
+            "lanes: 1.",
         )
 
     def _end(self) -> None:
@@ -299,14 +371,20 @@ class Session:
         if engine.standing is Standing.REHEARSING:  # it came without a step to do
             engine.members.ready()
             engine.regroup()
+        own = bool(self.replica.outcome.finished) or engine.stop_asked
+        if self.step < self.total_steps and not self.replica.outcome.stopping:
+            own = True
+            Step(engine).halt()  # its loop ended by itself; the others' may not have
         engine.standing = Standing.ENDING
         if not engine.members.leaving:  # by its own account
             engine.evaluated(stands=True)
-        self.context.journal.ended(self.step, update.weights_sha256(self.model))
+        reason = self.replica.outcome.finished or self._reason
+        self.context.journal.ended(self.step, update.weights_sha256(self.model), reason)
         while True:
             try:
                 # Nobody goes before all is safe: else the leader's death could lose the end.
-                stopped = self.replica.outcome.stopping and self.step < self.total_steps
+                outcome = self.replica.outcome
+                stopped = outcome.stopping and not (own or outcome.early) and self.step < self.total_steps
                 engine.make_safe("interrupted" if stopped else "end of the run")
                 engine.hold()
                 with engine.account("communication", At.EXCHANGE):

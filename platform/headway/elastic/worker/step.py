@@ -2,108 +2,313 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 
 from headway.core.watch import At
-from headway.elastic.worker import batches, records, said, transfer, update
-from headway.elastic.worker import tail as tails
+from headway.elastic.worker import closures, records, transfer
 from headway.elastic.worker.engine import now
-from headway.elastic.worker.modules import NOWHERE
+from headway.elastic.worker.losses import require_loss
+from headway.elastic.worker.passes import Pass, Recorded
 from headway.elastic.worker.replica import seed
 from headway.elastic.worker.standing import Standing
-from headway.errors import BadInput, NonFiniteLoss
-from headway.strategies import PeerLost, Strategy
-
-if TYPE_CHECKING:
-    from headway.data.read.reader import Batch
-    from headway.elastic.worker.engine import Engine
+from headway.elastic.worker.updates import wants_closure
+from headway.errors import BadInput, nearest
+from headway.strategies import PeerLost
 
 MOST_NAMES = 1000
 """Of records in a step's exchange."""
-MOST_AGREED = 10
-"""Rounds in which the buffers of one step may appear."""
 
 
-class Step:
-    """One optimiser update over one global batch. Fields: number, epoch, rows, last_of_epoch; loss after the lanes."""
+Names = Sequence[str] | Callable[["Step"], Sequence[str]]
+"""Of a step's updates in order, or what gives them for a step."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.loss = float("nan")
-        self.begun = self.committed = False
-        self._lane: int | None = None
-        self._open: int | None = None
-        """The lane whose body runs."""
-        self._agreed = 0
-        self._found: dict[int, Batch] = {}
-        self._strategy: Strategy | None = None
-        self._aim()
 
-    def _aim(self) -> None:
-        """Be the next step, with the lanes that this worker carries now."""
-        engine = self._engine
-        cursor = engine.order.cursor(engine.replica.step)
-        self.number, self.epoch, self._at = engine.replica.step, cursor.epoch, cursor.step
-        self.last_of_epoch = cursor.step + 1 == engine.order.steps_per_epoch
-        self.sizes = engine.order.sizes(cursor.step)
-        self.rows = sum(self.sizes)
-        self._fullest = max(range(len(self.sizes)), key=self.sizes.__getitem__)
-        self._mine = [lane for lane in engine.pact.lanes if self.sizes[lane]]
-        self._found = {}
+class Step(Pass):
+    """One global batch, and one update from it; or several, each in a pass of its own over the same lanes.
 
-    def lanes(self) -> Iterator[dict[str, torch.Tensor]]:
-        """The batches of the lanes that this worker carries; when the loop over them ends, the step is committed.
+    Fields: number, epoch, rows, last_of_epoch; loss after the lanes (of several passes, the newest's).
+    """
 
-        If a worker is lost meanwhile, nothing was applied: the loop goes on over all the lanes that this worker carries
-        then, from the first. So its body may run more than once for a lane of a step.
+    @property
+    def done_updates(self) -> tuple[str, ...]:
+        """Names of the updates that the step has, each once; the only one without a name is ''."""
+        return tuple(dict.fromkeys(self._updates))
 
-        Yields:
-            The lane's rows as tensors by name on the worker's device, first dimension = rows. Randomness inside the
-            loop's body follows the lane; autocast is on where the job asks for mixed precision.
+    def updates(self, names: Names | None = None) -> Iterator[str]:
+        """The updates of this step, one after another, each with a pass over its lanes of its own:
+
+            for update in step.updates(["critic", "critic", "generator"]):
+                for batch in step.lanes():
+                    step.backward(loss_fn(models, batch, update))
+
+        In a pass the parameters of its optimiser alone are trained; all others are frozen meanwhile. The step is
+        committed with the last one. A worker that is lost takes nothing with it that was applied: the others go on with
+        the pass that was under way; and begin the step anew where all of them begin anew from a checkpoint.
+
+        Args:
+            names: of optimisers, each as often as it is to be; or called as names(step), which gives them, the same on
+                every worker. Each once, in their order, when not given.
+
+        Raises:
+            BadInput: there is no such update; lanes() was not looped over to its end in one.
         """
         engine = self._engine
         if self.begun:
-            raise BadInput(f"step.lanes() was called twice in step {self.number}", "a step has its lanes once", "")
+            raise self._twice("updates")
         self.begun = True
         if engine.standing is Standing.REHEARSING:
-            yield from self._rehearse()
+            yield from self._rehearsed(names)
             engine.context.train.carry((), 0)  # it may have to wait for long: nothing that was read stays
             engine.context.trouble("join", engine.replica.model, engine.replica.step)
             engine.members.ready()
             engine.regroup()
         else:
             engine.boundary()
-        engine.stand()
-        if engine.replica.step >= engine.total_steps or engine.replica.outcome.stopping:
-            self.committed = True  # it came after the last step
-            return
+        begun = False
+        while self._may_begin():
+            if not begun:
+                with engine.account("compute", engine.at_work):
+                    engine.context.trouble("compute", engine.replica.model, self.number)
+            begun, self._anew = True, False
+            self._updates = self._wanted(names)
+            while not self.committed and not self._anew:
+                self._pass, self._looped = engine.replica.passes, False
+                self._seed_pass()
+                yield self.update
+                self._require_pass()
+        if begun:
+            seed("after", engine.job.seed, self.number)
+        if self.counts:
+            self._ended(self)
+
+    def _seed_pass(self) -> None:
+        """What is drawn before the pass's lanes is the same on every worker: also on one that has just joined, or that
+        was behind and did not make the update before."""
+        engine = self._engine
+        if engine.replica.updates.several:
+            seed("pass", engine.job.seed, self.number, self._pass)
+
+    def _may_begin(self) -> bool:
+        """Whether a step is to be done, once those are level that stand at a gate."""
+        engine = self._engine
+        if self.committed:
+            return False
+        if not engine.replica.passes:
+            engine.stand()
+            if engine.replica.step >= engine.total_steps or engine.replica.outcome.stopping:
+                self.committed = True  # it came after the last step
+                engine.left |= engine.replica.outcome.stopping and engine.standing is Standing.ABREAST
+                return False
         engine.standing = Standing.ABREAST
         self._aim()
         engine.context.at = f"step {self.number}"
-        with engine.account("compute", engine.at_work):
-            engine.context.trouble("compute", engine.replica.model, self.number)
-        while not self.committed:
+        return True
+
+    def _wanted(self, names: Names | None) -> tuple[str, ...]:
+        """Raises BadInput."""
+        updates = self._engine.replica.updates
+        found = tuple(updates.names if names is None else names(self) if callable(names) else names)
+        if not found:
+            raise BadInput(
+                f"step {self.number} has no updates", "nothing would be trained in it", "Name one update at least."
+            )
+        for name in found:
+            updates.named(name)
+        return found
+
+    def _require_pass(self) -> None:
+        """Raises BadInput: the body of the loop over updates() did not do its pass."""
+        done = self.committed or self._anew or self._rehearsing or self._engine.replica.passes != self._pass
+        if not self._looped or not done:
+            of = f" for update {self.update!r}" if self.update else ""
+            raise BadInput(
+                f"step {self.number} was left before its lanes were done{of}",
+                "the loop over step.lanes() was broken off or never begun",
+                "Let the loop over step.lanes() run to its end.",
+            )
+
+    def lanes(self, update: str | None = None) -> Iterator[dict[str, torch.Tensor]]:
+        """The batches of the lanes that this worker carries; when the loop over them ends, the update is applied, and
+        the step is committed if it was its only one, or its last.
+
+        If a worker is lost meanwhile, nothing was applied: the loop goes on over all the lanes that this worker carries
+        then, from the first. So its body may run more than once for a lane of a step.
+
+        Args:
+            update: its name where the session has several optimisers; not needed in a loop over `updates()`. Outside of
+                one the step has this update alone.
+
+        Yields:
+            The lane's rows as tensors by name on the worker's device, first dimension = rows. Randomness inside the
+            loop's body follows the lane; autocast is on where the job asks for mixed precision.
+        """
+        if self.begun and not self._looped:
+            self._require_name("lanes", update)
+            yield from self._lanes()
+            return
+        if self.begun:
+            raise self._twice("lanes")
+        if update is None and self._engine.replica.updates.several:
+            raise BadInput(
+                f"step.lanes() was called in step {self.number}, and the session has several optimisers",
+                "each has a pass of its own",
+                "Loop over step.updates(), and over step.lanes() in it.",
+            )
+        for _ in self.updates(None if update is None else [update]):
+            yield from self._lanes()
+
+    def _twice(self, verb: str) -> BadInput:
+        several = self._engine.replica.updates.several
+        return BadInput(
+            f"step.{verb}() was called twice in step {self.number}",
+            "a step has its lanes once, or once in each of its updates",
+            "Name all updates in one loop over step.updates([...])." if several else "",
+        )
+
+    def minimize(self, loss: Callable[[dict[str, torch.Tensor]], torch.Tensor], update: str | None = None) -> None:
+        """In place of the loop over `lanes()`, for an optimiser that evaluates the loss again and again (LBFGS):
+
+            step.minimize(lambda batch: loss_fn(model(batch["x"]), batch["y"]))
+
+        Each evaluation is a walk over the step's lanes, with the same rows and the same randomness, and an exchange. If
+        a worker is lost in one, all go back to the step's beginning, and do it again.
+
+        What is recorded is that of the first.
+
+        Args:
+            loss: called as loss(batch) for each lane, gives the mean over its rows; it does not call backward.
+            update: as of `lanes`.
+
+        Raises:
+            BadInput: as of `lanes`; the loss is none; the optimiser evaluates without end.
+        """
+        if self.begun and not self._looped:
+            self._require_name("minimize", update)
+            self._minimize(loss)
+            return
+        if self.begun:
+            raise self._twice("minimize")
+        for _ in self.updates(None if update is None else [update]):
+            self._minimize(loss)
+
+    def _require_name(self, verb: str, update: str | None) -> None:
+        if update is not None and update != self.update:
+            raise BadInput(
+                f"step.{verb}({update!r}) was called in the pass of update {self.update!r}",
+                "the loop over step.updates() says which update it is",
+                "Leave the name out.",
+            )
+
+    def halt(self) -> None:
+        """This worker's loop is over before this step, and the others may be at it: all leave."""
+        engine = self._engine
+        engine.halting = self.begun = True
+        engine.boundary()
+        while self._may_begin():
+            self._updates, self._pass = (engine.replica.updates.names[0],), 0
+            for _ in self._lanes():
+                pass
+
+    def _lanes(self) -> Iterator[dict[str, torch.Tensor]]:
+        """One pass: until it is applied, here or by those ahead, or all begin anew."""
+        engine, self._looped = self._engine, True
+        if self._rehearsing:
+            yield from self._rehearse()
+            return
+        done = False
+        while not done:
             try:
-                with engine.account("compute", engine.at_work):
-                    yield from self._attempt()
+                with engine.account("compute", engine.at_work), engine.replica.only(self.update):
+                    done = yield from self._attempt()
             except PeerLost as error:
-                engine.context.ledger.abandon(now())
-                engine.replica.buffers.rewind()
-                start = engine.start
-                engine.repair(error)
-                anew = engine.start != start  # from a checkpoint, whose step may be before this one or after it
-                if engine.replica.step > self.number and not anew:  # those ahead had committed it, and handed it on
-                    self._tell()
-                    continue
-                engine.stand()  # where it begins anew, at a gate
-                if engine.replica.step >= engine.total_steps or engine.replica.outcome.stopping:
-                    self.committed = True
-                else:
-                    self._aim()
-        seed("after", engine.job.seed, self.number)
+                if not self._goes_on(error):
+                    return
+
+    def _minimize(self, loss: Callable[[dict[str, torch.Tensor]], torch.Tensor]) -> None:
+        """As `_lanes`."""
+        engine, self._looped = self._engine, True
+        if self._rehearsing:
+            closures.walk(self._rehearse(), loss, self.backward)
+            return
+        done = False
+        while not done:
+            try:
+                with engine.account("compute", engine.at_work), engine.replica.only(self.update):
+                    done = self._attempt_to_minimize(loss)
+            except PeerLost as error:
+                if not self._goes_on(error):
+                    return
+
+    def _goes_on(self, error: PeerLost) -> bool:
+        """A worker was lost: find the others. Returns whether this pass is to be done again, here."""
+        engine = self._engine
+        engine.context.ledger.abandon(now())
+        engine.replica.buffers.rewind()
+        start = engine.start
+        engine.repair(error)
+        if engine.start != start:  # from a checkpoint, whose step may be before this one or after it
+            self._anew = True
+            return False
+        if (engine.replica.step, engine.replica.passes) > (self.number, self._pass):  # those ahead had applied it
+            self._tell()
+            return False
+        return self._may_begin()
+
+    def _attempt_to_minimize(self, loss: Callable[[dict[str, torch.Tensor]], torch.Tensor]) -> bool:
+        """As `_attempt`, with as many evaluations as the optimiser likes.
+
+        Raises:
+            PeerLost: a worker is gone; all is as at the pass's beginning.
+        """
+        engine = self._engine
+        replica = engine.replica
+        if self._halted():
+            return True
+        before = transfer.copied(replica.snapshot())
+        evaluations, first, recorded = 0, replica.outcome.losses, Recorded()
+
+        def evaluate() -> float:
+            nonlocal evaluations, first, recorded
+            if evaluations == closures.MOST:
+                raise closures.endless(self.number, replica.updates.now.optimizer)
+            engine.context.at = f"step {self.number}, evaluation {evaluations} of its loss"
+            changes = closures.walk(self._summed(first=not evaluations), loss, self.backward)
+            if changes is None:
+                raise closures.Again
+            if not evaluations:
+                recorded = self._recorded()
+            self._take_losses(changes, must=not evaluations)
+            first = replica.outcome.losses if not evaluations else first
+            evaluations += 1
+            return sum(replica.outcome.losses)
+
+        last = self._pass + 1 == len(self._updates)
+        try:
+            replica.minimize(evaluate, last)
+        except closures.Again:
+            if self.committed or not evaluations:
+                return self.committed
+            self._put_back(before)
+            return False
+        except BaseException:
+            self._put_back(before)
+            raise
+        finally:
+            engine.context.at = f"step {self.number}"
+        replica.outcome.losses = first  # where the step began, as of other optimisers; and so what it recorded
+        self._finish(recorded, last)
+        return True
+
+    def _put_back(self, before: dict[str, Any]) -> None:
+        """All as it was at the pass's beginning."""
+        replica = self._engine.replica
+        passes = replica.passes
+        replica.load(before)
+        replica.passes = passes
+        replica.buffers.begin()
 
     def backward(self, loss: torch.Tensor) -> None:
         """Backpropagate a lane's loss, once per batch of `lanes()`.
@@ -112,19 +317,26 @@ class Step:
             loss: scalar, the mean over the batch's rows; it is weighed by the batch's share of the step's rows.
         """
         engine, lane = self._engine, self._lane
+        if self._open is None:
+            raise BadInput(
+                f"step.backward() was called outside the loop over step.lanes() in step {self.number}",
+                "a loss is that of one batch",
+                "Call it in the loop; what step.minimize() is given returns the loss, and Headway calls backward.",
+            )
         if lane is None:
             raise BadInput(
                 f"step.backward() was called twice for one batch in step {self.number}",
                 "a lane has one loss",
                 "Add the losses and call it once, inside the loop over step.lanes().",
             )
-        _require_loss(loss)
+        require_loss(loss)
         assert self._strategy is not None
-        share = self._share(lane)
+        share = self._part_rows / self.rows
         engine.tail.loss(lane, loss.detach().float() * share)
         self._lane = None
         with engine.account("communication"), engine.pact.waiting():  # it may need word from the others
-            self._strategy.before_backward(lane, last=lane == self._mine[-1])
+            last = self._whole and lane == self._mine[-1]
+            self._strategy.before_backward(lane, last, first=not self._part, whole=self._whole)
         with torch.autocast(engine.replica.device.type, enabled=False):
             engine.replica.scaler.scale(loss * share).backward()
         self._strategy.after_backward()
@@ -165,7 +377,12 @@ class Step:
                 "Leave what changes from step to step out of the name.",
             )
         try:
-            self._engine.tail.record(self._open, name, number)
+            if self._whole and not self._part:
+                self._engine.tail.record(self._open, name, number)
+            elif self._part in self._parts.setdefault(name, {}):
+                raise ValueError(name)
+            else:
+                self._parts[name][self._part] = number, self._part_rows
         except ValueError:
             raise BadInput(
                 f"step.record({name!r}, ...) was called twice for one batch in step {self.number}",
@@ -173,177 +390,55 @@ class Step:
                 "Call it once, or choose another name.",
             ) from None
 
-    def _share(self, lane: int) -> float:
-        """Of the step's rows that the lane has; of those that were asked for, where some may be set aside."""
-        rows = len(self._found[lane].ids) if lane in self._found else self.sizes[lane]
-        return rows / self.rows
+    def measure(self, name: str, /, *arguments: Any, **named: Any) -> None:
+        """Update a metric of the session's `measures` with a batch. Call it in the loop over `lanes()`. Each lane has a
+        state of its own; they are merged in the lanes' order when the step is done, and what comes of all steps of an
+        epoch (of `evaluate_every_steps`, if the job says so) is recorded after its last as train/NAME.
 
-    def _attempt(self) -> Iterator[dict[str, torch.Tensor]]:
-        """All lanes once, and the commit; without it if a replica had to be healed.
-
-        Raises:
-            PeerLost: a worker is gone; nothing has been applied.
-        """
-        engine = self._engine
-        pact, ledger, replica, tail = engine.pact, engine.context.ledger, engine.replica, engine.tail
-        ledger.begin_step(now())
-        self._leave_out_empty_lanes()
-        engine.fit()
-        self._strategy = strategy = pact.strategy
-        strategy.begin(self._mine)
-        tail.clear()
-        replica.buffers.begin()
-        every = engine.job.replica_check_every
-        checked = every is not None and self.number % every == 0 and pact.size > 1
-        if checked:
-            tail.replica(pact.rank, engine.lineage, replica.words())
-        for lane in self._mine:
-            pact.check()
-            begun = now()
-            yield from self._do(lane)
-            replica.modules.used()
-            strategy.lane_done(replica.buffers.leave(self._share(lane), counters=lane == self._fullest))
-            engine.members.moved(now() - begun)
-        engine.check_fit()
-        stop = engine.context.journal.stop_requested or bool(engine.members.leaving)
-        tail.flags(stop, engine.members.news, bool(replica.modules.found()))
-        tail.said(pact.rank, engine.said.words)
-        engine.context.trouble("exchange", replica.model, self.number)
-        with engine.account("communication"):
-            summed, changes = pact.sum(tail.values)
-        tail.take(summed)
-        if checked and not engine.heal(tail.replicas(pact.size)):
-            ledger.abandon(now())
-            return  # nothing was applied: once more, from the healed state
-        if tail.late():
-            self._agreed += 1
-            if self._agreed > MOST_AGREED:
-                raise BadInput(
-                    f"buffers were made anew {MOST_AGREED} times in step {self.number}",
-                    "workers must agree on a buffer before the step that made it is done",
-                    "Make buffers once, under one name, or with persistent=False.",
-                )
-            with engine.account("communication"):
-                engine.agree_on_buffers()
-            ledger.abandon(now())
-            return  # once more, by lane
-        if not tail.said_alike(pact.size) and not self._compare():
-            ledger.abandon(now())
-            return
-        more: list[tuple[str, int, float]] = []
-        if tail.names_missing():
-            with engine.account("communication"):
-                more = self._exchange_names()
-        self._apply(changes)
-        replica.outcome.records = tail.records(more)
-        replica.outcome.names += sorted({name for name, _, _ in more})
-        engine.commit()
-        self._tell()
-
-    def _compare(self) -> bool:
-        """Workers recorded unlike things. Returns False where a replica was ill, and healed.
+        Args:
+            name: of the metric.
+            arguments: of its `update`, as are those that are named; tensors on any device, no gradients are kept.
 
         Raises:
-            BadInput: the user's code gave them.
-            PeerLost: a worker went away meanwhile.
+            BadInput: called outside the loop; the session has no such metric.
         """
-        engine = self._engine
-        engine.replica.buffers.rewind()
-        found = engine.pact.gather([engine.lineage, engine.replica.words().tobytes().hex(), engine.said.told])
-        if not engine.heal([(lineage, bytes.fromhex(words)) for lineage, words, _ in found]):
-            return False
-        unequal = said.difference([told for _, _, told in found])
-        if unequal is not None:
-            raise unequal
-        return True
-
-    def _exchange_names(self) -> list[tuple[str, int, float]]:
-        """The step's records of names that not all knew: (name, lane, value)."""
-        unnamed = self._engine.tail.unnamed
-        values = tails.floats(unnamed.values())
-        mine = [[name, lane, value] for (name, lane), value in zip(unnamed, values, strict=True)]
-        found = self._engine.pact.agree(mine)
-        return sorted((name, lane, value) for each in found for name, lane, value in each)
-
-    def _apply(self, changes: torch.Tensor) -> None:
-        """The update from the sums over all lanes.
-
-        Raises:
-            NonFiniteLoss: it is none; nothing was applied.
-        """
-        engine = self._engine
-        replica, rows = engine.replica, engine.tail.rows()
-        # Rows that were set aside weigh nothing: what is left is divided by what is left, once.
-        whole = self.rows / rows if rows else 1.0
-        losses = replica.outcome.losses = [part * whole for part in engine.tail.losses()]
-        loss = sum(losses)
-        if loss - loss != 0:
-            bad = [lane for lane, part in enumerate(losses) if part - part != 0]
-            raise NonFiniteLoss(
-                f"loss={loss} at step {self.number}, from lane {', '.join(map(str, bad))}",
-                "the update was not applied",
-                "Lower the learning rate, set clip_norm, or look at the rows of that step.",
-            )
-        if whole != 1.0:
-            update.scale(replica.trained, whole)
-            changes = replica.buffers.scaled(changes, whole)
-        seed("update", engine.job.seed, self.number)  # an optimiser may draw: on all workers alike
-        replica.buffers.accept(changes)  # first, as in plain PyTorch: a hook of the optimiser may change buffers
-        replica.apply(engine.job.clip_norm)
-
-    def _tell(self) -> None:
-        """The step is committed, here or by those ahead."""
-        engine, replica = self._engine, self._engine.replica
-        self.loss, self.committed = sum(replica.outcome.losses), True
-        rate = float(replica.optimizer.param_groups[0]["lr"])
-        samples = replica.samples.hexdigest()
-        if replica.outcome.records:
-            engine.context.journal.recorded(self.number, replica.outcome.records)
-        engine.context.journal.step(self.number, self.epoch, self.loss, rate, self.rows, samples)
-
-    def _leave_out_empty_lanes(self) -> None:
-        """Where rows may be set aside, it is only known with its batch how many a lane has left."""
-        engine = self._engine
-        self._found = {}
-        if engine.job.data.on_bad_data == "quarantine":
-            with engine.account("data"):
-                self._found = {lane: self._read(lane) for lane in self._mine}
-            self._mine = [lane for lane in self._mine if len(self._found[lane].ids)]
-
-    def _read(self, lane: int) -> Batch:
-        return self._engine.context.train.batch(self.epoch, self._at, lane)
-
-    def _do(self, lane: int) -> Iterator[dict[str, torch.Tensor]]:
-        """One lane, in the user's loop."""
-        engine = self._engine
-        engine.spend("data")
-        found = self._found[lane] if lane in self._found else self._read(lane)
-        batch = batches.tensors_of(found, engine.replica.device)
-        engine.spend("compute")
-        engine.tail.ids(lane, found.ids)
-        engine.replica.buffers.enter()
-        seed("lane", engine.job.seed, self.epoch, self._at, lane)
-        self._lane = self._open = engine.replica.modules.lane = lane
-        try:
-            with update.autocast(engine.job.precision, engine.replica.device):
-                yield batch
-        finally:
-            self._open, engine.replica.modules.lane = None, NOWHERE
-        if self._lane is not None:
+        if self._open is None:
             raise BadInput(
-                f"lane {lane} of step {self.number} gave no loss",
-                "step.backward(loss) was not called in the loop over step.lanes()",
-                "Call it once for each batch.",
+                f"step.measure({name!r}, ...) was called outside the loop over step.lanes()",
+                "a metric is updated with a batch, and there is none",
+                "Call it in the loop.",
             )
+        measures = self._engine.replica.measured.measures
+        if name not in measures:
+            raise BadInput(
+                f"step.measure() was given the name {name!r}",
+                f"there is no metric of that name: there is {', '.join(measures.names) or 'none'}",
+                nearest(name, measures.names)
+                if measures
+                else "Give it to headway.session(..., measures={...}); in a Task, return it from measures().",
+            )
+        lane = self._engine.tail.measured.setdefault(self._open, {})
+        with torch.no_grad(), torch.autocast(self._engine.replica.device.type, enabled=False):
+            measures.take(lane, name, *arguments, **named)
+
+    def _rehearsed(self, names: Names | None) -> Iterator[str]:
+        """One lane and one update for nothing, of each kind, before this worker joins those that train: what is built,
+        compiled and allocated at the first step is done here, where nobody waits for it."""
+        replica = self._engine.replica
+        before = transfer.copied(replica.snapshot())
+        self._rehearsing, self._updates = True, tuple(dict.fromkeys(self._wanted(names)))
+        for number in range(len(self._updates)):
+            self._pass, self._looped = number, False
+            yield self.update
+            self._require_pass()
+        self._rehearsing, self._pass = False, 0
+        replica.load(before)
 
     def _rehearse(self) -> Iterator[dict[str, torch.Tensor]]:
-        """One lane and one update for nothing, before this worker joins those that train: what is built, compiled and
-        allocated at the first step is done here, where nobody waits for it."""
         engine, replica = self._engine, self._engine.replica
-        before = transfer.copied(replica.snapshot())
-        self._strategy = engine.strategy_for(None)
         self._mine = [self._fullest]
-        with engine.account("start", At.FIRST_STEP):
+        with engine.account("start", At.FIRST_STEP), replica.only(self.update):
+            self._strategy = engine.strategy_for(None)
             self._leave_out_empty_lanes()
             self._strategy.begin(self._mine)
             engine.tail.clear()
@@ -352,42 +447,7 @@ class Step:
                 yield from self._do(lane)
             replica.modules.used()
             self._strategy.finish(engine.tail.values)
-            replica.apply(engine.job.clip_norm)
-        self._strategy.close()
+            if not wants_closure(replica.updates.now.optimizer):
+                replica.apply(engine.job.clip_norm)
+            self._strategy.close()
         self._strategy = None
-        replica.load(before)
-
-
-def _require_loss(loss: Any) -> None:
-    """Raises BadInput for what cannot be backpropagated."""
-    if not isinstance(loss, torch.Tensor):
-        kind = type(loss).__name__
-        parts = f" of {', '.join(map(str, loss))}" if isinstance(loss, dict) else ""
-        remedy = "Give the loss alone, and record the rest with step.record(name, value) in a loop of your own."
-        if isinstance(loss, dict) and "loss" in loss:
-            remedy = "Give its 'loss' alone, and record the rest with step.record(name, value) in a loop of your own."
-        if isinstance(loss, int | float):
-            remedy = "Leave out .item() and float(): a number has no graph to go back through."
-        raise BadInput(
-            f"the loss is a {kind}{parts}, in step.backward(loss) or as loss() of the task returned it",
-            "a loss is one scalar tensor, the mean over the batch's rows",
-            remedy,
-        )
-    if loss.dim() != 0:
-        raise BadInput(
-            f"step.backward() was given a loss of shape {tuple(loss.shape)}",
-            "a loss is one number",
-            "Take its mean.",
-        )
-    if not loss.is_floating_point():
-        raise BadInput(
-            f"step.backward() was given a loss of {loss.dtype}",
-            "a loss is a real number of floating point",
-            "Take the real part, or its absolute value." if loss.is_complex() else "Compute it in floating point.",
-        )
-    if not loss.requires_grad:
-        raise BadInput(
-            "step.backward() was given a loss that no parameter has a part in",
-            "it was detached, computed under no_grad(), or everything that it depends on is frozen",
-            "Compute it from the model's output, and leave at least one parameter that requires_grad.",
-        )

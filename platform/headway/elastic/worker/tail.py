@@ -17,15 +17,17 @@ LARGEST = 2**24
 """Whole numbers below it cross a float32 sum unharmed."""
 
 
+FLAGS = 7
 PARTS = 3
 """Floats of a lane's record: that there is one, its value in float32, and what is left of it."""
 
 
 class Tail:
-    """Layout: stop request, news of a generation, of buffers and of names; the lanes' losses and rows, the digests of
-    their sample ids, the replicas' and the lineages that they are of; what workers recorded; the lanes' records.
+    """Layout: stop request, news of a generation, of buffers and of more to say, a halt, an end by a loop's own
+    account, an evaluation in a step's place; the lanes' losses and rows, the digests of their sample ids, the
+    replicas' and the lineages that they are of; what workers recorded; the lanes' records.
 
-    Every entry but the first four is written by exactly one worker and zero elsewhere, so sums are exact.
+    Every entry but the first seven is written by exactly one worker and zero elsewhere, so sums are exact.
 
     Args:
         lanes: number of lanes.
@@ -34,13 +36,15 @@ class Tail:
 
     def __init__(self, lanes: int, seats: int) -> None:
         self._lanes, self._planned = lanes, seats
-        self._losses = slice(4, 4 + lanes)
+        self._losses = slice(FLAGS, FLAGS + lanes)
         self._rows = _after(self._losses, lanes)
         self._ids = _after(self._rows, lanes * WORDS)
         self._waiting: dict[int, torch.Tensor] = {}
         self._names: list[str] = []
         self.unnamed: dict[tuple[str, int], torch.Tensor | float] = {}
         """Records of names that not all workers know, by name and lane."""
+        self.measured: dict[int, dict[str, Any]] = {}
+        """Copies of metrics that are no means, updated in this worker's lanes: by lane and name."""
         self._recorded: dict[tuple[int, int], torch.Tensor | float] = {}
         self.know([], seats)
 
@@ -68,7 +72,7 @@ class Tail:
 
     def clear(self) -> None:
         self._values.zero_()
-        self._waiting, self._recorded, self.unnamed = {}, {}, {}
+        self._waiting, self._recorded, self.unnamed, self.measured = {}, {}, {}, {}
 
     @property
     def values(self) -> torch.Tensor:
@@ -91,8 +95,9 @@ class Tail:
         self._values[at : at + WORDS] = torch.from_numpy(of_ids(ids).astype(np.float32))
 
     def loss(self, lane: int, loss: torch.Tensor) -> None:
-        """A scalar, which stays where it is until the exchange: to read it now would wait for the device."""
-        self._waiting[lane] = loss
+        """A scalar, which stays where it is until the exchange: to read it now would wait for the device. Those of
+        several parts of a lane's batch add up."""
+        self._waiting[lane] = self._waiting[lane] + loss if lane in self._waiting else loss
 
     def record(self, lane: int, name: str, value: torch.Tensor | float) -> None:
         """A number of the user's own, the mean over the lane's rows; a tensor stays where it is, as a loss does.
@@ -121,10 +126,19 @@ class Tail:
         self._values[at : at + WORDS] = torch.from_numpy(words.astype(np.float32))
         self._values[self._lineages.start + rank] = lineage
 
-    def flags(self, stop: bool, news: bool, late: bool = False) -> None:
+    def flags(
+        self,
+        stop: bool,
+        news: bool,
+        late: bool = False,
+        halt: bool = False,
+        own: bool = False,
+        evaluates: bool = False,
+    ) -> None:
         """Whether this worker knows that the run shall stop, or that another generation was published; whether it has
-        buffers that not all have agreed on."""
-        flags = (stop, news, late, bool(self.unnamed))
+        buffers that not all have agreed on; whether its loop ended before this step, or asks for the end after it;
+        whether it is at an evaluation."""
+        flags = (stop, news, late, bool(self.unnamed or self.measured), halt, own, evaluates)
         self._values[: len(flags)] = torch.tensor(flags, dtype=torch.float32)
 
     def take(self, summed: torch.Tensor) -> None:
@@ -141,9 +155,21 @@ class Tail:
         """Whether anybody has buffers that not all have agreed on."""
         return bool(self._sum[2] > 0)
 
-    def names_missing(self) -> bool:
-        """Whether anybody has records of names that not all know."""
+    def more(self) -> bool:
+        """Whether anybody has more to say than rides here: records of names that not all know, states of metrics."""
         return bool(self._sum[3] > 0)
+
+    def halting(self) -> bool:
+        """Whether anybody's loop ended before this step."""
+        return bool(self._sum[4] > 0)
+
+    def own_end(self) -> bool:
+        """Whether anybody's loop asks for the end of the run."""
+        return bool(self._sum[5] > 0)
+
+    def evaluating(self) -> int:
+        """How many are at an evaluation."""
+        return int(self._sum[6])
 
     def said_alike(self, size: int) -> bool:
         """Whether all of the first `size` workers that were there recorded the same outside of lanes."""

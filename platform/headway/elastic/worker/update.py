@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from headway.weights import plain_state
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
-    from torch.optim.lr_scheduler import LRScheduler
 
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,20 +39,16 @@ def scale(parameters: Sequence[nn.Parameter], factor: float) -> None:
         torch._foreach_mul_(gradients, factor)
 
 
-def step(optimizer: Optimizer, scheduler: LRScheduler | None, scaler: torch.amp.GradScaler) -> None:
+def step(optimizer: Optimizer, scaler: torch.amp.GradScaler) -> None:
     """One update from the gradients at hand. Under fp16 scaling, an overflow skips the update, not the step."""
     scaler.step(optimizer)
     scaler.update()
-    if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):  # that goes by evaluations
-        if scaler.is_enabled():
-            optimizer._opt_called = True  # type: ignore[attr-defined]  # an overflow in the first step is no mistake
-        scheduler.step()
 
 
 def weights_sha256(model: nn.Module) -> str:
     """SHA-256 over the state dict in order of names: name, dtype, shape, bytes of each parameter and buffer."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(plain_state(model.state_dict()).items()):
         if isinstance(tensor, torch.Tensor):
             plain = tensor.detach().to("cpu").contiguous()
             digest.update(f"{name} {plain.dtype} {tuple(plain.shape)} ".encode())

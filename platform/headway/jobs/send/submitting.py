@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from typing import Any
 import headway
 from headway import config
 from headway import runs as kept
-from headway.carried import code
+from headway.carried import asked, code
 from headway.carried.code import Source
+from headway.data.own import materialised
+from headway.data.own.naming import with_files
 from headway.errors import BadInput
 from headway.job import Job, load, taken
 from headway.jobs import secrets
@@ -40,6 +42,8 @@ def quiet(_: Any) -> None:
 def submit(
     job: Job | dict[str, Any] | str | Path,
     *,
+    task: Any = None,
+    data: Mapping[str, Any] | None = None,
     address: str | None = None,
     name: str | None = None,
     runs: str | Path | None = None,
@@ -55,6 +59,7 @@ def submit(
 
     Args:
         job: a Job, the same as a mapping, or the path of its YAML file.
+        task, data: in place of the job's, as they are; see `headway.train`. A dataset of Ray Data's is refused.
         address: http://HOST:PORT of the dashboard of the cluster's head; RAY_API_SERVER_ADDRESS, RAY_ADDRESS where that
             is such a one, else http://127.0.0.1:8265.
         name: of the run; the job's name with the time, and a few characters that no other has, when not given. There is
@@ -73,7 +78,8 @@ def submit(
         BadInput: nothing was started, and nothing is left there.
         HeadwayError: it could not begin; or it is not known.
     """
-    job = _job(job, settings)
+    code.refuse_on_import("headway.jobs.submit")
+    job = _job(job if task is None and data is None else asked.job_of(job, task, _travelling(data)), settings)
     run = usable(name) if name is not None else _timed(job.name)
     place = runs_of(runs)
     tree, found = secrets.stripped(job)
@@ -136,6 +142,19 @@ def _job(given: Job | dict[str, Any] | str | Path, settings: Sequence[str]) -> J
     return taken(given)
 
 
+def _travelling(data: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Raises BadInput: one is of Ray Data, whose rows are read where it was made."""
+    for use, dataset in data.items() if isinstance(data, Mapping) else ():
+        if materialised.is_rays(dataset):
+            raise BadInput(
+                f"data.{use} is a Ray Dataset",
+                "a submission brings code and small files along, and no rows",
+                "Write it with write_parquet to a place that the cluster sees, prepare that with `headway data "
+                "prepare`, and name the result.",
+            )
+    return data
+
+
 def _timed(name: str) -> str:
     """A run's name that two who submit in one second do not both get."""
     return f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{new_attempt()[:4]}"
@@ -154,7 +173,7 @@ def _admitted(address: str | None, found: Sequence[secrets.Literal], say: Say) -
 def _folders(job: Job, place: str | None) -> list[str]:
     """What is to be told of folders: that the cluster's machines must see them too."""
     told = []
-    for use, (path, _) in job.data.places.items():
+    for use, (path, _) in job.data.stored.items():
         if not is_url(path):
             other = f"give `--set data.{use}=s3://BUCKET/FOLDER`" if "[" not in use else "name that in the job"
             fact = f"data.{use} is a folder, {path}: every machine of the cluster must see it under that name"
@@ -169,7 +188,7 @@ def _packages(job: Job | None, place: str | None, source: Source | None) -> dict
     tracked = job is not None and job.tracking.enabled
     stores = place is not None and is_url(place)
     if job is not None:
-        stores = stores or any(is_url(path) for path, _ in job.data.places.values())
+        stores = stores or any(is_url(path) for path, _ in job.data.stored.values())
     own = packages.of_task(source) if source is not None else {}
     return {**own, **packages.needed(tracked, stores)}
 
@@ -226,7 +245,7 @@ def code_of(job: Job, source: Source, scratch: Path, say: Say = quiet) -> dict[s
         BadInput: the code is no Python, cannot be read, or is too much.
     """
     code.look(source)
-    cargo = code.survey(source, job.files).without(secrets.must_stay(job))
+    cargo = code.survey(source, with_files(job)).without(secrets.must_stay(job))
     for note in cargo.said():
         say(note)
     for path in cargo.files:

@@ -164,7 +164,7 @@ class Preflight:
         for node in self._holders[:MOST_NODES]:
             there = NodeAffinitySchedulingStrategy(node.id, soft=False)
             task = remote.options(scheduling_strategy=there, name="headway:preflight")
-            found = task.remote(plan.places(self._job), self._job.data.store, runs, dict(packages), self._mark, given)
+            found = task.remote(self._job.data.stored, self._job.data.store, runs, dict(packages), self._mark, given)
             asked[found] = node
         return asked
 

@@ -44,7 +44,7 @@ class Said:
         if progress.step and progress.metrics != self._metrics:
             self._metrics = progress.metrics
             shown = "  ".join(f"{name} {value:.4f}" for name, value in progress.metrics.items())
-            self._write(f"step {progress.step}: validation  {shown}")
+            self._write(f"step {progress.measured}: validation  {shown}")
         now = self._clock()
         last = progress.step == progress.total_steps
         if progress.step > 0 and progress.step != self._step and (last or now - self._at >= EVERY_S):
@@ -98,7 +98,7 @@ def plan_told(
         "parameters": checked.parameters,
         "checkpoint_bytes": checked.checkpoint_bytes,
         "warnings": [*dict.fromkeys((*checked.warnings, *notes, *found.notes))],
-        "readers": readers(place, [path for path, _ in places.values()]),
+        "readers": readers(place, [path for path, _ in job.data.stored.values()]),
         "installed": installed(rayjob.runtime_env()),
         "cluster": {
             "ray": importlib.metadata.version("ray"),

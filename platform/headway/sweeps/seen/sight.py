@@ -204,7 +204,10 @@ class Sight:
     def _(self, event: Reported) -> None:
         trial = self._trial(event.trial)
         value = event.values.get(self.subject.metric)
+        last = trial.points[-1] if trial.points else None
         trial.step, trial.values = event.step, event.values
+        if event.waits and last is not None and (last.step, last.value) == (event.step, value):
+            return  # it was passed, and is its end
         if event.waits:
             trial.rung += 1
             trial.state, trial.why = "standing", "waits for the scheduler's word"

@@ -119,7 +119,7 @@ def blocks(
     if not items:
         return
     work = partial(_piece, read=plan.read, schema=plan.schema, step=step)
-    with _quiet(), raising_ours(RayError):
+    with quiet(), raising_ours(RayError):
         yield from ordered(items, work, block_bytes=BLOCK_BYTES)
 
 
@@ -217,7 +217,7 @@ def _probe(plan: Plan, recipe: Recipe) -> pa.Schema:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Ray Data prints its progress, and the tracebacks of errors that we say in one line."""
     log = logging.getLogger("ray.data")
     level = log.level

@@ -1,0 +1,77 @@
+"""What a run finds in the process that called for it, and changes: threads, generators, the import path. All of it is
+put back at its end, and the task's own modules are forgotten, so that the next run has them anew, as a worker would.
+
+Ray, where this process has used it, has set PYTHONBREAKPOINT to a debugger of its own, which nobody here can talk to.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from headway.driver import determinism
+from headway.plan import Plan
+
+BREAKPOINT = "PYTHONBREAKPOINT"
+
+
+@contextmanager
+def kept_as_found(checked: Plan) -> Iterator[None]:
+    """Put back what the run changes of this process.
+
+    Args:
+        checked: of the run; says which files are the user's.
+    """
+    import numpy as np
+    import torch
+
+    from headway import generators
+
+    threads, path, modules = torch.get_num_threads(), list(sys.path), dict(sys.modules)
+    exact = torch.are_deterministic_algorithms_enabled()
+    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    frozen = gc.get_freeze_count()
+    drawn = np.random.get_state(), random.getstate()
+    shapes = os.environ.get(determinism.SHAPES)
+    debugger = os.environ.get(BREAKPOINT, "")
+    if debugger.startswith("ray."):
+        del os.environ[BREAKPOINT]
+    try:
+        with generators.put_back():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        if torch.are_deterministic_algorithms_enabled() != exact:
+            torch.use_deterministic_algorithms(exact)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
+        np.random.set_state(drawn[0])
+        random.setstate(drawn[1])
+        sys.path[:] = path
+        if not frozen:  # the session leaves what was there out of its searches; for good, would it stay so
+            gc.unfreeze()
+        if debugger.startswith("ray."):
+            os.environ[BREAKPOINT] = debugger
+        if shapes is None:
+            os.environ.pop(determinism.SHAPES, None)
+        _forget(modules, checked)
+
+
+def _forget(before: dict[str, ModuleType], checked: Plan) -> None:
+    """Of what was imported meanwhile, the modules that are the user's own; one of the same name that was there before
+    is there again."""
+    if checked.source.inside is None:
+        return
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if before.get(name) is module or not file:
+            continue
+        if Path(file).is_relative_to(checked.cargo.base) and "site-packages" not in Path(file).parts:
+            del sys.modules[name]
+            if name in before:
+                sys.modules[name] = before[name]

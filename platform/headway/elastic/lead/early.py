@@ -1,0 +1,39 @@
+"""A run's first workers' processes, started before its controller is: they import what takes seconds meanwhile.
+
+Only on a Ray of the driver's own, which has room for all of them, and is ended with the run. Their places are asked for
+as the controller would, which takes them over (`ElasticWorkerGroup.take`); what it does not ask for it never starts.
+Touches `ray.train.v2._internal`, see `headway.elastic.lead.group`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ray.train.v2._internal.constants import get_env_vars_to_propagate
+from ray.util.placement_group import placement_group
+
+from headway.driver.names import Names
+from headway.elastic.lead.group import process
+
+Early = dict[str, tuple[Any, Any]]
+"""By the worker's id: its placement group, and its actor."""
+
+
+def begin(names: Names, each: dict[str, float], number: int, warm: Callable[[], None]) -> Early:
+    """Start so many; does not wait for that.
+
+    Args:
+        names: of the run's actors.
+        each: what one of them takes, by Ray's names.
+        number: of workers that the run begins with, those that stand by among them.
+        warm: what each of them does first.
+    """
+    env = {"env_vars": get_env_vars_to_propagate()}
+    found: Early = {}
+    for name in (f"w{number}" for number in range(number)):  # as they will be asked for
+        group = placement_group([each])
+        actor = process(names, name, group, each, env)
+        actor.execute.remote(warm)  # what goes wrong here goes wrong again, and is told, when the worker begins
+        found[name] = group, actor
+    return found

@@ -1,0 +1,1 @@
+"""After training: a run's model is loaded, evaluated, used on new data, and given away."""

@@ -1,0 +1,1 @@
+"""What an exported model brings with it, to be used without Headway."""
