@@ -416,7 +416,7 @@ def _make_importable(source: Source) -> None:
     _folders.add(source.folder)
     if not others:
         return  # to look at every module takes a quarter of a second
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():
         top = name.partition(".")[0]
         there = (source.folder / f"{top}.py").is_file() or (source.folder / top).is_dir()
         file = Path(getattr(module, "__file__", None) or os.sep)

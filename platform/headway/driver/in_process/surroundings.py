@@ -33,7 +33,7 @@ def kept_as_found(checked: Plan) -> Iterator[None]:
 
     from headway import generators
 
-    threads, path, modules = torch.get_num_threads(), list(sys.path), dict(sys.modules)
+    threads, path, modules = torch.get_num_threads(), list(sys.path), sys.modules.copy()
     exact = torch.are_deterministic_algorithms_enabled()
     cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     frozen = gc.get_freeze_count()
@@ -67,7 +67,7 @@ def _forget(before: dict[str, ModuleType], checked: Plan) -> None:
     is there again."""
     if checked.source.inside is None:
         return
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():  # at one stroke: other threads may import meanwhile
         file = getattr(module, "__file__", None)
         if before.get(name) is module or not file:
             continue

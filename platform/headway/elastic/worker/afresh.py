@@ -63,7 +63,7 @@ class Afresh:
         self._environment, self._folder = dict(os.environ), Path.cwd()
         self._path = list(sys.path)
         self._names = [(home, name, getattr(home, name)) for home, name in _NAMES]
-        self._modules = set(sys.modules)
+        self._modules = set(sys.modules.copy())
         self._settings = [(put, get()) for get, put in _settings()]
         self._filters = list(warnings.filters)
         root = logging.getLogger()
@@ -110,7 +110,7 @@ class Afresh:
 
     def _forget(self, roots: list[Path], top: str) -> None:
         """The user's modules."""
-        for name, module in list(sys.modules.items()):
+        for name, module in sys.modules.copy().items():
             if name not in self._modules and (name.partition(".")[0] == top or _lies_in(module, roots)):
                 del sys.modules[name]
         importlib.invalidate_caches()
