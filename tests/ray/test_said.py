@@ -78,7 +78,7 @@ def train(project: Project, folder: Path, name: str, **arguments: Any) -> tuple[
         again = {"runs_folder": folder / "runs", "watch": watch}
         with pytest.raises(BadInput, match=f"run {name} has finished early"):
             headway.resume(name, **again)
-        return headway.resume(name, settings=["steps=64"], **again), said
+        return headway.resume(name, settings=[f"epochs={tree['epochs']}"], **again), said
     return headway.train(tree, name=name, runs_folder=folder / "runs", watch=watch), said
 
 

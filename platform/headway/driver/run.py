@@ -172,7 +172,7 @@ def resume(
     with variables.in_force(job), _trial(job, local) as trial, run.led(say) as epoch, closing.left(run, epoch):
         facts = run.read()
         checked = _checked(job, submission, run)
-        _refuse_finished(run, facts, checked.total_steps, settings or [])
+        _refuse_finished(run, job, facts, checked.total_steps, settings or [])
         waits = _admitted(job, run.path.parent)
         from headway.checkpoint.store import Store
 
@@ -198,7 +198,9 @@ def resume(
         return lead(run, job, checked, trial, address, watch, epoch, submission, step, settle)
 
 
-def _refuse_finished(run: runs.RunFolder, facts: dict[str, Any], total_steps: int, settings: list[str]) -> None:
+def _refuse_finished(
+    run: runs.RunFolder, job: Job, facts: dict[str, Any], total_steps: int, settings: list[str]
+) -> None:
     """Raises BadInput: the run has done all that was wanted of it, and nothing says that more is wanted."""
     if facts.get("state") != "finished":
         return
@@ -210,11 +212,12 @@ def _refuse_finished(run: runs.RunFolder, facts: dict[str, Any], total_steps: in
             "Start a new run, or extend it with --set epochs=N.",
         )
     if not settings:
+        length = "steps" if job.steps else "epochs"
         raise BadInput(
             f"run {run.name} has finished {facts.get('message') or 'early'}",
             "its loop would be called again, and may end at once",
-            "Say what is to be otherwise: --set steps=N, --set stop.patience=N; "
-            f"--set steps={total_steps} has it called once more as it is.",
+            f"Say what is to be otherwise: --set {length}=N, --set stop.patience=N; "
+            f"--set {length}={getattr(job, length)} has it called once more as it is.",
         )
 
 
