@@ -75,6 +75,11 @@ def admit(run: str, before: Mapping[str, Any] | None, now: Mapping[str, Any], al
     return [f"other bits from here on, as allowed: {one}" for one in said]
 
 
+def any_shape() -> bool:
+    """Whether the environment has torch.compile compile for any shape."""
+    return os.environ.get(SHAPES, "1") == "1"
+
+
 def enforce(job: Job) -> None:
     """Have GPUs and compiled code give the same bits for the same input, where the job asks for it.
 
@@ -89,7 +94,7 @@ def enforce(job: Job) -> None:
     os.environ.setdefault(SHAPES, "0")
     compiler = sys.modules.get("torch._dynamo.config")
     if compiler is not None:  # it has read that already
-        compiler.automatic_dynamic_shapes = os.environ[SHAPES] == "1"  # type: ignore[attr-defined]
+        compiler.automatic_dynamic_shapes = any_shape()  # type: ignore[attr-defined]
     if not job.workers.gpus:
         return
     import torch

@@ -150,7 +150,7 @@ def _undone(data: Path, folder: Path) -> Iterator[None]:
     folders = [each for each in (data.parent, folder) if not each.exists()]
     try:
         yield
-    except BaseException:
+    except BaseException:  # raised again: an interrupt leaves as little behind as a refusal
         if fresh:
             shutil.rmtree(data, ignore_errors=True)
         for each in folders:

@@ -1,4 +1,4 @@
-"""What a run finds in the process that called for it, and changes: threads, generators, the import path. All of it is
+"""What a run finds in the process that called for it, and changes: settings, generators, the import path. All of it is
 put back at its end, and the task's own modules are forgotten, so that the next run has them anew, as a worker would.
 
 Ray, where this process has used it, has set PYTHONBREAKPOINT to a debugger of its own, which nobody here can talk to.
@@ -12,7 +12,6 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import ModuleType
 
 from headway.driver import determinism
@@ -29,13 +28,11 @@ def kept_as_found(checked: Plan) -> Iterator[None]:
         checked: of the run; says which files are the user's.
     """
     import numpy as np
-    import torch
 
     from headway import generators
+    from headway.elastic.worker import settings
 
-    threads, path, modules = torch.get_num_threads(), list(sys.path), sys.modules.copy()
-    exact = torch.are_deterministic_algorithms_enabled()
-    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    path, modules, put_settings_back = list(sys.path), sys.modules.copy(), settings.as_found()
     frozen = gc.get_freeze_count()
     drawn = np.random.get_state(), random.getstate()
     shapes = os.environ.get(determinism.SHAPES)
@@ -46,10 +43,7 @@ def kept_as_found(checked: Plan) -> Iterator[None]:
         with generators.put_back():
             yield
     finally:
-        torch.set_num_threads(threads)
-        if torch.are_deterministic_algorithms_enabled() != exact:
-            torch.use_deterministic_algorithms(exact)
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
+        put_settings_back()
         np.random.set_state(drawn[0])
         random.setstate(drawn[1])
         sys.path[:] = path
@@ -65,13 +59,12 @@ def kept_as_found(checked: Plan) -> Iterator[None]:
 def _forget(before: dict[str, ModuleType], checked: Plan) -> None:
     """Of what was imported meanwhile, the modules that are the user's own; one of the same name that was there before
     is there again."""
+    from headway.elastic.worker.afresh import lies_in
+
     if checked.source.inside is None:
         return
     for name, module in sys.modules.copy().items():  # at one stroke: other threads may import meanwhile
-        file = getattr(module, "__file__", None)
-        if before.get(name) is module or not file:
-            continue
-        if Path(file).is_relative_to(checked.cargo.base) and "site-packages" not in Path(file).parts:
+        if before.get(name) is not module and lies_in(module, [checked.cargo.base]):
             del sys.modules[name]
             if name in before:
                 sys.modules[name] = before[name]

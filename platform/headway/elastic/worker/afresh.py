@@ -18,8 +18,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from torch.nn.modules import module as torch_module
 from torch.optim import optimizer as torch_optimizer
 
 from headway.driver import determinism
+from headway.elastic.worker import settings
 
 LINGER_S = 2.0
 """So long a thread of a run's may need to end after it."""
@@ -64,7 +64,7 @@ class Afresh:
         self._path = list(sys.path)
         self._names = [(home, name, getattr(home, name)) for home, name in _NAMES]
         self._modules = set(sys.modules.copy())
-        self._settings = [(put, get()) for get, put in _settings()]
+        self._put_settings_back = settings.as_found()
         self._filters = list(warnings.filters)
         root = logging.getLogger()
         self._logging = root.level, list(root.handlers), logging.root.manager.disable
@@ -90,8 +90,7 @@ class Afresh:
         os.chdir(self._folder)
         self._forget(roots, top)
         sys.path[:] = self._path
-        for put, value in self._settings:
-            put(value)
+        self._put_settings_back()
         for hooks, before in self._hooks:
             hooks.clear()
             hooks.update(before)
@@ -111,7 +110,7 @@ class Afresh:
     def _forget(self, roots: list[Path], top: str) -> None:
         """The user's modules."""
         for name, module in sys.modules.copy().items():
-            if name not in self._modules and (name.partition(".")[0] == top or _lies_in(module, roots)):
+            if name not in self._modules and (name.partition(".")[0] == top or lies_in(module, roots)):
                 del sys.modules[name]
         importlib.invalidate_caches()
         linecache.checkcache()
@@ -141,57 +140,8 @@ def _put_back(there: Any, before: dict[str, str]) -> None:
             there[name] = value
 
 
-def _settings() -> Iterator[tuple[Callable[[], Any], Callable[[Any], Any]]]:
-    """Of torch and NumPy: what gives each, and what sets it."""
-    yield torch.get_default_dtype, torch.set_default_dtype
-    yield torch.get_num_threads, torch.set_num_threads
-    yield torch.is_grad_enabled, torch.set_grad_enabled
-    yield torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly
-    yield torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
-    yield torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode
-    yield torch.is_warn_always_enabled, torch.set_warn_always
-    yield _device, torch.set_default_device
-    yield _flags(torch.backends.cudnn, "enabled", "benchmark", "deterministic", "allow_tf32")
-    cuda, reduced = torch.backends.cuda, "reduced_precision_reduction"
-    yield _flags(cuda.matmul, "allow_tf32", f"allow_bf16_{reduced}", f"allow_fp16_{reduced}")
-    yield cuda.flash_sdp_enabled, cuda.enable_flash_sdp
-    yield cuda.math_sdp_enabled, cuda.enable_math_sdp
-    yield cuda.mem_efficient_sdp_enabled, cuda.enable_mem_efficient_sdp
-    yield cuda.cudnn_sdp_enabled, cuda.enable_cudnn_sdp
-    yield cuda.fp16_bf16_reduction_math_sdp_allowed, cuda.allow_fp16_bf16_reduction_math_sdp
-    yield _flags(torch.backends.mkldnn, "enabled")
-    yield _flags(torch.backends.opt_einsum, "enabled", "strategy")
-    yield _flags(torch.utils.deterministic, "fill_uninitialized_memory")
-    for device in ("cpu", "cuda"):
-        yield partial(torch.is_autocast_enabled, device), partial(torch.set_autocast_enabled, device)
-        yield partial(torch.get_autocast_dtype, device), partial(torch.set_autocast_dtype, device)
-    yield torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled
-    yield _flushes, torch.set_flush_denormal
-    yield lambda: dict(np.geterr()), lambda given: np.seterr(**given)
-    yield sys.getrecursionlimit, sys.setrecursionlimit
-
-
-def _device() -> torch.device | None:
-    """That the user's code asked for; None: the default."""
-    found = torch.get_default_device()
-    return None if found.type == "cpu" else found
-
-
-def _flushes() -> bool:
-    """Whether numbers too small for all of their digits are taken for zero."""
-    return not float(torch.tensor(1e-40) * 1.0)
-
-
-def _flags(home: Any, *names: str) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
-    def put(values: Any) -> None:
-        for name, value in zip(names, values, strict=True):
-            if getattr(home, name) != value:
-                setattr(home, name, value)
-
-    return lambda: [getattr(home, name) for name in names], put
-
-
-def _lies_in(module: Any, roots: list[Path]) -> bool:
+def lies_in(module: Any, roots: list[Path]) -> bool:
+    """Whether a module, or a part of its package, is the user's own."""
     places = [getattr(module, "__file__", None), *_paths(module)]
     return any(place and _is_theirs(place, roots) for place in places)
 

@@ -293,7 +293,7 @@ class Step(Pass):
                 return self.committed
             self._put_back(before)
             return False
-        except BaseException:
+        except BaseException:  # raised again: whatever it was, the optimiser stopped in its middle
             self._put_back(before)
             raise
         finally:
