@@ -669,9 +669,8 @@ def get_half_a_state(context: Context, session: Session, step: int, where: str) 
 def test_2_1_half_a_state_is_no_beginning(tmp_path: Path, data: Path, calm: Calm) -> None:
     """There is no checkpoint yet, and nobody else is left: whoever has it must not go on from it."""
     made = job(data, checkpoint={"every_steps": 1000})
-    with Run(tmp_path / "run", made, train, 0.08, get_half_a_state, places=1) as run:
-        run.wait_until(lambda: run.step >= 3)
-        run.places(1)
+    with Run(tmp_path / "run", made, train, 0.08, get_half_a_state, places=1, hold=3) as run:
+        run.join()
         run.wait_until((run.folder / "half").exists)
         run.kill("w0")
         outcome = run.result()

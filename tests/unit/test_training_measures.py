@@ -137,9 +137,8 @@ def test_three_workers_and_one_that_is_killed(tmp_path: Path, data: Path, calm: 
 
 
 def test_a_worker_joins_in_the_middle_of_an_epoch(tmp_path: Path, data: Path, calm: Undisturbed) -> None:
-    with Run(tmp_path / "run", job(data), train, 0.05, places=1) as run:
-        run.wait_until(lambda: run.step >= 1)
-        run.places(2)
+    with Run(tmp_path / "run", job(data), train, places=1, hold=1) as run:
+        run.join(2)
         outcome = run.result()
     check(outcome, calm)
 

@@ -168,9 +168,8 @@ def test_three_workers_and_one_that_is_killed(tmp_path: Path, data: Path, calm: 
 
 
 def test_a_worker_joins(tmp_path: Path, data: Path, calm: Undisturbed) -> None:
-    with Run(tmp_path / "run", job(data), train, 0.05, places=1) as run:
-        run.wait_until(lambda: run.step >= 2)
-        run.places(1)
+    with Run(tmp_path / "run", job(data), train, places=1, hold=2) as run:
+        run.join()
         outcome = run.result()
     check(outcome, calm)
     assert len(outcome.results) == 2

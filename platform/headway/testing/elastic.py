@@ -105,6 +105,8 @@ class Run:
         until: the step of the first gate, see `headway.elastic.wire.messages.Until`; -1: there is none.
         save_at: steps at which a checkpoint is taken in any case.
         shelf: name of the run in keepers that serve several.
+        hold: after so many steps all stand, where the function calls `advance`, until `join` lets them go on; -1: they
+            do not. One that takes long to start is there before the run's end so.
         policy: fields of `Policy` to set beside the job's.
     """
 
@@ -120,6 +122,7 @@ class Run:
         until: int = -1,
         save_at: tuple[int, ...] = (),
         shelf: str = "",
+        hold: int = -1,
         **policy: Any,
     ) -> None:
         self.folder, self.job = folder, job
@@ -143,6 +146,7 @@ class Run:
         self.failure: str | None = None
         self._slots = _Slots(workers.max + workers.spares if places is None else places)
         self._step = _processes.Value("q", 0, lock=False)  # a worker killed in it would hold a lock for ever
+        self._hold = _processes.Value("q", hold, lock=False)
         self._lock = threading.RLock()
         self._recording = threading.Lock()  # the recorder is an actor elsewhere, and does one thing at a time
         self._over = threading.Event()
@@ -177,6 +181,9 @@ class Run:
         self._listener.close()
         for thread in self._threads:
             thread.join(timeout=10)
+        with self._recording:
+            if not self._closed:
+                self._recorder._scribe.close(1.0)
         self._recorder._hold.close()
 
     # What a test does
@@ -199,6 +206,17 @@ class Run:
         with self._lock:
             self._slots.free += number
         self._fill()
+
+    def join(self, number: int = 1) -> None:
+        """Where all stand, have room for so many more, and go on once as many are ready: they join after that step."""
+        self.wait_until(lambda: self.step >= self._hold.value)
+        known = self.coordinator.membership.workers
+        before = set(known)
+        self.places(number)
+        self.wait_until(
+            lambda: sum(w.phase != "warming" for name, w in list(known.items()) if name not in before) >= number
+        )
+        self._hold.value = -1
 
     def kill(self, worker: str) -> None:
         """As a lost machine does; its place stays free for another."""
@@ -316,7 +334,7 @@ class Run:
         where = Place(worker, HOST, self._port, self.coordinator.pulse_port, self.coordinator.token)
         tree = self.job.model_dump()
         config = {"folder": str(self.folder), "machine": self._machine(worker), **self._more}
-        arguments = (send, where, tree, config, self._step, self._setup, self._train, self._arguments)
+        arguments = (send, where, tree, config, (self._step, self._hold), self._setup, self._train, self._arguments)
         process = _processes.Process(target=_work, args=arguments, daemon=True)
         process.start()
         send.close()
@@ -391,13 +409,16 @@ def node(worker: str) -> str:
 
 # In the worker's process
 
-_foremost: Any = None
+_shared: tuple[Any, Any] | None = None
 
 
 def advance(step: int) -> None:
     """For the function of a worker: this many steps are committed."""
-    if _foremost is not None:
-        _foremost.value = max(_foremost.value, step)
+    if _shared is not None:
+        foremost, hold = _shared
+        foremost.value = max(foremost.value, step)
+        while 0 <= hold.value <= step:
+            time.sleep(POLL_S)
 
 
 class _Journal(Journal):
@@ -424,17 +445,17 @@ def _work(
     where: Place,
     tree: dict[str, Any],
     config: dict[str, Any],
-    foremost: Any,
+    shared: tuple[Any, Any],
     setup: Callable[[str], None] | None,
     train: Callable[..., Any],
     arguments: Any,
 ) -> None:
-    global _foremost
+    global _shared
     import torch
 
     from headway.elastic.worker import context as contexts
 
-    _foremost = foremost
+    _shared = shared
     torch.set_num_threads(1)
     ledger = Ledger(time.monotonic())
     job = Job.model_validate(tree)
