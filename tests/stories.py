@@ -93,7 +93,13 @@ def story(name: str = "digits-under-fire", steps: int = 2400, losses: int = 3, s
         ],
         "events": _events(steps, changes),
         "nodes": _nodes(seconds),
-        "environment": {"python": "3.11.2", "torch": "2.13.0", "host": "lab-7", "cpus": 8, "packages": {"ray": "2.60.0"}},
+        "environment": {
+            "python": "3.11.2",
+            "torch": "2.13.0",
+            "host": "lab-7",
+            "cpus": 8,
+            "packages": {"ray": "2.60.0"},
+        },
         "reproduce": {
             "commands": ["git checkout 51f499c", "headway train job.yaml --set seed=1"],
             "digests": {"samples": "9f31c2", "weights": "01ab44", "job": "5b1f0a"},
@@ -168,8 +174,12 @@ def _marks(steps: int, changes: list[Change]) -> list[dict[str, Any]]:
         kind = "joined" if joined else "lost"
         found.append({"step": step, "kind": kind, "cause": cause, "workers": members, "words": words})
     for step in range(steps // 8, steps + 1, steps // 8):
-        found.append({"step": step, "kind": "checkpoint", "cause": "", "workers": [], "words": f"checkpoint of step {step}"})
-    found.append({"step": steps // 2, "kind": "slow", "cause": "", "workers": ["w0"], "words": "w0 is 1.4 times as slow"})
+        found.append(
+            {"step": step, "kind": "checkpoint", "cause": "", "workers": [], "words": f"checkpoint of step {step}"}
+        )
+    found.append(
+        {"step": steps // 2, "kind": "slow", "cause": "", "workers": ["w0"], "words": "w0 is 1.4 times as slow"}
+    )
     found.append({"step": steps, "kind": "end", "cause": "", "workers": [], "words": "finished"})
     return [{**mark, "seconds": float(mark["step"]) / RATE + 5} for mark in sorted(found, key=lambda m: int(m["step"]))]
 
@@ -249,8 +259,22 @@ def _data() -> list[dict[str, Any]]:
     label = {"name": "label", "type": "int64", "distinct": 10, "top": [["shirt", 6000], ["coat", 6000], ["bag", 6000]]}
     columns = [{**pixels, "histogram": {"edges": [25.5 * i for i in range(11)], "counts": counts}}, label]
     return [
-        {"role": "train", "name": "fashion-mnist", "digest": "a3f1" * 16, "rows": 60000, "columns": columns, "quarantined": 2},
-        {"role": "validation", "name": "fashion-mnist", "digest": "77b0" * 16, "rows": 10000, "columns": [], "quarantined": 0},
+        {
+            "role": "train",
+            "name": "fashion-mnist",
+            "digest": "a3f1" * 16,
+            "rows": 60000,
+            "columns": columns,
+            "quarantined": 2,
+        },
+        {
+            "role": "validation",
+            "name": "fashion-mnist",
+            "digest": "77b0" * 16,
+            "rows": 10000,
+            "columns": [],
+            "quarantined": 0,
+        },
     ]
 
 

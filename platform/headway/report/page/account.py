@@ -88,14 +88,21 @@ def _table(seconds: Mapping[str, float], dollars: float | None) -> Markup:
         )
         for cause in order(seconds)
     ]
-    head = tag("tr", (tag("th", name, scope="col", class_="n" if at in (2, 3, 4) and name != "what it was" else None)
-                      for at, name in enumerate(heads)))
+    head = tag(
+        "tr",
+        (
+            tag("th", name, scope="col", class_="n" if at in (2, 3, 4) and name != "what it was" else None)
+            for at, name in enumerate(heads)
+        ),
+    )
     return tag("div", tag("table", tag("thead", head), tag("tbody", rows)), class_="scroll")
 
 
 def _over_time(over: Mapping[str, Any]) -> dict[str, Any] | None:
     seconds, causes = over.get("seconds") or [], over.get("causes") or {}
-    there = [cause for cause in order({c: max((v or 0.0 for v in values), default=0.0) for c, values in causes.items()})]
+    there = [
+        cause for cause in order({c: max((v or 0.0 for v in values), default=0.0) for c, values in causes.items()})
+    ]
     if len(seconds) < 2 or not there:
         return None
     lines = [{"label": cause, "value": plots.floats(causes[cause])} for cause in there]

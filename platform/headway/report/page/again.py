@@ -40,10 +40,14 @@ def environment(story: Mapping[str, Any]) -> Section | None:
     told += [("parameters", numbers.number(task["parameters"]))] if isinstance(task.get("parameters"), int) else []
     if not facts and not told:
         return None
-    return Section("environment", "Environment", [
-        pairs([(f"task {name}" if name == "name" else name, str(value)) for name, value in told]) if told else None,
-        pairs([(name, value) for name, value in facts]) if facts else None,
-    ])
+    return Section(
+        "environment",
+        "Environment",
+        [
+            pairs([(f"task {name}" if name == "name" else name, str(value)) for name, value in told]) if told else None,
+            pairs([(name, value) for name, value in facts]) if facts else None,
+        ],
+    )
 
 
 def machines(story: Mapping[str, Any], drawn: dict[str, Any]) -> Section | None:
@@ -56,11 +60,22 @@ def machines(story: Mapping[str, Any], drawn: dict[str, Any]) -> Section | None:
             if not there:
                 continue
             lines = [
-                plots.line(names[name], {"step": [0] * len(node["seconds"]), "seconds": node["seconds"], "value": node[name]}, c)
+                plots.line(
+                    names[name],
+                    {"step": [0] * len(node["seconds"]), "seconds": node["seconds"], "value": node[name]},
+                    c,
+                )
                 | {"step": None}
                 for c, name in enumerate(there)
             ]
-            chart = {"id": f"node-{at}-{kind}", "kind": "lines", "unit": unit, "height": 140, "zero": True, "series": lines}
+            chart = {
+                "id": f"node-{at}-{kind}",
+                "kind": "lines",
+                "unit": unit,
+                "height": 140,
+                "zero": True,
+                "series": lines,
+            }
             made.append(chart)
             frames.append(plots.frame(chart, f"{node.get('name', 'node')}", ", ".join(names[name] for name in there)))
     if not frames:

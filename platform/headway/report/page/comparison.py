@@ -27,7 +27,13 @@ def page(document: Mapping[str, Any]) -> Page:
     names = [str(one["run"]["name"]) for one in runs]
     drawn: dict[str, Any] = {"plots": []}
     differences = document.get("differences") or {}
-    sections = [_differences(differences, names), _results(runs), _curves(runs, drawn), _crews(runs, drawn), _seconds(runs)]
+    sections = [
+        _differences(differences, names),
+        _results(runs),
+        _curves(runs, drawn),
+        _crews(runs, drawn),
+        _seconds(runs),
+    ]
     line = numbers.counted(len(runs), "run") + ", side by side"
     words = dict(document.get("words") or {}) or _words(runs, differences)
     return Page(
@@ -47,7 +53,9 @@ def swatch(at: int, name: str) -> list[Inside]:
 def _words(runs: Sequence[Story], differences: Mapping[str, Sequence[Any]]) -> dict[str, str]:
     """First lines, where the document has none."""
     parts = [f"{numbers.counted(len(found), 'key')} in {part}" for part, found in differences.items() if found]
-    told = {"differences": f"They differ in {', '.join(parts)}." if parts else "Job, code, data and environment are alike."}
+    told = {
+        "differences": f"They differ in {', '.join(parts)}." if parts else "Job, code, data and environment are alike."
+    }
     best = [(one["run"]["name"], (one.get("headline") or {}).get("best") or {}) for one in runs]
     known = [(name, b) for name, b in best if b.get("value") is not None]
     if known and len({b["metric"] for _, b in known}) == 1:
@@ -86,7 +94,9 @@ def _value(value: Any) -> Inside:
 
 
 def _results(runs: Sequence[Story]) -> Section:
-    metrics = list(dict.fromkeys(name for one in runs for name in (one.get("headline") or {}).get("metrics") or {}))[:12]
+    metrics = list(dict.fromkeys(name for one in runs for name in (one.get("headline") or {}).get("metrics") or {}))[
+        :12
+    ]
     columns = {"run": HEAD, "state": "", "best": "n", **dict.fromkeys((m for m in metrics if m != "best"), "n")}
     columns |= {"steps": "n", "time": "n", "workers": "n", "goodput": "n", "lost": "n", "repeated": "n"}
     priced = any((one.get("headline") or {}).get("dollars") is not None for one in runs)
@@ -129,9 +139,9 @@ def _curves(runs: Sequence[Story], drawn: dict[str, Any]) -> Section | None:
     frames: list[Inside] = []
     for number, (name, each) in enumerate(list(by_name.items())[: journey.MOST]):
         first = each[0][1].get("group") == "loss" and number == 0
-        smooth = each[0][1].get("group") in ("loss", "rate")
-        lines = [plots.line(str(runs[at]["run"]["name"]), series, at, smooth, most) for at, series in each]
-        chart = {"id": f"curve-{number}", "kind": "lines", "unit": "", "height": 300 if first else 200, "log": smooth}
+        loss = each[0][1].get("group") == "loss"
+        lines = [plots.line(str(runs[at]["run"]["name"]), series, at, most) for at, series in each]
+        chart = {"id": f"curve-{number}", "kind": "lines", "unit": "", "height": 300 if first else 200, "log": loss}
         drawn["plots"].append(chart | {"series": lines})
         frames.append(plots.frame(chart, name, None, f"{name}, of {len(each)} runs", "wide" if first else ""))
     drawn["clock"] = plots.clock([series for one in runs for series in one.get("series") or () if series.get("step")])

@@ -28,6 +28,11 @@ KINDS = {
 }
 """Kinds of marks: the sign, which tells them apart without their colours, and the words."""
 
+HOW = "Drag over a chart to zoom all of them, double-click to go back; the arrow keys, +, − and 0 do the same."
+WHO = "The cluster decides how fast, never what: lanes move between workers, and the updates stay the same."
+PLAIN = ("start", "end")
+"""Kinds that need no word in a legend."""
+
 
 def journey(story: Mapping[str, Any], drawn: dict[str, Any]) -> list[Section]:
     """Sections of the curves, and of workers and lanes.
@@ -43,15 +48,12 @@ def journey(story: Mapping[str, Any], drawn: dict[str, Any]) -> list[Section]:
     curves = _curves(series, charts, most)
     crew = _crew(story, charts)
     drawn.setdefault("plots", []).extend(charts)
-    ribbon = [legend(drawn["marks"]), tag("div", class_="ribbon", aria_label="What happened, in order", role="group")]
     sections = []
+    ribbon = [legend(drawn["marks"]), tag("div", class_="ribbon", aria_label="What happened, in order", role="group")]
     if curves:
-        note = "Drag over a chart to zoom all of them; a double click goes back. With the keyboard: arrows, + and −, 0."
-        sections.append(Section("curves", "How it went", [switches(), ribbon, curves], note))
+        sections.append(Section("curves", "How it went", [switches(), ribbon, curves], HOW))
     if crew:
-        note = "The cluster decides how fast, never what: lanes move between workers, and the updates stay the same."
-        sections.append(Section("workers", "Workers", [] if curves else [ribbon], note))
-        sections[-1] = Section("workers", "Workers", [*([] if curves else ribbon), crew], note)
+        sections.append(Section("workers", "Workers", [None if curves else ribbon, crew], WHO))
     return sections
 
 
@@ -60,7 +62,10 @@ def switches(logarithm: bool = True) -> Markup:
     named = [("smooth", "Smooth", True), ("marks", "Marks", True), *([("log", "Log loss", False)] if logarithm else [])]
     return tag(
         "div",
-        (tag("button", words, type="button", data_switch=name, aria_pressed=str(on).lower()) for name, words, on in named),
+        (
+            tag("button", words, type="button", data_switch=name, aria_pressed=str(on).lower())
+            for name, words, on in named
+        ),
         class_="switches",
         role="group",
         aria_label="How curves are drawn",
@@ -69,10 +74,12 @@ def switches(logarithm: bool = True) -> Markup:
 
 def legend(marks: Sequence[Mapping[str, Any]]) -> Markup | None:
     """The signs that are there, with their words."""
-    there = [kind for kind in KINDS if any(mark["kind"] == kind for mark in marks)]
+    there = [kind for kind in KINDS if kind not in PLAIN and any(mark["kind"] == kind for mark in marks)]
     if not there:
         return None
-    each = [tag("li", tag("i", KINDS[kind][0], class_=f"sign {kind}", aria_hidden="true"), KINDS[kind][1]) for kind in there]
+    each = [
+        tag("li", tag("i", KINDS[kind][0], class_=f"sign {kind}", aria_hidden="true"), KINDS[kind][1]) for kind in there
+    ]
     return tag("ul", each, class_="signs", aria_label="Signs")
 
 
@@ -83,7 +90,7 @@ def _curves(series: Sequence[Series], charts: list[Chart], most: int) -> Markup 
     measured = [one for one in series if one.get("group") not in ("loss", "rate")]
     found: list[Inside] = []
     if losses:
-        chart = _chart("loss", losses, most, height=300, smooth=True, log=True)
+        chart = _chart("loss", losses, most, 300) | {"log": True}
         charts.append(chart)
         found.append(plots.frame(chart, "Loss", _last(losses[0]), _told("Loss", losses[0]), "wide"))
     small = [_small(one, f"measured-{at}", charts, most) for at, one in enumerate(measured[:MOST])]
@@ -98,27 +105,15 @@ def _curves(series: Sequence[Series], charts: list[Chart], most: int) -> Markup 
 
 def _small(one: Series, name: str, charts: list[Chart], most: int, class_: str = "") -> Markup:
     rate = one.get("group") == "rate"
-    chart = _chart(name, [one], most, height=150 if rate else 190, smooth=rate, colour=5 if rate else None)
+    chart = _chart(name, [one], most, 150 if rate else 190, 5 if rate else 2) | {"zero": rate}
     charts.append(chart)
     title = str(one.get("name", "")) + (f", {one['unit']}" if one.get("unit") else "")
     return plots.frame(chart, title, _last(one), _told(title, one), class_)
 
 
-def _chart(
-    name: str,
-    series: Sequence[Series],
-    most: int,
-    height: int,
-    smooth: bool = False,
-    log: bool = False,
-    colour: int | None = None,
-) -> Chart:
-    colours = [at if colour is None else colour for at in range(len(series))]
-    if colour is None and not log:
-        colours = [2 for _ in series]
-    lines = [plots.line(str(one["name"]), one, at, smooth, most) for one, at in zip(series, colours, strict=True)]
-    unit = str(series[0].get("unit") or "")
-    return {"id": name, "kind": "lines", "unit": unit, "height": height, "log": log, "zero": smooth and not log, "series": lines}
+def _chart(name: str, series: Sequence[Series], most: int, height: int, colour: int = 0) -> Chart:
+    lines = [plots.line(str(one["name"]), one, colour + at, most) for at, one in enumerate(series)]
+    return {"id": name, "kind": "lines", "unit": str(series[0].get("unit") or ""), "height": height, "series": lines}
 
 
 def _last(one: Series) -> str:
@@ -138,13 +133,8 @@ def _crew(story: Mapping[str, Any], charts: list[Chart]) -> Markup | None:
     found: list[Inside] = []
     sizes = [entry for entry in story.get("workers") or () if entry.get("workers") is not None]
     if sizes:
-        chart = {
-            "id": "workers",
-            "kind": "steps",
-            "unit": "",
-            "height": 170,
-            "series": [plots.line("workers", {**columns(sizes, "step", "seconds"), "value": [e["workers"] for e in sizes]})],
-        }
+        line = plots.line("workers", columns(sizes, "step", "seconds") | {"value": [e["workers"] for e in sizes]})
+        chart = {"id": "workers", "kind": "steps", "unit": "", "height": 170, "series": [line]}
         charts.append(chart)
         told = ", ".join(f"{e['workers']} from step {e['step']}" for e in sizes[:20])
         found.append(plots.frame(chart, "How many trained", _causes(sizes), f"Workers: {told}", "wide"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,7 +42,9 @@ def checkpoints(story: Mapping[str, Any]) -> Section | None:
     ]
     size = sum(one.get("bytes") or 0 for one in found)
     note = f"{numbers.counted(len(found), 'state')} that the run can go on from, {numbers.size(size)}."
-    return Section("checkpoints", "Checkpoints", folded(rows, SEEN, "checkpoint", lambda some: table(columns, some)), note)
+    return Section(
+        "checkpoints", "Checkpoints", folded(rows, SEEN, "checkpoint", lambda some: table(columns, some)), note
+    )
 
 
 def logged(story: Mapping[str, Any]) -> Section | None:
@@ -60,7 +63,9 @@ def logged(story: Mapping[str, Any]) -> Section | None:
             if place < len(newest_first):
                 made, room = _one(newest_first[place], room)
                 shown[name].append(made)
-    items = [tag("article", tag("h3", name), each[0], _earlier(each[1:]), class_="logged") for name, each in shown.items()]
+    items = [
+        tag("article", tag("h3", name), each[0], _earlier(each[1:]), class_="logged") for name, each in shown.items()
+    ]
     return Section("logged", "Figures and tables", tag("div", items, class_="gallery"))
 
 
@@ -103,11 +108,15 @@ def _one(one: Mapping[str, Any], room: int) -> tuple[Markup, int]:
     data, mime = str(one.get("data") or ""), str(one.get("mime") or "")
     if mime not in IMAGES or not data or not BASE64.fullmatch(data):
         kept = one.get("path") or "the run's folder"
-        return tag("figure", tag("p", f"{mime or 'It'} is not shown here; it is in {kept}.", class_="note"), caption), room
+        return tag(
+            "figure", tag("p", f"{mime or 'It'} is not shown here; it is in {kept}.", class_="note"), caption
+        ), room
     if len(data) > room:
-        return tag("figure", tag("p", "Too large for this page; it is in the run's folder.", class_="note"), caption), room
+        return tag(
+            "figure", tag("p", "Too large for this page; it is in the run's folder.", class_="note"), caption
+        ), room
     name = f"{one.get('name', '')} {step} {one.get('caption') or ''}".strip()
-    return tag("figure", tag("img", src=f"data:{mime};base64,{data}", alt=name, loading="lazy"), caption), room - len(data)
+    return tag("figure", tag("img", src=f"data:{mime};base64,{data}", alt=name), caption), room - len(data)
 
 
 def _table(found: Any) -> Markup:
@@ -125,5 +134,5 @@ def _shaded(cell: Any, high: float | None) -> Markup:
     numeric = isinstance(cell, int | float) and not isinstance(cell, bool)
     class_ = "n" if numeric else None
     if numeric and high:
-        class_ = f"n h{min(SHADES - 1, int(SHADES * cell / high))}"
+        class_ = f"n h{min(SHADES - 1, int(SHADES * math.sqrt(max(0.0, cell) / high)))}"
     return tag("td", numbers.number(cell), class_=class_)

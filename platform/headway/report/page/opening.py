@@ -145,4 +145,6 @@ def _changes(story: Mapping[str, Any]) -> list[Tile]:
 
 def _tile(tile: Tile) -> Markup:
     name, value, word = tile
-    return tag("li", tag("span", name, class_="name"), tag("b", value), tag("span", word, class_="word") if word else None)
+    return tag(
+        "li", tag("span", name, class_="name"), tag("b", value), tag("span", word, class_="word") if word else None
+    )

@@ -32,6 +32,9 @@ HUGE = 3e38
 RANK = ("lost", "restart", "joined", "resize", "stop", "end", "start", "quarantine", "slow", "warned", "checkpoint")
 """Kinds of marks, those first that a page keeps where there are too many."""
 
+MANY, RESTLESS = 80, 6.0
+"""Points, and ways up and down by the height of a curve, from which on it is noisy."""
+
 Pack = dict[str, str]
 
 
@@ -47,25 +50,31 @@ def whole(values: Iterable[float]) -> Pack:
     return {"u": b64encode(np.maximum(_numbers(values), 0).astype("<u4").tobytes()).decode()}
 
 
-def line(name: str, series: Mapping[str, Any], colour: int = 0, smooth: bool = False, most: int = POINTS) -> dict[str, Any]:
+def line(name: str, series: Mapping[str, Any], colour: int = 0, most: int = POINTS) -> dict[str, Any]:
     """A series of a chart.
 
     Args:
         name: for people.
         series: step, seconds, value: lists of one length.
         colour: its place among the page's colours.
-        smooth: whether a moving mean is drawn over it, where it has many points.
         most: points that it may have.
     """
     step, seconds, value = thinned(series, most)
     return {
         "label": name,
         "colour": colour,
-        "smooth": smooth and len(value) > 80,
+        "smooth": noisy(value),
         "step": whole(step),
         "seconds": floats(seconds),
         "value": floats(value),
     }
+
+
+def noisy(values: Sequence[float | None]) -> bool:
+    """Whether a curve goes up and down so much that a moving mean over it shows more than it does."""
+    numbers = _numbers(values)
+    known = numbers[np.abs(numbers) < HUGE]
+    return len(known) > MANY and float(np.abs(np.diff(known)).sum()) > RESTLESS * float(np.ptp(known))
 
 
 def thinned(series: Mapping[str, Any], most: int) -> tuple[list[Any], list[Any], list[Any]]:

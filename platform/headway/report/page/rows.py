@@ -33,7 +33,9 @@ def _dataset(one: Mapping[str, Any]) -> Markup:
     ]
     head = tag("h3", tag("span", str(one.get("role", "")), class_="role"), " ", str(one.get("name") or ""))
     columns = [column for column in one.get("columns") or () if column]
-    note = tag("p", " · ".join(fact for fact in facts if fact), class_="note", title=str(one.get("digest") or "") or None)
+    note = tag(
+        "p", " · ".join(fact for fact in facts if fact), class_="note", title=str(one.get("digest") or "") or None
+    )
     return tag("article", head, note, _columns(columns) if columns else None, class_="dataset")
 
 

@@ -50,7 +50,15 @@ def scatter(points: Sequence[Point], metric: str) -> Markup:
     below = [tag("text", text, x=f"{x:.1f}", y=f"{HIGH - 6}", text_anchor=side) for text, x, side in ticks]
     told = f"{metric} by this setting, {numbers.counted(len(points), 'trial')}"
     return tag(
-        "svg", frame, sides, below, dots, class_="scatter", viewBox=f"0 0 {WIDE:.0f} {HIGH:.0f}", role="img", aria_label=told
+        "svg",
+        frame,
+        sides,
+        below,
+        dots,
+        class_="scatter",
+        viewBox=f"0 0 {WIDE:.0f} {HIGH:.0f}",
+        role="img",
+        aria_label=told,
     )
 
 

@@ -94,9 +94,7 @@ def data(tree: object) -> str:
 def _section(section: Section) -> Markup:
     title = tag("h2", section.title, id=f"{section.name}-title")
     note = tag("p", section.note, class_="note") if section.note else None
-    return tag(
-        "section", title, note, section.inside, id=section.name, aria_labelledby=f"{section.name}-title"
-    )
+    return tag("section", title, note, section.inside, id=section.name, aria_labelledby=f"{section.name}-title")
 
 
 def _bar(page: Page) -> Markup:

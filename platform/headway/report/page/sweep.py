@@ -35,7 +35,9 @@ def page(document: Mapping[str, Any]) -> Page:
         _settings(report),
         _trials(report),
         _crew(report, drawn),
-        account.account({"ledger": {"seconds": report.get("ledger_s")}, "headline": {"dollars": report.get("dollars")}}, drawn),
+        account.account(
+            {"ledger": {"seconds": report.get("ledger_s")}, "headline": {"dollars": report.get("dollars")}}, drawn
+        ),
         again.again(document),
     ]
     return Page(
@@ -79,7 +81,13 @@ def _tiles(report: Report) -> list[opening.Tile]:
     best, counts = report.get("best") or {}, report.get("counts") or {}
     made: list[opening.Tile] = []
     if best.get("best") is not None:
-        made.append((str(report["metric"]), numbers.number(best["best"]), f"trial {best['trial']}, best of {len(report['trials'])}"))
+        made.append(
+            (
+                str(report["metric"]),
+                numbers.number(best["best"]),
+                f"trial {best['trial']}, best of {len(report['trials'])}",
+            )
+        )
     states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     made.append(("Trials", numbers.number(len(report["trials"])), states))
     made.append(("Time", numbers.duration(report.get("seconds")), f"{report.get('worker_s') or 0:,.0f} worker-seconds"))
@@ -111,7 +119,9 @@ def _curves(report: Report, drawn: dict[str, Any]) -> Section | None:
         lines.append(one | {"thin": at >= 6, "quiet": at >= 6})
     chart = {"id": "trials", "kind": "lines", "unit": "", "height": 340, "series": lines}
     drawn["plots"].append(chart)
-    frame = plots.frame(chart, str(report["metric"]), "the six best in colour", f"{report['metric']} of each trial", "wide")
+    frame = plots.frame(
+        chart, str(report["metric"]), "the six best in colour", f"{report['metric']} of each trial", "wide"
+    )
     return Section("curves", "How the trials went", [journey.switches(logarithm=False), frame])
 
 
@@ -124,11 +134,15 @@ def _settings(report: Report) -> Section | None:
         return None
     made: list[Markup] = []
     for key in varied[:12]:
-        points = [(t["best_settings"].get(key, t["settings"].get(key)), t["best"], f"trial {t['trial']}") for t in trials]
+        points = [
+            (t["best_settings"].get(key, t["settings"].get(key)), t["best"], f"trial {t['trial']}") for t in trials
+        ]
         weight = f"{numbers.share(shares[key])} of the differences" if key in shares else ""
         caption = tag("figcaption", tag("span", key, class_="title"), tag("span", weight, class_="note"))
         made.append(tag("figure", caption, scatter.scatter(points, str(report["metric"])), class_="plot"))
-    return Section("settings", "What mattered", tag("div", made, class_="pair"), str(report.get("importance_note") or ""))
+    return Section(
+        "settings", "What mattered", tag("div", made, class_="pair"), str(report.get("importance_note") or "")
+    )
 
 
 def _trials(report: Report) -> Section:
@@ -160,4 +174,6 @@ def _crew(report: Report, drawn: dict[str, Any]) -> Section | None:
     series = plots.line("workers", {"step": seconds, "seconds": seconds, "value": workers})
     chart = {"id": "workers", "kind": "steps", "unit": "", "height": 170, "own": "time", "series": [series]}
     drawn["plots"].append(chart)
-    return Section("workers", "Workers", plots.frame(chart, "How many trained, over time", None, "Workers over time", "wide"))
+    return Section(
+        "workers", "Workers", plots.frame(chart, "How many trained, over time", None, "Workers over time", "wide")
+    )

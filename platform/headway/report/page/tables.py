@@ -21,9 +21,7 @@ def table(columns: Mapping[str, str], rows: Sequence[Row], class_: str | None = 
         rows: as many cells as there are columns.
     """
     head = tag("tr", (tag("th", title, scope="col", class_=_shown(kind)) for title, kind in columns.items()))
-    body = (
-        tag("tr", (_cell(cell, kind) for cell, kind in zip(row, columns.values(), strict=True))) for row in rows
-    )
+    body = (tag("tr", (_cell(cell, kind) for cell, kind in zip(row, columns.values(), strict=True))) for row in rows)
     return tag("div", tag("table", tag("thead", head), tag("tbody", body), class_=class_), class_="scroll")
 
 

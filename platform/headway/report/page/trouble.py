@@ -61,7 +61,9 @@ def events(story: Mapping[str, Any]) -> Section | None:
     ]
     left = len(found) - EVENTS
     more = tag("p", f"{left:,} later ones are not on this page.", class_="note") if left > 0 else None
-    folded = tag("details", tag("summary", numbers.counted(len(found), "event")), tag("ol", rows, class_="events"), more)
+    folded = tag(
+        "details", tag("summary", numbers.counted(len(found), "event")), tag("ol", rows, class_="events"), more
+    )
     return Section("events", "Everything that happened", folded)
 
 

@@ -66,7 +66,6 @@ addEventListener("beforeprint", () => paper(true));
 addEventListener("afterprint", () => paper(false));
 
 dress();
-if (drawn.axis) state.axis = drawn.axis === "time" ? "step" : drawn.axis;
 const described = new Map((drawn.plots || []).map((chart) => [String(chart.id), chart]));
 const inSight = new IntersectionObserver((entries) => {
   for (const entry of entries) {
@@ -83,6 +82,18 @@ for (const figure of many("[data-plot]")) {
   plots.push(new Plot(figure, chart));
   inSight.observe(figure);
 }
+/* Those out of sight when there is nothing else to do, for who prints, searches or keeps a picture of the page. */
+const whenIdle = window.requestIdleCallback || ((work) => setTimeout(work, 50));
+function buildRest() {
+  const next = plots.find((plot) => !plot.u);
+  if (!next) {
+    root.dataset.drawn = "yes";
+    return;
+  }
+  next.build();
+  whenIdle(buildRest);
+}
+whenIdle(buildRest);
 addEventListener("resize", moved);
 const links = new Map(many("nav .links a").map((link) => [link.hash.slice(1), link]));
 const reading = new IntersectionObserver((entries) => {

@@ -9,18 +9,28 @@ function ordered(xs, values) {
   return [one.map((pair) => pair[0]), one.map((pair) => pair[1])];
 }
 
-/* A mean that moves along, over about a fortieth of the curve; the same for any spacing of the points. */
+/* A mean that moves along, over about a fortieth of the curve, looking both ways so that it lags behind nothing; the same
+   for any spacing of the points. */
 function smoothed(xs, values) {
-  const width = (xs[xs.length - 1] - xs[0]) / 80 || 1;
-  let mean = null, weight = 0, last = xs[0];
-  return values.map((value, i) => {
-    if (value === null) return null;
-    const keep = mean === null ? 0 : Math.exp(-Math.max(xs[i] - last, width / 50) / width);
-    weight = keep * weight + (1 - keep);
-    mean = mean === null ? value : mean + ((1 - keep) / weight) * (value - mean);
+  const width = (xs[xs.length - 1] - xs[0]) / 100 || 1;
+  const there = leaking(xs, values, width, xs.map((_, i) => i)), back = leaking(xs, values, width, xs.map((_, i) => xs.length - 1 - i));
+  return values.map((value, i) => (value === null ? null : (there[0][i] + back[0][i] - value) / (there[1][i] + back[1][i] - 1)));
+}
+
+/* Sums of values, and of their weights, that fade with the distance. */
+function leaking(xs, values, width, order) {
+  const sums = new Array(xs.length), weights = new Array(xs.length);
+  let sum = 0, weight = 0, last = null;
+  for (const i of order) {
+    const keep = last === null ? 0 : Math.exp(-Math.abs(xs[i] - last) / width);
+    sum *= keep;
+    weight *= keep;
     last = xs[i];
-    return mean;
-  });
+    if (values[i] !== null) { sum += values[i]; weight += 1; }
+    sums[i] = sum;
+    weights[i] = weight;
+  }
+  return [sums, weights];
 }
 
 function unpackedSeries(one) {
@@ -97,7 +107,9 @@ function lanes(chart) {
   const keys = chart.members.map((label, number) => ({ label, stroke: colour(number), dash: [], own: [], number, fixed: true, block: true }));
   const data = [[xs[0], end], [0, chart.lanes]];
   const line = { show: true, stroke: "transparent", points: { show: false } };
-  return { data, series: [{}, line], keys: keys.length <= 16 ? keys : [], y: { range: [0, chart.lanes] }, draw, whole: true, xs, label: "lane" };
+  const every = Math.ceil(chart.lanes / Math.max(1, Math.floor((chart.height - 34) / 18)));
+  const middles = Array.from({ length: Math.ceil(chart.lanes / every) }, (_, i) => i * every + 0.5);
+  return { data, series: [{}, line], keys: keys.length <= 16 ? keys : [], y: { range: [0, chart.lanes] }, draw, middles, xs };
 }
 
 function laneRects(u, chart, edges) {

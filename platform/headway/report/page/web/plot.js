@@ -1,5 +1,9 @@
 /* One chart: uPlot with keys that switch series, words under the pointer, and a zoom that all charts share. */
 const plots = [];
+const EDGE = 20;
+const COUNTS = [1, 2, 5].flatMap((n) => Array.from({ length: 10 }, (_, power) => n * 10 ** power)).sort((a, b) => a - b);
+const TIMES = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 604800, 2592000];
+/* How far apart marks of an axis may be: whole steps; and times of which people speak. */
 const cursors = typeof uPlot === "undefined" ? null : uPlot.sync("page");
 let wholeRange = {};
 
@@ -92,16 +96,18 @@ class Plot {
     const ink = css("--soft"), line = css("--line"), gutter = parseInt(css("--gutter"), 10);
     const font = "11px " + getComputedStyle(document.body).fontFamily;
     const ticks = { stroke: line, width: 1, size: 4 };
-    const axisX = { stroke: ink, font, grid: { show: false }, ticks, size: 26, gap: 4, space: 70, values: (u, at) => at.map((x) => (state.axis === "time" || drawn.axis === "time" ? lasting(x) : shown(x))) };
-    if (state.axis === "time" || drawn.axis === "time") axisX.incrs = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 604800];
-    else axisX.incrs = [1, 2, 5].flatMap((n) => Array.from({ length: 9 }, (_, p) => n * 10 ** p)).sort((a, b) => a - b);
-    const axisY = { stroke: ink, font, grid: { stroke: line, width: 1 }, ticks: { show: false }, size: gutter, gap: 6, space: 34, values: (u, at) => at.map((y) => (y === null ? "" : measure(y, this.chart.unit))) };
-    if (made.whole) axisY.incrs = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000];
-    if (this.chart.kind === "lanes") axisY.values = (u, at) => at.map((y) => (Number.isInteger(y) && y < this.chart.lanes ? y : ""));
+    const time = state.axis === "time", seconds = this.chart.unit === "s";
+    const axisX = { stroke: ink, font, grid: { show: false }, ticks, size: 26, gap: 4, space: 70, incrs: time ? TIMES : COUNTS };
+    axisX.values = (u, at) => at.map((x) => (time ? round(x) : shown(x)));
+    const axisY = { stroke: ink, font, grid: { stroke: line, width: 1 }, ticks: { show: false }, size: gutter, gap: 6, space: 34 };
+    axisY.values = (u, at) => at.map((y) => (y === null ? "" : seconds ? round(y) : measure(y, this.chart.unit)));
+    if (seconds) axisY.incrs = TIMES;
+    if (made.whole) axisY.incrs = COUNTS;
+    if (made.middles) Object.assign(axisY, { grid: { show: false }, splits: () => made.middles, values: (u, at) => at.map((y) => y - 0.5) });
     return {
       width: Math.max(120, this.width),
       height: this.chart.height,
-      padding: [8, 12, 0, 0],
+      padding: [8, EDGE, 0, 0],
       legend: { show: false },
       scales: { x: { time: false, auto: false, min: seen()[0], max: seen()[1] }, y: { distr: made.y.distr || 1, range: made.y.range } },
       axes: [axisX, axisY],

@@ -74,6 +74,13 @@ function lasting(seconds) {
   return Math.floor(sound / 86400) + NARROW + "d " + Math.floor((sound % 86400) / 3600) + NARROW + "h";
 }
 
+/* The same at an axis, where it is a round one. */
+function round(seconds) {
+  const parts = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+  const [size, name] = parts.find(([size]) => seconds >= size && Number.isInteger(seconds / size)) || parts[3];
+  return +(seconds / size).toFixed(2) + NARROW + name;
+}
+
 function measure(value, unit) {
   if (unit === "s") return value === null ? "–" : lasting(value);
   if (unit === "share") return value === null ? "–" : +(100 * value).toFixed(1) + NARROW + "%";
@@ -85,4 +92,4 @@ function measure(value, unit) {
   return shown(value);
 }
 
-const where = (x) => (state.axis === "time" ? lasting(x) : drawn.axis === "time" ? lasting(x) : "step " + shown(Math.round(x)));
+const where = (x) => (state.axis === "time" ? lasting(x) : "step " + shown(Math.round(x)));
