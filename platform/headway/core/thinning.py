@@ -1,0 +1,107 @@
+"""Curves of any length in a few thousand points, with the lowest and the highest of what lies between them kept.
+
+Taking every hundredth point hides the spike that somebody looks for. Here a stretch of a curve is told by its lowest
+and its highest point, both where they were.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+POINTS = 256
+"""Of a curve of unknown length, between two doublings of its length."""
+
+Point = tuple[int, float]
+"""Step and value."""
+
+
+def kept(values: NDArray[Any], limit: int) -> NDArray[np.int64]:
+    """Which points of a whole curve are kept.
+
+    Args:
+        values: float[points], in order; those that are not numbers are kept only where a stretch has no others.
+        limit: so many at most; 4 or more.
+
+    Returns:
+        int64[at most limit], rising; the first and the last point are among them.
+    """
+    if len(values) <= limit:
+        return np.arange(len(values))
+    stretches = (limit - 2) // 2
+    width = -(-len(values) // stretches)
+    padded = np.full(stretches * width, np.nan)
+    padded[: len(values)] = values
+    rows = padded.reshape(stretches, width)  # [stretches, width]
+    nothing = np.isnan(rows)
+    lowest = np.where(nothing, np.inf, rows).argmin(axis=1)
+    highest = np.where(nothing, -np.inf, rows).argmax(axis=1)
+    first = np.arange(stretches) * width
+    both = np.concatenate((first + lowest, first + highest, (0, len(values) - 1)))
+    return np.unique(both[both < len(values)])
+
+
+class Stream:
+    """Thins a curve while it is written: what was given out is never taken back.
+
+    Where a stretch begins follows from the step alone, so that the same curve gives the same points however often the
+    run was interrupted; and no step is given out that is not behind the last one, so that a run that goes back some
+    steps and does them again has one curve.
+
+    Args:
+        points: of a curve whose length is known about so many come, at most twice as many; of another so many until
+            its length is `points`, and again with each doubling. Even.
+        total: steps, where that is known.
+        last: the newest step that was given out before, as of a run that is gone on with.
+    """
+
+    def __init__(self, points: int = POINTS, total: int | None = None, last: int = -1) -> None:
+        self._points, self._total, self._last = points, total, last
+        self._held: list[Point] = []
+        """Of the stretch under way, those that may be its lowest, its highest; and its newest."""
+        self._end = 0
+        """Where the stretch under way ends."""
+
+    def add(self, step: int, value: float) -> list[Point]:
+        """Take a point; steps rise, but for `rewind`. Gives the points that are to be written now, steps rising."""
+        told = self.flush() if self._held and step >= self._end else []
+        if self._last < 0:  # the first of all, so that there is a curve at once
+            self._last = step
+            return [*told, (step, value)]
+        width = self._width(step)
+        if width == 1:
+            return told + self._new([(step, value)])
+        self._end = (step // width + 1) * width
+        self._held = _extremes([*self._held, (step, value)])
+        return told
+
+    def rewind(self, step: int) -> None:
+        """The steps from this one on come again."""
+        self._held = [point for point in self._held if point[0] < step]
+
+    def flush(self) -> list[Point]:
+        """What is held back: at the end."""
+        told, self._held = self._new(self._held), []
+        return told
+
+    def _new(self, points: list[Point]) -> list[Point]:
+        told = [point for point in points if point[0] > self._last]
+        if told:
+            self._last = told[-1][0]
+        return told
+
+    def _width(self, step: int) -> int:
+        if self._total is not None and step < self._total:
+            return max(1, 2 * self._total // self._points) if self._total > self._points else 1
+        return 1 if step < self._points else 1 << (step // self._points).bit_length()
+
+
+def _extremes(points: list[Point]) -> list[Point]:
+    """The lowest and the highest of points, in order; one where they are the same."""
+    numbers = [point for point in points if not math.isnan(point[1])] or points[:1]
+    low = min(numbers, key=lambda point: point[1])
+    high = max(numbers, key=lambda point: point[1])
+    return [low] if low == high else sorted((low, high))
