@@ -83,6 +83,8 @@ class _Telling:
         if kind == "generation":
             self._reason = str(event.get("reason", ""))
             self._lanes(event, step, seconds)
+            if found.workers and found.workers[-1].seconds == seconds:  # its size was told in the line before
+                found.workers[-1] = found.workers[-1].model_copy(update={"cause": self._reason})
         elif kind == "workers":
             self._size(event, seconds)
         elif kind == "recovery":

@@ -87,7 +87,7 @@ def _read(code: Path, where: str, name: str) -> tuple[str, str]:
     found = next((each for each in ast.walk(tree) if getattr(each, "name", None) == name), None)
     if not isinstance(found, ast.ClassDef | ast.FunctionDef):
         return "", ""
-    text = " ".join((ast.get_docstring(found) or ast.get_docstring(tree) or "").split("\n\n")[0].split())
+    text = " ".join((ast.get_docstring(tree) or ast.get_docstring(found) or "").split("\n\n")[0].split())
     return text.partition(". ")[0].rstrip("."), _model(found)
 
 
@@ -96,7 +96,7 @@ def _model(found: ast.ClassDef | ast.FunctionDef) -> str:
         if isinstance(each, ast.FunctionDef) and each.name == "model":
             for last in reversed([node for node in ast.walk(each) if isinstance(node, ast.Return)]):
                 if isinstance(last.value, ast.Call):
-                    return ast.unparse(last.value.func)[:80]
+                    return ast.unparse(last.value.func).rpartition(".")[2][:80]
     return ""
 
 

@@ -62,6 +62,7 @@ def tell(run: RunFolder) -> Story:
         kept=happened.from_kept,
         checkpoint=happened.from_checkpoint,
         ledger=account.seconds,
+        validation={n: curves.number(float(m.value[-1])) for n, m in measured.by_name.items() if not m.recorded},
         aside=sum(each.quarantined for each in data),
         saved=[each.step for each in saved],
         command=origin.command(run, about.local),

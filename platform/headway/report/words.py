@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from headway.report.shape import Data, Headline, Job, Run, Task, Words
 
-GOOD = 0.5
-"""Of a run that spent less of its worker-seconds on committed steps it is said where they went."""
+GOOD = 0.95
+"""Of a run that spent less of its worker-seconds on committed steps it is said where the rest went."""
 RESUMABLE = ("stopped", "interrupted", "failed")
 SHOWN = 4
 """Metrics in a sentence."""
@@ -30,6 +30,7 @@ class Known:
         lost: how often workers were lost, by cause.
         kept: how often training went on from a state that a node's keeper held; checkpoint: from a checkpoint.
         ledger: worker-seconds by cause.
+        validation: the latest numbers of evaluations, by name.
         aside: rows that were set aside.
         saved: steps of the checkpoints that are there.
         final: digest of the weights at the end, if there is one.
@@ -44,6 +45,7 @@ class Known:
     kept: int = 0
     checkpoint: int = 0
     ledger: Mapping[str, float] = field(default_factory=dict)
+    validation: Mapping[str, float | None] = field(default_factory=dict)
     aside: int = 0
     saved: Sequence[int] = ()
     command: str = ""
@@ -64,11 +66,12 @@ def of(known: Known) -> Words:
 
 def _what(known: Known) -> str:
     task, run, head = known.task, known.run, known.headline
-    size = f" with {_short(task.parameters)} parameters" if task.parameters else ""
-    kind = f" (a {task.model}{size})" if task.model else f" (a model{size})" if size else ""
-    said = f" {_sentence(task.description)}" if task.description else ""
+    about = [task.model] if task.model else []
+    about += [f"{_short(task.parameters)} parameters"] if task.parameters else []
+    kind = f" ({', '.join(about)})" if about else ""
     where = "in one process" if run.local else f"on up to {_count(head.workers_max, 'worker')}"
     verb = {"running": "is being trained", "finished": "was trained"}.get(run.state, "was being trained")
+    said = f" {_sentence(task.description)}" if task.description else ""
     return f"{task.name}{kind} {verb} {where}.{said}"
 
 
@@ -79,54 +82,52 @@ def _data(known: Known) -> str:
     named = _and([f"{each.name}{_rows(each)}" for each in train])
     head = known.headline
     seen = f"{_rows_word(head.samples)} were seen in training"
-    seen += f", which is {head.epochs:.3g} {'walk' if head.epochs == 1 else 'walks'} through it" if head.epochs else ""
+    seen += f" ({head.epochs:.3g} {'epoch' if head.epochs == 1 else 'epochs'})" if head.epochs else ""
     check = next((each for each in known.data if each.role == "validation"), None)
     against = f" It was measured on {check.name}{_rows(check)}." if check else " There was no validation set."
     return f"Trained on {named}; {seen}.{against}"
 
 
 def _how_well(known: Known) -> str:
-    head = known.headline
-    values = [(name, value) for name, value in head.metrics.items() if value is not None]
+    head, running = known.headline, known.run.state == "running"
     said = []
     if head.best is not None and head.best.value is not None:
         said.append(f"The best {head.best.metric} was {_figure(head.best.value)}, after step {head.best.step:,}.")
+    values = [(name, value) for name, value in known.validation.items() if value is not None]
     if values:
         shown = ", ".join(f"{name} {_figure(value)}" for name, value in values[:SHOWN])
         more = f" and {len(values) - SHOWN} more" if len(values) > SHOWN else ""
-        said.append(f"{'At the end' if known.run.state != 'running' else 'By now'}: {shown}{more}.")
+        said.append(f"{'The newest' if running else 'The last'} evaluation gave {shown}{more}.")
     if head.loss is not None:
-        said.append(f"The training loss {'is' if known.run.state == 'running' else 'ended at'} {_figure(head.loss)}.")
-    if not said:
-        return "No step was committed." if not head.steps else "Nothing was measured."
-    if not values:
-        said.append("It was not evaluated on a validation set.")
+        said.append(f"The training loss {'is' if running else 'ended at'} {_figure(head.loss)}.")
+    if not head.steps:
+        said.append("No step was committed.")
+    elif not values:
+        said.append("It was not evaluated.")
     return " ".join(said)
 
 
 def _how_long(known: Known) -> str:
     run, head = known.run, known.headline
-    steps = f"{head.steps:,} of {head.total_steps:,} steps" if head.total_steps else f"{head.steps:,} steps"
-    if head.total_steps and head.steps == head.total_steps:
-        steps = f"all {head.steps:,} steps"
-    took = f" in {_time(run.seconds)}" if run.seconds is not None else ""
-    starts = f", over {head.starts} starts" if head.starts > 1 else ""
-    return f"{_state(run)}: {steps}{took}{starts}."
+    of = f" of {head.total_steps:,}" if head.total_steps else ""
+    steps = f"after {head.steps:,}{of} steps"
+    if head.total_steps and head.steps >= head.total_steps:
+        steps = f"after all {head.steps:,} steps"
+    took = f", {_time(run.seconds)} after it was begun" if run.seconds is not None else ""
+    starts = f" It was started {_often(head.starts)}." if head.starts > 1 else ""
+    return f"{_state(run)} {steps}{took}.{starts}"
 
 
 def _state(run: Run) -> str:
-    if run.state == "finished" and run.message.startswith("early"):
-        return f"Finished early ({run.message})"
-    why = f" ({run.message})" if run.message else ""
+    if run.state == "finished":
+        return "Finished early" if run.message.startswith("early") else "Finished"
     if run.state == "failed":
-        whose = {"task": " by the task's own fault", "platform": " by the platform's fault"}.get(run.cause or "", "")
-        return f"Failed{whose}{why}"
-    return {
-        "finished": "Finished",
-        "running": "Running",
-        "stopped": f"Stopped on request{why}",
-        "interrupted": f"Interrupted{why}",
-    }.get(run.state, run.state) or run.state
+        return {"task": "Failed by the task's own fault", "platform": "Failed by the platform's fault"}.get(
+            run.cause or "", "Failed"
+        )
+    return {"running": "Running", "stopped": "Stopped on request", "interrupted": "Interrupted"}.get(
+        run.state, run.state.capitalize()
+    )
 
 
 def _cost(known: Known) -> str:
@@ -139,7 +140,7 @@ def _cost(known: Known) -> str:
         return f"{said}."
     said += f"; {head.goodput:.1%} of it went into steps that count."
     wasted = {CAUSES[cause]: spent for cause, spent in known.ledger.items() if cause in CAUSES and spent > 0}
-    if wasted and head.goodput < 1 - 0.05:
+    if wasted and head.goodput < GOOD:
         most = sorted(wasted, key=lambda cause: -wasted[cause])[:2]
         parts = [f"{cause} ({wasted[cause] / head.worker_seconds:.0%})" for cause in most]
         said += f" Most of the rest was {_and(parts)}."
@@ -156,7 +157,7 @@ def _trouble(known: Known) -> str:
 def _losses(known: Known) -> Iterator[str]:
     head = known.headline
     if head.losses:
-        causes = _and([f"{_times(count)} {LOST.get(cause, cause)}" for cause, count in known.lost.items()])
+        causes = _and([_because(cause, count) for cause, count in known.lost.items()])
         yield f"{_count(head.losses, 'worker').capitalize()} {_was(head.losses)} lost ({causes})."
         if not known.kept and not known.checkpoint:
             pause = f" after {_time(head.longest_pause_s)} at most" if head.longest_pause_s else ""
@@ -193,8 +194,13 @@ LOST = {
 def _rest(known: Known) -> Iterator[str]:
     if known.aside:
         yield f"{_rows_word(known.aside)} could not be read and {_was(known.aside)} set aside."
-    if known.run.state in ("failed", "interrupted") and known.run.message:
-        yield f"It ended before its time: {_sentence(known.run.message)}"
+    run = known.run
+    if run.state in ("failed", "interrupted"):
+        yield f"It {'failed' if run.state == 'failed' else 'was interrupted'}" + (
+            f": {_sentence(run.message)}" if run.message else "."
+        )
+    elif run.message and run.state in ("stopped", "finished"):
+        yield f"It ended before its last step: {_sentence(run.message)}"
 
 
 def _again(known: Known) -> str:
@@ -226,8 +232,9 @@ def _often(times: int) -> str:
     return {1: "once", 2: "twice"}.get(times, f"{times} times")
 
 
-def _times(count: int) -> str:
-    return f"{_often(count)}"
+def _because(cause: str, times: int) -> str:
+    why = LOST.get(cause, cause)
+    return f"{why} {_often(times)}" if times > 1 else why
 
 
 def _was(number: int) -> str:
