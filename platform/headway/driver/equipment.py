@@ -16,7 +16,7 @@ from headway.driver import determinism, sizes
 from headway.driver.submission import Submission
 from headway.job import Job
 from headway.notation import values
-from headway.runs import now
+from headway.runs import datasets, now
 from headway.tracking import lineage
 from headway.tracking.environment import environment
 
@@ -92,7 +92,7 @@ def recorder_options(
     return {
         "folder": str(run.path),
         "tracking": put(tracking) if tracked else None,
-        "first": {**first_event(job, checked, around()), **lineage.of(run.read())} if tracked else {},
+        "first": {**first_event(job, checked, around()), **lineage.of(run.read())},
         "every_steps": job.tracking.every_steps,
         "most_aside": most_aside,
         "epoch": epoch,
@@ -137,10 +137,12 @@ def note_bits(run: runs.RunFolder, job: Job, checked: plan.Plan, submission: Sub
         use: {"name": dataset.name, "rows": dataset.rows, "version": dataset.version, "digest": dataset.digest}
         for use, dataset in checked.datasets.items()
     }
+    told["digest"] = checked.digest
     told["notes"] = checked.lost
     told["columns"] = next((plan.seen(job, dataset) for dataset in checked.datasets.values()), None)
     with run.hold_records():
         run.write({**run.read(), **whose, **told})
+        datasets.keep(run.path, plan.places(job), checked.datasets)
     now.say(run.path, "for what leads it to start")
 
 

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from headway.elastic.wire.records import of_anybody
 from headway.faults import blame
 from headway.faults.last_words import last_words
 from headway.logs.layout import worker_source
-from headway.runs import RunFolder
+from headway.runs import RunFolder, accounts
 
 PLACES = 20_000  # places of entries that are remembered; an entry comes again within a few batches, or never
 MESSAGES = 10_000  # that nobody has asked for yet
@@ -115,7 +116,9 @@ class Recorder:
         self._epoch_began = False
         self._recent: deque[tuple[float, int]] = deque(maxlen=4096)
         self._facts = self._run.read()
-        self._facts["ledger_before"] = self._facts.pop("ledger_s", {})
+        self._facts["ledger_before"] = accounts.known(self._run.path, self._facts)
+        self._facts.pop("ledger_s", None)
+        self._facts["environment"] = first.get("environment") or self._facts.get("environment", {})
         for of_an_end in ("ended", "closed"):
             self._facts.pop(of_an_end, None)
         self._writer = spool = None
@@ -129,6 +132,9 @@ class Recorder:
         self._scribe.track(first)
         self._scribe.track({"kind": "state", "state": "running", "message": ""})
         lately = self._facts.get("lately", ())
+        self._accounts = accounts.Accounts(
+            partial(self._scribe.line, "ledger"), self._facts.get("created", time.time())
+        )
         self._standing = Standing(self._run.path, epoch, self._trouble, self._recent, lately)
         self._sends = False
         self._begin()
@@ -179,6 +185,7 @@ class Recorder:
         if kind == "ledger":
             self._ledger = event
             self._standing.account(event)
+            self._accounts.look(time.time(), self._seen["step"], lambda: self._account()["ledger_s"])
             self._seen.update(goodput=event["goodput"], workers=event["workers"])
             return
         if kind == "keepers":
@@ -280,6 +287,7 @@ class Recorder:
         self._save(**told, ended=now, lately=self._standing.close(), **self._account())
         self.send()
         account = self._account()
+        self._accounts.keep(now, self._seen["step"], account["ledger_s"])
         values = {f"system/ledger/{cause}_s": seconds for cause, seconds in account["ledger_s"].items()}
         self._point({"step": self._seen["step"], "time": time.time()}, {**values, "goodput": account["goodput"]})
         self._scribe.track({"kind": "state", **told})
@@ -428,7 +436,9 @@ class Recorder:
     def _measure(self, record: dict[str, Any]) -> None:
         values, self._measured = record["values"], record["step"]
         self._seen.update(metrics={**self._seen["metrics"], **values}, evaluated=record["step"])
-        more = {"tables": record["tables"]} if record.get("tables") else {}
+        more: dict[str, Any] = {"tables": record["tables"]} if record.get("tables") else {}
+        if record["kind"] == "recorded":
+            more["recorded"] = True
         self._scribe.line("metrics", {"step": record["step"], "time": record["time"], "values": values, **more})
 
     def _on_dropped(self, record: dict[str, Any]) -> None:
