@@ -10,6 +10,8 @@ from typing import Any
 
 from headway import plan, runs
 from headway.carried import code, packed
+from headway.core.cost import Terms
+from headway.core.figures import Subject
 from headway.core.membership import Policy
 from headway.core.watch import Patience
 from headway.driver import determinism, sizes
@@ -19,6 +21,8 @@ from headway.notation import values
 from headway.runs import datasets, now
 from headway.tracking import lineage
 from headway.tracking.environment import environment
+from headway.tracking.prometheus.exporter import Way
+from headway.tracking.prometheus.exporting import Exported
 
 
 def source_for(run: runs.RunFolder, checked: plan.Plan) -> code.Source:
@@ -78,10 +82,11 @@ def recorder_options(
     given: dict[str, str],
     around: Callable[[], dict[str, Any]] = environment,
     put: Callable[[Any], Any] | None = None,
+    through_ray: bool = False,
 ) -> dict[str, Any]:
     """Arguments of the run's `Recorder`. What may hold a secret goes by reference: what is handed over by value is kept
     with the actor by the cluster's control store. around: gives the environment that the run is begun in. put: makes
-    such a reference; Ray's where not given."""
+    such a reference; Ray's where not given. through_ray: its figures go to Ray's exporter as well."""
     if put is None:
         import ray
 
@@ -99,7 +104,25 @@ def recorder_options(
         "fail_after": job.checkpoint.fail_after,
         "given": put(given),
         "far": run.far,
+        "terms": terms(job),
+        "exported": exported(run, job, checked, through_ray),
     }
+
+
+def terms(job: Job) -> Terms:
+    """By which it is said what the run costs."""
+    budget = job.budget.model_dump() if job.budget is not None else {}
+    return Terms(job.workers.price_per_hour, **budget)
+
+
+def exported(run: runs.RunFolder, job: Job, checked: plan.Plan, through_ray: bool) -> Exported | None:
+    """How the run's figures are given to Prometheus; None: not at all. Runs of one sweep have one entry."""
+    if not job.prometheus.enabled:
+        return None
+    workers = (job.workers.min, job.workers.max)
+    entry = str((run.read().get("sweep") or {}).get("name") or run.name)
+    way = Way(run.path.parent, entry, job.prometheus.host, job.prometheus.port, through_ray)
+    return Exported(Subject(job.task.rpartition("/")[2], checked.digest, workers), way)
 
 
 def first_event(job: Job, checked: plan.Plan, around: dict[str, Any]) -> dict[str, Any]:

@@ -126,6 +126,11 @@ class Writer:
         page = pages.of_run(uri, kept.experiment_id, kept.run_id)
         return Summary(sent, waiting, error, kept.run_id, uri, page)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Of the spool, that MLflow has not yet."""
+        return max(0, self._spool.size() - self._progress.offset)
+
     def _alive(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 

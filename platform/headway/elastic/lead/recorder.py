@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from headway.core import chronicle, ledger
+from headway.core.cost import Terms
 from headway.core.incidents import PLANNED
 from headway.elastic.lead.scribe import Scribe
 from headway.elastic.lead.shipper import Shipper
@@ -30,6 +31,7 @@ from headway.faults import blame
 from headway.faults.last_words import last_words
 from headway.logs.layout import worker_source
 from headway.runs import RunFolder, accounts
+from headway.tracking.prometheus import exporting
 
 PLACES = 20_000  # places of entries that are remembered; an entry comes again within a few batches, or never
 MESSAGES = 10_000  # that nobody has asked for yet
@@ -54,6 +56,8 @@ class Recorder:
         given: variables of the environment that the run was started from.
         far: of a run in a store, see `headway.runs.RunFolder.far`: the folder is its working copy.
         sends: whether the tracking store is sent to at once, which imports it; else from `send` on.
+        terms: by which it is said what the run costs.
+        exported: how its figures are given to Prometheus; None: not at all.
     """
 
     def __init__(
@@ -68,6 +72,8 @@ class Recorder:
         given: dict[str, str] | None = None,
         far: dict[str, Any] | None = None,
         sends: bool = True,
+        terms: Terms | None = None,
+        exported: exporting.Exported | None = None,
     ) -> None:
         self._given = given or {}
         os.environ.update(self._given)  # before MLflow reads them
@@ -116,8 +122,11 @@ class Recorder:
         self._epoch_began = False
         self._recent: deque[tuple[float, int]] = deque(maxlen=4096)
         self._facts = self._run.read()
+        self._terms = terms or Terms()
         self._facts["ledger_before"] = accounts.known(self._run.path, self._facts)
         self._facts.pop("ledger_s", None)
+        if "dollars" in self._facts:  # else the start before was killed, and what it spent is not known
+            self._facts["dollars_before"] = self._facts.pop("dollars")
         self._facts["environment"] = first.get("environment") or self._facts.get("environment", {})
         for of_an_end in ("ended", "closed"):
             self._facts.pop(of_an_end, None)
@@ -137,6 +146,9 @@ class Recorder:
         )
         self._standing = Standing(self._run.path, epoch, self._trouble, self._recent, lately)
         self._sends = False
+        self._export = exporting.of_run(
+            exported, self._run, self._facts, self._terms, self._seen["step"], self._writer, self._say
+        )
         self._begin()
         if sends:
             self.send()
@@ -160,6 +172,7 @@ class Recorder:
         for record in records if accepted else ():
             if (current or of_anybody(record)) and self._is_new(record):
                 getattr(self, "_on_" + record["kind"])(record)
+                self._export.record(record)
         return {
             "stop": self._stop,
             "current": current,
@@ -176,6 +189,7 @@ class Recorder:
     def event(self, event: dict[str, Any]) -> None:
         """What the coordinator tells of the membership."""
         kind = event["kind"]
+        self._export.event(event)
         if kind == "waits":
             self._standing.waits(event["reason"], event.get("more", ""))
             return
@@ -281,6 +295,7 @@ class Recorder:
         """
         if not keep:
             self._end_keepers()
+        self._export.over(state)
         now = time.time()
         told = {"state": state, "message": message, "cause": cause}
         self._scribe.line("events", {"kind": "end", "time": now, **told, "step": self._seen["step"]})
@@ -299,6 +314,7 @@ class Recorder:
         whole = self._scribe.close(CLOSE_S)
         if whole and self._shipper is not None:
             whole = self._shipper.close(CLOSE_S)
+        self._export.close()
         return found if whole else {**found, "unwritten": self._scribe.error or "another process leads the run"}
 
     def sent(self, timeout_s: float) -> None:
@@ -318,6 +334,7 @@ class Recorder:
     def leave(self) -> None:
         """Instead of `finish`, before anything was sent: the run did not begin, and nothing is to be kept of it."""
         self._standing.close()
+        self._export.close()
         self._scribe.close(CLOSE_S)
         if self._shipper is not None:
             self._shipper.close(CLOSE_S)
@@ -370,8 +387,11 @@ class Recorder:
     def _account(self) -> dict[str, Any]:
         """The ledger of all starts of this run together."""
         before = self._facts.get("ledger_before", {})
-        seconds = ledger.total([before, self._ledger.get("seconds", {})])
-        return {"ledger_s": {k: round(v, 3) for k, v in seconds.items()}, "goodput": round(ledger.goodput(seconds), 4)}
+        now = self._ledger.get("seconds", {})
+        seconds = ledger.total([before, now])
+        cost = self._terms.cost(sum(now.values()), self._facts.get("dollars_before"))
+        told = {"ledger_s": {k: round(v, 3) for k, v in seconds.items()}, "goodput": round(ledger.goodput(seconds), 4)}
+        return told if cost is None else {**told, "dollars": round(cost, 6)}
 
     def _workers(self, step: int, workers: int, time: float) -> None:
         """So many train from a step on. A generation that begins from a checkpoint knows its step only later (-1)."""
