@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from headway import plan, runs
@@ -121,8 +122,13 @@ def exported(run: runs.RunFolder, job: Job, checked: plan.Plan, through_ray: boo
         return None
     workers = (job.workers.min, job.workers.max)
     entry = str((run.read().get("sweep") or {}).get("name") or run.name)
-    way = Way(run.path.parent, entry, job.prometheus.host, job.prometheus.port, through_ray)
-    return Exported(Subject(job.task.rpartition("/")[2], checked.digest, workers), way)
+    leaves = way(run.path.parent, entry, job, through_ray)
+    return Exported(Subject(job.task.rpartition("/")[2], checked.digest, workers), leaves)
+
+
+def way(folder: Path, entry: str, job: Job, through_ray: bool) -> Way:
+    """How figures leave the process that keeps records. folder: of runs, on this machine; entry: see `Way`."""
+    return Way(folder.resolve(), entry, job.prometheus.host, job.prometheus.port, through_ray)
 
 
 def first_event(job: Job, checked: plan.Plan, around: dict[str, Any]) -> dict[str, Any]:
