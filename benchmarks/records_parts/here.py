@@ -46,12 +46,22 @@ class Elsewhere:
         folder: of the run; made.
         tracking: as of `Recorder`.
         write_s: so long each write of its records takes, for a disk that is slow.
+        more: of the recorder's options.
     """
 
-    def __init__(self, folder: Path, tracking: dict[str, Any] | None = None, write_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tracking: dict[str, Any] | None = None,
+        write_s: float = 0.0,
+        more: dict[str, Any] | None = None,
+    ) -> None:
+        folder.mkdir()
         RunFolder(folder).write({"run": folder.name, "created": time.time()})
         self._pipe, theirs = _processes.Pipe()
-        self._process = _processes.Process(target=_serve, args=(theirs, str(folder), tracking, write_s), daemon=True)
+        self._process = _processes.Process(
+            target=_serve, args=(theirs, str(folder), tracking, write_s, more or {}), daemon=True
+        )
         self._lock = threading.Lock()
         self.push = self
 
@@ -81,13 +91,13 @@ class Elsewhere:
             return self._pipe.recv()
 
 
-def _serve(pipe: Any, folder: str, tracking: dict[str, Any] | None, write_s: float) -> None:
+def _serve(pipe: Any, folder: str, tracking: dict[str, Any] | None, write_s: float, more: dict[str, Any]) -> None:
     from headway import durable
 
     if write_s:
         durable.Lines.append = _slowly(durable.Lines.append, write_s)  # type: ignore[method-assign]
     first = {"kind": "run", "job": {"tracking": tracking or {}}, "datasets": [], "environment": {}}
-    recorder = Recorder(folder, tracking, first, 10)
+    recorder = Recorder(folder, tracking, first, 10, **more)
     with suppress(EOFError):
         while (asked := pipe.recv()) is not None:
             verb, arguments = asked

@@ -11,11 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from records_parts.here import Here, answered_at_once
-
 from headway.elastic.lead.recorder import Recorder
 from headway.elastic.worker.journal import Journal
 from headway.runs import RunFolder
+from records_parts.here import Here, answered_at_once
 
 PARTS = 10
 RECORDS = 1_000_000

@@ -19,8 +19,6 @@ from typing import Any
 
 import psutil
 import torch
-from records_parts.here import Elsewhere, answered_at_once
-from records_parts.training import spread, values_of, work
 from tests.tracking_server import Server
 
 from headway.elastic.worker import records
@@ -28,6 +26,8 @@ from headway.elastic.worker.journal import Journal
 from headway.tracking import entities
 from headway.tracking.mlflow_writer import Writer
 from headway.tracking.spool import FILE, Spool
+from records_parts.here import Elsewhere, answered_at_once
+from records_parts.training import spread, values_of, work
 
 BEFORE_S = 60.0
 WORKERS = 4  # of MLflow's server, as it has them unless told otherwise

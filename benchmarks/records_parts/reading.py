@@ -1,5 +1,5 @@
 """How quickly long runs are read: `headway runs` and `headway report` of one of 1,000,000 steps, each as a command; and
-the report's page of one of 100,000 steps and 100 events: until it is written, its size, and its first paint in Chromium.
+the page of one of 100,000 steps and 100 events: until it is written, its size, and its first paint in Chromium.
 
 The runs are written here, in the words of the recorder. Some minutes.
 """
@@ -109,6 +109,20 @@ def events(steps: int, begun: float) -> Iterator[dict[str, Any]]:
         yield {"kind": "workers", "time": at, **workers}
         cause, who = ("process_died", [f"w{number - 1}"]) if alone else ("joined", [f"w{number}"])
         times = {"detected_at": at, "resumed_at": at + 0.2, "silent_s": 0.02, "pause_s": 0.2, "lost_steps": 0}
-        yield {"kind": "recovery", "time": at, "cause": cause, "workers": who, "generation": number, "step": step} | times
+        yield {
+            "kind": "recovery",
+            "time": at,
+            "cause": cause,
+            "workers": who,
+            "generation": number,
+            "step": step,
+        } | times
         yield {"kind": "checkpoint", "time": at + 1, "step": step, "bytes": 1_000_000}
-    yield {"kind": "end", "time": begun + steps * STEP_S, "state": "finished", "message": "", "cause": None, "step": steps}
+    yield {
+        "kind": "end",
+        "time": begun + steps * STEP_S,
+        "state": "finished",
+        "message": "",
+        "cause": None,
+        "step": steps,
+    }

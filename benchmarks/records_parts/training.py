@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from records_parts.here import Elsewhere, answered_at_once
 from tests.tracking_server import Server
 
 from headway.elastic.worker import records
 from headway.elastic.worker.journal import CROWDED, Journal
+from records_parts.here import Elsewhere, answered_at_once
 
 STEPS = 2000
 OF_PEERS = 300
