@@ -82,7 +82,10 @@ class Elsewhere:
         return self._process.pid
 
     def remote(self, worker: str, records: list[dict[str, Any]]) -> dict[str, Any]:
-        return dict(self.ask("push", worker, records))
+        try:
+            return dict(self.ask("push", worker, records))
+        except (EOFError, OSError) as error:
+            raise ray.exceptions.RayActorError from error
 
     def ask(self, verb: str, *arguments: Any) -> Any:
         """What the recorder's function of that name returns."""
