@@ -18,7 +18,7 @@ import torch
 from tests.tracking_server import Server
 
 from headway.elastic.worker import records
-from headway.elastic.worker.journal import CROWDED, Journal
+from headway.elastic.worker.journal import ENTRIES, Journal
 from records_parts.here import Elsewhere, answered_at_once
 
 STEPS = 2000
@@ -64,7 +64,7 @@ def ours(folder: Path, write_s: float, fill: int, steps: int) -> dict[str, Any]:
         for step in range(fill // 2):  # two records each
             log(step, values_of(step))
         waiting = len(journal._entries)
-        if fill and waiting < 2 * CROWDED:
+        if fill == FILL and waiting < ENTRIES:
             raise SystemExit(f"the queue is not full: {waiting} records wait")
         found = figures(lambda step, values: log(fill // 2 + step, values), steps)
         journal._lost = True  # what waits is not waited for

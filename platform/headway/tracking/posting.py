@@ -1,15 +1,16 @@
-"""Points on their way to MLflow: to a server as JSON, with none of the objects that its client makes of each point
-first (they take four times as long as the rest)."""
+"""Points on their way to MLflow. To a server they go in its own REST words, for its client makes several objects of each
+point first, which takes nine times as long."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
+
+ENDPOINT = "/api/2.0/mlflow/runs/log-batch"
 
 
 def has_server(client: MlflowClient) -> bool:
@@ -20,7 +21,7 @@ def has_server(client: MlflowClient) -> bool:
 
 
 def post(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> None:
-    """Log finite points of a run, at most 1,000.
+    """Log finite points of a run, at most 1,000. What MLflow retries, and for how long, is as for all its requests.
 
     Raises:
         MlflowException: as of `MlflowClient.log_batch`.
@@ -28,10 +29,10 @@ def post(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> None:
     if not has_server(client):
         client.log_batch(run_id, metrics=metrics, synchronous=True)
         return
-    from mlflow.protos.service_pb2 import LogBatch
+    from mlflow.utils.rest_utils import http_request_safe
 
     body = {"run_id": run_id, "metrics": [_plain(metric) for metric in metrics]}
-    _store(client)._call_endpoint(LogBatch, json.dumps(body))
+    http_request_safe(_store(client).get_host_creds(), ENDPOINT, "POST", json=body)
 
 
 def _store(client: MlflowClient) -> Any:
