@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -17,8 +18,10 @@ from headway.driver.submission import Submission
 from headway.job import Job
 from headway.notation import values
 from headway.runs import now
+from headway.runs.requests import this_person
 from headway.tracking import lineage
 from headway.tracking.environment import environment
+from headway.tracking.told import at_start
 
 
 def source_for(run: runs.RunFolder, checked: plan.Plan) -> code.Source:
@@ -92,14 +95,26 @@ def recorder_options(
     return {
         "folder": str(run.path),
         "tracking": put(tracking) if tracked else None,
-        "first": {**first_event(job, checked, around()), **lineage.of(run.read())} if tracked else {},
+        "first": _first(run, job, checked, around()) if tracked else {},
         "every_steps": job.tracking.every_steps,
         "most_aside": most_aside,
         "epoch": epoch,
         "fail_after": job.checkpoint.fail_after,
         "given": put(given),
         "far": run.far,
+        "machines": "keepers" if checked.keeps else "own",
+        "best": (job.checkpoint.metric, job.checkpoint.mode),
     }
+
+
+def _first(run: runs.RunFolder, job: Job, checked: plan.Plan, around: dict[str, Any]) -> dict[str, Any]:
+    """The event of `first_event`, with what is to be told of this run alone."""
+    facts = run.read()
+    by = (facts.get("submission") or {}).get("by") or this_person()
+    manifests = {use: dataset.digest for use, dataset in checked.datasets.items()}
+    tags = at_start(by, run.where, socket.gethostname(), checked.digest, manifests)
+    above = lineage.of(facts)
+    return {**first_event(job, checked, around), **above, "tags": {**tags, **above.get("tags", {})}}
 
 
 def first_event(job: Job, checked: plan.Plan, around: dict[str, Any]) -> dict[str, Any]:
