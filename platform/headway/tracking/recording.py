@@ -274,6 +274,10 @@ class Recording:
             names = (f"validation/{key}", key, f"checkpoint/{key}")
             if tied.intersection(names):
                 continue
+            if isinstance(event.get("measured"), int | float):
+                # The very point of the curve, whether it was drawn or left out where points are close: twice is once.
+                own.append(Metric(names[0], value, int(event["measured"] * 1000), step, model_id=model.model_id))
+                continue
             same = [(name, mark) for name in names[:2] if (mark := self._progress.marks.get(name))]
             same = [(name, mark) for name, mark in same if (mark[0], mark[2]) == (step, value)]
             if same:
