@@ -16,6 +16,7 @@ from headway.driver import determinism, sizes
 from headway.driver.submission import Submission
 from headway.job import Job
 from headway.notation import values
+from headway.notify.addresses import addresses
 from headway.runs import now
 from headway.tracking import lineage
 from headway.tracking.environment import environment
@@ -99,6 +100,7 @@ def recorder_options(
         "fail_after": job.checkpoint.fail_after,
         "given": put(given),
         "far": run.far,
+        "notify": put(addresses(job.notify)[0]),
     }
 
 

@@ -54,6 +54,17 @@ class Budget:
     price: float = 0.0
     steps: int | None = None
 
+    def used(self, spent: Spent, steps: int) -> float | None:
+        """The share that is spent, of what is nearest to its end; None without any. steps: of all trials so far."""
+        dollars = spent.worker_s / SECONDS_PER_HOUR * self.price
+        pairs = (
+            (spent.worker_s, self.worker_s),
+            (dollars, self.dollars),
+            (spent.seconds, self.seconds),
+            (float(steps), self.steps),
+        )
+        return max((share / whole for share, whole in pairs if whole), default=None)
+
     def gone(self, spent: Spent) -> str:
         """Which of them is spent, in words; empty where none is."""
         dollars = spent.worker_s / SECONDS_PER_HOUR * self.price

@@ -22,6 +22,7 @@ from headway.durable import replace
 from headway.elastic.crew.crew import crew as crewed
 from headway.errors import BadInput, HeadwayError
 from headway.job import Job
+from headway.notify import webhook
 from headway.runs import audit, closing, requests
 from headway.runs.place import Place
 from headway.runs.requests import Box, Ear
@@ -40,6 +41,7 @@ from headway.sweeps.running import INTERRUPTED, Running
 from headway.sweeps.schedule import registry as schedulers
 from headway.sweeps.search import registry as searchers
 from headway.sweeps.seen.keeping import Seen, Watch
+from headway.sweeps.seen.telling import Telling
 from headway.sweeps.seen.tracked import Tracking
 from headway.sweeps.seen.view import Subject, View
 from headway.sweeps.terms import Terms
@@ -182,8 +184,10 @@ class Lead:
         subject = Subject(
             found.name, sweep.metric, sweep.mode, sweep.trials, sweep.order, sweep.price_per_worker_hour, logarithmic
         )
-        self._seen = Seen.begin(found.path, subject, self._tracking(), watch=watch)
-        for note in notes:
+        budget = rules_of(sweep, ways).budget
+        self._telling = Telling(found.name, found.where, sweep.notify, budget, watch, lambda text: self._seen.say(text))
+        self._seen = Seen.begin(found.path, subject, self._tracking(), watch=self._telling.watched)
+        for note in (*notes, *self._telling.unknown):
             self._say(note)
 
     def keep(self) -> None:
@@ -204,6 +208,7 @@ class Lead:
         )
         try:
             self._found.tell(state="running", message="", ended=None)
+            self._telling.start()
             with heard as ear, signals.asking(stop):
                 over = self._run(verb, address, stop, ear)
         except BaseException as error:  # raised again: the sweep does not stay in the state of running
@@ -289,7 +294,13 @@ class Lead:
             self._concluded(state, str(error))
 
     def _concluded(self, state: str, reason: str) -> SweepReport:
-        return conclusion.conclude(self._seen, self._found.path, state, reason, self._sweep.job_of, self._found.where)
+        if self.loop.trials:
+            self._telling.ended(state, reason, self._seen.view())
+        try:
+            where, job_of = self._found.where, self._sweep.job_of
+            return conclusion.conclude(self._seen, self._found.path, state, reason, job_of, where)
+        finally:
+            self._telling.close()
 
 
 def close(place: Place, names: Sequence[str]) -> None:
@@ -340,7 +351,8 @@ def terms_of(sweep: Sweep) -> str:
     """A digest of what the decisions of a sweep hang on."""
     free = set(FREE) if sweep.order == "strict" or sweep.scheduler.name in CROWDS else {*FREE, "trials"}
     tree = sweep.model_dump(exclude=free, mode="json")
-    tree["job"] = {name: each for name, each in tree["job"].items() if name not in ("workers", "tracking", "env")}
+    aside = ("workers", "tracking", "env", file.NOTIFY)
+    tree["job"] = {name: each for name, each in tree["job"].items() if name not in aside}
     return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -355,6 +367,8 @@ def _without_secrets(sweep: Sweep) -> Sweep:
     kept = runs.kept(sweep.example)
     hidden = {name: value for name, value in (("tracking", kept.tracking), ("env", kept.env)) if name in sweep.job}
     shown = {name: kept.model_dump(include={name})[name] for name in hidden}
+    if sweep.notify:
+        shown[file.NOTIFY] = [each.model_dump() for each in webhook.kept(sweep.notify)]
     return sweep.model_copy(update={"job": {**sweep.job, **shown}})
 
 

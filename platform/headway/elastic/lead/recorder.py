@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from headway.core import chronicle, ledger
+from headway.core.alarms import Seen
 from headway.core.incidents import PLANNED
 from headway.elastic.lead.scribe import Scribe
 from headway.elastic.lead.shipper import Shipper
@@ -28,7 +29,11 @@ from headway.elastic.wire.records import of_anybody
 from headway.faults import blame
 from headway.faults.last_words import last_words
 from headway.logs.layout import worker_source
+from headway.notify.addresses import Address
+from headway.notify.forms import about_run
+from headway.notify.lookout import Lookout
 from headway.runs import RunFolder
+from headway.runs.listing import GONE
 
 PLACES = 20_000  # places of entries that are remembered; an entry comes again within a few batches, or never
 MESSAGES = 10_000  # that nobody has asked for yet
@@ -53,6 +58,7 @@ class Recorder:
         given: variables of the environment that the run was started from.
         far: of a run in a store, see `headway.runs.RunFolder.far`: the folder is its working copy.
         sends: whether the tracking store is sent to at once, which imports it; else from `send` on.
+        notify: addresses that are told of the run.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class Recorder:
         given: dict[str, str] | None = None,
         far: dict[str, Any] | None = None,
         sends: bool = True,
+        notify: Sequence[Address] = (),
     ) -> None:
         self._given = given or {}
         os.environ.update(self._given)  # before MLflow reads them
@@ -116,6 +123,7 @@ class Recorder:
         self._recent: deque[tuple[float, int]] = deque(maxlen=4096)
         self._facts = self._run.read()
         self._facts["ledger_before"] = self._facts.pop("ledger_s", {})
+        left = self._left_open()
         for of_an_end in ("ended", "closed"):
             self._facts.pop(of_an_end, None)
         self._writer = spool = None
@@ -131,7 +139,10 @@ class Recorder:
         lately = self._facts.get("lately", ())
         self._standing = Standing(self._run.path, epoch, self._trouble, self._recent, lately)
         self._sends = False
+        about = about_run(self._run.name, far["url"] if far else str(self._run.path), self._given)
+        self._lookout = Lookout(about, notify, self._looked, self._say)
         self._begin()
+        self._lookout.start(left)
         if sends:
             self.send()
 
@@ -276,6 +287,7 @@ class Recorder:
             self._end_keepers()
         now = time.time()
         told = {"state": state, "message": message, "cause": cause}
+        self._lookout.ended(state, message)
         self._scribe.line("events", {"kind": "end", "time": now, **told, "step": self._seen["step"]})
         self._save(**told, ended=now, lately=self._standing.close(), **self._account())
         self.send()
@@ -288,6 +300,8 @@ class Recorder:
         if self._writer is not None and self._scribe.flush(CLOSE_S):
             found = self._tracked(timeout_s)
             self._save(tracking=found)
+        for untold in self._lookout.close():
+            self._save(notes=[*self._facts.get("notes", ()), untold])
         whole = self._scribe.close(CLOSE_S)
         if whole and self._shipper is not None:
             whole = self._shipper.close(CLOSE_S)
@@ -310,6 +324,7 @@ class Recorder:
     def leave(self) -> None:
         """Instead of `finish`, before anything was sent: the run did not begin, and nothing is to be kept of it."""
         self._standing.close()
+        self._lookout.close(0.0)
         self._scribe.close(CLOSE_S)
         if self._shipper is not None:
             self._shipper.close(CLOSE_S)
@@ -335,6 +350,20 @@ class Recorder:
             "events", {"kind": "start", "time": at, **who, "epoch": self._epoch, "step": self._seen["step"]}
         )
         self._standing.start()
+
+    def _left_open(self) -> str:
+        """Why nobody was told of the end of the start before, where its leader was killed."""
+        killed = self._facts.get("state") == "running" and "started" in self._facts
+        return GONE if killed or "closed" in self._facts else ""
+
+    def _looked(self) -> tuple[Seen, dict[str, Any]]:
+        """How the run is, for who tells people of it; in another thread."""
+        seen, account = self._seen, self._account()
+        done = seen["step"] + self._measured
+        losses, waits = self._facts.get("recoveries", 0), self._standing.why
+        told = {name: seen[name] for name in ("step", "total_steps", "loss", "workers", "metrics")}
+        told.update(waits=waits, losses=losses, goodput=account["goodput"], message=self._facts.get("message", ""))
+        return Seen(seen["step"], seen["total_steps"], done, losses, waits), told
 
     def _end_keepers(self) -> None:
         """The run is over: what they hold is needed no more. One that does not hear it goes by itself before long."""
