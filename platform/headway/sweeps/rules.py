@@ -54,17 +54,6 @@ class Budget:
     price: float = 0.0
     steps: int | None = None
 
-    def used(self, spent: Spent, steps: int) -> float | None:
-        """The share that is spent, of what is nearest to its end; None without any. steps: of all trials so far."""
-        dollars = spent.worker_s / SECONDS_PER_HOUR * self.price
-        pairs = (
-            (spent.worker_s, self.worker_s),
-            (dollars, self.dollars),
-            (spent.seconds, self.seconds),
-            (float(steps), self.steps),
-        )
-        return max((share / whole for share, whole in pairs if whole), default=None)
-
     def gone(self, spent: Spent) -> str:
         """Which of them is spent, in words; empty where none is."""
         dollars = spent.worker_s / SECONDS_PER_HOUR * self.price
@@ -75,6 +64,17 @@ class Budget:
         if self.seconds is not None and spent.seconds >= self.seconds:
             return f"its deadline of {self.seconds:g} s is over"
         return ""
+
+    def used(self, spent: Spent, steps: int) -> float | None:
+        """The share that is spent, of the limit that is nearest; None without any. steps: of all trials together."""
+        dollars = spent.worker_s / SECONDS_PER_HOUR * self.price
+        limits = (
+            (spent.worker_s, self.worker_s),
+            (spent.seconds, self.seconds),
+            (dollars, self.dollars),
+            (steps, self.steps),
+        )
+        return max((value / limit for value, limit in limits if limit is not None), default=None)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,6 @@ from headway.sweeps.events import Spent
 from headway.sweeps.rules import Budget
 from headway.sweeps.seen.view import View
 
-Watch = Callable[[View], None]
-
 
 class Telling:
     """For the thread that leads the sweep; how it is sent is nothing to that.
@@ -26,7 +24,6 @@ class Telling:
         name, path: of the sweep.
         hooks: addresses that are told.
         budget: of the sweep.
-        watch: looks on as well, see `watched`.
         say: takes a line for people; called from other threads.
 
     Raises:
@@ -36,11 +33,9 @@ class Telling:
         unknown: what is to be noted of addresses that are not known any more.
     """
 
-    def __init__(
-        self, name: str, path: str, hooks: list[Webhook], budget: Budget, watch: Watch, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, name: str, path: str, hooks: list[Webhook], budget: Budget, say: Callable[[str], None]) -> None:
         found, self.unknown = addresses(hooks)
-        self._budget, self._watch = budget, watch
+        self._budget = budget
         self._newest: tuple[Seen, Mapping[str, Any]] = Seen(), {}
         self._looked_at = float("-inf")
         self._lookout = Lookout(About(name, path, socket.gethostname(), "sweep"), found, lambda: self._newest, say)
@@ -49,12 +44,11 @@ class Telling:
         """Somebody leads the sweep from now on."""
         self._lookout.start()
 
-    def watched(self, view: View) -> None:
+    def look(self, view: View) -> None:
         """This is to be seen now."""
         now = time.monotonic()
         if now - self._looked_at >= EVERY_S:
             self._looked_at, self._newest = now, seen(view, self._budget)
-        self._watch(view)
 
     def ended(self, state: str, message: str, view: View) -> None:
         """It is at its end."""
