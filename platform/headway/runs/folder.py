@@ -31,6 +31,7 @@ from headway import variables
 from headway.durable import last_line, replace, sync_folder
 from headway.errors import BadInput, nearest
 from headway.locks import taken
+from headway.notify import webhook
 from headway.runs import epochs
 from headway.runs.place import REQUESTS, SWEEP_FACTS
 from headway.runs.refusals import Led, NoRun, Taken, no_run_but_a_sweep
@@ -383,8 +384,10 @@ def _taken(folder: RunFolder) -> Taken:
 
 
 def kept(job: Job) -> Job:
-    """The job as it may be written down: without the password of its tracking URI, and secrets of its `env`."""
+    """The job as it may be written down: without the password of its tracking URI, secrets of its `env`, and addresses
+    that are told of it."""
     job = variables.kept(job)
+    job = job.model_copy(update={"notify": webhook.kept(job.notify)}) if job.notify else job
     if job.tracking.uri is None:
         return job
     from headway.tracking.store import redact
