@@ -119,8 +119,8 @@ class Recorder:
         self._facts["ledger_before"] = accounts.known(self._run.path, self._facts)
         self._facts.pop("ledger_s", None)
         self._facts["environment"] = first.get("environment") or self._facts.get("environment", {})
-        for of_an_end in ("ended", "closed"):
-            self._facts.pop(of_an_end, None)
+        for of_a_start in ("ended", "closed", "in_process"):
+            self._facts.pop(of_a_start, None)
         self._writer = spool = None
         if tracking is not None:
             from headway.tracking.mlflow_writer import Writer
