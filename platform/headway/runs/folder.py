@@ -168,6 +168,13 @@ class RunFolder:
         """The lines of metrics.jsonl, in order; a torn line ends them."""
         yield from _lines(self.path / "metrics.jsonl")
 
+    def samples(self) -> str | None:
+        """Digest of the sample ids by committed step, up to the newest; None where there is none."""
+        try:
+            return str(json.loads(last_line(self.path / "steps.jsonl"))["samples"])
+        except (ValueError, KeyError, TypeError):
+            return None
+
     def steps(self) -> Iterator[dict[str, Any]]:
         """The committed steps that were recorded, in order; a torn line ends them."""
         yield from _lines(self.path / "steps.jsonl")

@@ -141,8 +141,8 @@ class Recorder:
         if "dollars" in self._facts:  # else the start before was killed, and what it spent is not known
             self._facts["dollars_before"] = self._facts.pop("dollars")
         self._facts["environment"] = first.get("environment") or self._facts.get("environment", {})
-        for of_an_end in ("ended", "closed", "tracking"):
-            self._facts.pop(of_an_end, None)
+        for of_a_start in ("ended", "closed", "in_process", "tracking"):
+            self._facts.pop(of_a_start, None)
         self._writer = spool = None
         drawn: dict[str, int] = {}
         if tracking is not None:
