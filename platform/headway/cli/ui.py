@@ -5,16 +5,23 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import threading
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
 from headway.cli import serving
 from headway.cli.options import Runs
 from headway.driver import signals
-from headway.errors import BadInput, RunFailed
+from headway.errors import BadInput, HeadwayError, RunFailed
 
+if TYPE_CHECKING:
+    from headway.runs import Place
+
+TELL_S = 60.0
+"""For the records of a run that its leader could not send."""
 _PORT_HELP = "Port; 0 for any that is free."
 
 
@@ -45,6 +52,7 @@ def ui(
         pass  # a first run may be making the tables at this moment
     with tempfile.TemporaryFile("w+") as log:
         server = _start(place.folder, host, port, log)
+        threading.Thread(target=_complete, args=(place,), name="tell", daemon=True).start()
         try:
             serving.wait_until_up(server, "MLflow's server", host, port, "/health", log)
             address = pages.home(f"http://{serving.in_url(host)}:{port}")
@@ -55,6 +63,15 @@ def ui(
             pass
         finally:
             serving.stop(server)
+
+
+def _complete(place: Place) -> None:
+    """Have the pages show how runs stand: what their leaders, who are gone, could not tell is told now."""
+    from headway.runs import outline, telling
+
+    with suppress(HeadwayError, OSError):
+        for brief in outline(place):
+            telling.untold(place, brief, TELL_S)
 
 
 def _start(runs: Path, host: str, port: int, log: IO[str]) -> subprocess.Popen[str]:

@@ -154,10 +154,8 @@ class Figures:
         for name, key in _NODES.items():
             self._all(name, {(node,): said[key] for node, said in nodes.items() if said.get(key) is not None})
         for name, flows in _FLOWS.items():
-            found = {
-                (node, way): said[key] for node, said in nodes.items() for key, way in flows.items() if key in said
-            }
-            self._all(name, found)
+            each = ((node, said, key, way) for node, said in nodes.items() for key, way in flows.items())
+            self._all(name, {(node, way): said[key] for node, said, key, way in each if key in said})
 
     # Of workers
 
