@@ -225,9 +225,11 @@ class Recorder:
         self._shipper.start(self._scribe.ship)
 
     def send(self) -> None:
-        """What is kept for the tracking store is sent there from now on."""
-        if self._writer is not None and not self._sends:
-            self._writer.start()
+        """What is kept for the tracking store is sent there from now on, and figures are to be had."""
+        if not self._sends:
+            self._export.open()
+            if self._writer is not None:
+                self._writer.start()
         self._sends = True
 
     def fail(self, failure: dict[str, Any]) -> None:
