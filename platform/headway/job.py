@@ -358,7 +358,8 @@ class Tracking(Section):
     experiment: str = "headway"
     """MLflow experiment."""
     every_steps: Count = 10
-    """Steps between two points of a training curve in MLflow; the report keeps every step."""
+    """Steps that a point of a training curve in MLflow stands for at least: of what lies between two, the least and the
+    largest value are drawn. The report keeps every step."""
     enabled: bool = True
     """False records in the runs folder only."""
 

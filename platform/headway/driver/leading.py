@@ -105,7 +105,7 @@ def lead(
         found = leader.look(trial, ear)
         settle()
         leader = leader.settled()
-        leader.keep(values if late else found.values)
+        leader.keep(values if late else found.values, found.parameters)
         recorder = leader.record(after, through_ray=not own)
         if submission is not None:
             submission.began(Began(run.name, run.where, run.far, epoch, resumed_from))
@@ -150,13 +150,15 @@ class _Leader:
             raise KeyboardInterrupt
         return values
 
-    def keep(self, values: bytes | None) -> None:
-        """Have what the task was fitted to now with the run, for good: it is not fitted again."""
-        if values is None:
+    def keep(self, values: bytes | None, parameters: int | None) -> None:
+        """Have what the task was fitted to now with the run, for good: it is not fitted again. And how large it is."""
+        told: dict[str, Any] = {} if parameters is None else {"parameters": parameters}
+        if values is not None:
+            told["fitted"] = fitted.put(values, self.run.code)
+        if not told:
             return
-        facts = fitted.put(values, self.run.code)
         with self.run.hold_records():
-            self.run.write({**self.run.read(), "fitted": facts})
+            self.run.write({**self.run.read(), **told})
 
     def look(self, trial: tryout.Trial, ear: Ear) -> tryout.Found:
         """Wait for what the task's trial gave, and for what was found of a cluster that the run was submitted to.

@@ -50,7 +50,7 @@ class Scribe:
         far: bool = False,
     ) -> None:
         self._run, self._epoch, self._say, self._fail, self._spool = run, epoch, say, fail, spool
-        self._files = {name: Lines(run.path / f"{name}.jsonl") for name in ("steps", "metrics", "events")}
+        self._files: dict[str, Lines] = {}
         self._tasks: deque[Task] = deque()
         self._facts: str | None = None
         self._news = threading.Condition()
@@ -95,7 +95,7 @@ class Scribe:
             self._marks.append((mirror.mark(), self._kept))
 
     def line(self, file: str, content: dict[str, Any]) -> None:
-        """A line for steps, metrics or events."""
+        """A line for a file of that name: steps, metrics, events, and what else there is."""
         self._add(("line", (file, content)))
 
     def cut(self, step: int, then: Callable[[dict[str, float]], None]) -> None:
@@ -172,7 +172,10 @@ class Scribe:
         by_file: dict[str, list[bytes]] = {}
         for _, (file, content) in tasks:
             by_file.setdefault(file, []).append(json.dumps(content).encode() + b"\n")
-        return all(self._tried(partial(self._files[file].append, b"".join(lines))) for file, lines in by_file.items())
+        return all(self._tried(partial(self._file(file).append, b"".join(lines))) for file, lines in by_file.items())
+
+    def _file(self, name: str) -> Lines:
+        return self._files.setdefault(name, Lines(self._run.path / f"{name}.jsonl"))
 
     def _tried(self, action: Callable[[], None]) -> bool:
         while True:
@@ -221,7 +224,7 @@ class Scribe:
     def _cut(self, content: tuple[int, Callable[[dict[str, float]], None]]) -> None:
         step, then = content
         for name in ("steps", "metrics"):
-            self._files[name].close()
+            self._file(name).close()
         self._run.cut("steps", step - 1)
         self._run.cut("metrics", step)
         then(self._run.latest_metrics())
