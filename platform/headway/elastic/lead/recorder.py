@@ -20,8 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from headway.core import chronicle, ledger
+<<<<<<< HEAD
 from headway.core.alarms import Seen
 from headway.core.cost import Terms
+=======
+from headway.core.cost import Paid, Terms
+>>>>>>> i17-D
 from headway.core.incidents import PLANNED
 from headway.elastic.lead.drawing import Drawing
 from headway.elastic.lead.machines import OWN, Asked, Machines
@@ -137,9 +141,15 @@ class Recorder:
         self._terms = terms or Terms()
         self._facts["ledger_before"] = accounts.known(self._run.path, self._facts)
         self._facts.pop("ledger_s", None)
+<<<<<<< HEAD
         left = self._left_open()
         if "dollars" in self._facts:  # else the start before was killed, and what it spent is not known
             self._facts["dollars_before"] = self._facts.pop("dollars")
+=======
+        if "dollars" in self._facts:  # else the start before was killed, and what it spent has no price yet
+            self._facts.update(dollars_before=self._facts.pop("dollars"))
+            self._facts.update(dollars_before_s=sum(self._facts["ledger_before"].values()))
+>>>>>>> i17-D
         self._facts["environment"] = first.get("environment") or self._facts.get("environment", {})
         for of_a_start in ("ended", "closed", "in_process", "tracking"):
             self._facts.pop(of_a_start, None)
@@ -256,9 +266,11 @@ class Recorder:
         self._shipper.start(self._scribe.ship)
 
     def send(self) -> None:
-        """What is kept for the tracking store is sent there from now on."""
-        if self._writer is not None and not self._sends:
-            self._writer.start()
+        """What is kept for the tracking store is sent there from now on, and figures are to be had."""
+        if not self._sends:
+            self._export.open()
+            if self._writer is not None:
+                self._writer.start()
         self._sends = True
 
     def fail(self, failure: dict[str, Any]) -> None:
@@ -433,7 +445,7 @@ class Recorder:
         before = self._facts.get("ledger_before", {})
         now = self._ledger.get("seconds", {})
         seconds = ledger.total([before, now])
-        cost = self._terms.cost(sum(now.values()), self._facts.get("dollars_before"))
+        cost = self._terms.cost(sum(seconds.values()), Paid.of(self._facts))
         told = {"ledger_s": {k: round(v, 3) for k, v in seconds.items()}, "goodput": round(ledger.goodput(seconds), 4)}
         return told if cost is None else {**told, "dollars": round(cost, 6)}
 
