@@ -20,6 +20,7 @@ from typing import Any
 
 from headway.core import chronicle, ledger
 from headway.core.incidents import PLANNED
+from headway.elastic.lead.logged import Logged
 from headway.elastic.lead.scribe import Scribe
 from headway.elastic.lead.shipper import Shipper
 from headway.elastic.lead.standing import Standing, per_second
@@ -126,6 +127,7 @@ class Recorder:
             spool = Spool(self._run.spool)
             self._writer = Writer(self._run.path, **tracking, say=self._say)
         self._scribe = Scribe(self._run, epoch, fail_after, self._say, self.fail, spool, far is not None)
+        self._logged = Logged(self._run, self._scribe, self._say)
         self._scribe.track(first)
         self._scribe.track({"kind": "state", "state": "running", "message": ""})
         lately = self._facts.get("lately", ())
@@ -397,8 +399,12 @@ class Recorder:
         self._scribe.cut(record["step"], self._left)
         self._again_from, self._seen["step"] = self._seen["step"], record["step"]
 
+    def _on_logged(self, record: dict[str, Any]) -> None:
+        self._logged.take(record)
+
     def _left(self, metrics: dict[str, float]) -> None:
         """Called by the thread that writes: the newest metrics on the disk, when the later ones are gone."""
+        self._logged.cut()
         if self._measured < 0:
             self._seen["metrics"] = metrics
 
