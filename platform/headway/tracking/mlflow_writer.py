@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from headway.errors import BadInput
+from headway.errors import BadInput, HeadwayError
 from headway.tracking import entities, lineage, pages, progress
 from headway.tracking.admission import SETTINGS
 from headway.tracking.recording import Batch, Recording, is_sound, open_run
@@ -331,6 +331,8 @@ def _points(path: Path, offset: int) -> int:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, HeadwayError):
+        return redact(str(error))[:600]
     lines = redact(str(error)).strip().splitlines() or [""]
     # SQLAlchemy begins with where it noticed, and says in the next line what it was.
     first = next((line for line in lines if not line.startswith("(raised as a result")), lines[0])
