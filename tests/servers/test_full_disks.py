@@ -64,7 +64,7 @@ class Kit:
         begun = time.monotonic()
         assert self.push(told, number)["accepted"]
         content = b64encode(b"x" * 1000).decode()
-        about = {"what": "text", "name": "note", "suffix": ".txt", "mime": "text/plain", "caption": ""}
+        about = {"thing": "text", "name": "note", "suffix": ".txt", "mime": "text/plain", "caption": ""}
         assert self.push({"kind": "logged", "content": content, **about}, number + 1)["accepted"]
         assert time.monotonic() - begun < 5.0, "nobody waits for the disk"
 

@@ -186,6 +186,8 @@ def test_every_name_has_a_place_that_is_a_record(name: str, suffix: str, step: i
     assert is_record(path), path
     assert path.startswith("logged/")
     assert len(path) < 200
+    assert "." in path.rpartition("/")[2], "no folder has a dot: no file is where another's folder is to be"
+    assert "." not in path.rpartition("/")[0]
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,10 @@ from tests.unit.test_elastic_run import Exact
 
 from headway.elastic.worker.context import Context
 from headway.elastic.worker.session import Session
-from headway.runs import RunFolder
+from headway.records import export
+from headway.runs import Place, RunFolder, find
 from headway.testing.elastic import Outcome, Run, advance
+from headway.testing.s3 import S3
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SOON_S = 120.0
@@ -152,3 +154,23 @@ def test_what_cannot_be_kept_is_told_once_by_its_name(ground: Ground) -> None:
         "the table 'broken' is not kept: a int is no table: that is a frame of pandas or Arrow, a dict of columns or a "
         "list of dicts",
     ]
+
+
+def test_a_run_in_a_store_takes_them_along(ground: Ground, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found from another machine, and written as Parquet there."""
+    monkeypatch.setenv("HEADWAY_STORE_ENDPOINT", s3.endpoint)
+    s3.make_bucket("runs")
+    ground.runs = f"s3://runs/{tmp_path.name}"  # type: ignore[assignment]
+    monkeypatch.setenv("HEADWAY_CACHE", str(tmp_path / "here"))
+    large = "x" * 200_000  # more than travels within the records
+    job = ground.job(then=f'self.log_text("long", "{large[:10]}" * 20_000)')
+    assert ground.train(job, name="r").state == "finished"
+    monkeypatch.setenv("HEADWAY_CACHE", str(tmp_path / "elsewhere"))
+    run = find(Place.of(str(ground.runs)), "r")
+    assert str(run.path).startswith(str(tmp_path / "elsewhere"))
+    entries = run.logged()
+    assert [entry["step"] for entry in entries] == list(range(1, TASK_STEPS + 1))
+    assert all((run.path / entry["path"]).read_text() == large for entry in entries)
+    done = export(run, tmp_path / "out")
+    assert (done.rows["steps"], done.rows["logged"]) == (TASK_STEPS, TASK_STEPS)
+    assert done.rows["checkpoints"] > 0

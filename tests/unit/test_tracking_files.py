@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from headway.tracking import mlflow_writer
+from headway.errors import BadInput
+from headway.tracking import admission, mlflow_writer, schema
 from headway.tracking.files import TABLES_TAG, TAG
 from headway.tracking.mlflow_writer import Summary, Writer
 from headway.tracking.spool import Spool
-from headway.tracking.store import default_uri
+from headway.tracking.store import DATABASE, connect, default_uri, redact
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload", "ignore::DeprecationWarning", "ignore::FutureWarning")
 DEADLINE_S = 120
@@ -111,3 +114,60 @@ def test_files_that_cannot_be_stored_hold_nothing_up_and_are_stored_later(
     assert stored(runs, summary.run_id, "logged/notes") == [path for path in paths if path != paths[3]]
     assert client(runs).get_run(summary.run_id).data.tags[TAG] == "kept"
     assert mlflow_writer.sync(runs / "later", timeout_s=DEADLINE_S).error == ""
+
+
+# -- a store of another MLflow
+
+
+def revision(database: Path, other: str | None = None) -> str:
+    with closing(sqlite3.connect(database)) as connection, connection:
+        if other is not None:
+            connection.execute("UPDATE alembic_version SET version_num = ?", (other,))
+        return str(connection.execute("SELECT version_num FROM alembic_version").fetchone()[0])
+
+
+@pytest.mark.parametrize(("which", "said"), [("earlier", "an earlier MLflow"), ("later", "a later one most likely")])
+def test_a_store_of_another_mlflow_waits_as_it_is(runs: Path, which: str, said: str) -> None:
+    spool = begin(runs, which)
+    spool.append({"kind": "points", "step": 1, "values": {"loss": 1.0}})
+    connect(default_uri(runs), runs)  # where no other test has made it
+    database = runs / DATABASE
+    known, newest = schema._revisions()
+    now = revision(database)
+    assert now == newest
+    other = sorted(known - {newest})[0] if which == "earlier" else "f" * 12
+    revision(database, other)
+    try:
+        with pytest.raises(BadInput, match=said) as caught:
+            admission.admit(default_uri(runs), "tests")
+        assert caught.value.remedy
+        summary = mlflow_writer.sync(runs / which, timeout_s=DEADLINE_S)
+        assert said in summary.error
+        assert summary.waiting == 1
+        assert revision(database) == other, "it is left as it is"
+    finally:
+        revision(database, now)
+    assert admission.admit(default_uri(runs), "tests") == ""
+    summary = mlflow_writer.sync(runs / which, timeout_s=DEADLINE_S)
+    assert (summary.error, summary.sent) == ("", 1)
+
+
+def test_what_is_no_database_of_mlflows_has_no_revision(tmp_path: Path) -> None:
+    assert schema.of_file(tmp_path / "none") is None
+    (tmp_path / "empty").touch()
+    assert schema.of_file(tmp_path / "empty") is None
+    (tmp_path / "text").write_text("no database" * 100)
+    assert schema.of_file(tmp_path / "text") is None
+    with closing(sqlite3.connect(tmp_path / "other")) as connection, connection:
+        connection.execute("CREATE TABLE mine (x)")
+    assert schema.of_file(tmp_path / "other") is None
+    schema.check(None, "x")
+
+
+def test_a_password_is_not_said_again() -> None:
+    with pytest.raises(BadInput) as caught:
+        schema.check("f" * 12, redact("postgresql://me:secret@host/db"))
+    assert "secret" not in str(caught.value)
+    earlier = sorted(schema._revisions()[0] - {schema._revisions()[1]})[0]
+    with pytest.raises(BadInput, match="mlflow db upgrade ITS-URI"):
+        schema.check(earlier, redact("postgresql://me:secret@host/db"))

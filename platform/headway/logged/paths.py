@@ -20,7 +20,7 @@ def path_of(name: str, step: int, suffix: str) -> str:
     Args:
         name: the user's; with slashes where it is one of a group.
         step: committed steps.
-        suffix: with its dot; one that cannot be is left out.
+        suffix: with its dot. There always is one, so that no file has the name of another's folder.
     """
     parts = [part.strip(" -") for part in _ODD.sub("_", name).split("/")]
     cleaned = "/".join(part for part in parts if part)[:NAME_CHARS].strip("/ ") or "_"
@@ -28,4 +28,4 @@ def path_of(name: str, step: int, suffix: str) -> str:
         cleaned += f"-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
     suffix = suffix.lower()
     usable = _SUFFIX.fullmatch(suffix) and suffix not in _TAKEN
-    return f"{FOLDER}/{cleaned}/step-{step:08d}{suffix if usable else '.bin' if suffix else ''}"
+    return f"{FOLDER}/{cleaned}/step-{step:08d}{suffix if usable else '.bin'}"

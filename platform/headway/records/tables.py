@@ -95,6 +95,8 @@ def stretches(run: RunFolder, name: str, told: Told) -> Iterator[pa.Table]:
     if name == "checkpoints":
         yield _table(_checkpoints(run), schema)
         return
+    if name == "metrics":  # an earlier release kept them in run.json
+        yield _table([row for line in run.read().get("metrics", []) for row in _metrics(line)], schema)
     lines = Lines(run.path / f"{_FILES.get(name, name)}.jsonl")
     if name in ("steps", "logged"):
         yield from (_timed(found, schema) for found in lines.stretches(_untimed(schema)))
@@ -115,7 +117,8 @@ def _sound(found: list[Line], rows: Callable[[Line], Rows], lines: Lines) -> Row
 
 
 def _metrics(line: Line) -> Rows:
-    head = {"step": int(line["step"]), "time": _micros(line["time"])}
+    time = line.get("time")  # an earlier release had none
+    head = {"step": int(line["step"]), "time": None if time is None else _micros(time)}
     rows = [{**head, "name": name, "value": float(value)} for name, value in line["values"].items()]
     return rows + [{**head, "name": n, "table": json.dumps(table)} for n, table in (line.get("tables") or {}).items()]
 

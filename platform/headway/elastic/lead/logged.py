@@ -33,7 +33,7 @@ class Logged:
 
     def take(self, record: dict[str, Any]) -> None:
         """One of the journal's."""
-        what, name, step, content = record["what"], record["name"], record["step"], record["content"]
+        what, name, step, content = record["thing"], record["name"], record["step"], record["content"]
         if content is None:
             self._say(f"the {what} {name[:100]!r} of step {step} was lost: too much waited to be kept")
             return

@@ -204,7 +204,7 @@ class Journal:
 
     def logged(self, step: int, kind: str, name: str, content: str, **about: Any) -> None:
         """A figure, text, table or file. content: of it, as base64; about: suffix, mime, caption."""
-        told = {"what": kind, "name": name, "content": content, **about}
+        told = {"thing": kind, "name": name, "content": content, **about}
         self._contents.hold(self._note(step, "logged", f"{kind}:{name}", **told))
 
     def own(self, step: int, values: dict[str, float]) -> None:
