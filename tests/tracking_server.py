@@ -27,6 +27,7 @@ class Server:
         artifacts: where it keeps files; a folder in the folder when not given.
         options: further ones of `mlflow server`.
         environ: variables of its own.
+        workers: processes that answer.
     """
 
     def __init__(
@@ -36,19 +37,20 @@ class Server:
         artifacts: str | None = None,
         options: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
+        workers: int = 1,
     ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.uri = f"http://127.0.0.1:{self.port}"
-        self._folder = folder
+        self._folder, self._workers = folder, workers
         self._options = ["--backend-store-uri", store or f"sqlite:///{folder}/server.db"]
         self._options += ["--artifacts-destination", artifacts or str(folder / "artifacts"), *options]
         self._environ = environ or {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(self.port)]
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", str(self._workers), "--port", str(self.port)]
         quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(

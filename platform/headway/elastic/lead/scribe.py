@@ -53,7 +53,7 @@ class Scribe:
         far: bool = False,
     ) -> None:
         self._run, self._epoch, self._say, self._fail, self._spool = run, epoch, say, fail, spool
-        self._files = {name: Lines(run.path / f"{name}.jsonl") for name in ("steps", "metrics", "events", FOLDER)}
+        self._files: dict[str, Lines] = {}
         self._tasks: deque[Task] = deque()
         self._facts: str | None = None
         self._bytes = 0
@@ -100,14 +100,14 @@ class Scribe:
             self._marks.append((mirror.mark(), self._kept))
 
     def line(self, file: str, content: dict[str, Any]) -> None:
-        """A line for steps, metrics, events or logged."""
+        """A line for a file of that name: steps, metrics, events, and what else there is."""
         self._add(("line", (file, content)))
 
     def file(self, path: str, data: bytes) -> None:
         """A file of the run's folder. path: in it."""
         with self._news:
             self._bytes += len(data)
-        self._add(("file", (path, data)))
+        self._add(("whole", (path, data)))
 
     def cut(self, step: int, then: Callable[[dict[str, float]], None]) -> None:
         """The run goes on from this step: what was recorded of later ones goes. then: called with the metrics left."""
@@ -183,7 +183,10 @@ class Scribe:
         by_file: dict[str, list[bytes]] = {}
         for _, (file, content) in tasks:
             by_file.setdefault(file, []).append(json.dumps(content).encode() + b"\n")
-        return all(self._tried(partial(self._files[file].append, b"".join(lines))) for file, lines in by_file.items())
+        return all(self._tried(partial(self._file(file).append, b"".join(lines))) for file, lines in by_file.items())
+
+    def _file(self, name: str) -> Lines:
+        return self._files.setdefault(name, Lines(self._run.path / f"{name}.jsonl"))
 
     def _tried(self, action: Callable[[], None]) -> bool:
         while True:
@@ -232,13 +235,13 @@ class Scribe:
     def _cut(self, content: tuple[int, Callable[[dict[str, float]], None]]) -> None:
         step, then = content
         for name in ("steps", "metrics", FOLDER):
-            self._files[name].close()
+            self._file(name).close()
         self._run.cut("steps", step - 1)
         self._run.cut("metrics", step)
         index.cut(self._run.path, step)
         then(self._run.latest_metrics())
 
-    def _file(self, content: tuple[str, bytes]) -> None:
+    def _whole(self, content: tuple[str, bytes]) -> None:
         path, data = self._run.path / content[0], content[1]
         path.parent.mkdir(parents=True, exist_ok=True)
         replace(path, data)
