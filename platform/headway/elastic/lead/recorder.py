@@ -20,14 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from headway.core import chronicle, ledger
-<<<<<<< HEAD
 from headway.core.alarms import Seen
-from headway.core.cost import Terms
-=======
 from headway.core.cost import Paid, Terms
->>>>>>> i17-D
 from headway.core.incidents import PLANNED
 from headway.elastic.lead.drawing import Drawing
+from headway.elastic.lead.logged import Logged
 from headway.elastic.lead.machines import OWN, Asked, Machines
 from headway.elastic.lead.scribe import Scribe
 from headway.elastic.lead.shipper import Shipper
@@ -141,15 +138,10 @@ class Recorder:
         self._terms = terms or Terms()
         self._facts["ledger_before"] = accounts.known(self._run.path, self._facts)
         self._facts.pop("ledger_s", None)
-<<<<<<< HEAD
         left = self._left_open()
-        if "dollars" in self._facts:  # else the start before was killed, and what it spent is not known
-            self._facts["dollars_before"] = self._facts.pop("dollars")
-=======
         if "dollars" in self._facts:  # else the start before was killed, and what it spent has no price yet
             self._facts.update(dollars_before=self._facts.pop("dollars"))
             self._facts.update(dollars_before_s=sum(self._facts["ledger_before"].values()))
->>>>>>> i17-D
         self._facts["environment"] = first.get("environment") or self._facts.get("environment", {})
         for of_a_start in ("ended", "closed", "in_process", "tracking"):
             self._facts.pop(of_a_start, None)
@@ -163,6 +155,7 @@ class Recorder:
             drawn = spool.drawn()
             self._writer = Writer(self._run.path, **tracking, say=self._say)
         self._scribe = Scribe(self._run, epoch, fail_after, self._say, self.fail, spool, far is not None)
+        self._logged = Logged(self._run, self._scribe, self._say)
         self._scribe.track(first)
         self._scribe.track({"kind": "state", "state": "running", "message": ""})
         lately = self._facts.get("lately", ())
@@ -483,8 +476,12 @@ class Recorder:
         self._drawing.rewind(record["step"])
         self._again_from, self._seen["step"] = self._seen["step"], record["step"]
 
+    def _on_logged(self, record: dict[str, Any]) -> None:
+        self._logged.take(record)
+
     def _left(self, metrics: dict[str, float]) -> None:
         """Called by the thread that writes: the newest metrics on the disk, when the later ones are gone."""
+        self._logged.cut()
         if self._measured < 0:
             self._seen["metrics"] = metrics
 
