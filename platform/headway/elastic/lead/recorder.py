@@ -34,6 +34,7 @@ from headway.faults.last_words import last_words
 from headway.logs.layout import worker_source
 from headway.runs import RunFolder, accounts
 from headway.tracking.prometheus import exporting
+from headway.tracking.prometheus.way import Exported
 from headway.tracking.told import at_end
 
 PLACES = 20_000  # places of entries that are remembered; an entry comes again within a few batches, or never
@@ -78,7 +79,7 @@ class Recorder:
         far: dict[str, Any] | None = None,
         sends: bool = True,
         terms: Terms | None = None,
-        exported: exporting.Exported | None = None,
+        exported: Exported | None = None,
         machines: str = "",
         best: tuple[str, str] | None = None,
     ) -> None:
