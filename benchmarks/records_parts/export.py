@@ -16,14 +16,8 @@ import psutil
 
 from headway.core.cost import Terms
 from headway.core.figures import Subject
-<<<<<<< HEAD
 from headway.tracking.prometheus.way import Exported, Way
-from records_parts.here import Elsewhere
-=======
-from headway.tracking.prometheus.exporter import Way
-from headway.tracking.prometheus.exporting import Exported
 from records_parts.here import Elsewhere, scratch
->>>>>>> i17
 
 SECONDS = 240.0
 EVERY_S = 5.0
