@@ -40,6 +40,7 @@ from headway.notify.lookout import Lookout
 from headway.runs import RunFolder, accounts
 from headway.runs.listing import GONE
 from headway.tracking.prometheus import exporting
+from headway.tracking.prometheus.way import Exported
 from headway.tracking.told import at_end
 
 PLACES = 20_000  # places of entries that are remembered; an entry comes again within a few batches, or never
@@ -86,7 +87,7 @@ class Recorder:
         sends: bool = True,
         notify: Sequence[Address] = (),
         terms: Terms | None = None,
-        exported: exporting.Exported | None = None,
+        exported: Exported | None = None,
         machines: str = "",
         best: tuple[str, str] | None = None,
     ) -> None:
