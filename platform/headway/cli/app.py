@@ -26,6 +26,7 @@ from headway.cli import (
     jobs,
     logs,
     ls,
+    notify,
     predict,
     promote,
     records,
@@ -66,6 +67,7 @@ app.command()(resize.resize)
 app.command()(promote.promote)
 app.command()(events.events)
 app.command()(logs.logs)
+app.add_typer(notify.app, name="notify")
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(runs.app, name="runs")
 app.add_typer(records.app, name="records")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +26,6 @@ CHECKPOINT_TAG = "headway.checkpoint"
 GONE = "gone: the job's policy (checkpoint.keep_last, keep_best) let it go"
 BELOW = "/checkpoints/"
 PER_BATCH = 100  # parameters or tags; a limit of MLflow's
-AT_ONCE = 4  # requests; MLflow's server has so many workers unless told otherwise
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 
 
@@ -143,8 +141,7 @@ class Recording:
         """Send a batch, so many points in a request, and move the marks; returns the number of points sent."""
         parts = [batch.metrics[start : start + most] for start in range(0, len(batch.metrics), most)]
         if len(parts) > 1 and self.has_server:
-            with ThreadPoolExecutor(AT_ONCE) as pool:
-                refused = sum(pool.map(self._send, parts))
+            refused = posting.together(self._send, parts)
         else:
             refused = sum(map(self._send, parts))
         tags = {f"headway.not_finite.{key}": words for key, words in batch.left_out.items()}
