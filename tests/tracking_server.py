@@ -20,16 +20,16 @@ wait_for = partial(waiting.until, within_s=DEADLINE_S)
 class Server:
     """A real MLflow server on a loopback port of its own, which can be started after its address is known."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, workers: int = 1) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.uri = f"http://127.0.0.1:{self.port}"
-        self._folder = folder
+        self._folder, self._workers = folder, workers
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(self.port)]
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", str(self._workers), "--port", str(self.port)]
         store = ["--backend-store-uri", f"sqlite:///{self._folder}/server.db"]
         artifacts = ["--artifacts-destination", str(self._folder / "artifacts")]
         quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

@@ -204,6 +204,8 @@ class Workers(Section):
     less than hang_s; 900, or hang_s where that is more, when not given."""
     slow: Literal["report", "rebalance", "replace"] = "report"
     """What is done about a worker that is slower than the others: nothing but to say so, fewer lanes, or a new one."""
+    price_per_hour: Annotated[float, Field(gt=0)] | None = None
+    """Dollars for an hour of one worker, for the account of what the run costs."""
 
     @property
     def most(self) -> int:
@@ -362,6 +364,26 @@ class Tracking(Section):
     """False records in the runs folder only."""
 
 
+class Prometheus(Section):
+    """Where the run's figures are served for Prometheus."""
+
+    enabled: bool = True
+    """Whether they are."""
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    """Address of the machine that leads the run; 0.0.0.0 for all of them, where others are to read the figures."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Port; 0 for any that is free."""
+
+
+class Budget(Section):
+    """What the run is meant to cost. It does not end by it: that it is spent is told."""
+
+    worker_hours: Annotated[float, Field(gt=0)] | None = None
+    """Hours of all workers together."""
+    dollars: Annotated[float, Field(gt=0)] | None = None
+    """By workers.price_per_hour."""
+
+
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 """The name of a variable of the environment."""
 
@@ -424,6 +446,10 @@ class Job(Section):
     """Durable state."""
     tracking: Tracking = Field(default_factory=Tracking)
     """Records."""
+    prometheus: Prometheus = Field(default_factory=Prometheus, json_schema_extra=_or_false)
+    """Figures for Prometheus; false serves none."""
+    budget: Budget | None = None
+    """What it is meant to cost."""
     strategy: str = "all_reduce"
     """How lanes' gradients become an update."""
     reproducible: Literal["order", "bitwise"] = "order"
@@ -468,6 +494,11 @@ class Job(Section):
     def _left_out(cls, value: Any) -> Any:
         return {False: None, True: {}}[value] if isinstance(value, bool) else value
 
+    @field_validator("prometheus", mode="before")
+    @classmethod
+    def _switched(cls, value: Any) -> Any:
+        return {"enabled": value} if isinstance(value, bool) else value
+
     @field_validator("task")
     @classmethod
     def _named(cls, task: str) -> str:
@@ -510,6 +541,8 @@ class Job(Section):
                 f"stop.metric={self.stop.metric} is of an evaluation, and data.validation is not given: give it, or "
                 f"leave stop out"
             )
+        if self.budget is not None and self.budget.dollars is not None and self.workers.price_per_hour is None:
+            yield "budget.dollars needs workers.price_per_hour, the dollars of one worker's hour"
         yield from self.workers.contradictions()
 
     def call(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import typer
 from headway.cli import (
     audit,
     cluster,
+    dashboards,
     data,
     doctor,
     drill,
@@ -70,6 +71,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(jobs.app, name="job")
 app.add_typer(cluster.app, name="cluster")
 app.command()(ui.ui)
+app.add_typer(dashboards.app, name="dashboards")
 app.add_typer(audit.app, name="audit")
 app.command()(tunnel.tunnel)
 app.command()(sync.sync)

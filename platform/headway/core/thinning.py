@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 POINTS = 256
 """Of a curve of unknown length, between two doublings of its length."""
 
+LOOK_S = 2.0
+"""Between two looks at what only grows; and longer as there is more behind them."""
+LOOKS = 250
+
 Point = tuple[int, float]
 """Step and value."""
 
@@ -42,6 +46,11 @@ def kept(values: NDArray[Any], limit: int) -> NDArray[np.int64]:
     first = np.arange(stretches) * width
     both = np.concatenate((first + lowest, first + highest, (0, len(values) - 1)))
     return np.unique(both[both < len(values)])
+
+
+def due(since_begin_s: float, since_last_s: float) -> bool:
+    """Whether to look again at what only grows: after seconds at first, and in a month some 2,500 times."""
+    return since_last_s >= max(LOOK_S, since_begin_s / LOOKS)
 
 
 class Stream:

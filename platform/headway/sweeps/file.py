@@ -58,7 +58,7 @@ class Budget(Section):
     worker_hours: Annotated[float, Field(gt=0)] | None = None
     """Hours of all workers together, those that wait among them."""
     dollars: Annotated[float, Field(gt=0)] | None = None
-    """By price_per_worker_hour."""
+    """By price_per_worker_hour, or the job's workers.price_per_hour."""
     deadline: Seconds | None = None
     """Time from the beginning, as 90m or 2h; a number is seconds. Time in which nothing runs does not count."""
 
@@ -106,7 +106,7 @@ class Sweep(Section):
     budget: Budget = Field(default_factory=lambda: Budget())
     """What it may cost."""
     price_per_worker_hour: Annotated[float, Field(gt=0)] | None = None
-    """Dollars."""
+    """Dollars; the job's workers.price_per_hour when not given."""
     memory: Bytes = 2**30
     """Bytes on each node for the states of trials that are paused."""
     share_prefix: bool = False
@@ -162,8 +162,21 @@ class Sweep(Section):
         Raises:
             BadInput: it is no valid job.
         """
-        settled = settings.settle(config, self.job)
+        settled = settings.settle(config, self._priced)
         return settled if repeat == 1 else settled.model_copy(update={"seed": settled.seed + repeat - 1})
+
+    @property
+    def _priced(self) -> dict[str, Any]:
+        """The job, whose workers cost what the sweep says."""
+        workers = self.job.get("workers", {})
+        if self.price_per_worker_hour is None or not isinstance(workers, dict):
+            return self.job
+        return {**self.job, "workers": {**workers, "price_per_hour": self.price_per_worker_hour}}
+
+    @property
+    def price(self) -> float | None:
+        """Dollars for an hour of a worker; None where nobody said."""
+        return self.example.workers.price_per_hour
 
     @cached_property
     def example(self) -> Job:
@@ -315,8 +328,6 @@ def _contradictions(sweep: Sweep) -> Iterator[str]:
     bounded = any((budget.steps, budget.worker_hours, budget.dollars, budget.deadline, sweep.stop))
     if sweep.trials is None and sweep.search.name != "grid" and not bounded:
         yield "trials is missing: how many are to be tried? Or give a budget"
-    if budget.dollars is not None and sweep.price_per_worker_hour is None:
-        yield "budget.dollars needs price_per_worker_hour, the dollars of one worker's hour"
     if sweep.order == "strict" and sweep.width is None:
         yield "order: strict needs width, how many trials are under way at once: the result hangs on it"
     if sweep.search.name == "grid":
@@ -356,6 +367,8 @@ def _of_populations(sweep: Sweep) -> Iterator[str]:
 
 def _of_the_job(sweep: Sweep, job: Job) -> Iterator[str]:
     """What cannot hold at once, of the sweep and its job."""
+    if sweep.budget.dollars is not None and sweep.price is None:
+        yield "budget.dollars needs price_per_worker_hour, the dollars of one worker's hour"
     if job.data.validation is None:
         yield f"metric={sweep.metric!r} is of the validation set: set job.data.validation"
     if sweep.order == "strict" and job.reproducible != "bitwise":

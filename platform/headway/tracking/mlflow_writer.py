@@ -25,6 +25,8 @@ from headway.tracking.store import DATABASE, check_uri, connect, default_uri, lo
 POLL_S = 2.0
 BACK_OFF_S = (0.5, 30.0)
 POINTS = (50, 1000)
+WINDOW = 8
+"""Batches that are sent together where many wait for a server."""
 LAST_ATTEMPTS = 3
 LAST_PAUSE_S = 0.3
 LOCK = "tracking.lock"
@@ -126,6 +128,11 @@ class Writer:
         page = pages.of_run(uri, kept.experiment_id, kept.run_id)
         return Summary(sent, waiting, error, kept.run_id, uri, page)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Of the spool, that MLflow has not yet."""
+        return max(0, self._spool.size() - self._progress.offset)
+
     def _alive(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
@@ -160,7 +167,7 @@ class Writer:
         """Forget what was not saved: whatever failed half-way is found out from the store."""
         kept = progress.load(self._folder, self._store)
         if self._spool.size() < kept.offset:
-            kept.offset = 0  # another spool; the marks keep its points from being sent twice
+            kept.offset = kept.upto = 0  # another spool; the marks keep its points from being sent twice
         self._recording = None
         with self._news:
             self._progress = kept
@@ -185,26 +192,32 @@ class Writer:
                 continue
             recording = self._recording or self._open(event)
             if event["kind"] == "points":
+                room = self._points * self._together(recording) - len(batch.metrics)
+                if batch.metrics and len(event["values"]) > room:
+                    batch = self._send(recording, batch, end)
                 recording.add(batch, event)
             else:
                 batch = self._send(recording, batch, end)
                 recording.apply(event)
                 self._save(after)
             end = after
-            if len(batch.metrics) >= self._points:
-                batch = self._send(recording, batch, end)
         if self._recording is not None:
             self._send(self._recording, batch, end)
         else:
             self._save(end)
 
+    def _together(self, recording: Recording) -> int:
+        """So many batches are sent at once: one while a server is found out to be well again."""
+        return WINDOW if recording.has_server and self._points == POINTS[1] else 1
+
     def _send(self, recording: Recording, batch: Batch, end: int) -> Batch:
-        for start in range(0, len(batch.metrics) or 1, POINTS[1]):
-            part = batch.metrics[start : start + POINTS[1]]
-            last = start + POINTS[1] >= len(batch.metrics)
-            sent = recording.send(Batch(part, batch.marks if last else {}, batch.left_out if last else {}))
-            with self._news:
-                self._sent += sent
+        if len(batch.metrics) > POINTS[1] and recording.has_server:
+            # Whoever dies meanwhile leaves gaps in what the store has, and is followed by one who knows of it.
+            self._progress.upto = max(self._progress.upto, end)
+            self._save(self._progress.offset)
+        sent = recording.send(batch, POINTS[1])
+        with self._news:
+            self._sent += sent
         self._points = min(self._points * 2, POINTS[1])
         if end > self._progress.offset:
             self._save(end)
@@ -231,7 +244,7 @@ class Writer:
                 )
             self._save(kept.offset)
         recording = Recording(client, self._folder, kept)
-        recording.catch_up()
+        recording.catch_up(gaps=kept.upto > kept.offset)
         kept.experiment_id = recording.experiment
         self._recording = recording
         return recording

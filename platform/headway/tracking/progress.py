@@ -27,6 +27,8 @@ class Progress:
     """Likewise."""
     offset: int = 0
     """Bytes of the spool that are sent."""
+    upto: int = 0
+    """Where it is greater: of the bytes between, any may be sent."""
     starts: int = 0
     """`run` events sent."""
     marks: dict[str, Mark] = field(default_factory=dict)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from headway.tracking import described, entities
+from headway.tracking import described, entities, posting
 from headway.tracking.lineage import PARENT_TAG, Parent
 from headway.tracking.progress import Mark, Progress
 from headway.tracking.spool import FILE, Event, Spool
@@ -24,6 +25,7 @@ CHECKPOINT_TAG = "headway.checkpoint"
 GONE = "gone: the job's policy (checkpoint.keep_last, keep_best) let it go"
 BELOW = "/checkpoints/"
 PER_BATCH = 100  # parameters or tags; a limit of MLflow's
+AT_ONCE = 4  # requests; MLflow's server has so many workers unless told otherwise
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 
 
@@ -95,6 +97,8 @@ class Recording:
         self._folder = folder
         self._progress = progress
         self._run = str(progress.run_id)
+        self._sent_before: dict[str, set[int]] = {}
+        """By metric: steps beyond its mark that the store has all the same."""
         self._columns: tuple[dict[str, str], list[dict[str, Any]]] | None = None
         self._appliers: dict[str, Callable[[Event], None]] = {
             "run": self._started,
@@ -103,11 +107,27 @@ class Recording:
             "artifact": self._artifact,
         }
 
-    def catch_up(self) -> None:
-        """Move the marks to the last points that the store has: some may have been sent and not saved as sent."""
+    @property
+    def has_server(self) -> bool:
+        """Whether a server keeps the records, and several requests at once are quicker than one after the other."""
+        return posting.has_server(self._client)
+
+    def catch_up(self, gaps: bool = False) -> None:
+        """Move the marks to the last points that the store has: some may have been sent and not saved as sent.
+
+        Args:
+            gaps: batches were on their way together, so that one may be there and the one before it not: the marks
+                stay, and which steps there are is asked.
+        """
         for metric in self._client.get_run(self._run).data._metric_objs:
             mark = self._progress.marks.get(metric.key)
-            if mark is None or metric.step > mark[0]:
+            if mark is not None and metric.step <= mark[0]:
+                continue
+            if gaps:
+                history = self._client.get_metric_history(self._run, metric.key)
+                last = -math.inf if mark is None else mark[0]
+                self._sent_before[metric.key] = {point.step for point in history if point.step > last}
+            else:
                 self._progress.marks[metric.key] = (metric.step, metric.timestamp, metric.value)
 
     def add(self, batch: Batch, event: Event) -> None:
@@ -116,9 +136,14 @@ class Recording:
         for key, value in entities.numbers(event["values"]):
             self._point(batch, key, value, step, ms)
 
-    def send(self, batch: Batch) -> int:
-        """Send a batch, and move the marks; returns the number of points sent."""
-        refused = self._send(batch.metrics)
+    def send(self, batch: Batch, most: int) -> int:
+        """Send a batch, so many points in a request, and move the marks; returns the number of points sent."""
+        parts = [batch.metrics[start : start + most] for start in range(0, len(batch.metrics), most)]
+        if len(parts) > 1 and self.has_server:
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                refused = sum(pool.map(self._send, parts))
+        else:
+            refused = sum(map(self._send, parts))
         tags = {f"headway.not_finite.{key}": words for key, words in batch.left_out.items()}
         self._tags({entities.name(key): words for key, words in tags.items() if key not in self._progress.left_out})
         self._progress.left_out.update(batch.left_out)
@@ -147,6 +172,8 @@ class Recording:
             return
         if math.isfinite(value):
             batch.marks[key] = (step, ms, value)
+            if step in self._sent_before.get(key, ()):
+                return
             batch.metrics.append(Metric(key, value, ms, step, model_id=model))
         elif key not in self._progress.left_out:
             batch.left_out.setdefault(key, f"{value} at step {step}, and no point drawn there")
@@ -155,7 +182,7 @@ class Recording:
         if not metrics:
             return 0
         try:
-            self._client.log_batch(self._run, metrics=metrics, synchronous=True)
+            posting.post(self._client, self._run, metrics)
         except Exception as error:
             if not self._is_refusal(error):
                 raise

@@ -15,10 +15,12 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from headway.core import chronicle, ledger
+from headway.core.cost import Terms
 from headway.core.incidents import PLANNED
 from headway.elastic.lead.drawing import Drawing
 from headway.elastic.lead.machines import OWN, Asked, Machines
@@ -30,7 +32,8 @@ from headway.elastic.wire.records import of_anybody
 from headway.faults import blame
 from headway.faults.last_words import last_words
 from headway.logs.layout import worker_source
-from headway.runs import RunFolder
+from headway.runs import RunFolder, accounts
+from headway.tracking.prometheus import exporting
 from headway.tracking.told import at_end
 
 PLACES = 20_000  # places of entries that are remembered; an entry comes again within a few batches, or never
@@ -56,6 +59,8 @@ class Recorder:
         given: variables of the environment that the run was started from.
         far: of a run in a store, see `headway.runs.RunFolder.far`: the folder is its working copy.
         sends: whether the tracking store is sent to at once, which imports it; else from `send` on.
+        terms: by which it is said what the run costs.
+        exported: how its figures are given to Prometheus; None: not at all.
         machines: whose figures are kept: the keepers' ("keepers"), this process's own ("own"), or nobody's ("").
         best: the validation metric of which the best is told, and whether less ("min") or more ("max") of it is better.
     """
@@ -72,6 +77,8 @@ class Recorder:
         given: dict[str, str] | None = None,
         far: dict[str, Any] | None = None,
         sends: bool = True,
+        terms: Terms | None = None,
+        exported: exporting.Exported | None = None,
         machines: str = "",
         best: tuple[str, str] | None = None,
     ) -> None:
@@ -120,7 +127,12 @@ class Recorder:
         self._epoch_began = False
         self._recent: deque[tuple[float, int]] = deque(maxlen=4096)
         self._facts = self._run.read()
-        self._facts["ledger_before"] = self._facts.pop("ledger_s", {})
+        self._terms = terms or Terms()
+        self._facts["ledger_before"] = accounts.known(self._run.path, self._facts)
+        self._facts.pop("ledger_s", None)
+        if "dollars" in self._facts:  # else the start before was killed, and what it spent is not known
+            self._facts["dollars_before"] = self._facts.pop("dollars")
+        self._facts["environment"] = first.get("environment") or self._facts.get("environment", {})
         for of_an_end in ("ended", "closed", "tracking"):
             self._facts.pop(of_an_end, None)
         self._writer = spool = None
@@ -136,10 +148,16 @@ class Recorder:
         self._scribe.track(first)
         self._scribe.track({"kind": "state", "state": "running", "message": ""})
         lately = self._facts.get("lately", ())
+        self._accounts = accounts.Accounts(
+            partial(self._scribe.line, "ledger"), self._facts.get("created", time.time())
+        )
         self._standing = Standing(self._run.path, epoch, self._trouble, self._recent, lately)
         self._drawing = Drawing(every_steps, best, self._facts.get("best"), drawn, self._scribe.track, self._save)
         self._machines = Machines(self._facts.get("created", 0.0), self._places_asked(machines), self._look_at)
         self._sends = False
+        self._export = exporting.of_run(
+            exported, self._run, self._facts, self._terms, self._seen["step"], self._writer, self._say
+        )
         self._begin()
         if machines:
             self._machines.start()
@@ -165,6 +183,7 @@ class Recorder:
         for record in records if accepted else ():
             if (current or of_anybody(record)) and self._is_new(record):
                 getattr(self, "_on_" + record["kind"])(record)
+                self._export.record(record)
         return {
             "stop": self._stop,
             "current": current,
@@ -181,6 +200,7 @@ class Recorder:
     def event(self, event: dict[str, Any]) -> None:
         """What the coordinator tells of the membership."""
         kind = event["kind"]
+        self._export.event(event)
         if kind == "waits":
             self._standing.waits(event["reason"], event.get("more", ""))
             return
@@ -190,6 +210,7 @@ class Recorder:
         if kind == "ledger":
             self._ledger = event
             self._standing.account(event)
+            self._accounts.look(time.time(), self._seen["step"], lambda: self._account()["ledger_s"])
             self._seen.update(goodput=event["goodput"], workers=event["workers"])
             return
         if kind == "nodes":
@@ -288,11 +309,14 @@ class Recorder:
         self._machines.close()
         if not keep:
             self._end_keepers()
+        self._export.over(state)
         now = time.time()
         told = {"state": state, "message": message, "cause": cause}
         self._scribe.line("events", {"kind": "end", "time": now, **told, "step": self._seen["step"]})
         self._save(**told, ended=now, lately=self._standing.close(), **self._account())
         self.send()
+        account = self._account()
+        self._accounts.keep(now, self._seen["step"], account["ledger_s"])
         self._drawing.rest()
         self._scribe.track({"kind": "state", **told, "tags": at_end(self._facts)})
         self._scribe.sync()
@@ -303,6 +327,7 @@ class Recorder:
         whole = self._scribe.close(CLOSE_S)
         if whole and self._shipper is not None:
             whole = self._shipper.close(CLOSE_S)
+        self._export.close()
         return found if whole else {**found, "unwritten": self._scribe.error or "another process leads the run"}
 
     def sent(self, timeout_s: float) -> None:
@@ -322,6 +347,7 @@ class Recorder:
     def leave(self) -> None:
         """Instead of `finish`, before anything was sent: the run did not begin, and nothing is to be kept of it."""
         self._standing.close()
+        self._export.close()
         self._machines.close()
         self._scribe.close(CLOSE_S)
         if self._shipper is not None:
@@ -375,8 +401,11 @@ class Recorder:
     def _account(self) -> dict[str, Any]:
         """The ledger of all starts of this run together."""
         before = self._facts.get("ledger_before", {})
-        seconds = ledger.total([before, self._ledger.get("seconds", {})])
-        return {"ledger_s": {k: round(v, 3) for k, v in seconds.items()}, "goodput": round(ledger.goodput(seconds), 4)}
+        now = self._ledger.get("seconds", {})
+        seconds = ledger.total([before, now])
+        cost = self._terms.cost(sum(now.values()), self._facts.get("dollars_before"))
+        told = {"ledger_s": {k: round(v, 3) for k, v in seconds.items()}, "goodput": round(ledger.goodput(seconds), 4)}
+        return told if cost is None else {**told, "dollars": round(cost, 6)}
 
     def _workers(self, step: int, workers: int, time: float) -> None:
         """So many train from a step on. A generation that begins from a checkpoint knows its step only later (-1)."""
@@ -438,7 +467,9 @@ class Recorder:
     def _measure(self, record: dict[str, Any]) -> None:
         values, self._measured = record["values"], record["step"]
         self._seen.update(metrics={**self._seen["metrics"], **values}, evaluated=record["step"])
-        more = {"tables": record["tables"]} if record.get("tables") else {}
+        more: dict[str, Any] = {"tables": record["tables"]} if record.get("tables") else {}
+        if record["kind"] == "recorded":
+            more["recorded"] = True
         self._scribe.line("metrics", {"step": record["step"], "time": record["time"], "values": values, **more})
 
     def _on_dropped(self, record: dict[str, Any]) -> None:
