@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -26,7 +25,7 @@ from headway.elastic.worker.journal import Journal
 from headway.tracking import entities
 from headway.tracking.mlflow_writer import Writer
 from headway.tracking.spool import FILE, Spool
-from records_parts.here import Elsewhere, answered_at_once
+from records_parts.here import Elsewhere, answered_at_once, scratch
 from records_parts.training import spread, values_of, work
 
 BEFORE_S = 60.0
@@ -42,11 +41,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(1)
     least = 10 if options.quick else 1
     away_s = options.minutes * 60 / least
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch, answered_at_once():
+    with scratch() as folder, answered_at_once():
         return {
             "what": f"a tracking server away for {away_s:.0f} s",
-            **outage(Path(scratch), BEFORE_S / least, away_s),
-            "drain": drain(Path(scratch) / "drain", DRAINED[0] // least, DRAINED[1]),
+            **outage(folder, BEFORE_S / least, away_s),
+            "drain": drain(folder / "drain", DRAINED[0] // least, DRAINED[1]),
         }
 
 

@@ -7,7 +7,6 @@ Each thread's own clock beside the wall's, for others use the machine as well. T
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from tests.tracking_server import Server
 
 from headway.elastic.worker import records
 from headway.elastic.worker.journal import ENTRIES, Journal
-from records_parts.here import Elsewhere, answered_at_once
+from records_parts.here import Elsewhere, answered_at_once, scratch
 
 STEPS = 2000
 OF_PEERS = 300
@@ -32,8 +31,7 @@ WIDTH = 384
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(1)
     least = 10 if options.quick else 1
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch, answered_at_once():
-        folder = Path(scratch)
+    with scratch() as folder, answered_at_once():
         found = {
             "what": "milliseconds of the training thread for what a step logs: wall, and its own processor's",
             "nothing": figures(lambda step, values: None, STEPS // least),

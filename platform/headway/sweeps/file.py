@@ -20,6 +20,7 @@ from headway.notation.plain import write
 from headway.notation.reading import mapping
 from headway.notation.section import Bytes, Count, Seconds, Section
 from headway.notation.values import Place
+from headway.notify.webhook import Webhook
 from headway.sweeps import settings, space
 from headway.sweeps.events import Config
 from headway.sweeps.named import SCHEDULERS, SEARCHES, Scheduler, Search, named
@@ -29,6 +30,7 @@ MUTABLE = ("optimizer.", "schedule.", "clip_norm")
 """Beginnings of the keys that may change while a trial goes on: those that fit any weights."""
 FIXED = ("optimizer.name", "schedule.name")
 """Of them those whose change would leave the optimiser's state without a meaning."""
+NOTIFY = "notify"
 LONGEST_NAME = 80
 """Characters; a trial's run has some more."""
 
@@ -167,11 +169,12 @@ class Sweep(Section):
 
     @property
     def _priced(self) -> dict[str, Any]:
-        """The job, whose workers cost what the sweep says."""
-        workers = self.job.get("workers", {})
+        """The job of each trial: its workers cost what the sweep says, and it tells nobody."""
+        job = {key: each for key, each in self.job.items() if key != NOTIFY}
+        workers = job.get("workers", {})
         if self.price_per_worker_hour is None or not isinstance(workers, dict):
-            return self.job
-        return {**self.job, "workers": {**workers, "price_per_hour": self.price_per_worker_hour}}
+            return job
+        return {**job, "workers": {**workers, "price_per_hour": self.price_per_worker_hour}}
 
     @property
     def price(self) -> float | None:
@@ -182,6 +185,11 @@ class Sweep(Section):
     def example(self) -> Job:
         """The job of a trial in the middle of the space."""
         return self.job_of(self.searched.at(dict.fromkeys(self.searched.order, 0.5)))
+
+    @cached_property
+    def notify(self) -> list[Webhook]:
+        """Addresses that the job names: they are told of the sweep, and not of each trial."""
+        return [Webhook.model_validate(each) for each in self.job.get(NOTIFY, ())]
 
     @property
     def mutated(self) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ One event is one line, a mapping with `kind` and, added when missing, `time` (un
     {"kind": "state", "state": "running" | "finished" | "stopped" | "interrupted" | "failed", "message": "...",
      "cause": "task" | "platform", where it failed}
     {"kind": "artifact", "path": "report.json"}      a file of the run's folder (or an absolute path) to keep in MLflow,
-                                                    under "folder" there, where one is named
+                                                    under "folder" there, where one is named; of one that the task
+                                                    logged, "shown" says what it is: figure, text, table, artifact
 
 Steps of one metric rise; a step that comes again (a resumed run that replays) is kept here and not sent again.
 """

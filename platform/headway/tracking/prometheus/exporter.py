@@ -177,11 +177,12 @@ class RunExporter(Mute):
         self, run: str, figures: Figures, way: Way, spool_bytes: Callable[[], int] | None, say: Callable[[str], None]
     ) -> None:
         self._figures, self._spool_bytes = figures, spool_bytes
-        self._lock = threading.Lock()
+        self._lock, self._over = threading.Lock(), False
         self._exporter = Exporter("run", run, self.samples, way, say)
 
     def open(self) -> None:
-        self._exporter.open()
+        if not self._over:
+            self._exporter.open()
 
     def event(self, event: Mapping[str, Any]) -> None:
         with self._lock:
@@ -192,6 +193,7 @@ class RunExporter(Mute):
             self._figures.record(record)
 
     def over(self, state: str) -> None:
+        self._over = True
         with self._lock:
             self._figures.over(state)
 

@@ -33,7 +33,7 @@ def of_run(
     writer: Writer | None,
     say: Callable[[str], None],
 ) -> Mute:
-    """Begin to export the figures of a run.
+    """The figures of a run, to be opened.
 
     Args:
         exported: how; None: not at all.
@@ -48,6 +48,4 @@ def of_run(
         return Mute()
     figures = Figures(exported.subject, terms, facts, run.events(), step)
     spool_bytes = (lambda: writer.waiting_bytes) if writer is not None else None
-    made = RunExporter(run.name, figures, exported.way, spool_bytes, say)
-    made.open()
-    return made
+    return RunExporter(run.name, figures, exported.way, spool_bytes, say)
