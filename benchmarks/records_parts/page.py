@@ -125,7 +125,7 @@ def ours(runs: Path, name: str, steps: int, seed: int) -> set[str]:
         spool.append(event)
 
     facts: dict[str, Any] = {"ledger_s": dict.fromkeys(("compute", "communication", "idle"), 1.0), "goodput": 0.9}
-    drawing = Drawing(job.tracking.every_steps, ("accuracy", "max"), None, {}, track, facts.update)
+    drawing = Drawing(job.tracking.every_steps, ("accuracy", "max"), None, {}, {}, track, facts.update)
     gauges = {"samples_per_s": 900.0, "workers": 4.0, "goodput": 0.9}
     watched = nodes.Nodes(BEGAN)
     for step in range(steps):
