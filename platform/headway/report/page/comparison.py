@@ -35,7 +35,7 @@ def page(document: Mapping[str, Any]) -> Page:
         _seconds(runs),
     ]
     line = numbers.counted(len(runs), "run") + ", side by side"
-    words = dict(document.get("words") or {}) or _words(runs, differences)
+    words = document.get("words") or {}
     return Page(
         title=f"{', '.join(names)} · comparison",
         opening=opening.opening("Comparison of training runs", " · ".join(names), "", line, words, []),
@@ -48,21 +48,6 @@ def page(document: Mapping[str, Any]) -> Page:
 def swatch(at: int, name: str) -> list[Inside]:
     """A run's name with its colour."""
     return [tag("i", class_=f"swatch s{at % COLOURS}"), name]
-
-
-def _words(runs: Sequence[Story], differences: Mapping[str, Sequence[Any]]) -> dict[str, str]:
-    """First lines, where the document has none."""
-    parts = [f"{numbers.counted(len(found), 'key')} in {part}" for part, found in differences.items() if found]
-    told = {
-        "differences": f"They differ in {', '.join(parts)}." if parts else "Job, code, data and environment are alike."
-    }
-    best = [(one["run"]["name"], (one.get("headline") or {}).get("best") or {}) for one in runs]
-    known = [(name, b) for name, b in best if b.get("value") is not None]
-    if known and len({b["metric"] for _, b in known}) == 1:
-        least = known[0][1].get("mode") == "min"
-        name, won = (min if least else max)(known, key=lambda entry: entry[1]["value"])
-        told["how_well"] = f"The best {won['metric']} is {name}'s: {numbers.number(won['value'])}."
-    return told
 
 
 def _differences(found: Mapping[str, Sequence[Mapping[str, Any]]], names: Sequence[str]) -> Section:
@@ -104,10 +89,9 @@ def _results(runs: Sequence[Story]) -> Section:
     rows: list[Sequence[Inside]] = []
     for at, one in enumerate(runs):
         head: Mapping[str, Any] = one.get("headline") or {}
-        best, changes = head.get("best") or {}, one.get("recoveries") or ()
+        best = head.get("best") or {}
         told = f"{best['metric']} {numbers.number(best['value'])}" if best.get("value") is not None else numbers.DASH
         values = [numbers.number((head.get("metrics") or {}).get(name)) for name in metrics if name != "best"]
-        lost = sum(len(c.get("workers") or ()) for c in changes if c["cause"] not in opening.PLANNED)
         rows.append(
             (
                 swatch(at, str(one["run"]["name"])),
@@ -118,8 +102,8 @@ def _results(runs: Sequence[Story]) -> Section:
                 numbers.duration(one["run"].get("seconds")),
                 numbers.number(head.get("workers_max")),
                 numbers.share(head.get("goodput")),
-                numbers.number(lost),
-                numbers.number(sum(c.get("lost_steps") or 0 for c in changes)),
+                numbers.number(head.get("losses")),
+                numbers.number(head.get("repeated_steps")),
                 *([numbers.dollars(head.get("dollars"))] if priced else []),
             )
         )

@@ -28,7 +28,7 @@ KINDS = {
 }
 """Kinds of marks: the sign, which tells them apart without their colours, and the words."""
 
-HOW = "Drag over a chart to zoom all of them, double-click to go back; the arrow keys, +, − and 0 do the same."
+HOW = "Drag over a chart to zoom all of them, double-click to go back; the arrow keys, plus, minus and 0 do the same."
 WHO = "The cluster decides how fast, never what: lanes move between workers, and the updates stay the same."
 PLAIN = ("start", "end")
 """Kinds that need no word in a legend."""
@@ -85,9 +85,9 @@ def legend(marks: Sequence[Mapping[str, Any]]) -> Markup | None:
 
 def _curves(series: Sequence[Series], charts: list[Chart], most: int) -> Markup | None:
     """The loss at large, what was measured beside one another, and the rate."""
-    losses = [one for one in series if one.get("group") == "loss"]
+    losses = [*(one for one in series if one.get("group") == "loss"), *map(_judged, filter(_beside, series))]
     rates = [one for one in series if one.get("group") == "rate"]
-    measured = [one for one in series if one.get("group") not in ("loss", "rate")]
+    measured = [one for one in series if one.get("group") not in ("loss", "rate") and not _beside(one)]
     found: list[Inside] = []
     if losses:
         chart = _chart("loss", losses, most, 300) | {"log": True}
@@ -101,6 +101,15 @@ def _curves(series: Sequence[Series], charts: list[Chart], most: int) -> Markup 
     for at, one in enumerate(rates):
         found.append(_small(one, f"rate-{at}", charts, most, "wide"))
     return together(found) if charts else None
+
+
+def _beside(one: Series) -> bool:
+    """Whether it is the loss on the validation data, which is looked at beside that of training."""
+    return one.get("group") == "validation" and one.get("name") == "loss"
+
+
+def _judged(one: Series) -> Series:
+    return {**one, "name": "validation loss"}
 
 
 def _small(one: Series, name: str, charts: list[Chart], most: int, class_: str = "") -> Markup:

@@ -23,12 +23,8 @@ def page(document: Mapping[str, Any]) -> Page:
     """
     report: Report = document["report"]
     drawn: dict[str, Any] = {"plots": []}
-    words = dict(document.get("words") or {}) or _words(report)
     when = [numbers.moment(document["created"])] if document.get("created") is not None else []
     when += [f"for {numbers.duration(report['seconds'])}"] if report.get("seconds") else []
-    message = report.get("message")
-    if message and message not in words.get("trouble", ""):
-        words["trouble"] = f"{words.get('trouble', '')} {message}".strip()
     sections = [
         _best(report),
         _curves(report, drawn),
@@ -43,7 +39,12 @@ def page(document: Mapping[str, Any]) -> Page:
     return Page(
         title=f"{report['sweep']} · sweep report",
         opening=opening.opening(
-            "Sweep report", str(report["sweep"]), str(report["state"]), " · ".join(when), words, _tiles(report)
+            "Sweep report",
+            str(report["sweep"]),
+            str(report["state"]),
+            " · ".join(when),
+            document.get("words") or {},
+            _tiles(report),
         ),
         sections=[section for section in sections if section is not None],
         drawn=drawn,
@@ -58,23 +59,6 @@ def ranked(report: Report) -> list[Mapping[str, Any]]:
     return sorted(known, key=lambda trial: sign * trial["best"]) + [
         trial for trial in report["trials"] if trial.get("best") is None
     ]
-
-
-def _words(report: Report) -> dict[str, str]:
-    best, counts = report.get("best"), report.get("counts") or {}
-    told = {"what": f"{numbers.counted(len(report['trials']), 'trial')} of settings, compared by {report['metric']}."}
-    if best and best.get("best") is not None:
-        told["how_well"] = (
-            f"Trial {best['trial']} was best: {report['metric']} {numbers.number(best['best'])} "
-            f"at step {numbers.number(best['best_step'])}."
-        )
-    if report.get("seconds"):
-        told["how_long"] = f"{numbers.duration(report['seconds'])}, for {report['worker_s']:,.0f} worker-seconds."
-    if report.get("dollars") is not None:
-        told["cost"] = f"{numbers.dollars(report['dollars'])}."
-    amiss = [f"{counts[state]:,} {state}" for state in ("failed", "diverged") if counts.get(state)]
-    told["trouble"] = f"Of the trials {' and '.join(amiss)}; the others went on." if amiss else "No trial failed."
-    return told
 
 
 def _tiles(report: Report) -> list[opening.Tile]:
