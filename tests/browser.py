@@ -75,6 +75,7 @@ def opened(
     address: str,
     screen: tuple[int, int] = DESKTOP,
     dark: bool = False,
+    within_s: float = 30.0,
     **options: Any,
 ) -> Iterator[Sight]:
     """A page in a browser of its own cookies and cache, loaded.
@@ -83,6 +84,7 @@ def opened(
         address: http:// or file://.
         screen: width and height in pixels.
         dark: whether the reader likes it dark.
+        within_s: for loading it.
         options: more of playwright's `new_context`.
     """
     scheme = "dark" if dark else "light"
@@ -95,7 +97,7 @@ def opened(
         page.on("console", lambda said: sight.errors.append(said.text) if said.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: sight.errors.append(str(error)))
         page.on("request", lambda asked: sight.requests.append(asked.url))
-        page.goto(address)
+        page.goto(address, timeout=within_s * 1000)
         yield sight
     finally:
         context.close()

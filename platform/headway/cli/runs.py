@@ -87,10 +87,12 @@ def runs(context: typer.Context, runs: Runs = None, trials: Trials = False, json
     context.obj = runs
     if context.invoked_subcommand is not None:
         return
-    from headway.runs import Place, outline
+    from headway.runs import Place, outline, telling
 
     place = Place.of(runs)
-    found = outline(place) if trials else without_trials(outline(place))
+    found = outline(place)
+    telling.tell_left(place, found)
+    found = found if trials else without_trials(found)
     if json:
         shown = ("run", "state", "message", "cause", "steps", "total_steps", "metrics", "path", "kind", "sweep")
         print(encoder.dumps({"runs": [{name: getattr(brief, name) for name in shown} for brief in found]}))
@@ -125,6 +127,9 @@ def prune(
         bool, typer.Option("--checkpoints-only", help="Remove their checkpoints, and keep the records.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    unsent: Annotated[
+        bool, typer.Option("--unsent", help="Also those whose records MLflow does not take; there they stay open.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Remove runs, or their checkpoints. One that is led by a process is never touched."""
@@ -134,7 +139,7 @@ def prune(
 
     place = Place.of(_chosen(context, runs))
     limit_s = age_s(older_than) if older_than is not None else None
-    done = remove(place, names or [], limit_s, keep, checkpoints_only, dry_run)
+    done = remove(place, names or [], limit_s, keep, checkpoints_only, dry_run, unsent)
     if json:
         print(encoder.dumps({"removed": done.removed, "left": done.left, "bytes": done.bytes, "dry_run": dry_run}))
         return

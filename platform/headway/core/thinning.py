@@ -65,36 +65,53 @@ class Stream:
             its length is `points`, and again with each doubling. Even.
         total: steps, where that is known.
         last: the newest step that was given out before, as of a run that is gone on with.
+        least: steps of a stretch of a curve of unknown length.
     """
 
-    def __init__(self, points: int = POINTS, total: int | None = None, last: int = -1) -> None:
-        self._points, self._total, self._last = points, total, last
+    def __init__(self, points: int = POINTS, total: int | None = None, last: int = -1, least: int = 1) -> None:
+        self._points, self._total, self._last, self._least = points, total, last, least
         self._held: list[Point] = []
-        """Of the stretch under way, those that may be its lowest, its highest; and its newest."""
+        """Of the stretch under way, its lowest and its highest, in order."""
+        self._newest: Point | None = None
         self._end = 0
         """Where the stretch under way ends."""
 
     def add(self, step: int, value: float) -> list[Point]:
-        """Take a point; steps rise, but for `rewind`. Gives the points that are to be written now, steps rising."""
+        """Take a point; steps rise, but for `rewind`. Gives the points that are to be written now, steps rising: one
+        that stands alone in its stretch at once."""
         told = self.flush() if self._held and step >= self._end else []
-        if self._last < 0:  # the first of all, so that there is a curve at once
-            self._last = step
-            return [*told, (step, value)]
+        self._newest = (step, value)
         width = self._width(step)
-        if width == 1:
+        alone = not self._held and step - self._last >= width and not math.isnan(value)
+        if self._last < 0 or width == 1 or alone:
             return told + self._new([(step, value)])
         self._end = (step // width + 1) * width
-        self._held = _extremes([*self._held, (step, value)])
+        if not self._between(value):
+            self._held = _extremes([*self._held, (step, value)])
         return told
 
     def rewind(self, step: int) -> None:
         """The steps from this one on come again."""
         self._held = [point for point in self._held if point[0] < step]
+        if self._newest is not None and self._newest[0] >= step:
+            self._newest = None
 
-    def flush(self) -> list[Point]:
-        """What is held back: at the end."""
-        told, self._held = self._new(self._held), []
+    @property
+    def held(self) -> list[Point]:
+        """What is held back, and the newest point."""
+        return [*self._held, *([self._newest] if self._newest is not None else [])]
+
+    def flush(self, newest: bool = False) -> list[Point]:
+        """What is held back; newest: and the newest point, at the end."""
+        told, self._held = self._new(sorted(set(self.held)) if newest else self._held), []
         return told
+
+    def _between(self, value: float) -> bool:
+        """Whether the lowest and the highest stay what they are."""
+        if len(self._held) < 2:
+            return False
+        one, other = self._held[0][1], self._held[1][1]
+        return one <= value <= other or other <= value <= one
 
     def _new(self, points: list[Point]) -> list[Point]:
         told = [point for point in points if point[0] > self._last]
@@ -105,7 +122,8 @@ class Stream:
     def _width(self, step: int) -> int:
         if self._total is not None and step < self._total:
             return max(1, 2 * self._total // self._points) if self._total > self._points else 1
-        return 1 if step < self._points else 1 << (step // self._points).bit_length()
+        stretches = step // self._least
+        return self._least * (1 if stretches < self._points else 1 << (stretches // self._points).bit_length())
 
 
 def _extremes(points: list[Point]) -> list[Point]:

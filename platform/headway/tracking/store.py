@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 
 from headway.core import secrecy
 from headway.errors import BadInput
+from headway.tracking import schema
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -138,6 +139,9 @@ def connect(uri: str, folder: Path) -> tuple[MlflowClient, str | None]:
     Args:
         uri: from `check_uri` or `default_uri`.
         folder: where artifacts go when the store is a database on another machine.
+
+    Raises:
+        BadInput: it has the tables of another MLflow.
     """
     from mlflow import MlflowClient
 
@@ -148,5 +152,6 @@ def connect(uri: str, folder: Path) -> tuple[MlflowClient, str | None]:
     artifacts = (file.parent / ARTIFACTS).resolve().as_uri()
     # Two first runs of a runs folder would otherwise create and migrate the same tables at once, and one would fail.
     with locked(file.with_name(file.name + ".lock")):
+        schema.check(schema.of_file(file) if uri.startswith("sqlite:") else schema.of_database(uri), redact(uri))
         import_module("mlflow.store.tracking.sqlalchemy_store").SqlAlchemyStore(uri, artifacts)
     return MlflowClient(tracking_uri=uri), artifacts
