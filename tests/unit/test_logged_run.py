@@ -156,7 +156,9 @@ def test_what_cannot_be_kept_is_told_once_by_its_name(ground: Ground) -> None:
     ]
 
 
-def test_a_run_in_a_store_takes_them_along(ground: Ground, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_in_a_store_takes_them_along(
+    ground: Ground, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Found from another machine, and written as Parquet there."""
     monkeypatch.setenv("HEADWAY_STORE_ENDPOINT", s3.endpoint)
     s3.make_bucket("runs")

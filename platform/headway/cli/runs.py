@@ -44,9 +44,9 @@ def report(
 
     place = Place.of(runs)
     if html is not None:
-        from headway.report.document import write
+        from headway.report import documents, page
 
-        written = write(place, names, html, redact)
+        written = page.write(documents.of(place, names, redact), html)
         size = written.stat().st_size
         print(encoder.dumps({"page": str(written), "bytes": size}) if json else f"{written}: {size / 1e6:.2f} MB")
         return

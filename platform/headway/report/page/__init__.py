@@ -45,6 +45,8 @@ def write(document: Mapping[str, Any], path: Path) -> Path:
     """
     from headway.durable import replace
 
+    if path.is_dir():
+        raise BadInput(f"no page can be written to {path}", "it is a folder", f"Name a file: {path / 'report.html'}")
     text = render(document)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
