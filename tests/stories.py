@@ -1,4 +1,4 @@
-"""A run's story for tests of its page, of any length: workers of four that are lost and replaced, and a slow one."""
+"""Documents for tests of pages: a run of any length, whose workers are lost and replaced; runs compared; a sweep."""
 
 from __future__ import annotations
 
@@ -283,3 +283,75 @@ def _data() -> list[dict[str, Any]]:
 
 def _confusion() -> list[list[int]]:
     return [[930 if i == j else (i * 7 + j * 13) % 23 for j in range(10)] for i in range(10)]
+
+
+def everywhere(tree: Any, text: str) -> Any:
+    """A tree with this text in place of each of its texts; what the page goes by stays."""
+    if isinstance(tree, dict):
+        kept_keys = ("kind", "group", "mime", "data", "state")
+        return {key: value if key in kept_keys else everywhere(value, text) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [everywhere(value, text) for value in tree]
+    return text if isinstance(tree, str) else tree
+
+
+def compared(*stories: dict[str, Any], **differences: list[dict[str, Any]]) -> dict[str, Any]:
+    found = {"job": [], "code": [], "data": [], "environment": [], **differences}
+    words = {
+        "what": "2 runs beside each other.",
+        "how_well": "a is better.",
+        "differences": "They differ in job (seed).",
+    }
+    return {"version": 1, "kind": "comparison", "words": words, "differences": found, "runs": list(stories)}
+
+
+def swept(trials: int = 6) -> dict[str, Any]:
+    """A sweep's document, by hand: the lower the rate the better."""
+    each = [
+        {
+            "trial": n,
+            "run": f"s-{n:04d}",
+            "settings": {"optimizer.lr": 10.0**-n, "task.width": [64, 128][n % 2]},
+            "state": "failed" if n == 0 else "finished",
+            "why": "its loss became no number" if n == 0 else "",
+            "step": 100,
+            "value": None if n == 0 else 0.5 + n / 100,
+            "best": None if n == 0 else 0.5 + n / 100,
+            "best_step": None if n == 0 else 100,
+            "best_settings": {"optimizer.lr": 10.0**-n, "task.width": [64, 128][n % 2]},
+            "best_origin": None,
+            "values": {},
+            "evaluations": [] if n == 0 else [[50, 0.4 + n / 100], [100, 0.5 + n / 100]],
+            "rungs": 1,
+            "worker_s": 12.5,
+            "origin": None,
+        }
+        for n in range(trials)
+    ]
+    report = {
+        "sweep": "s",
+        "state": "finished",
+        "message": "",
+        "metric": "accuracy",
+        "mode": "max",
+        "order": "async",
+        "best": each[-1],
+        "trials": each,
+        "wanted": trials,
+        "counts": {"finished": trials - 1, "failed": 1},
+        "rungs": {},
+        "workers": [[0.0, 1], [2.0, 2], [30.0, 0]],
+        "seconds": 30.0,
+        "worker_s": 75.0,
+        "ledger_s": {"compute": 60.0, "idle": 15.0},
+        "goodput": 0.8,
+        "idle_s": 15.0,
+        "dollars": 0.02,
+        "importance": {"optimizer.lr": 0.9, "task.width": 0.1},
+        "importance_note": "of 5 trials",
+        "pictures": [],
+        "tracking": {},
+        "path": "runs/s",
+    }
+    words = {"what": "6 trials of one job were tried.", "how_well": "The best accuracy was 0.55."}
+    return {"version": 1, "kind": "sweep", "words": words, "report": report, "created": None, "reproduce": {}}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.stories import png, story
+from tests.stories import compared, everywhere, png, story, swept
 
 from headway.errors import BadInput
 from headway.report import page
@@ -58,78 +58,6 @@ class Read(HTMLParser):
     def drawn(self) -> dict[str, Any]:
         """What the scripts are given."""
         return dict(json.loads(self.inside["script"][0]))
-
-
-def everywhere(tree: Any, text: str) -> Any:
-    """A tree with this text in place of each of its texts; what the page goes by stays."""
-    if isinstance(tree, dict):
-        kept_keys = ("kind", "group", "mime", "data", "state")
-        return {key: value if key in kept_keys else everywhere(value, text) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [everywhere(value, text) for value in tree]
-    return text if isinstance(tree, str) else tree
-
-
-def compared(*stories: dict[str, Any], **differences: list[dict[str, Any]]) -> dict[str, Any]:
-    found = {"job": [], "code": [], "data": [], "environment": [], **differences}
-    words = {
-        "what": "2 runs beside each other.",
-        "how_well": "a is better.",
-        "differences": "They differ in job (seed).",
-    }
-    return {"version": 1, "kind": "comparison", "words": words, "differences": found, "runs": list(stories)}
-
-
-def swept(trials: int = 6) -> dict[str, Any]:
-    """A sweep's document, by hand: the lower the rate the better."""
-    each = [
-        {
-            "trial": n,
-            "run": f"s-{n:04d}",
-            "settings": {"optimizer.lr": 10.0**-n, "task.width": [64, 128][n % 2]},
-            "state": "failed" if n == 0 else "finished",
-            "why": "its loss became no number" if n == 0 else "",
-            "step": 100,
-            "value": None if n == 0 else 0.5 + n / 100,
-            "best": None if n == 0 else 0.5 + n / 100,
-            "best_step": None if n == 0 else 100,
-            "best_settings": {"optimizer.lr": 10.0**-n, "task.width": [64, 128][n % 2]},
-            "best_origin": None,
-            "values": {},
-            "evaluations": [] if n == 0 else [[50, 0.4 + n / 100], [100, 0.5 + n / 100]],
-            "rungs": 1,
-            "worker_s": 12.5,
-            "origin": None,
-        }
-        for n in range(trials)
-    ]
-    report = {
-        "sweep": "s",
-        "state": "finished",
-        "message": "",
-        "metric": "accuracy",
-        "mode": "max",
-        "order": "async",
-        "best": each[-1],
-        "trials": each,
-        "wanted": trials,
-        "counts": {"finished": trials - 1, "failed": 1},
-        "rungs": {},
-        "workers": [[0.0, 1], [2.0, 2], [30.0, 0]],
-        "seconds": 30.0,
-        "worker_s": 75.0,
-        "ledger_s": {"compute": 60.0, "idle": 15.0},
-        "goodput": 0.8,
-        "idle_s": 15.0,
-        "dollars": 0.02,
-        "importance": {"optimizer.lr": 0.9, "task.width": 0.1},
-        "importance_note": "of 5 trials",
-        "pictures": [],
-        "tracking": {},
-        "path": "runs/s",
-    }
-    words = {"what": "6 trials of one job were tried.", "how_well": "The best accuracy was 0.55."}
-    return {"version": 1, "kind": "sweep", "words": words, "report": report, "created": None, "reproduce": {}}
 
 
 DOCUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -335,6 +263,23 @@ def test_what_others_made_is_what_they_made() -> None:
     }
     for name, digest in told:
         assert sha256((folder / name).read_bytes()).hexdigest() == digest, name
+
+
+@pytest.mark.parametrize("look", [":root", ":root.dark"])
+def test_its_words_can_be_read(look: str) -> None:
+    style = (files(page) / "web" / "page.css").read_text()
+    block = style[style.index(f"{look} {{") :].partition("}")[0]
+    colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block))
+
+    def light(name: str) -> float:
+        parts = [int(colours[name][at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    for ink in ("ink", "soft", "faint", "accent", "good", "bad", "warn", "calm"):
+        for paper in ("paper", "card", "wash"):
+            bright, dark = sorted((light(ink), light(paper)), reverse=True)
+            assert (bright + 0.05) / (dark + 0.05) >= 4.5, f"{ink} on {paper}"  # WCAG 2.2, AA
 
 
 def test_the_command_wants_a_file_for_several_runs_or_what_is_sent_round(run: Any) -> None:

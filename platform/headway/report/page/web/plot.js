@@ -121,7 +121,7 @@ class Plot {
       },
       hooks: {
         drawClear: [(u) => made.draw && made.draw(u)],
-        draw: [drawMarks],
+        draw: [drawMarks, (u) => { this.figure.dataset.shown = u.scales.x.min + " " + u.scales.x.max; }],
         setCursor: [() => this.pointed()],
         setSelect: [(u) => { if (u.select.width > 4) { zoom(u.posToVal(u.select.left, "x"), u.posToVal(u.select.left + u.select.width, "x")); } u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false); }],
       },
