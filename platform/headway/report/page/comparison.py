@@ -38,7 +38,7 @@ def page(document: Mapping[str, Any]) -> Page:
     words = document.get("words") or {}
     return Page(
         title=f"{', '.join(names)} · comparison",
-        opening=opening.opening("Comparison of training runs", " · ".join(names), "", line, words, []),
+        opening=opening.opening("Comparison of training runs", " · ".join(names), "", line, words, [], "Compared"),
         sections=[section for section in sections if section is not None],
         drawn=drawn,
         footer=run.footer(any(one.get("redacted") for one in runs)),
@@ -129,7 +129,7 @@ def _curves(runs: Sequence[Story], drawn: dict[str, Any]) -> Section | None:
         drawn["plots"].append(chart | {"series": lines})
         frames.append(plots.frame(chart, name, None, f"{name}, of {len(each)} runs", "wide" if first else ""))
     drawn["clock"] = plots.clock([series for one in runs for series in one.get("series") or () if series.get("step")])
-    inside = [journey.switches(), frames[0], tag("div", frames[1:], class_="pair")]
+    inside = [journey.switches("smooth", "log"), frames[0], tag("div", frames[1:], class_="pair")]
     return Section("curves", "Curves", inside, "Click a run's name to hide it; with Shift, all others.")
 
 
@@ -138,24 +138,28 @@ def _crews(runs: Sequence[Story], drawn: dict[str, Any]) -> Section | None:
     for at, one in enumerate(runs):
         sizes = [entry for entry in one.get("workers") or () if entry.get("workers") is not None]
         if sizes:
-            lines.append(plots.line(str(one["run"]["name"]), _held(sizes, one), at))
+            held = _held(sizes, one)
+            lines.append(plots.line(str(one["run"]["name"]), held | {"value": held["workers"]}, at))
     if not lines:
         return None
-    chart = {"id": "workers", "kind": "lines", "unit": "", "height": 170, "zero": True, "series": lines}
+    chart = {
+        "id": "workers",
+        "kind": "lines",
+        "unit": "",
+        "height": 170,
+        "zero": True,
+        "stepped": True,
+        "series": lines,
+    }
     drawn["plots"].append(chart)
     return Section("workers", "Workers", plots.frame(chart, "How many trained", None, "Workers of each run", "wide"))
 
 
 def _held(sizes: Sequence[Mapping[str, Any]], one: Story) -> dict[str, list[Any]]:
-    """Corners of a line that holds each size until the next."""
-    found: dict[str, list[Any]] = {"step": [], "seconds": [], "value": []}
-    ends = [*sizes[1:], {"step": (one.get("headline") or {}).get("steps"), "seconds": one["run"].get("seconds")}]
-    for entry, end in zip(sizes, ends, strict=True):
-        for corner in (entry, end):
-            found["step"].append(corner.get("step") or entry.get("step") or 0)
-            found["seconds"].append(corner.get("seconds") or entry.get("seconds") or 0.0)
-            found["value"].append(entry["workers"])
-    return found
+    """The sizes, the last of them to the run's end."""
+    end = {"step": (one.get("headline") or {}).get("steps"), "seconds": one["run"].get("seconds")}
+    last = {**sizes[-1], **{name: at for name, at in end.items() if at is not None}}
+    return journey.columns([*sizes, last], "step", "seconds", "workers")
 
 
 def _seconds(runs: Sequence[Story]) -> Section | None:

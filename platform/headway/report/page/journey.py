@@ -28,6 +28,8 @@ KINDS = {
 }
 """Kinds of marks: the sign, which tells them apart without their colours, and the words."""
 
+SWITCHES = {"smooth": ("Smooth", True), "marks": ("Marks", True), "log": ("Log loss", False)}
+"""Their words, and whether they are on at first."""
 HOW = "Drag over a chart to zoom all of them, double-click to go back; the arrow keys, plus, minus and 0 do the same."
 WHO = "The cluster decides how fast, never what: lanes move between workers, and the updates stay the same."
 PLAIN = ("start", "end")
@@ -51,25 +53,20 @@ def journey(story: Mapping[str, Any], drawn: dict[str, Any]) -> list[Section]:
     sections = []
     ribbon = [legend(drawn["marks"]), tag("div", class_="ribbon", aria_label="What happened, in order", role="group")]
     if curves:
-        sections.append(Section("curves", "How it went", [switches(), ribbon, curves], HOW))
+        sections.append(Section("curves", "How it went", [switches(*SWITCHES), ribbon, curves], HOW))
     if crew:
         sections.append(Section("workers", "Workers", [None if curves else ribbon, crew], WHO))
     return sections
 
 
-def switches(logarithm: bool = True) -> Markup:
-    """What the curves are drawn with."""
-    named = [("smooth", "Smooth", True), ("marks", "Marks", True), *([("log", "Log loss", False)] if logarithm else [])]
-    return tag(
-        "div",
-        (
-            tag("button", words, type="button", data_switch=name, aria_pressed=str(on).lower())
-            for name, words, on in named
-        ),
-        class_="switches",
-        role="group",
-        aria_label="How curves are drawn",
-    )
+def switches(*names: str) -> Markup:
+    """What the curves are drawn with, by the names of SWITCHES."""
+    each = [
+        tag("button", words, type="button", data_switch=name, aria_pressed=str(on).lower())
+        for name, (words, on) in SWITCHES.items()
+        if name in names
+    ]
+    return tag("div", each, class_="switches", role="group", aria_label="How curves are drawn")
 
 
 def legend(marks: Sequence[Mapping[str, Any]]) -> Markup | None:

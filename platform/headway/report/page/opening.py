@@ -32,7 +32,9 @@ Tile = tuple[str, str, str]
 """A number for people: what it is of, the number, and a word on it."""
 
 
-def opening(eyebrow: str, name: str, state: str, line: str, words: Mapping[str, str], tiles: list[Tile]) -> Markup:
+def opening(
+    eyebrow: str, name: str, state: str, line: str, words: Mapping[str, str], tiles: list[Tile], what: str = "Trained"
+) -> Markup:
     """The head of a page.
 
     Args:
@@ -41,9 +43,10 @@ def opening(eyebrow: str, name: str, state: str, line: str, words: Mapping[str, 
         line: beneath the name.
         words: the first lines, by the names of WORDS.
         tiles: the numbers.
+        what: the name of the first of the words.
     """
     pill = tag("span", state.capitalize(), class_=f"pill {PILLS.get(state, 'calm')}") if state else None
-    told = [(title, words[key]) for key, title in WORDS.items() if words.get(key)]
+    told = [(title, words[key]) for key, title in {**WORDS, "what": what}.items() if words.get(key)]
     return tag(
         "header",
         tag("p", tag("span", eyebrow), pill, class_="eyebrow"),

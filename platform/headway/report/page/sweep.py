@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headway.report.page import account, again, journey, numbers, opening, plots, run, scatter
+from headway.report.page import account, again, numbers, opening, plots, run, scatter
 from headway.report.page.markup import Inside, Markup, tag
 from headway.report.page.sheet import Page, Section
 from headway.report.page.tables import HEAD, folded, pairs, table
 
 Report = Mapping[str, Any]
-SEEN, LINES = 12, 200
-"""Trials in the table that is seen at once; with a line of their own."""
+SEEN, LINES, BEST = 12, 200, 6
+"""Trials in the table that is seen at once; with a line of their own; and with a colour of their own."""
 
 
 def page(document: Mapping[str, Any]) -> Page:
@@ -99,14 +99,14 @@ def _curves(report: Report, drawn: dict[str, Any]) -> Section | None:
     for place, trial in enumerate(reversed(order)):  # the best is drawn last, over the others
         at = len(order) - 1 - place
         steps, values = zip(*trial["evaluations"], strict=True)
-        one = plots.line(f"trial {trial['trial']}", {"step": steps, "value": values}, at if at < 6 else 6)
-        lines.append(one | {"thin": at >= 6, "quiet": at >= 6})
-    chart = {"id": "trials", "kind": "lines", "unit": "", "height": 340, "series": lines}
+        one = plots.line(f"trial {trial['trial']}", {"step": steps, "value": values}, min(at, BEST))
+        lines.append(one | {"quiet": at >= BEST})
+    chart = {"id": "trials", "kind": "lines", "unit": "", "height": 340, "backwards": True, "series": lines}
     drawn["plots"].append(chart)
     frame = plots.frame(
         chart, str(report["metric"]), "the six best in colour", f"{report['metric']} of each trial", "wide"
     )
-    return Section("curves", "How the trials went", [journey.switches(logarithm=False), frame])
+    return Section("curves", "How the trials went", frame)
 
 
 def _settings(report: Report) -> Section | None:
