@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests import waiting
 
-DEADLINE_S = 90
+DEADLINE_S, START_S = 90, 240
 wait_for = partial(waiting.until, within_s=DEADLINE_S)
 
 
@@ -61,7 +61,11 @@ class Server:
                 cwd=self._folder,
                 start_new_session=True,
             )
-        wait_for(self._answers)
+        try:
+            waiting.until(self._answers, "the server answers", START_S)
+        except BaseException:  # raised again: it is not left behind
+            self.stop()
+            raise
 
     def stop(self) -> None:
         if self._process is not None:
