@@ -49,7 +49,8 @@ class Server:
         self._environ = environ or {}
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, within_s: float = START_S) -> None:
+        """Raises AssertionError where it does not answer within so many seconds."""
         command = [sys.executable, "-m", "mlflow", "server", "--workers", str(self._workers), "--port", str(self.port)]
         quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with (self._folder / "server.log").open("ab") as log:
@@ -62,7 +63,7 @@ class Server:
                 start_new_session=True,
             )
         try:
-            waiting.until(self._answers, "the server answers", START_S)
+            waiting.until(self._answers, "the server answers", within_s)
         except BaseException:  # raised again: it is not left behind
             self.stop()
             raise
