@@ -114,7 +114,7 @@ class Serving:
         )[0]
         server = type("_Bound", (_Server,), {"address_family": family})(address[:2], _Handler)
         registry = CollectorRegistry()
-        registry.register(self.sources)  # type: ignore[arg-type]  # a collector by what it can do
+        registry.register(self.sources)
         server.set_app(make_wsgi_app(registry))
         self._server = server
         self._thread = threading.Thread(target=server.serve_forever, name="prometheus", daemon=True)
