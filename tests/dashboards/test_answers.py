@@ -8,33 +8,28 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pyarrow as pa
 import pytest
-import yaml
 from dashboards.description import all_of_them
 from dashboards.generate import HERE
+from tests.browser import opened, outward
+from tests.dashboards.scene import SLOWLY_S, Seen, runs_seen
 from tests.prometheus import Prometheus, needed, scraping_of
-from tests.unit import loops
 from tests.waiting import until
 
-import headway
+from dashboards import drawing
 from headway.core.families import FAMILIES
 from headway.dashboards import scraping
-from headway.data.write.writer import write_dataset
-from headway.sweeps.seen import figures
-from headway.sweeps.seen.view import Subject, Trial, View
-from headway.testing.elastic import Run, advance
 from headway.tracking.prometheus.discovery import FOLDER
 from headway.tracking.prometheus.exporter import Exporter, Way
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 PANELS = [
     pytest.param(query.query, panel.needs, id=f"{dashboard.name}-{panel.title}-{number}".replace(" ", "-"))
@@ -42,129 +37,12 @@ PANELS = [
     for panel in dashboard.panels
     for number, query in enumerate(panel.queries)
 ]
-PRICE = {"workers": {"min": 1, "max": 2, "price_per_hour": 0.5}, "budget": {"worker_hours": 1}}
-ALONE = """
-import time
-import headway, torch
-from torch import nn
-
-
-class Small(headway.Task):
-    def model(self):
-        return nn.Linear(4, 2)
-
-    def loss(self, model, batch):
-        time.sleep(0.02)
-        return nn.functional.cross_entropy(model(batch["x"]), batch["y"])
-
-    def metrics(self, model, batch):
-        return {"accuracy": (model(batch["x"]).argmax(1) == batch["y"]).double().mean()}
-"""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a Prometheus has of two runs and a sweep, and of which seconds."""
-
-    prometheus: Prometheus
-    begin: float
-    end: float
-
-
-def rows(folder: Path, holes: int) -> None:
-    """256 rows; the first `holes` have no number in them."""
-    random = np.random.default_rng(1)
-    x = random.normal(size=(256, 4)).astype("float32")
-    y = (x.sum(1) > 0).astype("int64")
-    x[:holes] = np.nan
-    column = pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), 4)
-    write_dataset(folder, [pa.table({"x": column, "y": pa.array(y)})], name="rows", source="made by a test")
-
-
-def loop(context: Any) -> None:
-    """A worker's: until nobody wants more."""
-    import torch
-    from torch import nn
-
-    torch.manual_seed(1)
-    model = nn.Linear(4, 2)
-    with headway.session(model, torch.optim.SGD(model.parameters(), lr=0.05)) as session:
-        for step in session.steps():
-            for batch in step.lanes():
-                time.sleep(0.01)
-                step.backward(nn.functional.cross_entropy(model(batch["x"]), batch["y"]))
-            advance(step.number + 1)
 
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
-    folder = tmp_path_factory.mktemp("seen")
-    runs = folder / "runs"
-    for name, holes in (("train", 9), ("val", 0)):
-        rows(folder / name, holes)
-    (folder / "prometheus").mkdir()
-    with scraping_of(runs, folder / "prometheus") as prometheus:
-        begin = time.time()
-        runs.mkdir()
-        sweep = Exporter("sweep", "lr", lambda: figures.samples(view(begin), 0.5), Way(runs, "lr"))
-        sweep.open()
-        alone = _train_alone(folder, runs)
-        try:
-            _train_under_fire(folder, runs, prometheus)
-            until(lambda: prometheus.now("headway_node_cpu_ratio"), "a machine's figures are scraped", 120)
-            until(
-                lambda: prometheus.now("headway_quarantined_rows_total > 0"), "rows that are set aside are scraped", 120
-            )
-            until(lambda: prometheus.now('headway_validation{run="alone"}'), "an evaluation is scraped", 120)
-            until(lambda: max(prometheus.now('count_over_time(headway_step{run="alone"}[1m])').values()) > 10, "", 60)
-            yield Seen(prometheus, begin, time.time())
-        finally:
-            alone.send_signal(signal.SIGTERM)
-            alone.communicate(timeout=120)
-            sweep.close()
-
-
-def view(begin: float) -> View:
-    trials = {1: Trial(1, {}, "running"), 2: Trial(2, {}, "finished", best=0.25)}
-    subject = Subject("lr", "loss", "min", price=2.0)
-    held = time.time() - begin
-    told: dict[str, Any] = {"workers": 4, "room": 4, "seconds": held, "worker_s": 4 * held, "ledger_s": {}}
-    return View(subject, "running", "", trials, trials[2], **told)
-
-
-def _train_alone(folder: Path, runs: Path) -> subprocess.Popen[bytes]:
-    """`headway train --local`, with records, a price, and rows that cannot be used; one of the sweep's trials too."""
-    (folder / "task.py").write_text(ALONE)
-    data = {
-        "train": "train",
-        "validation": "val",
-        "on_bad_data": "quarantine",
-        "no_nulls": ["x"],
-        "quarantine_limit": 0.5,
-    }
-    sizes = {"lanes": 4, "lane_batch": 4, "steps": 100_000, "evaluate_every_steps": 20}
-    job = {"name": "small", "task": "task.py:Small", "data": data, **sizes, **PRICE, "checkpoint": {"every_steps": 20}}
-    (folder / "job.yaml").write_text(yaml.safe_dump({**job, "optimizer": {"name": "sgd", "lr": 0.01}}))
-    command = [sys.executable, "-m", "headway.cli.app", "train", str(folder / "job.yaml"), "--local", "--name", "alone"]
-    log = (folder / "alone.log").open("w")
-    return subprocess.Popen([*command, "--runs", str(runs)], stdout=log, stderr=subprocess.STDOUT)
-
-
-def _train_under_fire(folder: Path, runs: Path, prometheus: Prometheus) -> None:
-    """An elastic run of which a worker is killed; its name is that of a trial of the sweep."""
-    (folder / "elastic").mkdir()
-    job = loops.job(loops.rows(folder / "elastic"), steps=100_000, **PRICE)
-    with Run(runs / "lr.0001", job, loop, exports=True) as run:
-        run.wait_until(lambda: run.step >= 10 and len(run.members) == 2)
-        until(lambda: prometheus.now('headway_step{run="lr.0001"} > 9'), "its steps are scraped", 60)
-        run.kill(run.members[0])
-        query = 'sum(headway_recoveries_total{run="lr.0001", cause="process_died"})'
-        until(lambda: prometheus.now(query) == {(): 1.0}, "its loss is scraped", 60)
-        until(lambda: prometheus.now('headway_worker_lane_seconds{run="lr.0001"}'), "its workers' pace is scraped", 60)
-        until(lambda: prometheus.now('headway_checkpoint_step{run="lr.0001"}'), "its checkpoint is scraped", 60)
-        until(lambda: max(prometheus.now('count_over_time(headway_loss{run="lr.0001"}[1m])').values()) > 10, "", 60)
-        run.request_stop()
-        run.result()
+    with runs_seen(tmp_path_factory.mktemp("seen")) as found:
+        yield found
 
 
 @pytest.mark.parametrize(("query", "needs"), PANELS)
@@ -185,10 +63,10 @@ def test_every_family_that_is_promised_was_scraped(seen: Seen) -> None:
 
 
 def test_figures_are_those_of_the_run(seen: Seen) -> None:
-    steps = seen.prometheus.over('headway_step{run="alone"}', seen.begin, seen.end)
+    steps = seen.prometheus.over('headway_step{run="lr.0001"}', seen.begin, seen.end)
     assert steps[0] == sorted(steps[0])
     assert steps[0][-1] > 20
-    (aside,) = seen.prometheus.over('headway_quarantined_rows_total{run="alone"}', seen.begin, seen.end)
+    (aside,) = seen.prometheus.over('headway_quarantined_rows_total{run="lr.0001"}', seen.begin, seen.end)
     assert aside[-1] >= 9
 
 
@@ -197,6 +75,47 @@ def test_rules_are_recorded_and_no_alert_is_wrong(seen: Seen) -> None:
     assert {group["name"] for group in told} == {"headway-records", "headway-alerts"}
     assert {rule["health"] for group in told for rule in group["rules"]} == {"ok"}
     assert seen.prometheus.over("run:headway_goodput:ratio_rate5m", seen.begin, seen.end)
+
+
+# In Perses
+
+KINDS = {dashboard.name: dashboard for dashboard in all_of_them()}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    reason = drawing.missing()
+    if reason:
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("site")
+    drawing.build(folder)
+    with drawing.served(folder) as url:
+        yield url
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", KINDS)
+def test_perses_draws_every_panel(seen: Seen, site: str, chromium: Browser, name: str, theme: str) -> None:
+    page = drawing.address(site, name, seen.prometheus.url, "5m", theme, "1s")
+    rows = sum(max(y + panel.height for panel, _, y in section.placed()) + 4 for section in KINDS[name].sections)
+    tall = (1440, 42 * rows + 200)  # a panel out of sight is not drawn
+    with opened(chromium, page, tall, dark=theme == "dark", within_s=SLOWLY_S) as sight:
+        for panel in KINDS[name].panels:
+            sight.page.get_by_role("heading", name=panel.title, exact=True).first.wait_for(timeout=SLOWLY_S * 1000)
+        settled = "() => !document.querySelector('[role=progressbar], .MuiSkeleton-root')"
+        sight.page.wait_for_function(settled, timeout=SLOWLY_S * 1000)
+        sight.page.wait_for_function(
+            f"() => document.querySelectorAll('canvas').length > {len(KINDS[name].panels) // 2}"
+        )
+        without = sight.page.get_by_text("No data", exact=True).count()
+        assert without <= sum(bool(panel.needs) for panel in KINDS[name].panels)
+        assert sight.page.get_by_text("error", exact=False).count() == 0
+        assert sight.errors == []
+        assert all(url.startswith((site, seen.prometheus.url)) for url in outward(sight))
+        if folder := os.environ.get("HEADWAY_PICTURES"):
+            sight.page.screenshot(
+                path=Path(folder) / f"dashboard-{name}-{theme}.png", timeout=SLOWLY_S * 1000, animations="disabled"
+            )
 
 
 # Without runs
@@ -234,7 +153,9 @@ def test_up_scrapes_what_is_there_and_leaves_nothing(tmp_path: Path, ending: sig
         found = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
         assert found is not None
         prometheus = Prometheus(found[0])
-        until(lambda: prometheus.now("headway_step") == {("headway_step", "there", "headway", "there"): 7.0}, "", 60)
+        until(
+            lambda: prometheus.now("headway_step") == {("headway_step", "there", "headway", "there"): 7.0}, "", SLOWLY_S
+        )
         assert not gone.exists(), "an entry whose run is gone is cleared away"
         assert len(list(temporary.glob("headway-prometheus-*"))) == 1
         process.send_signal(ending)
@@ -271,7 +192,7 @@ def test_figures_that_come_through_ray_have_the_names_of_ours(tmp_path: Path) ->
         entry = [{"labels": {"job": "ray"}, "targets": [f"127.0.0.1:{agent.server_address[1]}"]}]
         (tmp_path / "ray.json").write_text(json.dumps(entry))
         with scraping_of(tmp_path / "runs", tmp_path) as prometheus:
-            until(lambda: prometheus.now("max by (run) (headway_step)") == {("far",): 9.0}, "", 60)
+            until(lambda: prometheus.now("max by (run) (headway_step)") == {("far",): 9.0}, "", SLOWLY_S)
             assert prometheus.now("count(ray_headway_step)") == {}
             assert prometheus.now("max(ray_tasks)") == {(): 1.0}
     finally:
