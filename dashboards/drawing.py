@@ -73,3 +73,16 @@ def address(site: str, name: str, prometheus: str, since: str = "1h", theme: str
     """
     asked = {"dashboard": f"/perses/{name}.json", "prometheus": prometheus, "theme": theme, "scraped": scraped}
     return f"{site}/index.html?{urlencode({**asked, 'start': since, 'refresh': '0s'})}"
+
+
+PANEL = "[data-testid=panel]"
+_DRAWN = f"""(number) => {{
+  const panels = [...document.querySelectorAll("{PANEL}")];
+  const seen = number === null ? panels.filter((p) => p.getBoundingClientRect().top < innerHeight) : [panels[number]];
+  return seen.length > 0 && seen.every((p) => p && (p.querySelector("canvas, h3") || p.innerText.includes("No data")));
+}}"""
+
+
+def settled(page: Any, number: int | None = None, within_s: float = 120.0) -> None:
+    """Wait until a page of playwright's has drawn a panel, or all that are in sight. A panel out of sight never is."""
+    page.wait_for_function(_DRAWN, arg=number, timeout=within_s * 1000)

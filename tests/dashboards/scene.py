@@ -1,4 +1,4 @@
-"""Real runs beside a real Prometheus: one that is led here with a worker killed, one of the command line, and a sweep."""
+"""Real runs beside a real Prometheus: one that is led here, a worker killed; one of the command line; and a sweep."""
 
 from __future__ import annotations
 
@@ -98,16 +98,9 @@ def runs_seen(folder: Path) -> Iterator[Seen]:
         alone = _train_alone(folder, runs)
         try:
             _train_under_fire(folder, runs, prometheus)
-            until(lambda: prometheus.now("headway_node_cpu_ratio"), "a machine's figures are scraped", SLOWLY_S)
-            until(
-                lambda: prometheus.now("headway_quarantined_rows_total > 0"), "rows that are set aside are scraped", 120
-            )
-            until(lambda: prometheus.now("headway_validation"), "an evaluation is scraped", SLOWLY_S)
-            until(
-                lambda: max(prometheus.now('count_over_time(headway_step{run="lr.0001"}[1m])').values()) > 10,
-                "",
-                SLOWLY_S,
-            )
+            for query in ("headway_node_cpu_ratio", "headway_quarantined_rows_total > 0", "headway_validation"):
+                _scraped(prometheus, query)
+            _scraped(prometheus, f'count_over_time(headway_step{{run="{ALONE}"}}[1m]) > 10')
             yield Seen(prometheus, begin, time.time())
         finally:
             alone.send_signal(signal.SIGTERM)
@@ -124,7 +117,7 @@ def _view(begin: float) -> View:
 
 
 def _train_alone(folder: Path, runs: Path) -> subprocess.Popen[bytes]:
-    """`headway train --local`, with records, a price, and rows that cannot be used; named as a trial of the sweep is."""
+    """`headway train --local`: records, a price, rows that cannot be used; named as a trial of the sweep is."""
     (folder / "task.py").write_text(TASK)
     data = {
         "train": "train",
@@ -147,22 +140,15 @@ def _train_under_fire(folder: Path, runs: Path, prometheus: Prometheus) -> None:
     job = loops.job(loops.rows(folder / "elastic"), steps=100_000, **PRICE)
     with Run(runs / UNDER_FIRE, job, loop, exports=True) as run:
         run.wait_until(lambda: run.step >= 10 and len(run.members) == 2, SLOWLY_S)
-        until(lambda: prometheus.now('headway_step{run="under-fire"} > 9'), "its steps are scraped", SLOWLY_S)
+        _scraped(prometheus, f'headway_step{{run="{UNDER_FIRE}"}} > 9')
         run.kill(run.members[0])
-        query = 'sum(headway_recoveries_total{run="under-fire", cause="process_died"})'
-        until(lambda: prometheus.now(query) == {(): 1.0}, "its loss is scraped", SLOWLY_S)
-        until(
-            lambda: prometheus.now('headway_worker_lane_seconds{run="under-fire"}'),
-            "its workers' pace is scraped",
-            SLOWLY_S,
-        )
-        until(
-            lambda: prometheus.now('headway_checkpoint_step{run="under-fire"}'), "its checkpoint is scraped", SLOWLY_S
-        )
-        until(
-            lambda: max(prometheus.now('count_over_time(headway_loss{run="under-fire"}[1m])').values()) > 10,
-            "",
-            SLOWLY_S,
-        )
+        _scraped(prometheus, f'headway_recoveries_total{{run="{UNDER_FIRE}", cause="process_died"}} == 1')
+        for name in ("headway_worker_lane_seconds", "headway_checkpoint_step"):
+            _scraped(prometheus, f'{name}{{run="{UNDER_FIRE}"}}')
+        _scraped(prometheus, f'count_over_time(headway_loss{{run="{UNDER_FIRE}"}}[1m]) > 10')
         run.request_stop()
         run.result()
+
+
+def _scraped(prometheus: Prometheus, query: str) -> None:
+    until(lambda: prometheus.now(query), query, SLOWLY_S)
