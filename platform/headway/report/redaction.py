@@ -52,6 +52,8 @@ PLACES = (
 
 def redacted(story: Story) -> Story:
     """The same story, with all that left out; its `redacted` is true."""
+    if story.redacted:
+        return story
     tree = story.model_dump(mode="json")
     words = _private(story)
     run = tree["run"]

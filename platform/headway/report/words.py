@@ -76,7 +76,9 @@ def _what(known: Known) -> str:
     about = [task.model] if task.model else []
     about += [f"{_short(task.parameters)} parameters"] if task.parameters else []
     kind = f" ({', '.join(about)})" if about else ""
-    where = "in one process" if run.local else f"on up to {_count(head.workers_max, 'worker')}"
+    where = (
+        "in one process" if run.local and head.workers_max <= 1 else f"on up to {_count(head.workers_max, 'worker')}"
+    )
     verb = {"running": "is being trained", "finished": "was trained"}.get(run.state, "was being trained")
     said = f" {_sentence(task.description)}" if task.description else ""
     return f"{task.name}{kind} {verb} {where}.{said}"
