@@ -49,7 +49,8 @@ class Server:
         self._environ = environ or {}
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, within_s: float = DEADLINE_S) -> None:
+        """Raises AssertionError where it does not answer within so many seconds."""
         command = [sys.executable, "-m", "mlflow", "server", "--workers", str(self._workers), "--port", str(self.port)]
         quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with (self._folder / "server.log").open("ab") as log:
@@ -61,7 +62,7 @@ class Server:
                 cwd=self._folder,
                 start_new_session=True,
             )
-        wait_for(self._answers)
+        wait_for(self._answers, within_s=within_s)
 
     def stop(self) -> None:
         if self._process is not None:

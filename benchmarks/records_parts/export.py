@@ -16,8 +16,7 @@ import psutil
 
 from headway.core.cost import Terms
 from headway.core.figures import Subject
-from headway.tracking.prometheus.exporter import Way
-from headway.tracking.prometheus.exporting import Exported
+from headway.tracking.prometheus.way import Exported, Way
 from records_parts.here import Elsewhere, scratch
 
 SECONDS = 240.0

@@ -38,7 +38,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         page = folder / "page.html"
         found: dict[str, Any] = {
             "what": f"{STEPS // least:,} steps read; the page of {OF_PAGE // least:,} steps, {EVENTS} events",
-            "nothing": called(["--version"]),
+            "nothing": called(["--help"]),
             "headway runs": called(["runs", "--runs", str(runs)]),
             "headway report": called(["report", "long", "--runs", str(runs)]),
             "headway report --html": called(["report", "paged", "--runs", str(runs), "--html", str(page)]),

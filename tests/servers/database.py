@@ -29,7 +29,7 @@ def programs() -> Path | None:
 
 
 class Postgres:
-    """Runs while it is entered; `uri` is of its one database."""
+    """Runs while it is entered; `uri` is of its one database, `explicit` names the module that speaks to it."""
 
     def __enter__(self) -> Self:
         found = programs()
@@ -61,6 +61,10 @@ class Postgres:
     @property
     def uri(self) -> str:
         return f"postgresql://{USER}:{PASSWORD.replace('/', '%2F')}@127.0.0.1:{self.port}/postgres"
+
+    @property
+    def explicit(self) -> str:
+        return self.uri.replace("postgresql:", "postgresql+psycopg2:", 1)
 
     def ask(self, query: str) -> list[tuple[Any, ...]]:
         """Do something in the database; gives the rows."""

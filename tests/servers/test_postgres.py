@@ -19,6 +19,7 @@ from headway.testing.s3 import KEYS, S3
 from headway.tracking import admission, mlflow_writer, schema
 from headway.tracking.mlflow_writer import Writer
 from headway.tracking.spool import Spool
+from headway.tracking.store import check_uri
 
 pytestmark = [
     pytest.mark.slow,
@@ -59,7 +60,7 @@ def server(postgres: Postgres, s3: S3, tmp_path_factory: pytest.TempPathFactory)
     config.write_text("[mlflow]\n" + "".join(f"{name} = {value}\n" for name, value in settings.items()))
     environ = {**KEYS, "MLFLOW_S3_ENDPOINT_URL": s3.endpoint, "MLFLOW_AUTH_CONFIG_PATH": str(config)}
     environ |= {"MLFLOW_FLASK_SERVER_SECRET_KEY": "of-a-test", "AWS_DEFAULT_REGION": "us-east-1"}
-    made = Server(folder, postgres.uri, f"s3://{BUCKET}/mlflow", ["--app-name", "basic-auth"], environ)
+    made = Server(folder, postgres.explicit, f"s3://{BUCKET}/mlflow", ["--app-name", "basic-auth"], environ)
     made.start()
     yield made
     made.stop()
@@ -209,7 +210,7 @@ def test_a_database_of_another_mlflow_is_left_as_it_is(postgres: Postgres, serve
     folder, said = tmp_path / "run", list[str]()
     spool = begin(folder, postgres.uri)
     points(spool, range(100))
-    writer = Writer(folder, postgres.uri, "straight", poll_s=0.05, say=said.append)
+    writer = Writer(folder, check_uri(postgres.uri), "straight", poll_s=0.05, say=said.append)
     try:
         for other, words in ((earlier, "the tables of an earlier MLflow"), ("f" * 12, "a later one most likely")):
             postgres.ask(f"UPDATE alembic_version SET version_num = '{other}'")

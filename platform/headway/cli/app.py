@@ -40,6 +40,7 @@ from headway.cli import (
     train,
     tunnel,
     ui,
+    watch,
 )
 from headway.driver import signals
 from headway.errors import BAD_INPUT, INTERRUPTED, PLATFORM_FAILED, HeadwayError
@@ -62,6 +63,7 @@ app.command()(export.export)
 app.command()(runs.report)
 app.command()(ls.ls)
 app.command()(ls.status)
+app.command()(watch.watch)
 app.command()(stop.stop)
 app.command()(resize.resize)
 app.command()(promote.promote)

@@ -65,7 +65,7 @@ def drawn(kind: str, name: str, thing: Any) -> Content:
 def _figure(name: str, figure: Any) -> Content:
     if callable(getattr(figure, "savefig", None)):  # matplotlib's Figure, or pyplot itself
         return _png(lambda file: figure.savefig(file, format="png"))
-    of_axes = getattr(figure, "figure", None)
+    of_axes: Any = getattr(figure, "figure", None)
     if callable(getattr(of_axes, "savefig", None)):
         return _png(lambda file: of_axes.savefig(file, format="png"))
     if callable(getattr(figure, "to_html", None)) and callable(getattr(figure, "to_plotly_json", None)):

@@ -42,7 +42,7 @@ def pixels(image: Any) -> Pixels | None:
 
 def _bytes(image: np.ndarray[Any, Any]) -> Pixels:
     if image.dtype.kind == "b":
-        return image.astype(np.uint8) * 255  # type: ignore[no-any-return]
+        return image.astype(np.uint8) * 255
     low, high = float(image.min()), float(image.max())
     top = 1.0 if image.dtype.kind == "f" else 255
     if not (low >= 0 and high <= top):

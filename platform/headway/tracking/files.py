@@ -14,7 +14,8 @@ from headway.tracking.progress import Progress
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-TAG = "headway.artifacts"
+TAG = "headway.files"
+"""Says that some could not be stored, and later that they were."""
 TABLES_TAG = "mlflow.loggedArtifacts"
 """By which MLflow's pages know the files that are tables."""
 MOST_OWED = 10_000

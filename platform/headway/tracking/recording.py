@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from headway.tracking import described, entities, posting
-from headway.tracking.files import TAG as ARTIFACTS_TAG
 from headway.tracking.files import Files, line
 from headway.tracking.lineage import PARENT_TAG, Parent
 from headway.tracking.progress import Mark, Progress
@@ -310,7 +309,7 @@ class Recording:
         try:
             upload()
         except Exception as error:
-            self._tags({ARTIFACTS_TAG: f"not kept: {line(error)}"})
+            self._tags({"headway.artifacts": f"not kept: {line(error)}"})
 
     @property
     def experiment(self) -> str:

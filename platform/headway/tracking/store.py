@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,10 +27,11 @@ _SECRET = re.compile(r"(?i)([?&;](?:[\w.-]*(?:password|passwd|pwd|secret|token))
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
 _DRIVERS = {
-    "postgresql": ("psycopg2", "psycopg2-binary"),
-    "mysql": ("MySQLdb", "mysqlclient"),
-    "mssql": ("pyodbc",) * 2,
+    "postgresql": {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]"},
+    "mysql": {"MySQLdb": "mysqlclient"},
+    "mssql": {"pyodbc": "pyodbc"},
 }
+"""By database, modules of Python that speak to it, with the packages that bring them."""
 _REMEDY = (
     "Set tracking.uri to http(s)://HOST:PORT, sqlite:///FILE or a database like postgresql://..., "
     "or leave it out for a sqlite file in the runs folder."
@@ -57,9 +59,7 @@ def check_uri(uri: str) -> str:
     elif dialect == "sqlite":
         return f"sqlite:///{_sqlite_file(rest, fact)}"
     elif dialect in _DRIVERS:
-        module, package = (driver, driver) if driver else _DRIVERS[dialect]
-        if find_spec(module) is None:
-            raise BadInput(fact, f"it needs the Python package {module}", f"Install it with `pip install {package}`.")
+        return _with_driver(uri.strip(), dialect, driver, fact)
     elif dialect == "file" or "://" not in uri:
         reason = "MLflow keeps no new records in plain folders" if uri.strip() else "it is empty"
         raise BadInput(fact, reason, _REMEDY)
@@ -90,6 +90,24 @@ def with_password(uri: str) -> str:
             f"Set {PASSWORD}, or give the whole URI again: --set tracking.uri=...",
         )
     return uri.replace(HIDDEN, quote(password, safe=""))
+
+
+def _with_driver(uri: str, dialect: str, driver: str, fact: str) -> str:
+    """The URI, with the module that speaks to the database where SQLAlchemy would take another, which is not there."""
+    named = {driver: _DRIVERS[dialect].get(driver, driver)} if driver else _DRIVERS[dialect]
+    there = [module for module in named if find_spec(module) is not None]
+    if not there:
+        module, package = next(iter(named.items()))
+        raise BadInput(fact, f"it needs the Python package {module}", f"Install it with `pip install {package}`.")
+    if driver or dialect != "postgresql" or _chosen() in there:
+        return uri
+    return f"{dialect}+{there[0]}:{uri.partition(':')[2]}"
+
+
+def _chosen() -> str:
+    """The module that SQLAlchemy takes for PostgreSQL where none is named: since 2.1 another."""
+    numbers = re.findall(r"\d+", version("sqlalchemy"))[:2]
+    return "psycopg" if [int(number) for number in numbers] >= [2, 1] else "psycopg2"
 
 
 def _check_address(uri: str, fact: str) -> None:

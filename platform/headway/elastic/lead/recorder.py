@@ -40,6 +40,7 @@ from headway.notify.lookout import Lookout
 from headway.runs import RunFolder, accounts
 from headway.runs.listing import GONE
 from headway.tracking.prometheus import exporting
+from headway.tracking.prometheus.way import Exported
 from headway.tracking.told import at_end
 
 PLACES = 20_000  # places of entries that are remembered; an entry comes again within a few batches, or never
@@ -86,7 +87,7 @@ class Recorder:
         sends: bool = True,
         notify: Sequence[Address] = (),
         terms: Terms | None = None,
-        exported: exporting.Exported | None = None,
+        exported: Exported | None = None,
         machines: str = "",
         best: tuple[str, str] | None = None,
     ) -> None:
@@ -146,7 +147,7 @@ class Recorder:
         for of_a_start in ("ended", "closed", "in_process", "tracking"):
             self._facts.pop(of_a_start, None)
         self._writer = spool = None
-        drawn: dict[str, int] = {}
+        drawn: tuple[dict[str, int], dict[str, Any]] = ({}, {})
         if tracking is not None:
             from headway.tracking.mlflow_writer import Writer
             from headway.tracking.spool import Spool
@@ -163,7 +164,7 @@ class Recorder:
             partial(self._scribe.line, "ledger"), self._facts.get("created", time.time())
         )
         self._standing = Standing(self._run.path, epoch, self._trouble, self._recent, lately)
-        self._drawing = Drawing(every_steps, best, self._facts.get("best"), drawn, self._scribe.track, self._save)
+        self._drawing = Drawing(every_steps, best, self._facts.get("best"), *drawn, self._scribe.track, self._save)
         self._machines = Machines(self._facts.get("created", 0.0), self._places_asked(machines), self._look_at)
         self._sends = False
         about = about_run(self._run.name, far["url"] if far else str(self._run.path), self._given)
@@ -529,7 +530,7 @@ class Recorder:
         self._save(checkpoint={name: record[name] for name in ("step", "time", "bytes")})
         names = ("kind", "step", "path", "bytes", "metrics", "time", "digest", "let_go")
         told = {name: record[name] for name in names if name in record}
-        self._scribe.track({**told, **self._drawing.measured(record["step"])})
+        self._scribe.track({**told, **self._drawing.of_checkpoint(record["step"])})
 
     def _on_checkpoint_failed(self, record: dict[str, Any]) -> None:
         if record["error"] != self._unsaved:

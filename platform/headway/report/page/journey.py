@@ -146,11 +146,11 @@ def _crew(story: Mapping[str, Any], charts: list[Chart]) -> Markup | None:
         found.append(plots.frame(chart, "How many trained", _causes(sizes), f"Workers: {told}", "wide"))
     lanes = [entry for entry in story.get("lanes") or () if entry.get("lanes")]
     if lanes:
-        chart = _lanes(lanes)
-        charts.append(chart)
-        count = len(chart["members"])
-        note = f"{numbers.counted(chart['lanes'], 'lane')} on {numbers.counted(count, 'worker')} over time"
-        found.append(plots.frame(chart, "Who carried which lane", note, note, "wide"))
+        carried = _lanes(lanes)
+        charts.append(carried)
+        count = len(carried["members"])
+        note = f"{numbers.counted(carried['lanes'], 'lane')} on {numbers.counted(count, 'worker')} over time"
+        found.append(plots.frame(carried, "Who carried which lane", note, note, "wide"))
     return together(found) if found else None
 
 
