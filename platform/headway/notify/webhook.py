@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from headway.core.alarms import KINDS, Limits
+from headway.core.alarms import Limits
 from headway.core.secrecy import HIDDEN
 from headway.notation.section import Count, Seconds, Section
 
@@ -25,7 +25,7 @@ class Webhook(Section):
     """A file that holds it, on the machine that leads the run: its path, from the root or from `~`."""
     url_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
     """A variable of the environment that holds it, where the run is led."""
-    on: Annotated[list[Kind], Field(min_length=1)] = Field(default_factory=lambda: list(KINDS))
+    on: Annotated[list[Kind], Field(min_length=1)] = Field(default_factory=lambda: list(get_args(Kind)))
     """What it is told of: finished, failed, stopped (on request, or by a signal), stalled, recovery_storm, budget."""
     form: Literal["json", "slack"] = "json"
     """Of what is posted: all that is known, as JSON; or a line, as Slack (and Mattermost) take it."""
