@@ -29,6 +29,7 @@ from headway.cli import (
     notify,
     predict,
     promote,
+    records,
     resize,
     runs,
     simulate,
@@ -71,6 +72,7 @@ app.command()(logs.logs)
 app.add_typer(notify.app, name="notify")
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(runs.app, name="runs")
+app.add_typer(records.app, name="records")
 app.add_typer(data.app, name="data")
 app.add_typer(jobs.app, name="job")
 app.add_typer(cluster.app, name="cluster")

@@ -25,8 +25,7 @@ from headway.runs import datasets, now
 from headway.runs.requests import this_person
 from headway.tracking import lineage
 from headway.tracking.environment import environment
-from headway.tracking.prometheus.exporter import Way
-from headway.tracking.prometheus.exporting import Exported
+from headway.tracking.prometheus.way import Exported, Way
 from headway.tracking.told import at_start
 
 

@@ -46,9 +46,8 @@ def _of_steps(steps: Steps, created: float, limit: int) -> Iterator[Series]:
     seconds = steps.time - created
     yield _series("loss", "loss", "", steps.step + 1, seconds, steps.loss, limit)
     if not np.isnan(steps.lr).all():
-        flat = np.flatnonzero(np.diff(steps.lr, prepend=np.nan, append=np.nan) != 0)  # where it changes
-        few = np.unique(np.concatenate((flat, np.minimum(flat + 1, len(flat) and len(steps.lr) - 1))))
-        few = few[few < len(steps.lr)]
+        new = np.flatnonzero(np.diff(steps.lr) != 0) + 1  # where it is another than the step before
+        few = np.unique(np.concatenate(([0], new - 1, new, [len(steps.lr) - 1])))
         yield _series("lr", "recorded", "", steps.step[few] + 1, seconds[few], steps.lr[few], limit // 2)
     rate = _rate(steps)
     if rate is not None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headway.core import ledger
-from headway.durable import last_line
 from headway.report import curves, happenings, inputs, logged, machines, origin, spending, words
 from headway.report.happenings import Happenings
 from headway.report.shape import Account, Best, Headline, Run, Saved, Story
@@ -38,11 +36,9 @@ def tell(run: RunFolder) -> Story:
     facts = run.read()
     created = float(facts.get("created") or 0.0)
     steps = columns.steps(run.path / "steps.jsonl")
-    measured = columns.measurements(run.path / "metrics.jsonl")
+    measured = columns.measurements(run.path / "metrics.jsonl", facts.get("metrics") or ())
     times = steps.time[~np.isnan(steps.time)]
-    happened = happenings.told(
-        columns.lines(run.events_file), created, lambda at: int(np.searchsorted(times, at, side="right"))
-    )
+    happened = happenings.told(_events(run, facts), created, lambda at: int(np.searchsorted(times, at, side="right")))
     job = origin.job_of(run)
     account = spending.told(run.path, facts, created)
     data = inputs.told(run.path, facts)
@@ -86,8 +82,14 @@ def tell(run: RunFolder) -> Story:
         events=happened.events,
         nodes=machines.told(run.path, created),
         environment={name: each for name, each in around.items() if name != "git"},
-        reproduce=origin.reproduce(run, facts, told, data, around, _samples(run), about.local),
+        reproduce=origin.reproduce(run, facts, told, data, around, run.samples() or "", about.local),
     )
+
+
+def _events(run: RunFolder, facts: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """In order. Earlier releases kept the workers over time with the facts."""
+    yield from ({**each, "kind": "workers"} for each in facts.get("workers") or ())
+    yield from columns.lines(run.events_file)
 
 
 def headline(
@@ -196,9 +198,3 @@ def _evaluations(run: RunFolder, measured: Measurements) -> list[dict[str, Any]]
             rows = table if any(isinstance(row, list) for row in table) else [table]
             entry["tables"][name] = [row if isinstance(row, list) else [row] for row in rows]
     return [found[step] for step in sorted(found)]
-
-
-def _samples(run: RunFolder) -> str:
-    with suppress(ValueError, KeyError, TypeError):
-        return str(json.loads(last_line(run.path / "steps.jsonl"))["samples"])
-    return ""

@@ -12,6 +12,13 @@ GOOD = 0.95
 RESUMABLE = ("stopped", "interrupted", "failed")
 SHOWN = 4
 """Metrics in a sentence."""
+ENDS = {
+    "running": "Running",
+    "finished": "Finished",
+    "stopped": "Stopped on request",
+    "interrupted": "Interrupted",
+    "failed": "Failed",
+}
 CAUSES = {
     "start": "starting workers",
     "checkpoint": "checkpoints",
@@ -69,7 +76,9 @@ def _what(known: Known) -> str:
     about = [task.model] if task.model else []
     about += [f"{_short(task.parameters)} parameters"] if task.parameters else []
     kind = f" ({', '.join(about)})" if about else ""
-    where = "in one process" if run.local else f"on up to {_count(head.workers_max, 'worker')}"
+    where = (
+        "in one process" if run.local and head.workers_max <= 1 else f"on up to {_count(head.workers_max, 'worker')}"
+    )
     verb = {"running": "is being trained", "finished": "was trained"}.get(run.state, "was being trained")
     said = f" {_sentence(task.description)}" if task.description else ""
     return f"{task.name}{kind} {verb} {where}.{said}"
@@ -113,7 +122,7 @@ def _how_long(known: Known) -> str:
     steps = f"after {head.steps:,}{of} steps"
     if head.total_steps and head.steps >= head.total_steps:
         steps = f"after all {head.steps:,} steps"
-    took = f", {_time(run.seconds)} after it was begun" if run.seconds is not None else ""
+    took = f", {time(run.seconds)} after it was begun" if run.seconds is not None else ""
     starts = f" It was started {_often(head.starts)}." if head.starts > 1 else ""
     return f"{_state(run)} {steps}{took}.{starts}"
 
@@ -125,17 +134,15 @@ def _state(run: Run) -> str:
         return {"task": "Failed by the task's own fault", "platform": "Failed by the platform's fault"}.get(
             run.cause or "", "Failed"
         )
-    return {"running": "Running", "stopped": "Stopped on request", "interrupted": "Interrupted"}.get(
-        run.state, run.state.capitalize()
-    )
+    return ENDS.get(run.state, run.state.capitalize())
 
 
 def _cost(known: Known) -> str:
     head = known.headline
     if head.worker_seconds is None:
         return "What it cost is not recorded."
-    dollars = f", which is {_dollars(head.dollars)}" if head.dollars is not None else ""
-    said = f"It took {_time(head.worker_seconds)} of workers' time{dollars}"
+    price = f", which is {dollars(head.dollars)}" if head.dollars is not None else ""
+    said = f"It took {time(head.worker_seconds)} of workers' time{price}"
     if head.goodput is None:
         return f"{said}."
     said += f"; {head.goodput:.1%} of it went into steps that count."
@@ -160,7 +167,7 @@ def _losses(known: Known) -> Iterator[str]:
         causes = _and([_because(cause, count) for cause, count in known.lost.items()])
         yield f"{_count(head.losses, 'worker').capitalize()} {_was(head.losses)} lost ({causes})."
         if not known.kept and not known.checkpoint:
-            pause = f" after {_time(head.longest_pause_s)} at most" if head.longest_pause_s else ""
+            pause = f" after {time(head.longest_pause_s)} at most" if head.longest_pause_s else ""
             yield f"It did not matter: the others went on{pause}, and no step was lost or repeated."
     if known.checkpoint:
         yield f"Training went back to a checkpoint {_often(known.checkpoint)}."
@@ -256,11 +263,12 @@ def _short(number: int) -> str:
     return f"{number:,}"
 
 
-def _dollars(value: float) -> str:
+def dollars(value: float) -> str:
+    """An amount, for people."""
     return f"${value:,.2f}" if value >= 0.01 or not value else f"${value:.4f}"
 
 
-def _time(seconds: float) -> str:
+def time(seconds: float) -> str:
     """For people: 0.15 s, 12 s, 4 min 14 s, 3 h 20 min, 2 days 5 h."""
     if seconds < 10:
         return f"{seconds:.2g} s"

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,11 +89,12 @@ def steps(path: Path) -> Steps:
     return Steps(step=whole.pop("step").astype(np.int64), **whole, damaged=damaged)
 
 
-def measurements(path: Path) -> Measurements:
-    """The lines of a metrics.jsonl, see `steps`."""
+def measurements(path: Path, earlier: Sequence[Mapping[str, Any]] = ()) -> Measurements:
+    """The lines of a metrics.jsonl, see `steps`. earlier: lines that come before, as of runs of earlier releases."""
     parts: dict[str, list[tuple[Floats, Floats, Floats, bool]]] = {}
     told = Measurements()
-    for chunk in _chunks(path):
+    before = "".join(f"{json.dumps(line)}\n" for line in earlier).encode()
+    for chunk in chain([before] if before else [], _chunks(path)):
         for name, part in _values(chunk, told).items():
             parts.setdefault(name, []).extend(part)
     for name, found in parts.items():

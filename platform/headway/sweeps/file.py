@@ -164,17 +164,17 @@ class Sweep(Section):
         Raises:
             BadInput: it is no valid job.
         """
-        settled = settings.settle(config, self._priced)
+        quiet = {key: each for key, each in self.priced.items() if key != NOTIFY}  # the sweep tells, not each trial
+        settled = settings.settle(config, quiet)
         return settled if repeat == 1 else settled.model_copy(update={"seed": settled.seed + repeat - 1})
 
     @property
-    def _priced(self) -> dict[str, Any]:
-        """The job of each trial: its workers cost what the sweep says, and it tells nobody."""
-        job = {key: each for key, each in self.job.items() if key != NOTIFY}
-        workers = job.get("workers", {})
+    def priced(self) -> dict[str, Any]:
+        """The job, whose workers cost what the sweep says."""
+        workers = self.job.get("workers", {})
         if self.price_per_worker_hour is None or not isinstance(workers, dict):
-            return job
-        return {**job, "workers": {**workers, "price_per_hour": self.price_per_worker_hour}}
+            return self.job
+        return {**self.job, "workers": {**workers, "price_per_hour": self.price_per_worker_hour}}
 
     @property
     def price(self) -> float | None:
@@ -256,7 +256,7 @@ def parse(tree: dict[str, Any], source: str = "sweep") -> Sweep:
             Sweep, tree, [each for each in error.errors() if each["loc"][:1] != ("space",) or not faults]
         )
         raise BadInput(f"{source} is not a valid sweep", "; ".join([*said, *faults]), remedy) from None
-    faults = faults or [*_contradictions(found)] or settings.faults_of(found.searched, found.job)
+    faults = faults or [*_contradictions(found)] or settings.faults_of(found.searched, found.priced)
     if not faults:
         found = _sized(found)
         faults = [*_of_the_job(found, found.example)]

@@ -185,7 +185,8 @@ class Lead:
         self._searcher = searchers.create(first, earlier.kept(sweep.earlier, place, found.path))
         logarithmic = tuple(key for key, each in sweep.searched.distributions.items() if getattr(each, "log", False))
         subject = Subject(found.name, sweep.metric, sweep.mode, sweep.trials, sweep.order, sweep.price, logarithmic)
-        self._watch, self._give = watch, nobody
+        self._watch = watch
+        self._give: Callable[[View], None] = nobody
         self._seen = Seen.begin(found.path, subject, self._tracking(), watch=self._look)
         budget, where = rules_of(sweep, ways).budget, found.where
         self._telling = Telling(found.name, where, sweep.notify, budget, lambda text: self._seen.say(text))
