@@ -13,6 +13,7 @@ import yaml
 from dashboards.description import Panel, all_of_them
 from dashboards.generate import HERE, text
 from dashboards.to_perses import perses
+from tests.pages import commands, links, strange
 
 from headway.cli import dashboards as verbs
 from headway.core.families import COUNTER, FAMILIES
@@ -196,7 +197,22 @@ def test_every_alert_has_a_test_of_promtool() -> None:
     assert fires == silent == {alert["alert"] for alert in ALERTS}
 
 
-# The verbs
+# The page, and the verbs
+
+PAGE = HERE.parent / "docs" / "dashboards.md"
+
+
+def test_every_command_of_the_page_is_there() -> None:
+    assert ["dashboards", "up"] in [words[:2] for words in commands(PAGE)]
+    assert strange(PAGE) == []
+    assert links(PAGE) == []
+
+
+def test_what_the_page_says_of_recorded_rules_is_so() -> None:
+    recorded = {rule["record"] for group in RULES["rules"]["groups"] for rule in group["rules"]}
+    told = set(re.findall(r"`(\w+:headway_\w+:\w+)`", PAGE.read_text(encoding="utf-8")))
+    assert len(told) >= 4
+    assert told <= recorded
 
 
 def test_the_configuration_has_the_places_filled_in(tmp_path: Path) -> None:
