@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests import waiting
 
-DEADLINE_S = 90
+DEADLINE_S, START_S = 90, 240
 wait_for = partial(waiting.until, within_s=DEADLINE_S)
 
 
@@ -49,7 +49,7 @@ class Server:
         self._environ = environ or {}
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, within_s: float = DEADLINE_S) -> None:
+    def start(self, within_s: float = START_S) -> None:
         """Raises AssertionError where it does not answer within so many seconds."""
         command = [sys.executable, "-m", "mlflow", "server", "--workers", str(self._workers), "--port", str(self.port)]
         quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -62,7 +62,11 @@ class Server:
                 cwd=self._folder,
                 start_new_session=True,
             )
-        wait_for(self._answers, within_s=within_s)
+        try:
+            waiting.until(self._answers, "the server answers", within_s)
+        except BaseException:  # raised again: it is not left behind
+            self.stop()
+            raise
 
     def stop(self) -> None:
         if self._process is not None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from measure import summary
 
-from headway.cli import ui
+from headway.cli import serving, ui
 from headway.core import nodes
 from headway.elastic.lead.drawing import Drawing
 from headway.job import parse
@@ -213,11 +213,11 @@ class Shown:
 
 @contextmanager
 def served(chromium: Browser, runs: Path) -> Iterator[Shown]:
-    port = ui._free_port("127.0.0.1", 0)
+    port = serving.free_port("127.0.0.1", 0)
     with tempfile.TemporaryFile("w+") as log:
         server = ui._start(runs, "127.0.0.1", port, log)
         try:
-            ui._wait_until_up(server, "127.0.0.1", port, log)
+            serving.wait_until_up(server, "MLflow's server", "127.0.0.1", port, "/health", log)
             yield Shown(chromium, f"http://127.0.0.1:{port}", runs)
         finally:
-            ui._stop(server)
+            serving.stop(server)

@@ -49,6 +49,14 @@ def test_it_finds_the_dashboards_in_itself(wheel: Path, tmp_path: Path) -> None:
     assert written == made
 
 
+def test_it_holds_what_a_page_is_made_of(wheel: Path) -> None:
+    there = set(zipfile.ZipFile(wheel).namelist())
+    package, folder = ROOT / "platform", ROOT / "platform" / "headway" / "report" / "page"
+    parts = [path for name in ("web", "vendor") for path in (folder / name).iterdir()]
+    assert len(parts) > 8
+    assert {str(path.relative_to(package)) for path in parts} <= there
+
+
 def test_importing_it_is_light(tmp_path: Path) -> None:
     code = (
         "import sys, headway.cli.app, headway.task, headway.job; "

@@ -56,10 +56,10 @@ class Served:
             self.port = probe.getsockname()[1]
         self._log = runs.parent / "serve.log"
         quiet = {"MLFLOW_TRACKING_URI": default_uri(runs), "MLFLOW_DISABLE_TELEMETRY": "true"}
+        command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/r@production"]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/r@production"]
-                + ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"],
+                [*command, "--env-manager", "local", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

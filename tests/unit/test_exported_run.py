@@ -40,9 +40,14 @@ def scraped(runs: Path) -> dict[str, float]:
     return found
 
 
+def paces(values: dict[str, float]) -> list[float]:
+    """Of workers, whatever their names: one that has no time on a busy machine may be replaced."""
+    return [value for name, value in values.items() if name.startswith("headway_worker_lane_seconds{")]
+
+
 def train(context: Context) -> None:
     model = nn.Linear(4, 256, bias=False)
-    session = Session(context, model, torch.optim.SGD(model.parameters(), lr=0.01))
+    session = Session(context, model, torch.optim.SGD(model.parameters(), lr=0.01), None)
     with session:
         for step in session.steps():
             for batch in step.lanes():
@@ -55,12 +60,12 @@ def test_an_elastic_run_tells_of_its_workers_and_of_what_they_exchange(tmp_path:
     job = loops.job(data, workers={"max": 3, "price_per_hour": 1.0}, budget={"worker_hours": 1.0})
     with Run(tmp_path / "run", job, train, places=2, hold=HOLD, exports=True) as run:
         run.wait_until(lambda: run.step >= HOLD)
-        run.wait_until(lambda: "headway_worker_lane_seconds{w1}" in scraped(tmp_path))
+        run.wait_until(lambda: len(paces(scraped(tmp_path))) == 2)
         values = scraped(tmp_path)
         assert values["headway_run_state{running}"] == 1
         assert (values["headway_workers"], values["headway_workers_max"]) == (2, 3)
         assert values["headway_step"] >= HOLD - 1
-        assert values["headway_worker_lane_seconds{w0}"] > 0
+        assert min(paces(values)) > 0
         assert values["headway_dollars_total"] > 0
         assert 0 < values["headway_budget_used_ratio"] < 1
         assert "headway_spool_bytes" not in values
@@ -83,22 +88,22 @@ def test_an_elastic_run_tells_of_its_workers_and_of_what_they_exchange(tmp_path:
 
 def test_a_run_in_this_process_is_seen_while_it_trains_and_is_no_more_afterwards(tmp_path: Path) -> None:
     ground = Ground(tmp_path, loops.rows(tmp_path / "data"))
-    seen: list[tuple[Progress, dict[str, float]]] = []
+    seen: list[tuple[int, dict[str, float]]] = []
 
     def watch(progress: Progress) -> None:
         values = scraped(ground.runs)
-        if progress.step > 2 and values:
-            seen.append((progress, values))
+        if values.get("headway_worker_lane_seconds{w0}"):  # once a second
+            seen.append((progress.step, values))
 
-    waits = "time.sleep(0.01)"
+    waits = "time.sleep(0.03)"
     report = ground.train(ground.job(waits, top="import time", workers={"price_per_hour": 2.0}), name="r", watch=watch)
     assert report.state == "finished"
     assert seen, "it is served since its first step"
-    progress, values = seen[-1]
-    assert values["headway_step"] >= progress.step
+    step, values = seen[0]
+    assert values["headway_step"] >= step - 1
     assert values["headway_steps_planned"] == STEPS
     assert values["headway_run_state{running}"] == 1
-    assert values["headway_worker_lane_seconds{w0}"] >= 0.01
+    assert values["headway_worker_lane_seconds{w0}"] >= 0.03
     assert (values["headway_workers"], values["headway_generation"]) == (1, 1)
     assert list((ground.runs / FOLDER).glob("[!.]*")) == []
     facts: dict[str, Any] = RunFolder(ground.runs / "r").read()

@@ -72,6 +72,10 @@ class RunLines(Screen):
             if said != before and said:
                 messages.append(f"{'its place cannot be read: ' if name == 'lacks' else ''}{said}")
         self._begun, self._lacks, self._trouble = True, seen.lacks, brief.trouble
+        if brief.state != "running":  # nobody trains, and nobody is waited for
+            for message in messages:
+                self.console.print(message, markup=False)
+            return
         self._lines.update(
             Progress(
                 run=brief.run,
@@ -106,6 +110,12 @@ def drawn(seen: Watched, width: int, height: int, unicode: bool = True) -> Group
         line.no_wrap, line.overflow = True, "ellipsis"
         line.truncate(width, overflow="ellipsis")
     return Group(*lines)
+
+
+def ended(seen: Watched) -> str:
+    """Its end, in a line."""
+    brief = seen.brief
+    return f"run {brief.run} is at its end: {state_of(seen)} (step {brief.steps} of {brief.total_steps or '?'})"
 
 
 def state_of(seen: Watched) -> str:

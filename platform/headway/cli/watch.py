@@ -51,7 +51,7 @@ def watch(run: Run, runs: Runs = None, address: Address = None, plain: Plain = F
 
 
 def _run(place: Place, name: str, address: str | None, console: Console, plain: bool) -> int:
-    from headway.cli.live_run import RunLines, RunLive, state_of
+    from headway.cli.live_run import RunLines, RunLive, ended
     from headway.core.ends import exit_code
     from headway.jobs.look.watching import Watched
 
@@ -70,7 +70,7 @@ def _run(place: Place, name: str, address: str | None, console: Console, plain: 
     seen = followed(watching.look, watching.every_s, over, screen)
     if seen is None:
         return 0
-    print(f"run {seen.brief.run} is at its end: {state_of(seen)} (step {seen.brief.steps})")
+    print(ended(seen))
     return exit_code(seen.brief.state, seen.brief.cause or None)
 
 

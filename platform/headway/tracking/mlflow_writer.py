@@ -48,6 +48,7 @@ class Summary:
         run_id: MLflow's; None when the store was never reached.
         uri: of the store, without a password.
         page: address of the run's page, where the store has pages.
+        whole: whether all that is in the spool was sent: its end, its checkpoints and its tags, too.
     """
 
     sent: int
@@ -56,6 +57,7 @@ class Summary:
     run_id: str | None
     uri: str
     page: str | None = None
+    whole: bool = True
 
 
 class Writer:
@@ -130,7 +132,8 @@ class Writer:
         waiting = _points(self._spool.path, kept.offset)
         uri = redact(self._uri)
         page = pages.of_run(uri, kept.experiment_id, kept.run_id)
-        return Summary(sent, waiting, error, kept.run_id, uri, page)
+        whole = kept.offset >= self._spool.size()
+        return Summary(sent, waiting, error, kept.run_id, uri, page, whole)
 
     @property
     def waiting_bytes(self) -> int:

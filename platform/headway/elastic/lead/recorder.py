@@ -362,7 +362,7 @@ class Recorder:
     def _tracked(self, timeout_s: float) -> dict[str, Any]:
         assert self._writer is not None
         summary = self._writer.close(timeout_s)
-        return {name: getattr(summary, name) for name in ("uri", "run_id", "page", "sent", "waiting", "error")}
+        return {name: getattr(summary, name) for name in ("uri", "run_id", "page", "sent", "waiting", "error", "whole")}
 
     def leave(self) -> None:
         """Instead of `finish`, before anything was sent: the run did not begin, and nothing is to be kept of it."""

@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from headway.jobs.look import closeup
 from headway.jobs.look.history import FILE as EVENTS
 from headway.jobs.look.history import FOLDER_S, STORE_S, Event, parsed
 from headway.jobs.look.tail import Tail
-from headway.runs import Brief, Place, RunFolder, accounts
+from headway.runs import Brief, NoRun, Place, RunFolder, accounts
 
 POINTS = 4096
 """Of a curve."""
@@ -111,13 +111,13 @@ class Watching:
         """How it is now; or was, where its place does not answer.
 
         Raises:
-            BadInput: there is no such run (any more).
-            HeadwayError: its place does not answer, and never did.
+            NoRun: there is no such run (any more).
+            HeadwayError: its place cannot be read, and never could.
         """
         lacks = ""
         try:
             self._read()
-        except BadInput:
+        except NoRun:
             raise
         except (HeadwayError, OSError) as error:
             if self._brief is None or self._run is None:
@@ -137,7 +137,7 @@ class Watching:
         else:
             self._run.refresh()
         if brief is None:
-            raise BadInput(f"run {self._name} is gone from {self._place}", "it was removed", "")
+            raise NoRun(f"run {self._name} is gone from {self._place}", "it was removed", "")
         if closeup.is_left(brief):
             brief = closeup.closed(self._place, brief, self._say)
         self._brief = brief
@@ -284,8 +284,3 @@ def _facts(run: RunFolder) -> dict[str, Any]:
 
 def _number(value: Any, default: float = 0.0) -> float:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else default
-
-
-def emptied(seen: Watched) -> Watched:
-    """The same with no events that were not seen before."""
-    return replace(seen, fresh=())

@@ -140,7 +140,7 @@ def _crew(story: Mapping[str, Any], charts: list[Chart]) -> Markup | None:
     sizes = [entry for entry in story.get("workers") or () if entry.get("workers") is not None]
     if sizes:
         line = plots.line("workers", columns(sizes, "step", "seconds") | {"value": [e["workers"] for e in sizes]})
-        chart = {"id": "workers", "kind": "steps", "unit": "", "height": 170, "series": [line]}
+        chart: Chart = {"id": "workers", "kind": "steps", "unit": "", "height": 170, "series": [line]}
         charts.append(chart)
         told = ", ".join(f"{e['workers']} from step {e['step']}" for e in sizes[:20])
         found.append(plots.frame(chart, "How many trained", _causes(sizes), f"Workers: {told}", "wide"))

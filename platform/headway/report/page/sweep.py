@@ -45,6 +45,7 @@ def page(document: Mapping[str, Any]) -> Page:
             " · ".join(when),
             document.get("words") or {},
             _tiles(report),
+            "Tried",
         ),
         sections=[section for section in sections if section is not None],
         drawn=drawn,
