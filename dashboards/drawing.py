@@ -60,19 +60,22 @@ def served(folder: Path) -> Iterator[str]:
         server.server_close()
 
 
-def address(site: str, name: str, prometheus: str, since: str = "1h", theme: str = "light", scraped: str = "5s") -> str:
+def address(
+    site: str, name: str, prometheus: str, between: tuple[float, float], theme: str = "light", scraped: str = "5s"
+) -> str:
     """Of the page that draws a dashboard.
 
     Args:
         site: URL of `served`.
         name: of the dashboard.
         prometheus: its URL, which the browser asks.
-        since: how far back it is drawn, as "5m".
+        between: the time that is drawn, in Unix seconds.
         theme: "light" or "dark".
         scraped: how often Prometheus scrapes, as "5s".
     """
     asked = {"dashboard": f"/perses/{name}.json", "prometheus": prometheus, "theme": theme, "scraped": scraped}
-    return f"{site}/index.html?{urlencode({**asked, 'start': since, 'refresh': '0s'})}"
+    start, end = (str(int(at * 1000)) for at in between)
+    return f"{site}/index.html?{urlencode({**asked, 'start': start, 'end': end, 'refresh': '0s'})}"
 
 
 PANEL = "[data-testid=panel]"

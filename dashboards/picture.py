@@ -28,7 +28,7 @@ def draw(to: Path, name: str = "run") -> None:
         drawing.build(folder / "site")
         (folder / "runs").mkdir()
         with runs_seen(folder / "runs") as seen, drawing.served(folder / "site") as site, browser() as chromium:
-            page = drawing.address(site, name, seen.prometheus.url, "2m", scraped="1s")
+            page = drawing.address(site, name, seen.prometheus.url, (seen.begin, seen.end), scraped="1s")
             with opened(chromium, page, SCREEN, within_s=120) as sight:
                 drawing.settled(sight.page)
                 to.parent.mkdir(parents=True, exist_ok=True)

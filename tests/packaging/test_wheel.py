@@ -44,11 +44,8 @@ def test_it_finds_the_dashboards_in_itself(wheel: Path, tmp_path: Path) -> None:
     assert folder == str(tmp_path / "headway" / "dashboards")
     assert all(Path(rule).is_file() for rule in rules)
     written = {path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.*")}
-    made = {
-        path.relative_to(ROOT / "dashboards")
-        for kind in ("grafana", "perses", "prometheus")
-        for path in (ROOT / "dashboards" / kind).glob("*.*")
-    }
+    top, kinds = ROOT / "dashboards", ("grafana", "perses", "prometheus")
+    made = {path.relative_to(top) for kind in kinds for path in (top / kind).glob("*.*")}
     assert written == made
 
 
