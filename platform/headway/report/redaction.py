@@ -100,8 +100,8 @@ def _private(story: Story) -> set[str]:
     found |= {str(node.get("name") or "") for node in story.nodes}
     found.add(story.run.by)
     found |= set(story.run.by.split("@"))
-    for said in (*story.marks, *story.events):
-        found |= {host.rpartition(" ")[2] for host in _HOST.findall(said.words)}
+    for words in [mark.words for mark in story.marks] + [event.words for event in story.events]:
+        found |= {host.rpartition(" ")[2] for host in _HOST.findall(words)}
     found |= {part for place in _places(story) for part in _people(place)}
     return {word for word in found if len(word) >= SHORT}
 
