@@ -16,7 +16,7 @@ HEIGHTS = {"label": 4, "stat": 4, "lines": 8, "stack": 8, "bars": 8}
 """Of each kind, in rows of some 38 pixels. label: the value of a label; stat: one figure, large; lines, bars: over
 time; stack: over time, one upon the other."""
 
-Unit = Literal["number", "ratio", "seconds", "bytes", "bytes_per_second", "per_second", "dollars"]
+Unit = Literal["number", "ratio", "seconds", "bytes", "bytes_per_second", "per_second", "rows_per_second", "dollars"]
 
 
 class _Read(BaseModel):
@@ -65,6 +65,10 @@ class Panel(_Read):
     @property
     def height(self) -> int:
         return HEIGHTS[self.kind]
+
+    @property
+    def begins_at_zero(self) -> bool:
+        return self.from_zero or self.kind in ("stack", "bars")
 
 
 class Section(_Read):

@@ -26,6 +26,7 @@ UNITS = {
     "bytes": "decbytes",
     "bytes_per_second": "Bps",
     "per_second": "cps",
+    "rows_per_second": "rowsps",
     "dollars": "currencyUSD",
 }
 
@@ -113,7 +114,7 @@ def _chart(panel: Panel) -> timeseries.Panel:
         made.draw_style(common.GraphDrawStyle.BARS)
     if panel.kind in ("stack", "bars"):
         made.stacking(shapes.StackingConfig().mode(common.StackingMode.NORMAL).group("A"))
-    if panel.from_zero:
+    if panel.begins_at_zero:
         made.min(0)
     return made
 

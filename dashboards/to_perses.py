@@ -15,6 +15,7 @@ UNITS: dict[str, dict[str, Any]] = {
     "bytes": {"unit": "bytes", "shortValues": True},
     "bytes_per_second": {"unit": "bytes/sec", "shortValues": True},
     "per_second": {"unit": "counts/sec", "shortValues": True},
+    "rows_per_second": {"unit": "rows/sec", "shortValues": True},
     "dollars": {"unit": "usd", "decimalPlaces": 2},
 }
 DRAWN: dict[str, dict[str, Any]] = {
@@ -87,7 +88,7 @@ def _stat(panel: Panel) -> dict[str, Any]:
 
 def _chart(panel: Panel) -> dict[str, Any]:
     axis: dict[str, Any] = {"show": True, "format": UNITS[panel.unit]}
-    if panel.from_zero:
+    if panel.begins_at_zero:
         axis["min"] = 0
     legend = {"position": "bottom", "mode": "list", "size": "small"}
     return {"kind": "TimeSeriesChart", "spec": {"legend": legend, "yAxis": axis, "visual": DRAWN[panel.kind]}}

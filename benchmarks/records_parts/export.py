@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import psutil
+
 from headway.core.cost import Terms
 from headway.core.figures import Subject
-from headway.tracking.prometheus.exporter import Way
-from headway.tracking.prometheus.exporting import Exported
-
-from records_parts.here import Elsewhere
+from headway.tracking.prometheus.way import Exported, Way
+from records_parts.here import Elsewhere, scratch
 
 SECONDS = 240.0
 EVERY_S = 5.0
@@ -29,8 +27,7 @@ WORKERS, MANY = 8, 500
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     seconds = SECONDS / (10 if options.quick else 1)
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch:
-        runs = Path(scratch)
+    with scratch() as runs:
         with Elsewhere(runs / "silent") as silent, Elsewhere(runs / "shown", more=exported(runs)) as shown:
             begin(silent, WORKERS), begin(shown, WORKERS)
             address = f"http://{target(runs)}/metrics"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,15 @@ from headway.elastic.lead.recorder import Recorder
 from headway.runs import RunFolder
 
 _processes = multiprocessing.get_context("spawn")
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder on this disk: that for temporary files may be in memory."""
+    build = Path(__file__).parents[2] / "build"
+    build.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=build) as folder:
+        yield Path(folder)
 
 
 class Here:

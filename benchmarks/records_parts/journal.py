@@ -6,15 +6,13 @@ The recorder is in the same process, behind the same calls; its thread writes me
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 from headway.elastic.lead.recorder import Recorder
 from headway.elastic.worker.journal import Journal
 from headway.runs import RunFolder
-from records_parts.here import Here, answered_at_once
+from records_parts.here import Here, answered_at_once, scratch
 
 PARTS = 10
 RECORDS = 1_000_000
@@ -22,10 +20,10 @@ RECORDS = 1_000_000
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     records = RECORDS // 10 if options.quick else RECORDS
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch, answered_at_once():
-        run = RunFolder(Path(scratch))
+    with scratch() as folder, answered_at_once():
+        run = RunFolder(folder)
         run.write({"run": "records", "created": time.time()})
-        recorder = Recorder(scratch, None, {}, 10)
+        recorder = Recorder(str(folder), None, {}, 10)
         journal = Journal(Here(recorder), "w0")
         journal.restart(1)
         journal.enter(leads=True)

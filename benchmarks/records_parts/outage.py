@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -26,8 +25,8 @@ from headway.elastic.worker.journal import Journal
 from headway.tracking import entities
 from headway.tracking.mlflow_writer import Writer
 from headway.tracking.spool import FILE, Spool
-from records_parts.here import Elsewhere, answered_at_once
-from records_parts.training import spread, values_of, work
+from records_parts.here import Elsewhere, answered_at_once, scratch
+from records_parts.training import START_S, spread, values_of, work
 
 BEFORE_S = 60.0
 WORKERS = 4  # of MLflow's server, as it has them unless told otherwise
@@ -42,17 +41,17 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(1)
     least = 10 if options.quick else 1
     away_s = options.minutes * 60 / least
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch, answered_at_once():
+    with scratch() as folder, answered_at_once():
         return {
             "what": f"a tracking server away for {away_s:.0f} s",
-            **outage(Path(scratch), BEFORE_S / least, away_s),
-            "drain": drain(Path(scratch) / "drain", DRAINED[0] // least, DRAINED[1]),
+            **outage(folder, BEFORE_S / least, away_s),
+            "drain": drain(folder / "drain", DRAINED[0] // least, DRAINED[1]),
         }
 
 
 def outage(folder: Path, before_s: float, away_s: float) -> dict[str, Any]:
     server = Server(folder, workers=WORKERS)
-    server.start()
+    server.start(START_S)
     peers = [_Peer(server.uri, synchronous) for synchronous in (True, False)]
     tracking = {"uri": server.uri, "experiment": "outage"}
     try:
@@ -63,7 +62,7 @@ def outage(folder: Path, before_s: float, away_s: float) -> dict[str, Any]:
             for peer in peers:
                 peer.go()
             found["step_ms"]["meanwhile"] = spread(training.until(away_s))
-            back = threading.Thread(target=server.start)
+            back = threading.Thread(target=server.start, args=[START_S])
             back.start()
             found["step_ms"]["afterwards"] = spread(training.until(before_s))
             back.join()
@@ -131,7 +130,7 @@ def drain(folder: Path, steps: int, keys: int) -> dict[str, Any]:
     writer = Writer(folder / "run", server.uri, poll_s=0.05)
     writer.start()
     try:
-        server.start()
+        server.start(START_S)
         with _counted() as used:
             begun = time.monotonic()
             if not writer.flush(1200):

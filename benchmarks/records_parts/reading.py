@@ -13,13 +13,14 @@ import random
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from measure import summary
+
+from records_parts.here import scratch
 
 STEPS, OF_PAGE = 1_000_000, 100_000
 EVENTS = 100
@@ -30,14 +31,14 @@ MAIN = "from headway.cli.app import main; main()"
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     least = 10 if options.quick else 1
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch:
-        runs = Path(scratch) / "runs"
+    with scratch() as folder:
+        runs = folder / "runs"
         made(runs / "long", STEPS // least)
         made(runs / "paged", OF_PAGE // least)
-        page = Path(scratch) / "page.html"
+        page = folder / "page.html"
         found: dict[str, Any] = {
             "what": f"{STEPS // least:,} steps read; the page of {OF_PAGE // least:,} steps, {EVENTS} events",
-            "nothing": called(["--version"]),
+            "nothing": called(["--help"]),
             "headway runs": called(["runs", "--runs", str(runs)]),
             "headway report": called(["report", "long", "--runs", str(runs)]),
             "headway report --html": called(["report", "paged", "--runs", str(runs), "--html", str(page)]),

@@ -7,7 +7,6 @@ Each thread's own clock beside the wall's, for others use the machine as well. T
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from tests.tracking_server import Server
 
 from headway.elastic.worker import records
 from headway.elastic.worker.journal import ENTRIES, Journal
-from records_parts.here import Elsewhere, answered_at_once
+from records_parts.here import Elsewhere, answered_at_once, scratch
 
 STEPS = 2000
 OF_PEERS = 300
@@ -27,13 +26,13 @@ WRITE_S = 0.5
 FILL = 400_000
 """Records that fill the recorder's queue and the worker's own."""
 WIDTH = 384
+START_S = 900.0  # of MLflow's server, on a machine that others use as well
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(1)
     least = 10 if options.quick else 1
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch, answered_at_once():
-        folder = Path(scratch)
+    with scratch() as folder, answered_at_once():
         found = {
             "what": "milliseconds of the training thread for what a step logs: wall, and its own processor's",
             "nothing": figures(lambda step, values: None, STEPS // least),
@@ -41,7 +40,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "ours, queues full, disk slow": ours(folder / "slow", WRITE_S, FILL // least, STEPS // least),
         }
         server = Server(folder)
-        server.start()
+        server.start(START_S)
         try:
             found |= peers(server.uri, OF_PEERS // least)
         finally:

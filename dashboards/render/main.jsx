@@ -1,5 +1,5 @@
-// Draws one Perses dashboard with Perses' own panels: ?dashboard=URL&prometheus=URL&theme=light|dark.
-import { CssBaseline, ThemeProvider } from '@mui/material';
+// Draws one Perses dashboard with Perses' own panels: ?dashboard=URL&prometheus=URL&theme=light|dark&scraped=5s.
+import { CssBaseline, ThemeProvider, Typography } from '@mui/material';
 import { ChartsProvider, SnackbarProvider, generateChartsTheme, getTheme } from '@perses-dev/components';
 import { ViewDashboard } from '@perses-dev/dashboards';
 import { PluginRegistry, dynamicImportPluginLoader } from '@perses-dev/plugin-system';
@@ -21,8 +21,8 @@ const plugins = dynamicImportPluginLoader(
 const kinds = { Panel: 'TimeSeriesChart', TimeSeriesQuery: 'PrometheusTimeSeriesQuery' };
 
 /** The only datasource: the Prometheus of the address line, asked directly. */
-function datasourceAt(directUrl) {
-  const spec = { default: true, plugin: { kind: 'PrometheusDatasource', spec: { directUrl, scrapeInterval: '1s' } } };
+function datasourceAt(directUrl, scrapeInterval) {
+  const spec = { default: true, plugin: { kind: 'PrometheusDatasource', spec: { directUrl, scrapeInterval } } };
   const source = { kind: 'GlobalDatasource', metadata: { name: 'prometheus' }, spec };
   return {
     getDatasource: () => Promise.resolve(undefined),
@@ -32,7 +32,7 @@ function datasourceAt(directUrl) {
   };
 }
 
-function Page({ dashboard, prometheusUrl, mode }) {
+function Page({ dashboard, source, mode }) {
   const theme = getTheme(mode);
   const queries = new QueryClient({ defaultOptions: { queries: { refetchOnWindowFocus: false, retry: 1 } } });
   return (
@@ -46,7 +46,8 @@ function Page({ dashboard, prometheusUrl, mode }) {
                 <QueryClientProvider client={queries}>
                   <ViewDashboard
                     dashboardResource={dashboard}
-                    datasourceApi={datasourceAt(prometheusUrl)}
+                    datasourceApi={source}
+                    dashboardTitleComponent={<Typography variant="h2">{dashboard.spec.display.name}</Typography>}
                     isReadonly={true}
                     isVariableEnabled={true}
                     isDatasourceEnabled={false}
@@ -63,6 +64,7 @@ function Page({ dashboard, prometheusUrl, mode }) {
 
 const asked = new URLSearchParams(window.location.search);
 const dashboard = await (await fetch(asked.get('dashboard'))).json();
+const source = datasourceAt(asked.get('prometheus'), asked.get('scraped') ?? '5s');
 createRoot(document.getElementById('root')).render(
-  <Page dashboard={dashboard} prometheusUrl={asked.get('prometheus')} mode={asked.get('theme') ?? 'light'} />
+  <Page dashboard={dashboard} source={source} mode={asked.get('theme') ?? 'light'} />
 );

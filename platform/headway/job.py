@@ -26,6 +26,7 @@ from headway.notation.code import is_named
 from headway.notation.plain import write
 from headway.notation.reading import mapping
 from headway.notation.section import Bytes, Count, Section, plain
+from headway.notify.webhook import Webhook
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "adagrad", "rmsprop")
 STRATEGIES = ("all_reduce",)
@@ -450,6 +451,8 @@ class Job(Section):
     """Figures for Prometheus; false serves none."""
     budget: Budget | None = None
     """What it is meant to cost."""
+    notify: list[Webhook] = Field(default_factory=list)
+    """Addresses that are told when the run ends, stalls, loses worker after worker, or has nearly spent its budget."""
     strategy: str = "all_reduce"
     """How lanes' gradients become an update."""
     reproducible: Literal["order", "bitwise"] = "order"

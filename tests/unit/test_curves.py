@@ -64,6 +64,21 @@ def test_a_start_after_another_gives_no_step_twice() -> None:
     assert min(step for step, _, _ in after) > before[-1][0]
 
 
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=200), st.data())
+def test_who_is_given_what_another_held_goes_on_as_that_would(values: list[float], data: st.DataObject) -> None:
+    one, turn = Curves(10), data.draw(st.integers(1, len(values) - 1))
+    before = [point for step in range(turn) for point in one.add("loss", step, 1.0, values[step])]
+    other = Curves(10, {"loss": before[-1][0]})
+    for point in one.held().get("loss", []):
+        other.add("loss", *point)
+    rest = [
+        [point for step in range(turn, len(values)) for point in each.add("loss", step, 1.0, values[step])]
+        + [point for _, point in each.rest()]
+        for each in (one, other)
+    ]
+    assert rest[0] == rest[1]
+
+
 @pytest.mark.parametrize("every", [1, 10])
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=300), st.data())
 def test_a_rewind_leaves_one_curve_with_its_extremes(every: int, values: list[float], data: st.DataObject) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from headway.core.cost import Terms
+from headway.core.cost import Paid, Terms
 from headway.core.families import COUNTER, FAMILIES, LOST_BY, OF_A_RUN, OF_A_SWEEP, PREFIX, STATES
 from headway.core.figures import Figures, Subject
 from headway.core.ledger import CAUSES
@@ -119,6 +119,7 @@ def test_a_run_that_is_resumed_counts_on() -> None:
     facts = {
         "ledger_before": SECONDS,
         "dollars_before": 2.0,
+        "dollars_before_s": 100.0,
         "checkpoint": {"step": 8, "time": 900.0, "bytes": 77},
         "checkpoint_blocked_s": 3.0,
         "quarantine": {"data.train": {"0:1": 4, "0:2": 1}},
@@ -200,8 +201,13 @@ def test_costs(terms: Terms, worker_s: float, dollars: float | None, used: float
 
 
 def test_what_earlier_starts_cost_stays_when_the_price_is_another_or_gone() -> None:
-    assert Terms(price=1.0).cost(3600.0, before=5.0) == 6.0
-    assert Terms().cost(3600.0, before=5.0) == 5.0
+    assert Terms(price=1.0).cost(7200.0, Paid(5.0, 3600.0)) == 6.0
+    assert Terms().cost(7200.0, Paid(5.0, 3600.0)) == 5.0
+
+
+def test_what_a_start_that_was_killed_has_spent_is_paid_by_the_next() -> None:
+    assert Terms(price=1.0).cost(10800.0, Paid(5.0, 3600.0)) == 7.0
+    assert Terms(price=1.0).cost(3600.0, Paid()) == 1.0
 
 
 def test_a_sweep_and_its_runs_have_names_of_their_own() -> None:

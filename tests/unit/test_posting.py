@@ -78,3 +78,31 @@ def test_a_refusal_is_mlflows_own(server: Any) -> None:
     with pytest.raises(MlflowException, match="no such run") as caught:
         posting.post(client, "r1", [Metric("loss", 1.0, 1, 0)])
     assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+def test_of_several_parts_the_first_error_counts_and_no_further_one_is_begun() -> None:
+    begun, met = [], threading.Barrier(posting.AT_ONCE)
+
+    def send(part: Any) -> int:
+        begun.append(part[0])
+        met.wait(20)  # as many are under way at once
+        if part[0] == 1:
+            raise ConnectionResetError("cut")
+        return 0
+
+    with pytest.raises(ConnectionResetError, match="cut"):
+        posting.together(send, ([number] for number in range(posting.AT_ONCE)))
+    assert sorted(begun) == list(range(posting.AT_ONCE))
+    begun.clear()
+
+    def fails(part: Any) -> int:
+        begun.append(part[0])
+        raise OSError("down")
+
+    with pytest.raises(OSError, match="down"):
+        posting.together(fails, ([number] for number in range(1000)))
+    assert len(begun) <= posting.AT_ONCE
+
+
+def test_what_was_refused_is_counted_over_all_parts() -> None:
+    assert posting.together(lambda part: part[0], ([number] for number in range(100))) == sum(range(100))

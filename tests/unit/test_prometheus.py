@@ -24,8 +24,8 @@ from headway.elastic.crew.recorders import Recorders
 from headway.elastic.lead.recorder import Recorder
 from headway.runs import RunFolder
 from headway.tracking.prometheus import discovery, through_ray
-from headway.tracking.prometheus.exporter import Exporter, RunExporter, Way
-from headway.tracking.prometheus.exporting import Exported
+from headway.tracking.prometheus.exporter import Exporter, RunExporter
+from headway.tracking.prometheus.way import Exported, Way
 
 SAMPLES: list[Sample] = [("step", (), 7.0), ("samples_total", (), 12.0), ("validation", ("acc",), 0.5)]
 
@@ -255,6 +255,7 @@ def test_what_a_run_costs_adds_up_over_its_starts_though_one_was_killed(tmp_path
     assert (facts["dollars"], facts["ledger_s"]["compute"]) == (2.0, 200.0)
     killed = recorder(tmp_path / "r")
     until(lambda: "dollars" not in RunFolder(tmp_path / "r").read(), "it has begun")
+    killed.event(ledger)
     killed._export.close()
     killed._standing.close()
     killed._scribe.close(1.0)  # without its last words
@@ -262,12 +263,12 @@ def test_what_a_run_costs_adds_up_over_its_starts_though_one_was_killed(tmp_path
     made = recorder(tmp_path / "r")
     try:
         assert isinstance(made._export, RunExporter)
-        assert ("dollars_total", (), 2.0) in made._export.samples()
+        assert ("dollars_total", (), 3.0) in made._export.samples()
     finally:
         made.event(ledger)
         made.finish("stopped", "", 1.0)
         made.release()
-    assert RunFolder(tmp_path / "r").read()["dollars"] == 3.0
+    assert RunFolder(tmp_path / "r").read()["dollars"] == 4.0
 
 
 def test_the_recorders_of_a_sweep_serve_its_own_figures_beside_those_of_its_runs(tmp_path: Path) -> None:

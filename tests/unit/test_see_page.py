@@ -1,4 +1,4 @@
-"""docs/see.md says only what there is, and has a word for each way to see a run."""
+"""docs/see.md, and README, say only what there is; the page has a word for each way to see a run."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ TEXT = PAGE.read_text(encoding="utf-8")
 VERBS = ("watch", "report", "ui", "sync", "dashboards", "notify", "records")
 
 
-def test_every_command_and_link_is_there() -> None:
-    assert strange(PAGE) == []
-    assert links(PAGE) == []
+@pytest.mark.parametrize("page", [PAGE, ROOT / "README.md"], ids=lambda page: page.name)
+def test_every_command_link_and_picture_is_there(page: Path) -> None:
+    assert strange(page) == []
+    assert links(page) == []
 
 
 @pytest.mark.parametrize("verb", VERBS)

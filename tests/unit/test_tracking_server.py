@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -110,13 +111,16 @@ def test_batches_sent_together_of_which_one_failed_are_there_once(
     spool = Spool(tmp_path / "run" / "spool.jsonl")
     spool.append({"kind": "run", "job": {}, "datasets": [], "environment": {}})
     points(spool, range(900))
-    post, sizes = posting.post, []
+    post, sizes, later = posting.post, [], threading.Event()
 
     def fails(client: object, run_id: str, metrics: Sequence[Metric]) -> None:
         sizes.append(len(metrics))
         if metrics[0].step == 200:
+            later.wait(DEADLINE_S)  # those after it arrive
             raise ConnectionResetError("cut")
         post(client, run_id, metrics)  # type: ignore[arg-type]
+        if metrics[0].step == 300:
+            later.set()
 
     monkeypatch.setattr(posting, "post", fails)
     writer = Writer(tmp_path / "run", server.uri, poll_s=0.05)

@@ -26,8 +26,10 @@ from headway.cli import (
     jobs,
     logs,
     ls,
+    notify,
     predict,
     promote,
+    records,
     resize,
     runs,
     simulate,
@@ -38,6 +40,7 @@ from headway.cli import (
     train,
     tunnel,
     ui,
+    watch,
 )
 from headway.driver import signals
 from headway.errors import BAD_INPUT, INTERRUPTED, PLATFORM_FAILED, HeadwayError
@@ -60,13 +63,16 @@ app.command()(export.export)
 app.command()(runs.report)
 app.command()(ls.ls)
 app.command()(ls.status)
+app.command()(watch.watch)
 app.command()(stop.stop)
 app.command()(resize.resize)
 app.command()(promote.promote)
 app.command()(events.events)
 app.command()(logs.logs)
+app.add_typer(notify.app, name="notify")
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(runs.app, name="runs")
+app.add_typer(records.app, name="records")
 app.add_typer(data.app, name="data")
 app.add_typer(jobs.app, name="job")
 app.add_typer(cluster.app, name="cluster")

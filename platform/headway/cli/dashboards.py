@@ -37,10 +37,12 @@ def up(
 
     from headway.dashboards import scraping
     from headway.runs import Place
+    from headway.tracking.prometheus import discovery
 
     program, place = scraping.program(), Place.of(runs)
     signals.begin()  # SIGTERM as Ctrl-C, so that the server never outlives this process
     port = serving.free_port(host, port)
+    discovery.clear(place.folder)
     with ExitStack() as stack:
         made = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headway-prometheus-")))
         log = stack.enter_context((made / "log").open("w+"))

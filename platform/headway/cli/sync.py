@@ -27,7 +27,7 @@ def sync(
     place = Place.of(runs)
     summary = telling.tell(folder.look(place, run) or find(place, run), timeout_s, say)
     # All points may be there while what came after them (the run's end, a checkpoint) is not: then there is an error.
-    failed = bool(summary.error or summary.waiting)
+    failed = bool(summary.error or summary.waiting or not summary.whole)
     if json_output:
         print(json.dumps(asdict(summary)))
     else:

@@ -34,7 +34,7 @@ def ui(
 ) -> None:
     """Show the recorded runs in the browser, until Ctrl-C."""
     from headway.runs import Place
-    from headway.tracking import pages
+    from headway.tracking import pages, schema
     from headway.tracking.store import DATABASE, locked
 
     place = Place.of(runs)
@@ -47,6 +47,7 @@ def ui(
             reason = f"no run of {place} has been recorded on this machine: {database} is missing"
             remedy = "`headway sync RUN` brings a run's records here. A tracking server has its own pages."
         raise BadInput(f"no records in {place}", reason, remedy)
+    schema.check(schema.of_file(database), f"sqlite:///{database}")
     port = serving.free_port(host, port)
     with locked(database.with_name(f"{DATABASE}.lock")):
         pass  # a first run may be making the tables at this moment

@@ -10,6 +10,19 @@ HOUR_S = 3600.0
 
 
 @dataclass(frozen=True)
+class Paid:
+    """What starts before have cost: dollars, None where none had a price, and the worker-seconds that they were for."""
+
+    dollars: float | None = None
+    worker_s: float = 0.0
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Paid:
+        """From run.json, as the recorder keeps it."""
+        return cls(facts.get("dollars_before"), facts.get("dollars_before_s", 0.0))
+
+
+@dataclass(frozen=True)
 class Terms:
     """Of one start of a run.
 
@@ -22,24 +35,20 @@ class Terms:
     worker_hours: float | None = None
     dollars: float | None = None
 
-    @classmethod
-    def of(cls, told: Mapping[str, Any] | None) -> Terms:
-        """From plain values; what is missing was not said."""
-        told = told or {}
-        return cls(told.get("price"), told.get("worker_hours"), told.get("dollars"))
-
-    def cost(self, worker_s: float, before: float | None = None) -> float | None:
+    def cost(self, worker_s: float, paid: Paid | None = None) -> float | None:
         """Dollars for so many seconds of workers.
 
         Args:
-            before: dollars of earlier starts, whose price may have been another.
+            worker_s: of all starts together.
+            paid: what of them was paid already, perhaps by another price.
 
         Returns:
             None where no start had a price.
         """
+        paid = paid or Paid()
         if self.price is None:
-            return before
-        return (before or 0.0) + worker_s / HOUR_S * self.price
+            return paid.dollars
+        return (paid.dollars or 0.0) + max(0.0, worker_s - paid.worker_s) / HOUR_S * self.price
 
     def used(self, worker_s: float, dollars: float | None) -> float | None:
         """The share that is spent of the budget, of the one that is nearer to its end; None without any.

@@ -68,6 +68,11 @@ class Curves:
             curve.times = {step: curve.times[step] for step, _ in curve.stream.held}
         return found
 
+    def held(self) -> dict[str, list[Point]]:
+        """What is held back, and the newest value, of each: whoever adds it to others goes on as this would."""
+        found = {name: curve.points(curve.stream.held) for name, curve in self._curves.items()}
+        return {name: sorted(set(points)) for name, points in found.items() if points}
+
     def rest(self) -> Iterator[tuple[str, Point]]:
         """What was held back, and the newest value of each: at the end."""
         for name, curve in self._curves.items():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headway.core import ledger
-from headway.core.cost import Terms
+from headway.core.cost import Paid, Terms
 from headway.core.families import LOST_BY, MOST_NODES, OF_A_RUN, STATES
 
 Labels = tuple[str, ...]
@@ -60,7 +60,7 @@ class Figures:
         facts = facts or {}
         self._terms = terms or Terms()
         self._before: Mapping[str, float] = facts.get("ledger_before", {})
-        self._dollars_before: float | None = facts.get("dollars_before")
+        self._paid = Paid.of(facts)
         self._values: dict[str, dict[Labels, float]] = {name: {} for name in OF_A_RUN}
         for name in FROM_ZERO:
             self._set(f"{name}_total", 0)
@@ -195,7 +195,7 @@ class Figures:
             self._set("worker_seconds_total", each, cause)
         if self._before or goodput is not None:
             self._set("goodput_ratio", ledger.goodput(whole))
-        dollars = self._terms.cost(sum(seconds.values()), self._dollars_before)
+        dollars = self._terms.cost(sum(whole.values()), self._paid)
         if dollars is not None:
             self._set("dollars_total", dollars)
         used = self._terms.used(sum(whole.values()), dollars)

@@ -98,8 +98,9 @@ class Stream:
 
     @property
     def held(self) -> list[Point]:
-        """What is held back, and the newest point."""
-        return [*self._held, *([self._newest] if self._newest is not None else [])]
+        """What is held back, and the newest point; nothing that was given out."""
+        found = [*self._held, *([self._newest] if self._newest is not None else [])]
+        return [point for point in found if point[0] > self._last]
 
     def flush(self, newest: bool = False) -> list[Point]:
         """What is held back; newest: and the newest point, at the end."""

@@ -13,9 +13,8 @@ import yaml
 
 from headway.dashboards import files
 from headway.errors import BadInput
+from headway.tracking.prometheus import discovery
 
-ENTRIES = ".prometheus"
-"""In a folder of runs: an entry for each that is under way."""
 DISCOVERY = "prom_metrics_service_discovery.json"
 """Ray writes it on a cluster's head, into its folder of temporary files."""
 DOWNLOADS = "https://prometheus.io/download"
@@ -52,7 +51,7 @@ def configuration(runs: Path, ray: Sequence[Path]) -> dict[str, Any]:
     tree: dict[str, Any] = yaml.safe_load((source / "prometheus.yml").read_text(encoding="utf-8"))
     tree["rule_files"] = [str(source / name) for name in tree["rule_files"]]
     scraped = {job["job_name"]: job["file_sd_configs"][0] for job in tree["scrape_configs"]}
-    scraped["headway"]["files"] = [str(runs.resolve() / ENTRIES / "*.json")]
+    scraped["headway"]["files"] = [str(runs.resolve() / discovery.FOLDER / "*.json")]
     scraped["ray"]["files"] = [str(path.resolve()) for path in ray]
     return tree
 

@@ -20,12 +20,12 @@ from headway.driver import determinism, sizes
 from headway.driver.submission import Submission
 from headway.job import Job
 from headway.notation import values
+from headway.notify.addresses import addresses
 from headway.runs import datasets, now
 from headway.runs.requests import this_person
 from headway.tracking import lineage
 from headway.tracking.environment import environment
-from headway.tracking.prometheus.exporter import Way
-from headway.tracking.prometheus.exporting import Exported
+from headway.tracking.prometheus.way import Exported, Way
 from headway.tracking.told import at_start
 
 
@@ -108,6 +108,7 @@ def recorder_options(
         "fail_after": job.checkpoint.fail_after,
         "given": put(given),
         "far": run.far,
+        "notify": put(addresses(job.notify)[0]),
         "terms": terms(job),
         "exported": exported(run, job, checked, through_ray),
         "machines": "keepers" if checked.keeps else "own",

@@ -147,9 +147,9 @@ def _without(tree: Any) -> Any:
 
 def _says_nothing(value: Any) -> bool:
     """Of a list of sources the weights stay: it is gone through."""
-    return (
-        value is None or isinstance(value, bool) or (isinstance(value, list) and value and isinstance(value[0], dict))
-    )
+    if isinstance(value, list):
+        return bool(value) and isinstance(value[0], dict)
+    return value is None or isinstance(value, bool)
 
 
 def _arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -250,7 +250,9 @@ def told(run: RunFolder) -> dict[str, Any]:
 
 def _unsent(tracking: Mapping[str, Any] | None) -> bool:
     """What its leader noted of the tracking store at its end; nothing, where it was killed before that."""
-    return tracking is None or bool(tracking.get("waiting") or tracking.get("error"))
+    if tracking is None:
+        return True
+    return not tracking.get("whole", not (tracking.get("waiting") or tracking.get("error")))
 
 
 def _of_sweep(facts: Mapping[str, Any]) -> dict[str, Any]:

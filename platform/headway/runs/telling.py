@@ -83,8 +83,8 @@ def untold(place: Place, brief: Brief, timeout_s: float, say: Callable[[str], No
         told = tell(run, timeout_s, say, begin=False)
     except BadInput as error:
         return f"its records wait for MLflow: {error.reason or error.fact}"
-    if told.error or told.waiting:
-        return f"its records wait for MLflow: {told.error or f'{told.waiting} points were not sent in time'}"
+    if not told.whole:
+        return f"its records wait for MLflow: {told.error or 'they were not sent in time'}"
     return ""
 
 

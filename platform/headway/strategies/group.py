@@ -359,9 +359,9 @@ def _both_ways(verb: str, arguments: tuple[Any, ...], size: int) -> int:
             whole = 4 if verb == "allreduce" else 2
             return sum(whole * (size - 1) * tensor.nbytes // size for tensor in arguments[0])
         case "alltoall_base":
-            return (size - 1) * (arguments[0].nbytes + arguments[1].nbytes) // size
+            return int((size - 1) * (arguments[0].nbytes + arguments[1].nbytes) // size)
         case "_allgather_base":
-            return 2 * (arguments[0].nbytes - arguments[1].nbytes)
+            return int(2 * (arguments[0].nbytes - arguments[1].nbytes))
         case _:
             return sum(tensor.nbytes for tensor in arguments[0])
 

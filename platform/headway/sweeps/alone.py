@@ -166,8 +166,8 @@ class _Unheard(Journal):
     def _begin(self) -> None:
         pass
 
-    def _note(self, step: int, kind: str, what: str = "", **entry: Any) -> None:
-        pass
+    def _note(self, step: int, kind: str, what: str = "", **entry: Any) -> dict[str, Any]:
+        return {}
 
     def _say(self, kind: str, **record: Any) -> None:
         pass

@@ -20,6 +20,7 @@ from headway.notation.plain import write
 from headway.notation.reading import mapping
 from headway.notation.section import Bytes, Count, Seconds, Section
 from headway.notation.values import Place
+from headway.notify.webhook import Webhook
 from headway.sweeps import settings, space
 from headway.sweeps.events import Config
 from headway.sweeps.named import SCHEDULERS, SEARCHES, Scheduler, Search, named
@@ -29,6 +30,7 @@ MUTABLE = ("optimizer.", "schedule.", "clip_norm")
 """Beginnings of the keys that may change while a trial goes on: those that fit any weights."""
 FIXED = ("optimizer.name", "schedule.name")
 """Of them those whose change would leave the optimiser's state without a meaning."""
+NOTIFY = "notify"
 LONGEST_NAME = 80
 """Characters; a trial's run has some more."""
 
@@ -162,11 +164,12 @@ class Sweep(Section):
         Raises:
             BadInput: it is no valid job.
         """
-        settled = settings.settle(config, self._priced)
+        quiet = {key: each for key, each in self.priced.items() if key != NOTIFY}  # the sweep tells, not each trial
+        settled = settings.settle(config, quiet)
         return settled if repeat == 1 else settled.model_copy(update={"seed": settled.seed + repeat - 1})
 
     @property
-    def _priced(self) -> dict[str, Any]:
+    def priced(self) -> dict[str, Any]:
         """The job, whose workers cost what the sweep says."""
         workers = self.job.get("workers", {})
         if self.price_per_worker_hour is None or not isinstance(workers, dict):
@@ -182,6 +185,11 @@ class Sweep(Section):
     def example(self) -> Job:
         """The job of a trial in the middle of the space."""
         return self.job_of(self.searched.at(dict.fromkeys(self.searched.order, 0.5)))
+
+    @cached_property
+    def notify(self) -> list[Webhook]:
+        """Addresses that the job names: they are told of the sweep, and not of each trial."""
+        return [Webhook.model_validate(each) for each in self.job.get(NOTIFY, ())]
 
     @property
     def mutated(self) -> tuple[str, ...]:
@@ -248,7 +256,7 @@ def parse(tree: dict[str, Any], source: str = "sweep") -> Sweep:
             Sweep, tree, [each for each in error.errors() if each["loc"][:1] != ("space",) or not faults]
         )
         raise BadInput(f"{source} is not a valid sweep", "; ".join([*said, *faults]), remedy) from None
-    faults = faults or [*_contradictions(found)] or settings.faults_of(found.searched, found.job)
+    faults = faults or [*_contradictions(found)] or settings.faults_of(found.searched, found.priced)
     if not faults:
         found = _sized(found)
         faults = [*_of_the_job(found, found.example)]

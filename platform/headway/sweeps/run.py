@@ -22,6 +22,7 @@ from headway.durable import replace
 from headway.elastic.crew.crew import crew as crewed
 from headway.errors import BadInput, HeadwayError
 from headway.job import Job
+from headway.notify import webhook
 from headway.runs import audit, closing, requests
 from headway.runs.place import Place
 from headway.runs.requests import Box, Ear
@@ -41,6 +42,7 @@ from headway.sweeps.schedule import registry as schedulers
 from headway.sweeps.search import registry as searchers
 from headway.sweeps.seen import figures
 from headway.sweeps.seen.keeping import Seen, Watch
+from headway.sweeps.seen.telling import Telling
 from headway.sweeps.seen.tracked import Tracking
 from headway.sweeps.seen.view import Subject, View
 from headway.sweeps.terms import Terms
@@ -48,7 +50,7 @@ from headway.sweeps.ways import Ways
 
 FREE = ("workers", "allotment", "budget", "price_per_worker_hour", "memory", "max_failures", "stop", "name")
 """Keys of a sweep that may be others when it is taken up again: its decisions so far do not hang on them."""
-ALOOF = ("workers", "tracking", "env", "prometheus", "budget")
+ALOOF = ("workers", "tracking", "env", "prometheus", "budget", file.NOTIFY)
 """Keys of its job on which they do not hang either."""
 CROWDS = ("hyperband", "pbt", "pb2")
 """Schedulers that decide by how many trials there are in all."""
@@ -183,14 +185,18 @@ class Lead:
         self._searcher = searchers.create(first, earlier.kept(sweep.earlier, place, found.path))
         logarithmic = tuple(key for key, each in sweep.searched.distributions.items() if getattr(each, "log", False))
         subject = Subject(found.name, sweep.metric, sweep.mode, sweep.trials, sweep.order, sweep.price, logarithmic)
-        self._watch, self._give = watch, nobody
+        self._watch = watch
+        self._give: Callable[[View], None] = nobody
         self._seen = Seen.begin(found.path, subject, self._tracking(), watch=self._look)
-        for note in notes:
+        budget, where = rules_of(sweep, ways).budget, found.where
+        self._telling = Telling(found.name, where, sweep.notify, budget, lambda text: self._seen.say(text))
+        for note in (*notes, *self._telling.unknown):
             self._say(note)
 
     def _look(self, view: View) -> None:
         self._watch(view)
         self._give(view)
+        self._telling.look(view)
 
     def keep(self) -> None:
         """Keep the sweep's file as it is by now, for whoever takes it up next. Raises BadInput: it is another sweep."""
@@ -210,6 +216,7 @@ class Lead:
         )
         try:
             self._found.tell(state="running", message="", ended=None)
+            self._telling.start()
             with heard as ear, signals.asking(stop):
                 over = self._run(verb, address, stop, ear)
         except BaseException as error:  # raised again: the sweep does not stay in the state of running
@@ -300,7 +307,13 @@ class Lead:
             self._concluded(state, str(error))
 
     def _concluded(self, state: str, reason: str) -> SweepReport:
-        return conclusion.conclude(self._seen, self._found.path, state, reason, self._sweep.job_of, self._found.where)
+        if self.loop.trials:
+            self._telling.ended(state, reason, self._seen.view())
+        try:
+            where, job_of = self._found.where, self._sweep.job_of
+            return conclusion.conclude(self._seen, self._found.path, state, reason, job_of, where)
+        finally:
+            self._telling.close()
 
 
 def close(place: Place, names: Sequence[str]) -> None:
@@ -366,6 +379,8 @@ def _without_secrets(sweep: Sweep) -> Sweep:
     kept = runs.kept(sweep.example)
     hidden = {name: value for name, value in (("tracking", kept.tracking), ("env", kept.env)) if name in sweep.job}
     shown = {name: kept.model_dump(include={name})[name] for name in hidden}
+    if sweep.notify:
+        shown[file.NOTIFY] = [each.model_dump() for each in webhook.kept(sweep.notify)]
     return sweep.model_copy(update={"job": {**sweep.job, **shown}})
 
 

@@ -39,7 +39,7 @@ from headway.elastic.worker.journal import DriverLost, Journal
 from headway.elastic.worker.line import Dismissed, Line
 from headway.job import Job
 from headway.runs import RunFolder
-from headway.tracking.prometheus.exporting import Exported
+from headway.tracking.prometheus.way import Exported
 
 if TYPE_CHECKING:
     from headway.elastic.worker.context import Context

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from headway.errors import BadInput
+from headway.errors import BadInput, HeadwayError
 from headway.tracking import entities, lineage, pages, progress
 from headway.tracking.admission import SETTINGS
 from headway.tracking.recording import Batch, Recording, is_sound, open_run
@@ -25,6 +26,8 @@ from headway.tracking.store import DATABASE, check_uri, connect, default_uri, lo
 POLL_S = 2.0
 BACK_OFF_S = (0.5, 30.0)
 POINTS = (50, 1000)
+FILES_S = 30.0
+"""Between two attempts to store files that could not be, while the records could."""
 WINDOW = 8
 """Batches that are sent together where many wait for a server."""
 LAST_ATTEMPTS = 3
@@ -45,6 +48,7 @@ class Summary:
         run_id: MLflow's; None when the store was never reached.
         uri: of the store, without a password.
         page: address of the run's page, where the store has pages.
+        whole: whether all that is in the spool was sent: its end, its checkpoints and its tags, too.
     """
 
     sent: int
@@ -53,6 +57,7 @@ class Summary:
     run_id: str | None
     uri: str
     page: str | None = None
+    whole: bool = True
 
 
 class Writer:
@@ -89,7 +94,8 @@ class Writer:
         self._recording: Recording | None = None
         self._points = POINTS[1]
         self._sent = 0
-        self._error = ""
+        self._error = self._owes = ""
+        self._paid_at = 0.0
         self._closing = False
         self._news = threading.Condition()
         self._nudged = False
@@ -126,7 +132,8 @@ class Writer:
         waiting = _points(self._spool.path, kept.offset)
         uri = redact(self._uri)
         page = pages.of_run(uri, kept.experiment_id, kept.run_id)
-        return Summary(sent, waiting, error, kept.run_id, uri, page)
+        whole = kept.offset >= self._spool.size()
+        return Summary(sent, waiting, error, kept.run_id, uri, page, whole)
 
     @property
     def waiting_bytes(self) -> int:
@@ -177,12 +184,27 @@ class Writer:
         closing = self._closing
         while entries := list(self._spool.entries(self._progress.offset)):
             self._deliver(entries)
+        self._pay(closing)
         with self._news:
-            self._error = ""
+            self._error = self._owes
         if self._waits:
             self._say("the tracking store takes the records again")
         self._waits = False
         return not closing
+
+    def _pay(self, closing: bool) -> None:
+        """What files could not be stored before, now and then, and at the end."""
+        if not self._progress.owed:
+            self._owes = ""
+        elif closing or time.monotonic() >= self._paid_at + FILES_S:
+            recording = self._recording or self._open({})
+            told, self._owes = self._owes, redact(recording.files.pay())
+            self._paid_at = time.monotonic()
+            if bool(told) != bool(self._owes):
+                self._say(
+                    f"the tracking store has the records, but {self._owes}" if self._owes else "the files are stored"
+                )
+            self._save(self._progress.offset)
 
     def _deliver(self, entries: list[tuple[Event | None, int]]) -> None:
         batch, end = Batch(), self._progress.offset
@@ -325,6 +347,8 @@ def _points(path: Path, offset: int) -> int:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, HeadwayError):
+        return redact(str(error))[:600]
     lines = redact(str(error)).strip().splitlines() or [""]
     # SQLAlchemy begins with where it noticed, and says in the next line what it was.
     first = next((line for line in lines if not line.startswith("(raised as a result")), lines[0])

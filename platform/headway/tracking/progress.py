@@ -37,6 +37,8 @@ class Progress:
     """By metric: the first point that was not finite, in words."""
     refused: int = 0
     """Points and events that the store would not take."""
+    owed: list[dict[str, str]] = field(default_factory=list)
+    """Files that could not be stored while the records could: `path` in the run's folder, `folder` in MLflow."""
 
 
 def load(run_folder: Path, store: str) -> Progress:

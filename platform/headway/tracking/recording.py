@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from headway.tracking import described, entities, posting
+from headway.tracking.files import Files, line
 from headway.tracking.lineage import PARENT_TAG, Parent
 from headway.tracking.progress import Mark, Progress
 from headway.tracking.spool import FILE, Event, Spool
@@ -25,7 +25,6 @@ CHECKPOINT_TAG = "headway.checkpoint"
 GONE = "gone: the job's policy (checkpoint.keep_last, keep_best) let it go"
 BELOW = "/checkpoints/"
 PER_BATCH = 100  # parameters or tags; a limit of MLflow's
-AT_ONCE = 4  # requests; MLflow's server has so many workers unless told otherwise
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 
 
@@ -97,6 +96,7 @@ class Recording:
         self._folder = folder
         self._progress = progress
         self._run = str(progress.run_id)
+        self.files = Files(client, folder, progress, self._tags)
         self._sent_before: dict[str, set[int]] = {}
         """By metric: steps beyond its mark that the store has all the same."""
         self._columns: tuple[dict[str, str], list[dict[str, Any]]] | None = None
@@ -104,7 +104,7 @@ class Recording:
             "run": self._started,
             "checkpoint": self._checkpoint,
             "state": self._state,
-            "artifact": self._artifact,
+            "artifact": self.files.take,
         }
 
     @property
@@ -140,8 +140,7 @@ class Recording:
         """Send a batch, so many points in a request, and move the marks; returns the number of points sent."""
         parts = [batch.metrics[start : start + most] for start in range(0, len(batch.metrics), most)]
         if len(parts) > 1 and self.has_server:
-            with ThreadPoolExecutor(AT_ONCE) as pool:
-                refused = sum(pool.map(self._send, parts))
+            refused = posting.together(self._send, parts)
         else:
             refused = sum(map(self._send, parts))
         tags = {f"headway.not_finite.{key}": words for key, words in batch.left_out.items()}
@@ -162,7 +161,7 @@ class Recording:
             if not self._is_refusal(error):
                 raise
             self._progress.refused += 1
-            self._tags({"headway.refused": f"{event['kind']}: {_line(error)}"})
+            self._tags({"headway.refused": f"{event['kind']}: {line(error)}"})
 
     def _point(self, batch: Batch, key: str, value: float, step: int, ms: int, model: str | None = None) -> None:
         from mlflow.entities import Metric
@@ -226,12 +225,6 @@ class Recording:
             self._client.update_run(self._run, status="RUNNING")
         elif state in entities.STATUS:
             self._client.set_terminated(self._run, entities.STATUS[state], end_time=_ms(event))
-
-    def _artifact(self, event: Event) -> None:
-        path = self._folder / str(event.get("path"))
-        within = event.get("folder")
-        if path.is_file():
-            self._try_artifact(lambda: self._client.log_artifact(self._run, str(path), within))
 
     def _checkpoint(self, event: Event) -> None:
         from mlflow.entities import LoggedModelOutput
@@ -316,7 +309,7 @@ class Recording:
         try:
             upload()
         except Exception as error:
-            self._tags({"headway.artifacts": f"not kept: {_line(error)}"})
+            self._tags({"headway.artifacts": f"not kept: {line(error)}"})
 
     @property
     def experiment(self) -> str:
@@ -363,7 +356,3 @@ def is_sound(event: Event) -> bool:
 
 def _ms(event: Event) -> int:
     return int(float(event["time"]) * 1000)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

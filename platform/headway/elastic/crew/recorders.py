@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headway.core.figures import Sample
 from headway.elastic.lead.recorder import Recorder
-from headway.tracking.prometheus.exporter import Exporter, Way
+from headway.tracking.prometheus.way import Way
+
+if TYPE_CHECKING:
+    from headway.tracking.prometheus.exporter import Exporter
 
 ENDS = 4
 """Runs whose books are closed at a time, and for which a tracking store is waited for; all else is done in order, and
@@ -34,6 +37,8 @@ class Recorders:
 
     def export(self, sweep: str, way: Way) -> None:
         """Give the sweep's own figures to Prometheus, and those of its runs beside them."""
+        from headway.tracking.prometheus.exporter import Exporter
+
         self._exporter = Exporter("sweep", sweep, lambda: self._figures, way)
         self._exporter.open()
 

@@ -25,6 +25,7 @@ class Drawing:
         best: the metric and the mode of what is the best; None where nothing is.
         kept: of `Best.facts`, as a start before left them.
         last: by name, the newest step of which a start before has drawn a point.
+        held: what that start held back when it came to its newest checkpoint; see `of_checkpoint`.
         track: takes an event for the tracking store.
         save: keeps facts of the run.
     """
@@ -35,6 +36,7 @@ class Drawing:
         best: tuple[str, str] | None,
         kept: Mapping[str, Any] | None,
         last: dict[str, int],
+        held: Mapping[str, Iterable[Point]],
         track: Track,
         save: Callable[..., None],
     ) -> None:
@@ -45,6 +47,10 @@ class Drawing:
         """Names of the user's records, which ours make way for."""
         self._evaluated: OrderedDict[int, float] = OrderedDict()
         self._lock = threading.Lock()  # what machines do comes from a thread of its own
+        for name, points in held.items():
+            for step, at, value in points:
+                if step > last.get(name, -1):
+                    self._draw(step, at, {name: value})
 
     def step(self, record: Mapping[str, Any], gauges: Callable[[], dict[str, float]]) -> None:
         """A step was committed. gauges: gives how things stand, now and then."""
@@ -81,9 +87,12 @@ class Drawing:
             self._best.rewind(step)
             self._save(best=self._best.facts())
 
-    def measured(self, step: int) -> dict[str, float]:
-        """For the event of a checkpoint of that step: when its metrics were measured, where they were."""
-        return {"measured": self._evaluated[step]} if step in self._evaluated else {}
+    def of_checkpoint(self, step: int) -> dict[str, Any]:
+        """For the event of a checkpoint of that step: when its metrics were measured, where they were; and what is held
+        back, for whoever goes on from it after this process is killed."""
+        with self._lock:
+            held = self._curves.held()
+        return {**({"measured": self._evaluated[step]} if step in self._evaluated else {}), "held": held}
 
     def rest(self) -> None:
         """What was held back: at the end."""

@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from headway.core import chronicle, ledger
-from headway.core.cost import Terms
+from headway.core.alarms import Seen
+from headway.core.cost import Paid, Terms
 from headway.core.incidents import PLANNED
 from headway.elastic.lead.drawing import Drawing
+from headway.elastic.lead.logged import Logged
 from headway.elastic.lead.machines import OWN, Asked, Machines
 from headway.elastic.lead.scribe import Scribe
 from headway.elastic.lead.shipper import Shipper
@@ -32,8 +34,13 @@ from headway.elastic.wire.records import of_anybody
 from headway.faults import blame
 from headway.faults.last_words import last_words
 from headway.logs.layout import worker_source
+from headway.notify.addresses import Address
+from headway.notify.forms import about_run
+from headway.notify.lookout import Lookout
 from headway.runs import RunFolder, accounts
+from headway.runs.listing import GONE
 from headway.tracking.prometheus import exporting
+from headway.tracking.prometheus.way import Exported
 from headway.tracking.told import at_end
 
 PLACES = 20_000  # places of entries that are remembered; an entry comes again within a few batches, or never
@@ -59,6 +66,7 @@ class Recorder:
         given: variables of the environment that the run was started from.
         far: of a run in a store, see `headway.runs.RunFolder.far`: the folder is its working copy.
         sends: whether the tracking store is sent to at once, which imports it; else from `send` on.
+        notify: addresses that are told of the run.
         terms: by which it is said what the run costs.
         exported: how its figures are given to Prometheus; None: not at all.
         machines: whose figures are kept: the keepers' ("keepers"), this process's own ("own"), or nobody's ("").
@@ -77,8 +85,9 @@ class Recorder:
         given: dict[str, str] | None = None,
         far: dict[str, Any] | None = None,
         sends: bool = True,
+        notify: Sequence[Address] = (),
         terms: Terms | None = None,
-        exported: exporting.Exported | None = None,
+        exported: Exported | None = None,
         machines: str = "",
         best: tuple[str, str] | None = None,
     ) -> None:
@@ -130,13 +139,15 @@ class Recorder:
         self._terms = terms or Terms()
         self._facts["ledger_before"] = accounts.known(self._run.path, self._facts)
         self._facts.pop("ledger_s", None)
-        if "dollars" in self._facts:  # else the start before was killed, and what it spent is not known
-            self._facts["dollars_before"] = self._facts.pop("dollars")
+        left = self._left_open()
+        if "dollars" in self._facts:  # else the start before was killed, and what it spent has no price yet
+            self._facts.update(dollars_before=self._facts.pop("dollars"))
+            self._facts.update(dollars_before_s=sum(self._facts["ledger_before"].values()))
         self._facts["environment"] = first.get("environment") or self._facts.get("environment", {})
         for of_a_start in ("ended", "closed", "in_process", "tracking"):
             self._facts.pop(of_a_start, None)
         self._writer = spool = None
-        drawn: dict[str, int] = {}
+        drawn: tuple[dict[str, int], dict[str, Any]] = ({}, {})
         if tracking is not None:
             from headway.tracking.mlflow_writer import Writer
             from headway.tracking.spool import Spool
@@ -145,6 +156,7 @@ class Recorder:
             drawn = spool.drawn()
             self._writer = Writer(self._run.path, **tracking, say=self._say)
         self._scribe = Scribe(self._run, epoch, fail_after, self._say, self.fail, spool, far is not None)
+        self._logged = Logged(self._run, self._scribe, self._say)
         self._scribe.track(first)
         self._scribe.track({"kind": "state", "state": "running", "message": ""})
         lately = self._facts.get("lately", ())
@@ -152,13 +164,16 @@ class Recorder:
             partial(self._scribe.line, "ledger"), self._facts.get("created", time.time())
         )
         self._standing = Standing(self._run.path, epoch, self._trouble, self._recent, lately)
-        self._drawing = Drawing(every_steps, best, self._facts.get("best"), drawn, self._scribe.track, self._save)
+        self._drawing = Drawing(every_steps, best, self._facts.get("best"), *drawn, self._scribe.track, self._save)
         self._machines = Machines(self._facts.get("created", 0.0), self._places_asked(machines), self._look_at)
         self._sends = False
+        about = about_run(self._run.name, far["url"] if far else str(self._run.path), self._given)
+        self._lookout = Lookout(about, notify, self._looked, self._say)
         self._export = exporting.of_run(
             exported, self._run, self._facts, self._terms, self._seen["step"], self._writer, self._say
         )
         self._begin()
+        self._lookout.start(left)
         if machines:
             self._machines.start()
         if sends:
@@ -245,9 +260,11 @@ class Recorder:
         self._shipper.start(self._scribe.ship)
 
     def send(self) -> None:
-        """What is kept for the tracking store is sent there from now on."""
-        if self._writer is not None and not self._sends:
-            self._writer.start()
+        """What is kept for the tracking store is sent there from now on, and figures are to be had."""
+        if not self._sends:
+            self._export.open()
+            if self._writer is not None:
+                self._writer.start()
         self._sends = True
 
     def fail(self, failure: dict[str, Any]) -> None:
@@ -312,6 +329,7 @@ class Recorder:
         self._export.over(state)
         now = time.time()
         told = {"state": state, "message": message, "cause": cause}
+        self._lookout.ended(state, message)
         self._scribe.line("events", {"kind": "end", "time": now, **told, "step": self._seen["step"]})
         self._save(**told, ended=now, lately=self._standing.close(), **self._account())
         self.send()
@@ -324,6 +342,8 @@ class Recorder:
         if self._writer is not None and self._scribe.flush(CLOSE_S):
             found = self._tracked(timeout_s)
             self._save(tracking=found)
+        for untold in self._lookout.close():
+            self._save(notes=[*self._facts.get("notes", ()), untold])
         whole = self._scribe.close(CLOSE_S)
         if whole and self._shipper is not None:
             whole = self._shipper.close(CLOSE_S)
@@ -342,11 +362,12 @@ class Recorder:
     def _tracked(self, timeout_s: float) -> dict[str, Any]:
         assert self._writer is not None
         summary = self._writer.close(timeout_s)
-        return {name: getattr(summary, name) for name in ("uri", "run_id", "page", "sent", "waiting", "error")}
+        return {name: getattr(summary, name) for name in ("uri", "run_id", "page", "sent", "waiting", "error", "whole")}
 
     def leave(self) -> None:
         """Instead of `finish`, before anything was sent: the run did not begin, and nothing is to be kept of it."""
         self._standing.close()
+        self._lookout.close(0.0)
         self._export.close()
         self._machines.close()
         self._scribe.close(CLOSE_S)
@@ -374,6 +395,21 @@ class Recorder:
             "events", {"kind": "start", "time": at, **who, "epoch": self._epoch, "step": self._seen["step"]}
         )
         self._standing.start()
+
+    def _left_open(self) -> str:
+        """Why nobody was told of the end of the start before, where its leader was killed."""
+        killed = self._facts.get("state") == "running" and "started" in self._facts
+        return GONE if killed or "closed" in self._facts else ""
+
+    def _looked(self) -> tuple[Seen, dict[str, Any]]:
+        """How the run is, for who tells people of it; in another thread."""
+        seen, account = self._seen, self._account()
+        done = seen["step"] + self._measured
+        losses, waits = self._facts.get("recoveries", 0), self._standing.why
+        told = {name: seen[name] for name in ("step", "total_steps", "loss", "workers", "metrics")}
+        used = self._terms.used(sum(account.pop("ledger_s").values()), account.get("dollars"))
+        told.update(account, waits=waits, losses=losses, budget_used=used)
+        return Seen(seen["step"], seen["total_steps"], done, losses, waits, used), told
 
     def _end_keepers(self) -> None:
         """The run is over: what they hold is needed no more. One that does not hear it goes by itself before long."""
@@ -403,7 +439,7 @@ class Recorder:
         before = self._facts.get("ledger_before", {})
         now = self._ledger.get("seconds", {})
         seconds = ledger.total([before, now])
-        cost = self._terms.cost(sum(now.values()), self._facts.get("dollars_before"))
+        cost = self._terms.cost(sum(seconds.values()), Paid.of(self._facts))
         told = {"ledger_s": {k: round(v, 3) for k, v in seconds.items()}, "goodput": round(ledger.goodput(seconds), 4)}
         return told if cost is None else {**told, "dollars": round(cost, 6)}
 
@@ -441,8 +477,12 @@ class Recorder:
         self._drawing.rewind(record["step"])
         self._again_from, self._seen["step"] = self._seen["step"], record["step"]
 
+    def _on_logged(self, record: dict[str, Any]) -> None:
+        self._logged.take(record)
+
     def _left(self, metrics: dict[str, float]) -> None:
         """Called by the thread that writes: the newest metrics on the disk, when the later ones are gone."""
+        self._logged.cut()
         if self._measured < 0:
             self._seen["metrics"] = metrics
 
@@ -490,7 +530,7 @@ class Recorder:
         self._save(checkpoint={name: record[name] for name in ("step", "time", "bytes")})
         names = ("kind", "step", "path", "bytes", "metrics", "time", "digest", "let_go")
         told = {name: record[name] for name in names if name in record}
-        self._scribe.track({**told, **self._drawing.measured(record["step"])})
+        self._scribe.track({**told, **self._drawing.of_checkpoint(record["step"])})
 
     def _on_checkpoint_failed(self, record: dict[str, Any]) -> None:
         if record["error"] != self._unsaved:

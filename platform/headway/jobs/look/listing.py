@@ -33,8 +33,8 @@ class Listing:
 
 
 def ls(*, runs: str | Path | None = None, address: str | None = None) -> Listing:
-    """All runs of a place, and all that were submitted to a cluster, oldest first. Runs of a folder whose leader is gone
-    are closed, in MLflow too.
+    """All runs of a place, and all that were submitted to a cluster, oldest first. Runs of a folder whose leader is
+    gone are closed, in MLflow too.
 
     Args:
         runs: where runs are kept: a folder or URL; HEADWAY_RUNS, the user's config file, else "runs" when not given.

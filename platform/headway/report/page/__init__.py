@@ -1,8 +1,8 @@
 """The page of a run, of runs beside one another, or of a sweep: one HTML file that needs nothing else.
 
-It is made of a document in plain data (`headway.report.story`): what is said is HTML that stands in the file, escaped as
-it is built; what is drawn is described there as data, which the page's own scripts draw with uPlot. The file asks for
-nothing over a network, and a policy in it keeps the browser from doing so.
+It is made of a document in plain data (`headway.report.shape`): what is said is HTML that stands in the file, escaped
+as it is built; what is drawn is described there as data, which the page's own scripts draw with uPlot. The file asks
+for nothing over a network, and a policy in it keeps the browser from doing so.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def render(document: Mapping[str, Any]) -> str:
     """The page, as text.
 
     Args:
-        document: of a kind in KINDS, as `model_dump(mode="json")` of a story gives it. What is missing in it is left out.
+        document: of a kind in KINDS, as `model_dump(mode="json")` gives it. What is missing in it is left out.
 
     Raises:
         ValueError: a kind that no page is made of.
@@ -45,6 +45,8 @@ def write(document: Mapping[str, Any], path: Path) -> Path:
     """
     from headway.durable import replace
 
+    if path.is_dir():
+        raise BadInput(f"no page can be written to {path}", "it is a folder", f"Name a file: {path / 'report.html'}")
     text = render(document)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

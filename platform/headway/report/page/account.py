@@ -9,6 +9,7 @@ from headway.core.ledger import CAUSES, PRODUCTIVE
 from headway.report.page import numbers, plots
 from headway.report.page.markup import Inside, Markup, tag
 from headway.report.page.sheet import Section
+from headway.report.page.tables import HEAD, Row, table
 
 MEANS = {
     "start": "until a worker could train: its process, imports, the model",
@@ -22,7 +23,6 @@ MEANS = {
     "idle": "waiting with nothing to do",
 }
 WIDE = 1000.0
-LEAST = 0.0005
 
 
 def account(story: Mapping[str, Any], drawn: dict[str, Any]) -> Section | None:
@@ -75,34 +75,25 @@ def order(seconds: Mapping[str, float]) -> list[str]:
 
 def _table(seconds: Mapping[str, float], dollars: float | None) -> Markup:
     total = sum(seconds.values())
-    heads = ["", "cause", "worker-seconds", "share", *(["cost"] if dollars is not None else []), "what it was"]
-    rows = [
-        tag(
-            "tr",
-            tag("td", tag("i", class_=f"dot {cause}"), class_="sign"),
-            tag("th", cause, scope="row"),
-            tag("td", f"{seconds[cause]:,.1f}", class_="n"),
-            tag("td", numbers.share(seconds[cause] / total), class_="n"),
-            tag("td", numbers.dollars(dollars * seconds[cause] / total), class_="n") if dollars is not None else None,
-            tag("td", MEANS.get(cause, ""), class_="soft"),
+    priced = {"cost": "n"} if dollars is not None else {}
+    columns = {"": "sign", "cause": HEAD, "worker-seconds": "n", "share": "n", **priced, "what it was": "soft means"}
+    rows: list[Row] = [
+        (
+            tag("i", class_=f"dot {cause}"),
+            cause,
+            f"{seconds[cause]:,.1f}",
+            numbers.share(seconds[cause] / total),
+            *([numbers.dollars(dollars * seconds[cause] / total)] if dollars is not None else []),
+            MEANS.get(cause, ""),
         )
         for cause in order(seconds)
     ]
-    head = tag(
-        "tr",
-        (
-            tag("th", name, scope="col", class_="n" if at in (2, 3, 4) and name != "what it was" else None)
-            for at, name in enumerate(heads)
-        ),
-    )
-    return tag("div", tag("table", tag("thead", head), tag("tbody", rows)), class_="scroll")
+    return table(columns, rows)
 
 
 def _over_time(over: Mapping[str, Any]) -> dict[str, Any] | None:
     seconds, causes = over.get("seconds") or [], over.get("causes") or {}
-    there = [
-        cause for cause in order({c: max((v or 0.0 for v in values), default=0.0) for c, values in causes.items()})
-    ]
+    there = order({c: max((v or 0.0 for v in values), default=0.0) for c, values in causes.items()})
     if len(seconds) < 2 or not there:
         return None
     lines = [{"label": cause, "value": plots.floats(causes[cause])} for cause in there]

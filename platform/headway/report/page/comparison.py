@@ -35,10 +35,10 @@ def page(document: Mapping[str, Any]) -> Page:
         _seconds(runs),
     ]
     line = numbers.counted(len(runs), "run") + ", side by side"
-    words = dict(document.get("words") or {}) or _words(runs, differences)
+    words = document.get("words") or {}
     return Page(
         title=f"{', '.join(names)} · comparison",
-        opening=opening.opening("Comparison of training runs", " · ".join(names), "", line, words, []),
+        opening=opening.opening("Comparison of training runs", " · ".join(names), "", line, words, [], "Compared"),
         sections=[section for section in sections if section is not None],
         drawn=drawn,
         footer=run.footer(any(one.get("redacted") for one in runs)),
@@ -48,21 +48,6 @@ def page(document: Mapping[str, Any]) -> Page:
 def swatch(at: int, name: str) -> list[Inside]:
     """A run's name with its colour."""
     return [tag("i", class_=f"swatch s{at % COLOURS}"), name]
-
-
-def _words(runs: Sequence[Story], differences: Mapping[str, Sequence[Any]]) -> dict[str, str]:
-    """First lines, where the document has none."""
-    parts = [f"{numbers.counted(len(found), 'key')} in {part}" for part, found in differences.items() if found]
-    told = {
-        "differences": f"They differ in {', '.join(parts)}." if parts else "Job, code, data and environment are alike."
-    }
-    best = [(one["run"]["name"], (one.get("headline") or {}).get("best") or {}) for one in runs]
-    known = [(name, b) for name, b in best if b.get("value") is not None]
-    if known and len({b["metric"] for _, b in known}) == 1:
-        least = known[0][1].get("mode") == "min"
-        name, won = (min if least else max)(known, key=lambda entry: entry[1]["value"])
-        told["how_well"] = f"The best {won['metric']} is {name}'s: {numbers.number(won['value'])}."
-    return told
 
 
 def _differences(found: Mapping[str, Sequence[Mapping[str, Any]]], names: Sequence[str]) -> Section:
@@ -104,10 +89,9 @@ def _results(runs: Sequence[Story]) -> Section:
     rows: list[Sequence[Inside]] = []
     for at, one in enumerate(runs):
         head: Mapping[str, Any] = one.get("headline") or {}
-        best, changes = head.get("best") or {}, one.get("recoveries") or ()
+        best = head.get("best") or {}
         told = f"{best['metric']} {numbers.number(best['value'])}" if best.get("value") is not None else numbers.DASH
         values = [numbers.number((head.get("metrics") or {}).get(name)) for name in metrics if name != "best"]
-        lost = sum(len(c.get("workers") or ()) for c in changes if c["cause"] not in opening.PLANNED)
         rows.append(
             (
                 swatch(at, str(one["run"]["name"])),
@@ -118,8 +102,8 @@ def _results(runs: Sequence[Story]) -> Section:
                 numbers.duration(one["run"].get("seconds")),
                 numbers.number(head.get("workers_max")),
                 numbers.share(head.get("goodput")),
-                numbers.number(lost),
-                numbers.number(sum(c.get("lost_steps") or 0 for c in changes)),
+                numbers.number(head.get("losses")),
+                numbers.number(head.get("repeated_steps")),
                 *([numbers.dollars(head.get("dollars"))] if priced else []),
             )
         )
@@ -145,7 +129,7 @@ def _curves(runs: Sequence[Story], drawn: dict[str, Any]) -> Section | None:
         drawn["plots"].append(chart | {"series": lines})
         frames.append(plots.frame(chart, name, None, f"{name}, of {len(each)} runs", "wide" if first else ""))
     drawn["clock"] = plots.clock([series for one in runs for series in one.get("series") or () if series.get("step")])
-    inside = [journey.switches(), frames[0], tag("div", frames[1:], class_="pair")]
+    inside = [journey.switches("smooth", "log"), frames[0], tag("div", frames[1:], class_="pair")]
     return Section("curves", "Curves", inside, "Click a run's name to hide it; with Shift, all others.")
 
 
@@ -154,24 +138,28 @@ def _crews(runs: Sequence[Story], drawn: dict[str, Any]) -> Section | None:
     for at, one in enumerate(runs):
         sizes = [entry for entry in one.get("workers") or () if entry.get("workers") is not None]
         if sizes:
-            lines.append(plots.line(str(one["run"]["name"]), _held(sizes, one), at))
+            held = _held(sizes, one)
+            lines.append(plots.line(str(one["run"]["name"]), held | {"value": held["workers"]}, at))
     if not lines:
         return None
-    chart = {"id": "workers", "kind": "lines", "unit": "", "height": 170, "zero": True, "series": lines}
+    chart = {
+        "id": "workers",
+        "kind": "lines",
+        "unit": "",
+        "height": 170,
+        "zero": True,
+        "stepped": True,
+        "series": lines,
+    }
     drawn["plots"].append(chart)
     return Section("workers", "Workers", plots.frame(chart, "How many trained", None, "Workers of each run", "wide"))
 
 
 def _held(sizes: Sequence[Mapping[str, Any]], one: Story) -> dict[str, list[Any]]:
-    """Corners of a line that holds each size until the next."""
-    found: dict[str, list[Any]] = {"step": [], "seconds": [], "value": []}
-    ends = [*sizes[1:], {"step": (one.get("headline") or {}).get("steps"), "seconds": one["run"].get("seconds")}]
-    for entry, end in zip(sizes, ends, strict=True):
-        for corner in (entry, end):
-            found["step"].append(corner.get("step") or entry.get("step") or 0)
-            found["seconds"].append(corner.get("seconds") or entry.get("seconds") or 0.0)
-            found["value"].append(entry["workers"])
-    return found
+    """The sizes, the last of them to the run's end."""
+    end = {"step": (one.get("headline") or {}).get("steps"), "seconds": one["run"].get("seconds")}
+    last = {**sizes[-1], **{name: at for name, at in end.items() if at is not None}}
+    return journey.columns([*sizes, last], "step", "seconds", "workers")
 
 
 def _seconds(runs: Sequence[Story]) -> Section | None:

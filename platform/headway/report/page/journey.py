@@ -28,7 +28,9 @@ KINDS = {
 }
 """Kinds of marks: the sign, which tells them apart without their colours, and the words."""
 
-HOW = "Drag over a chart to zoom all of them, double-click to go back; the arrow keys, +, − and 0 do the same."
+SWITCHES = {"smooth": ("Smooth", True), "marks": ("Marks", True), "log": ("Log loss", False)}
+"""Their words, and whether they are on at first."""
+HOW = "Drag over a chart to zoom all of them, double-click to go back; the arrow keys, plus, minus and 0 do the same."
 WHO = "The cluster decides how fast, never what: lanes move between workers, and the updates stay the same."
 PLAIN = ("start", "end")
 """Kinds that need no word in a legend."""
@@ -51,25 +53,20 @@ def journey(story: Mapping[str, Any], drawn: dict[str, Any]) -> list[Section]:
     sections = []
     ribbon = [legend(drawn["marks"]), tag("div", class_="ribbon", aria_label="What happened, in order", role="group")]
     if curves:
-        sections.append(Section("curves", "How it went", [switches(), ribbon, curves], HOW))
+        sections.append(Section("curves", "How it went", [switches(*SWITCHES), ribbon, curves], HOW))
     if crew:
         sections.append(Section("workers", "Workers", [None if curves else ribbon, crew], WHO))
     return sections
 
 
-def switches(logarithm: bool = True) -> Markup:
-    """What the curves are drawn with."""
-    named = [("smooth", "Smooth", True), ("marks", "Marks", True), *([("log", "Log loss", False)] if logarithm else [])]
-    return tag(
-        "div",
-        (
-            tag("button", words, type="button", data_switch=name, aria_pressed=str(on).lower())
-            for name, words, on in named
-        ),
-        class_="switches",
-        role="group",
-        aria_label="How curves are drawn",
-    )
+def switches(*names: str) -> Markup:
+    """What the curves are drawn with, by the names of SWITCHES."""
+    each = [
+        tag("button", words, type="button", data_switch=name, aria_pressed=str(on).lower())
+        for name, (words, on) in SWITCHES.items()
+        if name in names
+    ]
+    return tag("div", each, class_="switches", role="group", aria_label="How curves are drawn")
 
 
 def legend(marks: Sequence[Mapping[str, Any]]) -> Markup | None:
@@ -85,9 +82,9 @@ def legend(marks: Sequence[Mapping[str, Any]]) -> Markup | None:
 
 def _curves(series: Sequence[Series], charts: list[Chart], most: int) -> Markup | None:
     """The loss at large, what was measured beside one another, and the rate."""
-    losses = [one for one in series if one.get("group") == "loss"]
+    losses = [*(one for one in series if one.get("group") == "loss"), *map(_judged, filter(_beside, series))]
     rates = [one for one in series if one.get("group") == "rate"]
-    measured = [one for one in series if one.get("group") not in ("loss", "rate")]
+    measured = [one for one in series if one.get("group") not in ("loss", "rate") and not _beside(one)]
     found: list[Inside] = []
     if losses:
         chart = _chart("loss", losses, most, 300) | {"log": True}
@@ -101,6 +98,15 @@ def _curves(series: Sequence[Series], charts: list[Chart], most: int) -> Markup 
     for at, one in enumerate(rates):
         found.append(_small(one, f"rate-{at}", charts, most, "wide"))
     return together(found) if charts else None
+
+
+def _beside(one: Series) -> bool:
+    """Whether it is the loss on the validation data, which is looked at beside that of training."""
+    return one.get("group") == "validation" and one.get("name") == "loss"
+
+
+def _judged(one: Series) -> Series:
+    return {**one, "name": "validation loss"}
 
 
 def _small(one: Series, name: str, charts: list[Chart], most: int, class_: str = "") -> Markup:
@@ -134,17 +140,17 @@ def _crew(story: Mapping[str, Any], charts: list[Chart]) -> Markup | None:
     sizes = [entry for entry in story.get("workers") or () if entry.get("workers") is not None]
     if sizes:
         line = plots.line("workers", columns(sizes, "step", "seconds") | {"value": [e["workers"] for e in sizes]})
-        chart = {"id": "workers", "kind": "steps", "unit": "", "height": 170, "series": [line]}
+        chart: Chart = {"id": "workers", "kind": "steps", "unit": "", "height": 170, "series": [line]}
         charts.append(chart)
         told = ", ".join(f"{e['workers']} from step {e['step']}" for e in sizes[:20])
         found.append(plots.frame(chart, "How many trained", _causes(sizes), f"Workers: {told}", "wide"))
     lanes = [entry for entry in story.get("lanes") or () if entry.get("lanes")]
     if lanes:
-        chart = _lanes(lanes)
-        charts.append(chart)
-        count = len(chart["members"])
-        note = f"{numbers.counted(chart['lanes'], 'lane')} on {numbers.counted(count, 'worker')} over time"
-        found.append(plots.frame(chart, "Who carried which lane", note, note, "wide"))
+        carried = _lanes(lanes)
+        charts.append(carried)
+        count = len(carried["members"])
+        note = f"{numbers.counted(carried['lanes'], 'lane')} on {numbers.counted(count, 'worker')} over time"
+        found.append(plots.frame(carried, "Who carried which lane", note, note, "wide"))
     return together(found) if found else None
 
 

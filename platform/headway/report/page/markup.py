@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
-from typing import Union
+from typing import TypeAlias
 
 VOID = frozenset(("br", "col", "img", "input", "meta", "rect", "circle", "line", "path"))
 """Elements that hold nothing."""
@@ -16,7 +16,7 @@ class Markup(str):
     __slots__ = ()
 
 
-Inside = Union[str, None, Iterable["Inside"]]
+Inside: TypeAlias = "str | Iterable[Inside] | None"
 """What an element holds: texts, elements, any depth of lists of them; None for nothing."""
 
 

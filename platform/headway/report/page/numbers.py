@@ -10,7 +10,7 @@ MINUTE, HOUR, DAY = 60, 3600, 86400
 FEW_CENTS = 0.1
 THIN = "\u202f"
 """A narrow space that no line breaks at, between a number and its unit."""
-DASH, RANGE = "\u2013", "\u2013"
+DASH, MINUS, TIMES = "\u2013", "\u2212", "\u00d7\u202f"
 
 
 def number(value: Any) -> str:
@@ -20,11 +20,11 @@ def number(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if not math.isfinite(value):
-        return "not a number" if math.isnan(value) else ("∞" if value > 0 else "−∞")
+        return "not a number" if math.isnan(value) else ("∞" if value > 0 else f"{MINUS}∞")
     if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}".replace("-", "−")
+        return f"{int(value):,}".replace("-", MINUS)
     digits = f"{value:.4g}" if abs(value) < 1000 else f"{value:,.1f}"
-    return digits.replace("-", "−", 1) if digits.startswith("-") else digits
+    return digits.replace("-", MINUS, 1) if digits.startswith("-") else digits
 
 
 def duration(seconds: float | None) -> str:
@@ -85,4 +85,4 @@ def counted(count: int, one: str, many: str = "") -> str:
 
 def several(low: Any, high: Any) -> str:
     """From one number to another, or the one number."""
-    return number(low) if low == high else f"{number(low)}{RANGE}{number(high)}"
+    return number(low) if low == high else f"{number(low)}{DASH}{number(high)}"

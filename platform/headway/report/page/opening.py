@@ -1,13 +1,12 @@
-"""The first lines of a page: what was trained, on what, how well, how long, for how much, what went wrong; and numbers."""
+"""The first lines of a page: what was trained, on what, how well, how long, for how much, what went wrong."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from headway.core.incidents import PLANNED
 from headway.report.page import numbers
-from headway.report.page.markup import Inside, Markup, tag
+from headway.report.page.markup import Inside, Markup, tag, together
 
 WORDS = {
     "what": "Trained",
@@ -33,7 +32,9 @@ Tile = tuple[str, str, str]
 """A number for people: what it is of, the number, and a word on it."""
 
 
-def opening(eyebrow: str, name: str, state: str, line: str, words: Mapping[str, str], tiles: list[Tile]) -> Markup:
+def opening(
+    eyebrow: str, name: str, state: str, line: str, words: Mapping[str, str], tiles: list[Tile], what: str = "Trained"
+) -> Markup:
     """The head of a page.
 
     Args:
@@ -42,15 +43,16 @@ def opening(eyebrow: str, name: str, state: str, line: str, words: Mapping[str, 
         line: beneath the name.
         words: the first lines, by the names of WORDS.
         tiles: the numbers.
+        what: the name of the first of the words.
     """
     pill = tag("span", state.capitalize(), class_=f"pill {PILLS.get(state, 'calm')}") if state else None
-    told = [(title, words[key]) for key, title in WORDS.items() if words.get(key)]
+    told = [(title, words[key]) for key, title in {**WORDS, "what": what}.items() if words.get(key)]
     return tag(
         "header",
         tag("p", tag("span", eyebrow), pill, class_="eyebrow"),
         tag("h1", name),
         tag("p", line, class_="line") if line else None,
-        tag("dl", ((tag("dt", title), tag("dd", text)) for title, text in told), class_="words"),
+        tag("dl", ((tag("dt", title), tag("dd", prose(text))) for title, text in told), class_="words"),
         tag("ul", map(_tile, tiles), class_="tiles") if tiles else None,
     )
 
@@ -67,19 +69,15 @@ def of_run(story: Mapping[str, Any]) -> Markup:
         )
         if text and text != numbers.DASH
     )
-    words = dict(story.get("words") or {})
-    message = str(run.get("message") or "")
-    if run["state"] in ("failed", "stopped", "interrupted") and message and message not in words.get("trouble", ""):
-        words["trouble"] = f"{words.get('trouble', '')} It {_ended(run)}: {message}".strip()
+    words = story.get("words") or {}
     made = opening("Training report", str(run["name"]), str(run["state"]), when, words, tiles(story))
-    notes: Inside = [tag("p", str(note), class_="aside") for note in run.get("notes") or ()]
-    return Markup(made + "".join(map(str, notes or ())))
+    return together(made, (tag("p", str(note), class_="aside") for note in run.get("notes") or ()))
 
 
 def tiles(story: Mapping[str, Any]) -> list[Tile]:
     """A run in numbers."""
     head: Mapping[str, Any] = story.get("headline") or {}
-    made = [*_best(head), _steps(head), *_time(story), *_workers(story, head), *_goodput(head), *_changes(story)]
+    made = [*_best(head), _steps(head), *_time(story), *_workers(story, head), *_goodput(head), *_changes(head)]
     if head.get("dollars") is not None:
         made.append(("Cost", numbers.dollars(head["dollars"]), f"{number_of_seconds(head)} paid"))
     return made
@@ -89,11 +87,6 @@ def number_of_seconds(head: Mapping[str, Any]) -> str:
     """Worker-seconds in words."""
     hours = (head.get("worker_seconds") or 0.0) / numbers.HOUR
     return f"{hours:,.1f} worker-hours" if hours >= 1 else f"{head.get('worker_seconds') or 0:,.0f} worker-seconds"
-
-
-def _ended(run: Mapping[str, Any]) -> str:
-    whose = {"task": " by the task", "platform": " by the platform"}.get(str(run.get("cause")), "")
-    return f"failed{whose}" if run["state"] == "failed" else f"was {run['state']}"
 
 
 def _best(head: Mapping[str, Any]) -> list[Tile]:
@@ -135,12 +128,23 @@ def _goodput(head: Mapping[str, Any]) -> list[Tile]:
     return [("Goodput", numbers.share(head["goodput"]), "of worker-seconds in committed steps")]
 
 
-def _changes(story: Mapping[str, Any]) -> list[Tile]:
-    found = story.get("recoveries") or ()
-    lost = sum(len(r.get("workers") or ()) for r in found if r["cause"] not in PLANNED)
-    joined = sum(len(r.get("workers") or ()) for r in found if r["cause"] == "joined")
-    again = sum(r.get("lost_steps") or 0 for r in found)
-    return [("Workers lost", numbers.number(lost), f"{joined:,} joined, {numbers.counted(again, 'step')} repeated")]
+def _changes(head: Mapping[str, Any]) -> list[Tile]:
+    again = numbers.counted(head.get("repeated_steps") or 0, "step")
+    return [
+        (
+            "Workers lost",
+            numbers.number(head.get("losses") or 0),
+            f"{head.get('joins') or 0:,} joined, {again} repeated",
+        )
+    ]
+
+
+def prose(text: str) -> list[Inside]:
+    """A sentence, in which what stands between backticks is a command."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # one is not closed
+        return [text]
+    return [tag("code", part) if at % 2 else part for at, part in enumerate(parts)]
 
 
 def _tile(tile: Tile) -> Markup:

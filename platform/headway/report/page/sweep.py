@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headway.report.page import account, again, journey, numbers, opening, plots, run, scatter
+from headway.report.page import account, again, numbers, opening, plots, run, scatter
 from headway.report.page.markup import Inside, Markup, tag
 from headway.report.page.sheet import Page, Section
 from headway.report.page.tables import HEAD, folded, pairs, table
 
 Report = Mapping[str, Any]
-SEEN, LINES = 12, 200
-"""Trials in the table that is seen at once; with a line of their own."""
+SEEN, LINES, BEST = 12, 200, 6
+"""Trials in the table that is seen at once; with a line of their own; and with a colour of their own."""
 
 
 def page(document: Mapping[str, Any]) -> Page:
@@ -23,12 +23,8 @@ def page(document: Mapping[str, Any]) -> Page:
     """
     report: Report = document["report"]
     drawn: dict[str, Any] = {"plots": []}
-    words = dict(document.get("words") or {}) or _words(report)
     when = [numbers.moment(document["created"])] if document.get("created") is not None else []
     when += [f"for {numbers.duration(report['seconds'])}"] if report.get("seconds") else []
-    message = report.get("message")
-    if message and message not in words.get("trouble", ""):
-        words["trouble"] = f"{words.get('trouble', '')} {message}".strip()
     sections = [
         _best(report),
         _curves(report, drawn),
@@ -43,7 +39,13 @@ def page(document: Mapping[str, Any]) -> Page:
     return Page(
         title=f"{report['sweep']} · sweep report",
         opening=opening.opening(
-            "Sweep report", str(report["sweep"]), str(report["state"]), " · ".join(when), words, _tiles(report)
+            "Sweep report",
+            str(report["sweep"]),
+            str(report["state"]),
+            " · ".join(when),
+            document.get("words") or {},
+            _tiles(report),
+            "Tried",
         ),
         sections=[section for section in sections if section is not None],
         drawn=drawn,
@@ -58,23 +60,6 @@ def ranked(report: Report) -> list[Mapping[str, Any]]:
     return sorted(known, key=lambda trial: sign * trial["best"]) + [
         trial for trial in report["trials"] if trial.get("best") is None
     ]
-
-
-def _words(report: Report) -> dict[str, str]:
-    best, counts = report.get("best"), report.get("counts") or {}
-    told = {"what": f"{numbers.counted(len(report['trials']), 'trial')} of settings, compared by {report['metric']}."}
-    if best and best.get("best") is not None:
-        told["how_well"] = (
-            f"Trial {best['trial']} was best: {report['metric']} {numbers.number(best['best'])} "
-            f"at step {numbers.number(best['best_step'])}."
-        )
-    if report.get("seconds"):
-        told["how_long"] = f"{numbers.duration(report['seconds'])}, for {report['worker_s']:,.0f} worker-seconds."
-    if report.get("dollars") is not None:
-        told["cost"] = f"{numbers.dollars(report['dollars'])}."
-    amiss = [f"{counts[state]:,} {state}" for state in ("failed", "diverged") if counts.get(state)]
-    told["trouble"] = f"Of the trials {' and '.join(amiss)}; the others went on." if amiss else "No trial failed."
-    return told
 
 
 def _tiles(report: Report) -> list[opening.Tile]:
@@ -115,14 +100,14 @@ def _curves(report: Report, drawn: dict[str, Any]) -> Section | None:
     for place, trial in enumerate(reversed(order)):  # the best is drawn last, over the others
         at = len(order) - 1 - place
         steps, values = zip(*trial["evaluations"], strict=True)
-        one = plots.line(f"trial {trial['trial']}", {"step": steps, "value": values}, at if at < 6 else 6)
-        lines.append(one | {"thin": at >= 6, "quiet": at >= 6})
-    chart = {"id": "trials", "kind": "lines", "unit": "", "height": 340, "series": lines}
+        one = plots.line(f"trial {trial['trial']}", {"step": steps, "value": values}, min(at, BEST))
+        lines.append(one | {"quiet": at >= BEST})
+    chart = {"id": "trials", "kind": "lines", "unit": "", "height": 340, "backwards": True, "series": lines}
     drawn["plots"].append(chart)
     frame = plots.frame(
         chart, str(report["metric"]), "the six best in colour", f"{report['metric']} of each trial", "wide"
     )
-    return Section("curves", "How the trials went", [journey.switches(logarithm=False), frame])
+    return Section("curves", "How the trials went", frame)
 
 
 def _settings(report: Report) -> Section | None:

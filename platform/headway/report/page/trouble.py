@@ -1,18 +1,31 @@
-"""What went wrong and what became of it: changes of membership with their pauses, and everything that happened, folded."""
+"""What went wrong and what became of it: changes of membership with their pauses; and all that happened, folded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from headway.core.chronicle import CAUSES
 from headway.core.incidents import PLANNED
 from headway.report.page import numbers
-from headway.report.page.markup import Inside, Markup, tag
+from headway.report.page.journey import KINDS
+from headway.report.page.markup import Markup, tag
 from headway.report.page.sheet import Section
+from headway.report.page.tables import HEAD, Row, folded, table
 
 SEEN, EVENTS = 12, 2000
 """Changes that are seen at once; events that a page holds."""
+TITLE = "Losses and recoveries"
+COLUMNS = {
+    "": "sign",
+    "step": "n",
+    "after": "n soft",
+    "workers": HEAD,
+    "what happened": "",
+    "silent": "n soft",
+    "training paused": "n pause",
+    "steps repeated": "n",
+}
 WIDE = 160.0
 SAID = {
     "joined": "joined between two steps",
@@ -27,7 +40,7 @@ def recoveries(story: Mapping[str, Any]) -> Section:
     found = list(story.get("recoveries") or ())
     lost = [change for change in found if change["cause"] not in PLANNED]
     if not found:
-        return Section("trouble", "Losses and recoveries", tag("p", "No worker was lost, and none joined later."))
+        return Section("trouble", TITLE, tag("p", "No worker was lost, and none joined later."))
     again = sum(change.get("lost_steps") or 0 for change in found)
     held = sum(change.get("pause_s") or 0.0 for change in found)
     note = (
@@ -37,11 +50,7 @@ def recoveries(story: Mapping[str, Any]) -> Section:
     )
     most = max((change.get("pause_s") or 0.0 for change in found), default=0.0) or 1.0
     rows = [_row(change, most) for change in found]
-    inside: list[Inside] = [_table(rows[:SEEN])]
-    if len(rows) > SEEN:
-        more = numbers.counted(len(rows) - SEEN, "more change")
-        inside.append(tag("details", tag("summary", more), _table(rows[SEEN:])))
-    return Section("trouble", "Losses and recoveries", inside, note)
+    return Section("trouble", TITLE, folded(rows, SEEN, "change", lambda some: table(COLUMNS, some)), note)
 
 
 def events(story: Mapping[str, Any]) -> Section | None:
@@ -55,7 +64,9 @@ def events(story: Mapping[str, Any]) -> Section | None:
             tag("span", numbers.duration(event.get("seconds")), class_="when"),
             tag("span", f"step {event['step']:,}" if isinstance(event.get("step"), int) else "", class_="step"),
             tag("span", str(event.get("words", "")), class_="said"),
-            tag("span", f"× {event['count']:,}", class_="count") if (event.get("count") or 1) > 1 else None,
+            tag("span", f"{numbers.TIMES}{event['count']:,}", class_="count")
+            if (event.get("count") or 1) > 1
+            else None,
         )
         for event in found[:EVENTS]
     ]
@@ -67,21 +78,19 @@ def events(story: Mapping[str, Any]) -> Section | None:
     return Section("events", "Everything that happened", folded)
 
 
-def _row(change: Mapping[str, Any], most: float) -> Markup:
+def _row(change: Mapping[str, Any], most: float) -> Row:
     cause = str(change["cause"])
     kind = "joined" if cause == "joined" else "resize" if cause in PLANNED else "lost"
-    sign = {"joined": "▲", "resize": "■", "lost": "▼"}[kind]
     silent, pause = change.get("silent_s"), change.get("pause_s")
-    return tag(
-        "tr",
-        tag("td", tag("i", sign, class_=f"sign {kind}", aria_hidden="true"), class_="sign"),
-        tag("td", numbers.number(change.get("step")), class_="n"),
-        tag("td", numbers.duration(change.get("seconds")), class_="n soft"),
-        tag("th", ", ".join(map(str, change.get("workers") or ())) or numbers.DASH, scope="row"),
-        tag("td", SAID.get(cause) or CAUSES.get(cause, cause.replace("_", " "))),
-        tag("td", numbers.duration(silent), class_="n soft"),
-        tag("td", tag("span", numbers.duration(pause)), _pause(pause or 0.0, most), class_="n pause"),
-        tag("td", _again(change), class_="n"),
+    return (
+        tag("i", KINDS[kind][0], class_=f"sign {kind}", aria_hidden="true"),
+        numbers.number(change.get("step")),
+        numbers.duration(change.get("seconds")),
+        ", ".join(map(str, change.get("workers") or ())) or numbers.DASH,
+        SAID.get(cause) or CAUSES.get(cause, cause.replace("_", " ")),
+        numbers.duration(silent),
+        [tag("span", numbers.duration(pause)), _pause(pause or 0.0, most)],
+        _again(change),
     )
 
 
@@ -94,10 +103,3 @@ def _pause(pause: float, most: float) -> Markup:
 def _again(change: Mapping[str, Any]) -> str:
     steps = change.get("lost_steps") or 0
     return f"{steps:,}{' (kept in memory)' if change.get('kept') else ''}" if steps or change.get("kept") else "0"
-
-
-def _table(rows: Sequence[Markup]) -> Markup:
-    heads = ("", "step", "after", "workers", "what happened", "silent", "training paused", "steps repeated")
-    numeric = ("step", "after", "silent", "training paused", "steps repeated")
-    head = tag("tr", (tag("th", name, scope="col", class_="n" if name in numeric else None) for name in heads))
-    return tag("div", tag("table", tag("thead", head), tag("tbody", rows)), class_="scroll")

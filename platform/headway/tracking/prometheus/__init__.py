@@ -1,1 +1,1 @@
-"""A run's figures for Prometheus: served by the recorder's process, found through a file, and given to Ray's exporter."""
+"""Figures for Prometheus: served by the recorder's process, found through a file, and given to Ray's exporter."""

@@ -95,7 +95,7 @@ def _clear(folder: Path) -> list[str]:
     gone = []
     for path in sorted(folder.glob("[!.]*.json")):
         with suppress(OSError), path.open("rb") as file:
-            if _is_here(file.read()) and taken(file) and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+            if _is_here(file.read()) and taken(file.fileno()) and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
                 path.unlink()
                 gone.append(path.stem)
     return gone

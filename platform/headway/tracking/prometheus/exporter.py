@@ -8,32 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from headway.core.figures import Figures, Sample
 from headway.tracking.prometheus.serving import Serving, Sources
-
-LOOPBACK = "127.0.0.1"
-
-
-@dataclass(frozen=True)
-class Way:
-    """How figures leave the process.
-
-    Args:
-        runs: the folder of runs on this machine, where the entry is.
-        entry: its name: that of the run, or of the sweep that it belongs to.
-        host, port: to listen at; port 0: any.
-        through_ray: they are handed to Ray's exporter as well; in a process of Ray's.
-    """
-
-    runs: Path
-    entry: str
-    host: str = LOOPBACK
-    port: int = 0
-    through_ray: bool = False
+from headway.tracking.prometheus.way import Mute, Way
 
 
 class _Shared:
@@ -143,25 +123,6 @@ class Exporter:
             self._say(f"port {asked} cannot be had ({reason}): figures for Prometheus are at {serving.target}")
 
 
-class Mute:
-    """Of a run whose figures nobody asked for."""
-
-    def open(self) -> None:
-        """Begin to give them."""
-
-    def event(self, event: Mapping[str, Any]) -> None:
-        """See `Figures.event`."""
-
-    def record(self, record: Mapping[str, Any]) -> None:
-        """See `Figures.record`."""
-
-    def over(self, state: str) -> None:
-        """See `Figures.over`."""
-
-    def close(self) -> None:
-        """Give them no more."""
-
-
 class RunExporter(Mute):
     """The figures of a run: its recorder tells what it sees, from any thread.
 
@@ -177,11 +138,12 @@ class RunExporter(Mute):
         self, run: str, figures: Figures, way: Way, spool_bytes: Callable[[], int] | None, say: Callable[[str], None]
     ) -> None:
         self._figures, self._spool_bytes = figures, spool_bytes
-        self._lock = threading.Lock()
+        self._lock, self._over = threading.Lock(), False
         self._exporter = Exporter("run", run, self.samples, way, say)
 
     def open(self) -> None:
-        self._exporter.open()
+        if not self._over:
+            self._exporter.open()
 
     def event(self, event: Mapping[str, Any]) -> None:
         with self._lock:
@@ -192,6 +154,7 @@ class RunExporter(Mute):
             self._figures.record(record)
 
     def over(self, state: str) -> None:
+        self._over = True
         with self._lock:
             self._figures.over(state)
 

@@ -4,24 +4,15 @@ asked for."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headway.core.cost import Terms
-from headway.core.figures import Figures, Subject
-from headway.tracking.prometheus.exporter import Mute, RunExporter, Way
+from headway.core.figures import Figures
+from headway.tracking.prometheus.way import Exported, Mute
 
 if TYPE_CHECKING:
     from headway.runs import RunFolder
     from headway.tracking.mlflow_writer import Writer
-
-
-@dataclass(frozen=True)
-class Exported:
-    """The run, and how its figures leave the process."""
-
-    subject: Subject
-    way: Way
 
 
 def of_run(
@@ -33,7 +24,7 @@ def of_run(
     writer: Writer | None,
     say: Callable[[str], None],
 ) -> Mute:
-    """Begin to export the figures of a run.
+    """The figures of a run, to be opened.
 
     Args:
         exported: how; None: not at all.
@@ -46,8 +37,8 @@ def of_run(
     """
     if exported is None:
         return Mute()
+    from headway.tracking.prometheus.exporter import RunExporter
+
     figures = Figures(exported.subject, terms, facts, run.events(), step)
     spool_bytes = (lambda: writer.waiting_bytes) if writer is not None else None
-    made = RunExporter(run.name, figures, exported.way, spool_bytes, say)
-    made.open()
-    return made
+    return RunExporter(run.name, figures, exported.way, spool_bytes, say)

@@ -59,12 +59,12 @@ class Sources:
         with self._lock:
             sources = list(self._samples.items())
         found: defaultdict[tuple[str, str], list[tuple[Labels, float]]] = defaultdict(list)
-        for (label, name), samples in sources:
-            for family, labels, value in samples():
-                found[label, family].append(((name, *labels), value))
+        for (label, source), samples in sources:
+            for name, labels, value in samples():
+                found[label, name].append(((source, *labels), value))
         for (label, name), values in found.items():
             family = FAMILIES[PREFIX + name]
-            kind = CounterMetricFamily if family.kind == COUNTER else GaugeMetricFamily
+            kind: Any = CounterMetricFamily if family.kind == COUNTER else GaugeMetricFamily
             metric = kind(PREFIX + name.removesuffix("_total"), family.help, labels=(label, *family.labels))
             for labels, value in values:
                 metric.add_metric(labels, value)
@@ -114,7 +114,7 @@ class Serving:
         )[0]
         server = type("_Bound", (_Server,), {"address_family": family})(address[:2], _Handler)
         registry = CollectorRegistry()
-        registry.register(self.sources)  # type: ignore[arg-type] - a collector by its verbs
+        registry.register(self.sources)
         server.set_app(make_wsgi_app(registry))
         self._server = server
         self._thread = threading.Thread(target=server.serve_forever, name="prometheus", daemon=True)
@@ -147,7 +147,7 @@ class Serving:
         ending = threading.Thread(target=server.shutdown, name="prometheus-ends", daemon=True)
         ending.start()
         with suppress(OSError):  # it looks around twice a second, or when somebody comes
-            socket.create_connection(server.server_address[:2], 0.2).close()
+            socket.create_connection((str(server.server_address[0]), server.server_port), 0.2).close()
         ending.join()
         self._thread.join()
         server.server_close()

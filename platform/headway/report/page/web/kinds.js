@@ -47,22 +47,25 @@ function overX(one) {
 const alpha = (hex, share) => hex + Math.round(255 * share).toString(16).padStart(2, "0");
 
 function lines(chart) {
-  const tables = [], series = [{}], keys = [];
+  const tables = [], series = [{}], keys = [], others = [];
   chart.series.forEach((one, number) => {
     const [xs, values] = overX(one);
     if (!xs.length) return;
     const stroke = colour(one.colour), dash = [[], [7, 4], [2, 3], [9, 3, 2, 3]][Math.floor(one.colour / 8) % 4];
-    const smooth = one.smooth && state.smooth;
-    const own = [series.length];
+    const smooth = one.smooth && state.smooth, pale = smooth || one.quiet;
+    const own = [series.length], paths = chart.stepped ? uPlot.paths.stepped({ align: 1 }) : undefined;
     tables.push([xs, values]);
-    series.push({ label: one.label, stroke: smooth ? alpha(stroke, 0.28) : stroke, width: smooth ? 1 : one.thin ? 1 : 2, dash, spanGaps: true, points: { show: xs.length < 40, size: 5 } });
+    series.push({ label: one.label, stroke: pale ? alpha(stroke, one.quiet ? 0.4 : 0.28) : stroke, width: pale ? 1 : 2, dash, paths, spanGaps: true, points: { show: xs.length < 40 && !one.quiet && !chart.stepped, size: 5 } });
     if (smooth) {
       own.push(series.length);
       tables.push([xs, smoothed(xs, values)]);
       series.push({ label: one.label, stroke, width: 2, dash, spanGaps: true, points: { show: false } });
     }
-    keys.push({ label: one.label, stroke, dash, own, value: own[0], number, quiet: one.quiet });
+    if (one.quiet) others.push(...own);
+    else keys.unshift({ label: one.label, stroke, dash, own, value: own[0], number });
   });
+  if (!chart.backwards) keys.reverse();
+  if (others.length) keys.push({ label: others.length + " others", stroke: colour(6), dash: [], own: others, number: -1, quiet: true });
   const data = tables.length ? uPlot.join(tables) : [[]];
   const log = chart.log && state.log;
   const range = chart.zero && !log ? (u, low, high) => [0, high > 0 ? high * 1.08 : 1] : undefined;
@@ -71,7 +74,7 @@ function lines(chart) {
 
 function steps(chart) {
   const [xs, values] = overX(chart.series[0]);
-  const end = Math.max(full()[1], xs[xs.length - 1]);
+  const end = chart.own ? xs[xs.length - 1] : Math.max(full()[1], xs[xs.length - 1]);
   if (end > xs[xs.length - 1]) { xs.push(end); values.push(values[values.length - 1]); }
   const stroke = colour(chart.series[0].colour);
   const line = { label: chart.series[0].label, stroke, width: 2, fill: alpha(stroke, 0.12), paths: uPlot.paths.stepped({ align: 1 }), points: { show: false } };

@@ -4,7 +4,6 @@ const EDGE = 20;
 const COUNTS = [1, 2, 5].flatMap((n) => Array.from({ length: 10 }, (_, power) => n * 10 ** power)).sort((a, b) => a - b);
 const TIMES = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 604800, 2592000];
 /* How far apart marks of an axis may be: whole steps; and times of which people speak. */
-const cursors = typeof uPlot === "undefined" ? null : uPlot.sync("page");
 let wholeRange = {};
 
 /* From where to where the page's charts go. */
@@ -13,6 +12,7 @@ function full() {
   let low = Infinity, high = -Infinity;
   const take = (x) => { if (x !== null && Number.isFinite(x)) { low = Math.min(low, x); high = Math.max(high, x); } };
   for (const chart of drawn.plots || []) {
+    if (chart.own) continue;
     if (chart.kind === "lines" || chart.kind === "steps") {
       for (const one of chart.series) { const xs = overX(one)[0]; if (xs.length) { take(xs[0]); take(xs[xs.length - 1]); } }
     } else if (chart.kind === "stack") {
@@ -35,7 +35,7 @@ function zoom(low, high) {
   high = Math.min(last, high);
   if (high - low < least) { const middle = (low + high) / 2; low = middle - least / 2; high = middle + least / 2; }
   state.range = low <= first && high >= last ? null : [low, high];
-  for (const plot of plots) if (plot.u) plot.u.setScale("x", { min: seen()[0], max: seen()[1] });
+  for (const plot of plots) if (plot.u && !plot.chart.own) plot.u.setScale("x", { min: seen()[0], max: seen()[1] });
   moved();
 }
 
@@ -45,7 +45,7 @@ function marksIn(low, high) {
 
 /* Upright lines where something happened; none for what happens all the time. */
 function drawMarks(u) {
-  if (!state.marks) return;
+  if (!state.marks || u.apart) return;
   const [low, high] = seen(), there = marksIn(low, high).filter((mark) => mark.kind !== "checkpoint");
   const { ctx } = u, ratio = devicePixelRatio || 1, { top, height } = u.bbox;
   ctx.save();
@@ -78,7 +78,10 @@ class Plot {
   build() {
     const kept = this.u && this.u.cursor.left;
     if (this.u) this.u.destroy();
+    const axis = state.axis;
+    if (this.chart.own) state.axis = this.chart.own; // it runs over another axis than the page
     const made = (this.made = makers[this.chart.kind](this.chart));
+    state.axis = axis;
     made.series.forEach((one, i) => { if (i && this.hidden(i)) one.show = false; });
     this.width = this.box.clientWidth;
     this.u = new uPlot(this.options(made), made.data, this.box);
@@ -86,6 +89,11 @@ class Plot {
     this.keys();
     this.figure.dataset.ready = "yes";
     if (kept > 0) this.u.setCursor({ left: kept, top: 1 }, false);
+  }
+
+  get range() {
+    const xs = this.made.data[0];
+    return this.chart.own ? [xs[0], xs[xs.length - 1]] : seen();
   }
 
   hidden(i) {
@@ -96,7 +104,7 @@ class Plot {
     const ink = css("--soft"), line = css("--line"), gutter = parseInt(css("--gutter"), 10);
     const font = "11px " + getComputedStyle(document.body).fontFamily;
     const ticks = { stroke: line, width: 1, size: 4 };
-    const time = state.axis === "time", seconds = this.chart.unit === "s";
+    const time = (this.chart.own || state.axis) === "time", seconds = this.chart.unit === "s";
     const axisX = { stroke: ink, font, grid: { show: false }, ticks, size: 26, gap: 4, space: 70, incrs: time ? TIMES : COUNTS };
     axisX.values = (u, at) => at.map((x) => (time ? round(x) : shown(x)));
     const axisY = { stroke: ink, font, grid: { stroke: line, width: 1 }, ticks: { show: false }, size: gutter, gap: 6, space: 34 };
@@ -109,21 +117,22 @@ class Plot {
       height: this.chart.height,
       padding: [8, EDGE, 0, 0],
       legend: { show: false },
-      scales: { x: { time: false, auto: false, min: seen()[0], max: seen()[1] }, y: { distr: made.y.distr || 1, range: made.y.range } },
+      scales: { x: { time: false, auto: false, min: this.range[0], max: this.range[1] }, y: { distr: made.y.distr || 1, range: made.y.range } },
       axes: [axisX, axisY],
       series: made.series,
       cursor: {
         y: false,
         drag: { x: true, y: false, setScale: false },
         points: { size: 7, show: this.chart.kind !== "lanes" && this.chart.kind !== "stack" },
-        sync: { key: "page", scales: ["x", null], filters: { pub: (type) => type === "mousemove" || type === "mouseleave" || type === "mouseenter" } },
+        sync: { key: this.chart.own ? "apart" : "page", scales: ["x", null], filters: { pub: (type) => type === "mousemove" || type === "mouseleave" || type === "mouseenter" } },
         bind: { dblclick: () => () => { zoom(...full()); return null; } },
       },
       hooks: {
+        init: [(u) => { u.apart = Boolean(this.chart.own); }],
         drawClear: [(u) => made.draw && made.draw(u)],
-        draw: [drawMarks],
+        draw: [drawMarks, (u) => { this.figure.dataset.shown = u.scales.x.min + " " + u.scales.x.max; }],
         setCursor: [() => this.pointed()],
-        setSelect: [(u) => { if (u.select.width > 4) { zoom(u.posToVal(u.select.left, "x"), u.posToVal(u.select.left + u.select.width, "x")); } u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false); }],
+        setSelect: [(u) => { if (u.select.width > 4 && !this.chart.own) { zoom(u.posToVal(u.select.left, "x"), u.posToVal(u.select.left + u.select.width, "x")); } u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false); }],
       },
     };
   }
@@ -173,20 +182,20 @@ class Plot {
   pointed() {
     const u = this.u, at = u && u.cursor.idx;
     const inside = u && u.cursor.left >= 0 && at !== null && at !== undefined;
-    for (const key of this.made.keys) if (key.told && key.own.length) key.told.textContent = inside ? measure(this.value(at, key.value), this.chart.unit) : "";
+    for (const key of this.made.keys) if (key.told && !key.quiet && key.own.length) key.told.textContent = inside ? measure(this.value(at, key.value), this.chart.unit) : "";
     if (!inside || Plot.hovered !== this) { this.tip.hidden = true; return; }
     this.tell(at);
   }
 
   tell(at) {
     const u = this.u, x = u.posToVal(u.cursor.left, "x"), held = this.made.held || this.chart.kind === "lanes";
-    const head = element("div", { class: "at" }, where(held ? x : u.data[0][at]));
+    const head = element("div", { class: "at" }, this.chart.own ? lasting(x) : where(held ? x : u.data[0][at]));
     const rows = this.chart.kind === "lanes" ? this.laneRow(x) : this.made.keys.filter((key) => !this.off.has(key.number) && !key.quiet).slice(0, 14).map((key) => {
       const dot = element("i");
       dot.style.background = key.stroke;
       return element("div", { class: "row" }, element("span", {}, dot, key.label), element("b", {}, measure(this.value(at, key.value), this.chart.unit)));
     });
-    const near = state.marks ? marksIn(u.posToVal(u.cursor.left - 6, "x"), u.posToVal(u.cursor.left + 6, "x")).slice(0, 4) : [];
+    const near = state.marks && !this.chart.own ? marksIn(u.posToVal(u.cursor.left - 6, "x"), u.posToVal(u.cursor.left + 6, "x")).slice(0, 4) : [];
     const said = near.map((mark) => element("div", { class: "said" }, sign(mark.kind) + " " + mark.words));
     this.tip.replaceChildren(head, ...rows, ...said);
     this.tip.hidden = false;
