@@ -46,8 +46,10 @@ def _of_steps(steps: Steps, created: float, limit: int) -> Iterator[Series]:
     seconds = steps.time - created
     yield _series("loss", "loss", "", steps.step + 1, seconds, steps.loss, limit)
     if not np.isnan(steps.lr).all():
-        new = np.flatnonzero(np.diff(steps.lr) != 0) + 1  # where it is another than the step before
-        few = np.unique(np.concatenate(([0], new - 1, new, [len(steps.lr) - 1])))
+        changes = np.diff(steps.lr) != 0
+        ends = np.ones(len(steps.lr), bool)  # first, last, and both sides of each change
+        ends[1:-1] = changes[:-1] | changes[1:]
+        few = np.flatnonzero(ends)
         yield _series("lr", "recorded", "", steps.step[few] + 1, seconds[few], steps.lr[few], limit // 2)
     rate = _rate(steps)
     if rate is not None:
