@@ -113,7 +113,7 @@ def _small(one: Series, name: str, charts: list[Chart], most: int, class_: str =
     rate = one.get("group") == "rate"
     chart = _chart(name, [one], most, 150 if rate else 190, 5 if rate else 2) | {"zero": rate}
     charts.append(chart)
-    title = str(one.get("name", "")) + (f", {one['unit']}" if one.get("unit") else "")
+    title = str(one.get("name", "")) + (f", {one['unit']}" if one.get("unit") and not rate else "")
     return plots.frame(chart, title, _last(one), _told(title, one), class_)
 
 

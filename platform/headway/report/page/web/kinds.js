@@ -91,7 +91,7 @@ function stack(chart) {
     const values = unpacked(one.value), hidden = off.has(number);
     const tops = values.map((value, i) => (sums[i] += hidden ? 0 : value || 0));
     const tint = css("--" + one.label) || css("--another");
-    series.push({ label: one.label, stroke: tint, width: 1, fill: alpha(tint, 0.82), show: !hidden, points: { show: false } });
+    series.push({ label: one.label, stroke: tint, width: 1, fill: tint, show: !hidden, points: { show: false } });
     data.push(tops);
     raw.push(values);
     keys.push({ label: one.label, stroke: tint, dash: [], own: [series.length - 1], value: series.length - 1, number, block: true });
