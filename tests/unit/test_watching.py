@@ -471,6 +471,7 @@ class Terminal:
         os.close(self._file)
 
 
+@pytest.mark.slow  # three commands are started
 @pytest.mark.parametrize("way", ["q", "\x03", "end"])
 def test_in_a_terminal(way: str, led: Callable[..., Led], tmp_path: Path) -> None:
     run = led()
