@@ -19,8 +19,9 @@ from headway.elastic.lead import machines
 from headway.elastic.lead.machines import OWN, Machines
 from headway.elastic.lead.recorder import Recorder
 from headway.elastic.wire import keepers
-from headway.elastic.worker import keeper, system
+from headway.elastic.worker import keeper
 from headway.runs import RunFolder
+from headway.tracking import system
 
 
 def reading(at: float, busy: float = 0.5, **more: Any) -> dict[str, Any]:

@@ -100,15 +100,15 @@ def test_a_run_whose_leader_was_killed_is_closed_by_whoever_looks(
 
 
 def test_who_led_a_run_last_is_not_who_closed_it(place: Place) -> None:
-    run = begun(place, "led", sends=False)
+    run = begun(place, "left", sends=False)
     epoch = epochs.claim(run.path)
     (run.path / epochs.FOLDER / f"epoch-{epoch:06d}").write_text(
         json.dumps({"host": socket.gethostname(), "pid": 7, "time": 0})
     )
-    before = finding.leader(place, "led")
+    before = finding.leader(place, "left")
     telling.tell(run, 60.0)
     assert run.read()["state"] == "interrupted"
-    assert finding.leader(place, "led") == before
+    assert finding.leader(place, "left") == before
     assert before.startswith("process 7 on ")
 
 

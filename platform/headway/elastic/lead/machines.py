@@ -97,7 +97,7 @@ def _answer(asked: Asked) -> dict[str, Any] | None:
     host, port, token = asked
     with contextlib.suppress(OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, ImportError):
         if asked == OWN:
-            from headway.elastic.worker import system
+            from headway.tracking import system
 
             return system.reading()
         found = keepers.measure((host, port), token)

@@ -11,7 +11,7 @@ and the driver: it forks twice and leads a session of its own. It ends when the 
 it for a while. Its memory has no name and goes with it. It ends with its machine, which is a container where that is
 what the worker runs in.
 
-It tells what the machine does, too (see `headway.elastic.worker.system`), so that nobody else need be there for that.
+It tells what the machine does, too (see `headway.tracking.system`), so that nobody else need be there for that.
 
 Only Python's own library is imported, and xxhash where it is there: some 10 MB; psutil once somebody asks.
 """
@@ -273,7 +273,7 @@ class Keeper:
         elif op == "list":
             keepers.send(connection, {"states": self._states(me), "port": self._port, "pid": os.getpid()})
         elif op == "measure":
-            from headway.elastic.worker import system  # psutil with it, once somebody asks
+            from headway.tracking import system  # psutil with it, once somebody asks
 
             keepers.send(connection, {"machine": system.reading()})
         elif op == "read":
