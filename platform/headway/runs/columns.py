@@ -224,7 +224,8 @@ def _floats(column: pa.ChunkedArray | pa.Array) -> Floats:
 def _flags(column: pa.ChunkedArray | pa.Array) -> NDArray[np.bool_]:
     import pyarrow as pa
 
-    return _floats(column.cast(pa.uint8())) == 1.0
+    flags: NDArray[np.bool_] = _floats(column.cast(pa.uint8())) == 1.0
+    return flags
 
 
 def _number(value: Any) -> float:
