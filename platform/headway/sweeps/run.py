@@ -187,9 +187,10 @@ class Lead:
         subject = Subject(found.name, sweep.metric, sweep.mode, sweep.trials, sweep.order, sweep.price, logarithmic)
         self._watch = watch
         self._give: Callable[[View], None] = nobody
-        self._seen = Seen.begin(found.path, subject, self._tracking(), watch=self._look)
         budget, where = rules_of(sweep, ways).budget, found.where
+        # Before anything is sent: an address may be none.
         self._telling = Telling(found.name, where, sweep.notify, budget, lambda text: self._seen.say(text))
+        self._seen = Seen.begin(found.path, subject, self._tracking(), watch=self._look)
         for note in (*notes, *self._telling.unknown):
             self._say(note)
 
@@ -279,7 +280,10 @@ class Lead:
                 looking.finished,
                 self._say,
             )
-            return running.run()
+            try:
+                return running.run()
+            finally:
+                self._give = nobody  # a call to an actor of a Ray that was left would start another Ray
 
     def _used(self, view: View) -> float | None:
         """The share of the budget that is spent."""

@@ -256,8 +256,9 @@ class RealCrew:
             self._house.resize.remote(leg.number, workers)
 
     def figures(self, samples: Sequence[Sample]) -> None:
-        """Those of the sweep, for Prometheus."""
-        self._recorders.figures.remote(samples)
+        """Those of the sweep, for Prometheus; of no use once it is closed."""
+        if not self._over.is_set():
+            self._recorders.figures.remote(samples)
 
     def news(self, timeout_s: float) -> Sequence[News]:
         """See `Crew.news`."""
