@@ -23,6 +23,7 @@ from headway.tracking.store import check_uri
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore:.*noload", "ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
 ADMIN, FIRST = "admin", "first-password-1"
