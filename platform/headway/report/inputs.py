@@ -91,6 +91,8 @@ def _add(ranges: dict[str, dict[str, Any]], footer: Any) -> None:
             known = ranges.setdefault(name, {"missing": 0})
             known["missing"] += counted.null_count or 0
             if counted.has_min_max and isinstance(counted.min, PRIMITIVE):
-                for bound, value, of in (("min", counted.min, min), ("max", counted.max, max)):
-                    seen = [each for each in (known.get(bound), number(value)) if each is not None]
-                    known |= {bound: of(seen)} if seen else {}  # an infinity is none
+                low, high = number(counted.min), number(counted.max)  # None for an infinity
+                if low is not None:
+                    known["min"] = min(known.get("min", low), low)
+                if high is not None:
+                    known["max"] = max(known.get("max", high), high)
