@@ -507,5 +507,6 @@ def test_no_fact_tells_what_is_hidden() -> None:
     about = About("r", "/runs/r", "host", hidden=["opensesame"])
     facts = {"waits": "for opensesame at postgresql://u:letmein99@db/x", "metrics": {"opensesame": 1.0}}
     told = json.dumps(tree(about, Word("stalled", "no step for 20 min"), 1.0, facts))
-    assert "opensesame" not in told and "letmein99" not in told
+    assert "opensesame" not in told
+    assert "letmein99" not in told
     assert "for ***" in told
