@@ -212,3 +212,26 @@ def test_what_a_start_that_was_killed_has_spent_is_paid_by_the_next() -> None:
 
 def test_a_sweep_and_its_runs_have_names_of_their_own() -> None:
     assert not set(OF_A_RUN) & set(OF_A_SWEEP)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"kind": "recovery", "workers": ["w0"]},
+        {"kind": "restart", "lost_steps": None},
+        {"kind": "ledger", "workers": 2},
+        {"kind": "nodes", "nodes": None},
+        {"kind": "step", "step": 4, "loss": "none"},
+        {"kind": "checkpoint", "step": 4},
+        {"kind": "metrics", "values": {"m0": None}},
+        {},
+    ],
+)
+def test_what_another_release_left_out_is_passed_over(said: dict[str, Any]) -> None:
+    """Figures are folded where the recorder answers to workers: what is odd in one event may end nobody's training."""
+    figures = lived(figures=Figures(SUBJECT, facts={"checkpoint": {"step": 4}}, events=[said, "damaged"]))  # type: ignore[list-item]
+    before = found(figures)
+    figures.event(said)
+    figures.record(said)
+    assert all(isinstance(value, float) for value in found(figures).values())
+    assert found(figures).keys() == before.keys()

@@ -44,6 +44,8 @@ class Listener:
         self.asked = 0
         self.answers: list[int] = []
         """The next; 200 where there are none."""
+        self.after = ""
+        """When to come again, where the answer says that."""
         self.hangs = threading.Event()
         self.hangs.set()
 
@@ -60,6 +62,8 @@ def listening() -> Iterator[Listener]:
                 found.taken.append(told)
             self.send_response(code)
             self.send_header("Location", found.url)
+            if found.after:
+                self.send_header("Retry-After", found.after)
             self.end_headers()
 
         def log_message(self, *_: Any) -> None:
@@ -489,3 +493,20 @@ def test_a_job_that_names_nobody_is_said(job_file: Path) -> None:
     done = CliRunner().invoke(app, ["notify", "test", str(job_file), "--set", "notify=[]"])
     assert isinstance(done.exception, BadInput)
     assert "names nobody" in str(done.exception)
+
+
+@pytest.mark.parametrize(("after", "seconds"), [("7", 7.0), ("\u00b2", 0.0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0)])
+def test_whatever_an_answer_says_of_when_it_is_tried_again(listener: Listener, after: str, seconds: float) -> None:
+    listener.answers, listener.after = [503], after
+    with pytest.raises(NotNow) as raised:
+        post(listener.url, b"{}", 20.0)
+    assert raised.value.args[1] == seconds
+
+
+def test_no_fact_tells_what_is_hidden() -> None:
+    about = About("r", "/runs/r", "host", hidden=["opensesame"])
+    facts = {"waits": "for opensesame at postgresql://u:letmein99@db/x", "metrics": {"opensesame": 1.0}}
+    told = json.dumps(tree(about, Word("stalled", "no step for 20 min"), 1.0, facts))
+    assert "opensesame" not in told
+    assert "letmein99" not in told
+    assert "for ***" in told

@@ -23,7 +23,7 @@ from headway.core.figures import Figures, Sample, Subject
 from headway.elastic.crew.recorders import Recorders
 from headway.elastic.lead.recorder import Recorder
 from headway.runs import RunFolder
-from headway.tracking.prometheus import discovery, through_ray
+from headway.tracking.prometheus import discovery, exporting, through_ray
 from headway.tracking.prometheus.exporter import Exporter, RunExporter
 from headway.tracking.prometheus.way import Exported, Way
 
@@ -122,6 +122,25 @@ def test_an_address_that_is_not_this_machines_is_told_and_nothing_else_happens(
     assert "192.0.2.1" in said[0]
     assert said[0].endswith("training goes on")
     exporter.close()
+
+
+def test_a_host_that_is_no_name_is_told_and_nothing_else_happens(
+    exported: Callable[..., Exporter], tmp_path: Path
+) -> None:
+    said: list[str] = []
+    exported(host=64 * "a", say=said.append).close()
+    (line,) = said
+    assert "training goes on" in line
+
+
+def test_records_that_are_damaged_are_no_reason_not_to_begin(tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "events.jsonl").write_bytes(b'{"kind": "restart", "lost_steps": 7}\n\xff\xfe\n')
+    made = exporting.of_run(
+        Exported(Subject(), Way(tmp_path, "r")), RunFolder(tmp_path / "r"), {}, Terms(), 0, None, print
+    )
+    assert isinstance(made, RunExporter)
+    assert ("step", (), 0.0) in made.samples()
 
 
 def test_where_no_entry_can_be_written_figures_are_served_all_the_same(

@@ -7,6 +7,7 @@ counted, and cut off.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,32 +86,35 @@ class Figures:
 
     def event(self, event: Said) -> None:
         """Something that the recorder is told of the membership, or tells itself."""
-        heard = getattr(self, f"_heard_{event['kind']}", None)
-        if heard is not None:
-            heard(event)
+        self._fold("heard", event)
 
     def record(self, record: Said) -> None:
         """Something that a worker told the recorder, once."""
-        taken = getattr(self, f"_took_{record['kind']}", None)
-        if taken is not None:
-            taken(record)
+        self._fold("took", record)
 
     def over(self, state: str) -> None:
         """The start is at its end."""
         self._state(state)
         self._set("workers", 0)
 
+    def _fold(self, how: str, said: Said) -> None:
+        """Who tells it goes on, whatever is told: another release may have left something out."""
+        with suppress(KeyError, TypeError, ValueError, AttributeError):
+            taken = getattr(self, f"_{how}_{said['kind']}", None)
+            if taken is not None:
+                taken(said)
+
     # Of starts before
 
     def _recall(self, facts: Said, events: Iterable[Said]) -> None:
         for event in events:
-            if event.get("kind") in COUNTED:
+            if isinstance(event, Mapping) and event.get("kind") in COUNTED:
                 self.event(event)
         self._add("checkpoint_blocked_seconds_total", facts.get("checkpoint_blocked_s", 0.0))
         for source, places in facts.get("quarantine", {}).items():
             self._set("quarantined_rows_total", sum(places.values()), source)
         if facts.get("checkpoint"):
-            self._took_checkpoint(facts["checkpoint"])
+            self._fold("took", {"kind": "checkpoint", **facts["checkpoint"]})
         if facts.get("total_steps"):
             self._set("steps_planned", facts["total_steps"])
 
@@ -209,7 +213,7 @@ class Figures:
     def _set(self, name: str, value: float, *labels: str) -> None:
         values = self._values[name]
         if labels in values or len(values) < OF_A_RUN[name].most:
-            values[labels] = value
+            values[labels] = float(value)
 
     def _add(self, name: str, value: float, *labels: str) -> None:
         self._set(name, self._values[name].get(labels, 0.0) + value, *labels)

@@ -66,7 +66,7 @@ def tree(about: About, word: Word, at: float, facts: Mapping[str, Any]) -> dict[
         "path": clean(about.path, about.hidden),
         "host": about.host,
     }
-    return {**told, **{name: _plain(value) for name, value in facts.items() if name not in told}}
+    return {**told, **{name: _plain(value, about.hidden) for name, value in facts.items() if name not in told}}
 
 
 def body(form: str, told: Mapping[str, Any]) -> bytes:
@@ -96,10 +96,10 @@ def _numbers(metrics: Mapping[str, Any]) -> str:
     return ", ".join(shown[:5])
 
 
-def _plain(value: Any) -> Any:
-    """As JSON has it: what is no number is null."""
+def _plain(value: Any, hidden: Sequence[str]) -> Any:
+    """As JSON has it: what is no number is null, and a text is without secrets."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(name): _plain(each) for name, each in list(value.items())[:METRICS]}
-    return value if isinstance(value, str | int | bool) or value is None else str(value)
+        return {clean(str(name), hidden): _plain(each, hidden) for name, each in list(value.items())[:METRICS]}
+    return value if isinstance(value, int | bool) or value is None else clean(str(value), hidden)

@@ -55,7 +55,7 @@ def post(url: str, content: bytes, timeout_s: float) -> None:
         said = f"the answer is {answer.code} {answer.reason}"[:200]
         if answer.code in AGAIN or answer.code >= 500:
             after = str(answer.headers.get("Retry-After", ""))
-            raise NotNow(said, float(after) if after.isdigit() else 0.0) from None
+            raise NotNow(said, float(after) if after.isdecimal() and after.isascii() else 0.0) from None
         raise Refused(said) from None
     except error.URLError as away:
         raise NotNow(_reason(away.reason), 0.0) from None

@@ -99,8 +99,8 @@ class Exporter:
         serving = Serving(sources, way.host)
         try:
             self._listen(serving)
-        except OSError as error:
-            reason = error.strerror or str(error)
+        except (OSError, ValueError) as error:  # ValueError: the host is no name at all
+            reason = getattr(error, "strerror", None) or str(error)
             self._say(f"there are no figures for Prometheus at {way.host}: {reason}; training goes on")
             return None
         try:

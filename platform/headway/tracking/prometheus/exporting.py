@@ -3,7 +3,8 @@ asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from headway.core.cost import Terms
@@ -39,6 +40,12 @@ def of_run(
         return Mute()
     from headway.tracking.prometheus.exporter import RunExporter
 
-    figures = Figures(exported.subject, terms, facts, run.events(), step)
+    figures = Figures(exported.subject, terms, facts, _events(run), step)
     spool_bytes = (lambda: writer.waiting_bytes) if writer is not None else None
     return RunExporter(run.name, figures, exported.way, spool_bytes, say)
+
+
+def _events(run: RunFolder) -> Iterator[Mapping[str, Any]]:
+    """Of its starts before, as far as they can be read: figures are nothing that a run ends for."""
+    with suppress(OSError, ValueError):
+        yield from run.events()
