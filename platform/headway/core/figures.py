@@ -7,6 +7,7 @@ counted, and cut off.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,13 +104,15 @@ class Figures:
     # Of starts before
 
     def _recall(self, facts: Said, events: Iterable[Said]) -> None:
+        """What a release of before did not say is not counted."""
         for event in events:
             if event.get("kind") in COUNTED:
-                self.event(event)
+                with suppress(KeyError, TypeError):
+                    self.event(event)
         self._add("checkpoint_blocked_seconds_total", facts.get("checkpoint_blocked_s", 0.0))
         for source, places in facts.get("quarantine", {}).items():
             self._set("quarantined_rows_total", sum(places.values()), source)
-        if facts.get("checkpoint"):
+        with suppress(KeyError, TypeError):
             self._took_checkpoint(facts["checkpoint"])
         if facts.get("total_steps"):
             self._set("steps_planned", facts["total_steps"])
