@@ -252,7 +252,8 @@ class Keeper:
                     shelf.rest()
                 self._make_do()
                 self._talks.discard(me)
-                self._quiet_since = time.monotonic()
+                if not me.looks:
+                    self._quiet_since = time.monotonic()
             (words or connection).close()
 
     def _do(self, me: _Talk, words: Words, word: dict[str, Any]) -> None:
@@ -273,6 +274,7 @@ class Keeper:
         elif op == "list":
             keepers.send(connection, {"states": self._states(me), "port": self._port, "pid": os.getpid()})
         elif op == "measure":
+            me.looks = True
             from headway.tracking import system  # psutil with it, once somebody asks
 
             keepers.send(connection, {"machine": system.reading()})
@@ -441,6 +443,8 @@ class _Talk:
         self.run = ""
         """Whose shelf it is about."""
         self.reads: list[Slot] = []
+        self.looks = False
+        """Whether it only asks what the machine does, for which no keeper stays."""
         self._pid = 0
         """Whose it is, on this node; 0: not known."""
         if self.local and hasattr(socket, "SO_PEERCRED"):
