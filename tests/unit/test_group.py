@@ -394,6 +394,7 @@ def seen_and_reckoned(group: Group) -> list[tuple[int, int]]:
             assert time.monotonic() < deadline, "nobody owes an answer"
             time.sleep(0.01)
         found.append((group.bytes_moved() - before, _both_ways(verb, arguments, group.size)))
+    group.barrier()  # who leaves takes the connections along
     return found
 
 
