@@ -492,7 +492,10 @@ def test_check_false_tries_nothing(bench: Bench) -> None:
 
 
 def test_lazy_layers_train_as_in_a_plain_loop(bench: Bench) -> None:
-    """They have seen the first batch before the optimiser is made, and nothing else is changed by it."""
+    """They have seen the first batch before the optimiser is made, and nothing else is changed by it.
+
+    Buffers are moved by what a lane changed, which rounds once more than batch norm does; how, hangs on the processor.
+    """
     text = method(
         "model",
         "self.net = nn.Sequential(nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.BatchNorm1d(8), nn.LazyLinear(2))\n"
@@ -529,8 +532,10 @@ def test_lazy_layers_train_as_in_a_plain_loop(bench: Bench) -> None:
         optimizer.zero_grad()
         plain.loss(model, batch).backward()
         optimizer.step()
-    for (name, mine), theirs in zip(task.net.state_dict().items(), model.state_dict().values(), strict=True):
+    for (name, mine), theirs in zip(task.net.named_parameters(), model.parameters(), strict=True):
         assert torch.equal(mine, theirs), name
+    for mine, theirs in zip(task.net.buffers(), model.buffers(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-12)
 
 
 def test_a_lazy_layer_that_the_loss_does_not_use(bench: Bench) -> None:
