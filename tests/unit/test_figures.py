@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from headway.core.cost import Paid, Terms
+from headway.core.cost import Paid, Terms, so_far
 from headway.core.families import COUNTER, FAMILIES, LOST_BY, OF_A_RUN, OF_A_SWEEP, PREFIX, STATES
 from headway.core.figures import Figures, Subject
 from headway.core.ledger import CAUSES
@@ -208,6 +208,20 @@ def test_what_earlier_starts_cost_stays_when_the_price_is_another_or_gone() -> N
 def test_what_a_start_that_was_killed_has_spent_is_paid_by_the_next() -> None:
     assert Terms(price=1.0).cost(10800.0, Paid(5.0, 3600.0)) == 7.0
     assert Terms(price=1.0).cost(3600.0, Paid()) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("facts", "dollars"),
+    [
+        ({}, None),
+        ({"dollars": 3.5, "price_per_hour": 1.0}, 3.5),
+        ({"price_per_hour": 2.0}, 4.0),
+        ({"price_per_hour": 2.0, "dollars_before": 5.0, "dollars_before_s": 3600.0}, 7.0),
+        ({"dollars_before": 5.0, "dollars_before_s": 3600.0}, 5.0),
+    ],
+)
+def test_what_a_run_that_goes_on_has_cost_is_known(facts: dict[str, Any], dollars: float | None) -> None:
+    assert so_far(facts, 7200.0) == dollars
 
 
 def test_a_sweep_and_its_runs_have_names_of_their_own() -> None:
