@@ -1,10 +1,11 @@
 """Makes the pictures of the documentation anew, from a run that has ended and in a real browser.
 
     make demo                                                  # or any other run
-    python docs/pictures/make.py [report] [mlflow] [dashboards] [--run NAME] [--runs FOLDER]
+    python docs/pictures/make.py [report] [mlflow] [--run NAME] [--runs FOLDER]
 
-The run is the newest that finished, unless one is named. Needs the extra `pages` and Chromium; `dashboards` needs
-Prometheus as well, see dashboards/README.md.
+The run is the newest that finished and has a page in its folder, as `make demo` leaves it of the run in which a worker
+is killed; else the newest; unless one is named. Needs the extra `pages` and Chromium. A dashboard's picture is made by
+`python -m dashboards.picture`.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ SCREEN = (1280, 900)
 OF_REPORT = (1280, 1500)
 MAIN = "from headway.cli.app import main; main()"
 DRAWN_MS = 60_000
+PAGE = "report.html"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", nargs="*", metavar="PICTURE", help=", ".join(PICTURES))
-    parser.add_argument("--run", default=None, help="the newest that finished when not given")
+    parser.add_argument("--run", default=None, help="the newest that finished and has a page when not given")
     parser.add_argument("--runs", default="runs", help="folder of runs")
     options = parser.parse_args()
     if unknown := set(options.pictures) - set(PICTURES):
@@ -55,7 +57,8 @@ def newest(runs: str) -> str:
     finished = [brief for brief in outline(Place.of(runs)) if brief.state == "finished"]
     if not finished:
         raise SystemExit(f"no run in {runs} has finished; `make demo` makes one")
-    return max(finished, key=lambda brief: brief.created).run
+    paged = [brief for brief in finished if (Path(runs) / brief.run / PAGE).is_file()]
+    return max(paged or finished, key=lambda brief: brief.created).run
 
 
 def report(chromium: Browser, run: str, runs: str) -> None:

@@ -86,8 +86,9 @@ def middle(page: Page, plot: str, across: float = 0.5) -> tuple[float, float]:
     return box["x"] + across * box["width"], box["y"] + box["height"] / 2
 
 
-@pytest.mark.parametrize("look", ["desk", "dark", "phone"])
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize(
+    ("name", "look"), [("run", "dark"), ("golden", "desk"), *((name, "phone") for name in DOCUMENTS), ("sweep", "dark")]
+)
 def test_it_is_drawn_and_asks_for_nothing(chromium: Browser, address: Any, name: str, look: str) -> None:
     screen = PHONE if look == "phone" else DESKTOP
     with opened(chromium, address(name), screen=screen, dark=look == "dark", within_s=WITHIN_MS / 1000) as sight:

@@ -93,7 +93,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-@pytest.mark.parametrize(("name", "theme"), [*((name, "light") for name in KINDS), ("run", "dark")])
+@pytest.mark.parametrize(("name", "theme"), [(name, "dark" if name == "data" else "light") for name in KINDS])
 def test_perses_draws_every_panel(seen: Seen, site: str, chromium: Browser, name: str, theme: str) -> None:
     page = drawing.address(site, name, seen.prometheus.url, (seen.begin, seen.end), theme, "1s")
     with opened(chromium, page, (1440, 1300), dark=theme == "dark", within_s=SLOWLY_S) as sight:

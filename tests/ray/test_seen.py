@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 URL = "s3://bucket/runs"
 PLACES = ("here", "away")
 TASK = """
+import os
 import time
 
 import torch
@@ -40,7 +41,8 @@ class Slow(headway.Task):
         return nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(64, 4))
 
     def loss(self, model, batch):
-        time.sleep(0.02)
+        if os.path.exists("BRAKE"):  # while somebody comes to look
+            time.sleep(0.5)
         return nn.functional.cross_entropy(model(batch["image"].float() / 255), batch["label"])
 
     def metrics(self, model, batch):
@@ -90,8 +92,11 @@ def machine(folder: Path, **more: str) -> dict[str, str]:
     return {**plain, "HOME": str(folder), "HEADWAY_CACHE": str(folder / "cache"), "MPLBACKEND": "agg", **more}
 
 
-def seen(train: subprocess.Popen[str], name: str, runs: str, machines: tuple[dict[str, str], dict[str, str]]) -> Seen:
-    """Look on while it trains, from the second machine; the figures from the first, where they are served."""
+def seen(
+    train: subprocess.Popen[str], name: str, runs: str, machines: tuple[dict[str, str], dict[str, str]], brake: Path
+) -> Seen:
+    """Look on while it trains, from the second machine; the figures from the first, where they are served. Then the run
+    may be quick: the brake is let go."""
     own, other = machines
     folder = Path(other["HOME"])
     last, watch = "", None
@@ -102,6 +107,8 @@ def seen(train: subprocess.Popen[str], name: str, runs: str, machines: tuple[dic
                 pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
                 watch = subprocess.Popen(words, env=other, cwd=folder, **pipes)
             last = _figures(Path(own["HOME"]), name) or last
+            if watch is not None and "\nheadway_step{" in last:
+                brake.unlink(missing_ok=True)
             with suppress(subprocess.TimeoutExpired):
                 train.wait(0.2)
         out, err = train.communicate()
@@ -133,8 +140,9 @@ def _figures(home: Path, name: str) -> str:
 
 
 def job(project: Project, folder: Path, data: dict[str, Any]) -> Path:
-    """A task that nothing of Ray's is known to, and that takes long enough to be looked at."""
-    (folder / "slow.py").write_text(TASK)
+    """A task that nothing of Ray's is known to, and that is slow until it was looked at."""
+    (folder / "brake").touch()
+    (folder / "slow.py").write_text(TASK.replace("BRAKE", str(folder / "brake")))
     path = folder / "job.yaml"
     own = {"name": "slow", "task": f"{folder / 'slow.py'}:Slow", "data": data, "tracking": {"enabled": True}}
     path.write_text(yaml.safe_dump({**project.tree(), **own, "arguments": {}}))
@@ -151,7 +159,7 @@ def here(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     words = ["train", str(made), "--local", "--name", "here", "--json", "--runs", str(runs)]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     train = subprocess.Popen(called(words), env=own, cwd=folder, **pipes)
-    return seen(train, "here", str(runs), (own, other))
+    return seen(train, "here", str(runs), (own, other), folder / "brake")
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +175,7 @@ def away(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         words = ["train", str(made), "--name", "away", "--json", "--runs", URL, "--address", cluster.address]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         train = cluster.run(called(words), env=own, cwd=folder, **pipes)
-        yield seen(train, "away", URL, (own, other))
+        yield seen(train, "away", URL, (own, other), folder / "brake")
 
 
 @pytest.fixture(params=PLACES)

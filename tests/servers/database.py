@@ -82,7 +82,18 @@ class Postgres:
         data, secret = self._folder / "data", self._folder / "password"
         secret.write_text(PASSWORD)
         secret.chmod(0o644)
-        made = ["-D", str(data), "-U", USER, "-A", "scram-sha-256", f"--pwfile={secret}", "--no-sync"]
+        made = [
+            "-D",
+            str(data),
+            "-U",
+            USER,
+            "-A",
+            "scram-sha-256",
+            f"--pwfile={secret}",
+            "--no-sync",
+            "--no-locale",
+            "--encoding=UTF8",
+        ]
         options = {"cwd": self._folder, "stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT, **self._as}
         done = subprocess.run([found / "initdb", *made], stdout=subprocess.PIPE, check=False, **options)
         assert done.returncode == 0, done.stdout.decode(errors="replace")

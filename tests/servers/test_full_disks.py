@@ -25,6 +25,7 @@ from headway.tracking.store import connect, default_uri
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore:.*noload", "ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
 SOON_S, SENT_S = 60.0, 240.0

@@ -23,6 +23,7 @@ from headway.tracking.store import check_uri
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore:.*noload", "ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
 ADMIN, FIRST = "admin", "first-password-1"
@@ -72,6 +73,8 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", ADMIN)
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", FIRST)
     monkeypatch.setattr(mlflow_writer, "BACK_OFF_S", (0.1, 1.0))
+    monkeypatch.setattr(admission, "LOOK_S", DEADLINE_S)  # whatever else the machine does
+    monkeypatch.setattr(admission, "CONFIRM_S", DEADLINE_S)
 
 
 def client(server: Server) -> Any:
@@ -151,15 +154,14 @@ def test_a_password_that_changes_in_mid_run_loses_nothing(
     change_password(server, FIRST, "second-password-2")
     try:
         points(spool, range(500, 900))
-        wait_for(lambda: said)
-        assert "takes no records" in said[0]
-        assert "401" in said[0]
-        assert FIRST not in said[0]
+        wait_for(lambda: any("401" in text for text in said))
+        assert "takes no records" in said[-1]
+        assert FIRST not in "".join(said)
         points(spool, range(900, 1000))
         spool.append({"kind": "state", "state": "finished", "message": ""})
         summary = writer.close(DEADLINE_S)
         assert summary.waiting == 500
-        assert len(said) == 1
+        assert len([text for text in said if "401" in text]) == 1
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "second-password-2")
         wait_for(lambda: mlflow_writer.sync(folder, timeout_s=DEADLINE_S).error == "")
         assert steps(server, summary.run_id) == list(range(1000))

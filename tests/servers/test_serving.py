@@ -29,6 +29,7 @@ from headway.tracking.store import connect, default_uri
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore:.*noload", "ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
 START_S = 240.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,3 +113,18 @@ def test_lines_that_are_alike_are_read_in_columns_as_one_by_one(
     found = columns.measurements(tmp_path / "metrics.jsonl").by_name
     assert found["accuracy"].value.tolist() == [line["values"]["accuracy"] for line in told]
     assert found["loss"].step.tolist() == [line["step"] for line in told]
+
+
+@pytest.mark.parametrize("more", [{}, {"tables": {"confusion": [[1, "x"]]}}])
+def test_what_the_task_recorded_under_an_evaluations_name_is_a_curve_of_its_own(
+    tmp_path: Path, more: dict[str, Any]
+) -> None:
+    own = [{"step": s, "time": 1.0, "values": {"accuracy": 0.9}, "recorded": True} for s in range(1, 11)]
+    found = [{"step": s, "time": 2.0, "values": {"accuracy": 0.5}, **more} for s in (5, 10)]
+    told = sorted([*own, *found], key=lambda line: int(line["step"]))
+    run_records.lines(tmp_path / "metrics.jsonl", told)
+    by_name = columns.measurements(tmp_path / "metrics.jsonl").by_name
+    assert {name: each.recorded for name, each in by_name.items()} == {"accuracy": False, "accuracy (recorded)": True}
+    assert by_name["accuracy"].step.tolist() == [5, 10]
+    assert by_name["accuracy"].value.tolist() == [0.5, 0.5]
+    assert by_name["accuracy (recorded)"].step.tolist() == list(range(1, 11))

@@ -148,6 +148,13 @@ def test_a_run_that_is_resumed_counts_on() -> None:
     assert values["dollars_total"] == pytest.approx(52.0)
 
 
+def test_a_run_of_an_earlier_release_has_what_that_said() -> None:
+    before: list[dict[str, Any]] = [{"kind": "recovery", "cause": "hung"}, {"kind": "restart"}, {"kind": "recovery"}]
+    values = found(Figures(SUBJECT, None, {"checkpoint": {"step": 8}}, before, step=8))
+    assert (values["recoveries_total{hung}"], values["checkpoint_step"], values["lost_steps_total"]) == (1, 8, 0)
+    assert "checkpoint_bytes" not in values
+
+
 def test_what_was_not_said_has_no_figure() -> None:
     """Nor has what is not known yet: a zero would be a lie."""
     values = found(Figures(SUBJECT))

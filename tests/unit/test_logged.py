@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import time
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headway.elastic.lead import logged as kept_by
+from headway.elastic.lead.recorder import Recorder
 from headway.elastic.worker.contents import Contents, without
 from headway.logged import content, index, tables
 from headway.logged.content import Unfit, drawn
 from headway.logged.paths import path_of
+from headway.runs import RunFolder
 from headway.runs.stream import is_record
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -235,3 +240,53 @@ def test_a_worker_holds_only_so_much() -> None:
     assert entries[-1]["content"] is None
     assert without(large) == {"step": 9, "content": None}
     assert without({"step": 1}) == {"step": 1}
+
+
+# -- the recorder's part
+
+
+def entry(step: int, start: int = 0, kind: str = "logged", **more: Any) -> dict[str, Any]:
+    """As a worker's journal sends it."""
+    told: dict[str, Any] = {"kind": kind, "time": 1.0, "step": step, "place": (start, step, kind, 0)}
+    if kind == "logged":
+        content = b64encode(b"x" * 100).decode()
+        told |= {"thing": "text", "name": "n", "content": content, "suffix": ".txt", "mime": "text/plain"}
+    if kind == "began":
+        told |= {"total_steps": 100, "steps_per_epoch": 10}
+    return {**told, "caption": "", **more}
+
+
+def test_a_rewind_makes_room_at_once_however_long_the_disk_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_by, "MOST", 4)
+    run = RunFolder(tmp_path)
+    run.write({"run": "r", "created": time.time()})
+    recorder = Recorder(str(tmp_path), None, {}, 10)
+    recorder.push("w0", [entry(0, kind="began"), *(entry(step) for step in range(1, 7))])
+    assert [message for message in recorder.progress(0)["messages"] if "no more" in message] == [
+        "no more figures, texts, tables and files are kept: 4 of them, 0 MiB are there"
+    ]
+    recorder.push("w0", [entry(2, 1, "began"), *(entry(step, 1) for step in range(3, 7))])
+    recorder.finish("finished", "", 1.0)
+    recorder.release()
+    assert [each["step"] for each in run.logged()] == [1, 2, 3, 4], "two are there again in place of those of before"
+
+
+def test_what_is_there_is_not_lost_where_only_its_name_was_kept(tmp_path: Path) -> None:
+    """Workers outlive the driver, and tell the next one's recorder of the last steps once more."""
+    run = RunFolder(tmp_path)
+    run.write({"run": "r", "created": time.time()})
+    first = Recorder(str(tmp_path), None, {}, 10)
+    first.push("w0", [entry(0, kind="began"), *(entry(step) for step in range(1, 4))])
+    first.finish("interrupted", "", 1.0)
+    first.release()
+    recorder = Recorder(str(tmp_path), None, {}, 10)
+    light = [entry(step, content=None) for step in range(2, 5)]
+    recorder.push("w0", [entry(1, kind="again"), *light, entry(4, 1, "began", of="m", made="n")])
+    recorder.finish("finished", "", 1.0)
+    recorder.release()
+    assert [each["step"] for each in run.logged()] == [1, 2, 3]
+    assert all((tmp_path / each["path"]).stat().st_size == 100 for each in run.logged())
+    lost = [message for message in recorder.progress(0)["messages"] if "was lost" in message]
+    assert lost == ["the text 'n' of step 4 was lost: too much waited to be kept"]

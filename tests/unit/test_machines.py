@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,8 +20,9 @@ from headway.elastic.lead import machines
 from headway.elastic.lead.machines import OWN, Machines
 from headway.elastic.lead.recorder import Recorder
 from headway.elastic.wire import keepers
-from headway.elastic.worker import keeper, system
+from headway.elastic.worker import keeper
 from headway.runs import RunFolder
+from headway.tracking import system
 
 
 def reading(at: float, busy: float = 0.5, **more: Any) -> dict[str, Any]:
@@ -216,3 +218,40 @@ def test_the_recorder_keeps_it_beside_the_run_and_gives_it_to_the_tracking_store
     assert "system/cpu_utilization_percentage" in keys
     assert len(keys) <= 4
     assert OWN not in machines._heard
+
+
+def test_one_that_answers_after_the_end_is_told_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The books are closed by then."""
+    monkeypatch.setattr(machines, "CLOSE_S", 0.05)
+    asked, answers = threading.Event(), threading.Event()
+
+    def slow(_: Any) -> dict[str, Any]:
+        asked.set()
+        answers.wait(60.0)
+        return {**reading(1.0), "key": "k"}
+
+    monkeypatch.setattr(machines, "_answer", slow)
+    told: list[Any] = []
+    watch = Machines(time.time(), lambda: [OWN], lambda now, line: told.append(now))
+    watch.start()
+    assert asked.wait(60.0)
+    watch.close()
+    answers.set()
+    watch._thread.join(60.0)
+    assert told == []
+
+
+def test_whatever_goes_wrong_it_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machines, "EVERY_S", 0.01)
+    told: list[Any] = []
+    places = iter([OSError("the token cannot be read"), AttributeError("an odd library")])
+
+    def whom() -> list[machines.Asked]:
+        for error in places:
+            raise error
+        return [OWN]
+
+    watch = Machines(time.time(), whom, lambda now, line: told.append(now))
+    watch.start()
+    until(lambda: told)
+    watch.close()

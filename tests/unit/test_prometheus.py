@@ -263,6 +263,16 @@ def test_a_recorder_serves_what_it_is_told_and_a_record_that_comes_twice_counts_
     assert RunFolder(tmp_path / "r").read()["dollars"] == 0.5
 
 
+def test_what_makes_no_figure_is_told_once_and_stops_nobody(tmp_path: Path) -> None:
+    said: list[str] = []
+    one = RunExporter("r", Figures(Subject()), Way(tmp_path, "r"), None, said.append)
+    for _ in range(3):
+        one.event({"kind": "ledger"})
+    one.record({"kind": "began", "step": 3, "total_steps": 9})
+    assert said == ["figures for Prometheus lack something: KeyError: 'workers'"]
+    assert ("steps_planned", (), 9) in one.samples()
+
+
 def test_what_a_run_costs_adds_up_over_its_starts_though_one_was_killed(tmp_path: Path) -> None:
     ledger = {"kind": "ledger", "seconds": {"compute": 100.0}, "goodput": 1.0, "workers": 1}
     for _ in range(2):

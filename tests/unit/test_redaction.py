@@ -53,6 +53,14 @@ def test_nothing_private_is_left_anywhere(tmp_path: Path) -> None:
     assert [word for word in (*PRIVATE, str(tmp_path), tmp_path.name, "localhost") if word in text] == []
 
 
+def test_arguments_and_tables_are_looked_through_whatever_they_are_called(tmp_path: Path) -> None:
+    words = {"data": "/home/ada/x", "mime": "ada@vm7", "digest": "s3://ada/x", "more": {"data": ["/home/ada/y"]}}
+    table = [{"step": 5, "time": 1.0, "values": {"accuracy": 0.5}, "tables": {"data": [["/home/ada/z", "ADA"]]}}]
+    run = made(tmp_path, job={**run_records.JOB, "arguments": words}, metrics=table, submission={"by": "ada@vm7"})
+    found = redacted(tell(run)).model_dump_json()
+    assert [word for word in ("ada", "ADA", "vm7") if word in found] == []
+
+
 def test_what_the_run_came_to_stays(tmp_path: Path) -> None:
     story = tell(made(tmp_path))
     found = redacted(story)

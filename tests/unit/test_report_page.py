@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import struct
 from base64 import b64decode, b64encode
@@ -17,7 +18,7 @@ import pytest
 from tests.stories import compared, everywhere, png, story, swept
 
 from headway.errors import BadInput
-from headway.report import page
+from headway.report import logged, page
 from headway.report.page import kept, numbers, opening, plots
 from headway.report.page.markup import tag
 
@@ -209,6 +210,47 @@ def test_the_newest_picture_of_a_name_comes_first() -> None:
     ]
     text = page.render({**story(), "evaluations": [], "figures": each})
     assert text.index("no 2") < text.index("2 earlier ones") < text.index("no 1")
+
+
+def test_what_a_task_logged_is_shown_as_its_story_tells_it(tmp_path: Path) -> None:
+    picture = b64decode(png(4, 4))
+    each = [
+        ("figure", "filters", "image/png", picture),
+        ("text", "notes", "text/plain", b"by hand"),
+        ("table", "worst", "application/json", b'{"columns": ["id"], "data": [[40021]]}'),
+        ("artifact", "file", "", b"xyz"),
+    ]
+    index = []
+    for kind, name, mime, content in each:
+        path = f"logged/{name}/step-00000001"
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_bytes(content)
+        index.append({"step": 1, "time": 1.0, "name": name, "kind": kind, "path": path, "mime": mime, "caption": ""})
+    (tmp_path / logged.INDEX).write_text("".join(f"{json.dumps(line)}\n" for line in index))
+    figures = [figure.model_dump(mode="json") for figure in logged.told(tmp_path)]
+    read = Read(page.render({**story(), "evaluations": [], "figures": figures}))
+    assert [image["src"] for image in read.named("img")] == [f"data:image/png;base64,{png(4, 4)}"]
+    for said in ("by hand", "40,021", "logged/file/step-00000001, 3 bytes"):
+        assert said in read.text
+
+
+def test_a_table_with_infinities_is_shown() -> None:
+    one = {"step": 1, "values": {}, "tables": {"distances": [[0.0, math.inf], [math.inf, 1.0]]}}
+    assert "∞" in Read(page.render({**story(), "evaluations": [one]})).text
+
+
+def test_columns_of_tables_stay_apart_whatever_metrics_and_runs_are_called() -> None:
+    one, two = story("what"), story("what")
+    for each in (one, two):
+        each["headline"]["metrics"] = dict.fromkeys(("run", "state", "steps", "time", "workers", "best"), 0.5)
+        each["series"].append({**each["series"][0], "group": "validation"})
+    read = Read(page.render(compared(one, two, job=[{"key": "seed", "values": [1, 2]}])))
+    assert [len(chart["series"]) for chart in read.drawn["plots"] if chart["id"].startswith("curve-")] == [2] * 8
+    document = swept()
+    document["report"]["metric"] = "steps"
+    for trial in document["report"]["trials"]:
+        trial["settings"] = {"why": 1, "state": 2}
+    assert "All trials" in Read(page.render(document)).text
 
 
 @pytest.mark.parametrize(

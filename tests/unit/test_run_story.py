@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests import run_records
 from tests.run_records import at, generation, lines, made, recovery, start
 
 from headway import report
+from headway.report import inputs
 from headway.report.happenings import EVENTS, FOLDED, MARKS, Folded
 from headway.report.shape import Story
 from headway.report.story import tell
@@ -307,6 +309,17 @@ def test_ranges_of_columns_come_from_files_that_are_the_same(tmp_path: Path) -> 
     (tmp_path / "set" / "manifest.json").unlink()
     columns = {column["name"]: column for column in tell(find(tmp_path, "digits")).data[0].columns}
     assert columns["age"] == {"name": "age", "type": "int64"}
+
+
+def test_an_infinite_value_in_a_column_is_no_bound_of_it(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    ranges: dict[str, dict[str, object]] = {}
+    for values in ([-math.inf, 1.0], [2.0, 3.0], [1.0, math.inf]):
+        pq.write_table(pa.table({"x": values}), tmp_path / "rows.parquet")
+        inputs._add(ranges, pq.read_metadata(tmp_path / "rows.parquet"))
+    assert ranges == {"x": {"missing": 0, "min": 1.0, "max": 3.0}}
 
 
 def test_a_copy_of_a_folder_has_the_same_digest_of_code_and_other_code_another(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +20,7 @@ from headway.elastic.lead.recorder import Recorder
 from headway.errors import BadInput
 from headway.job import parse
 from headway.jobs.look.listing import ls
-from headway.runs import Place, RunFolder, closing, telling
+from headway.runs import Place, RunFolder, closing, epochs, finding, telling
 from headway.runs.pruning import prune
 from headway.sweeps.folder import NearSweep
 from headway.tracking import mlflow_writer
@@ -96,6 +97,19 @@ def test_a_run_whose_leader_was_killed_is_closed_by_whoever_looks(
     look(place, name)
     assert status(place, name) == "KILLED"
     assert "gone" in found(place, name).data.tags["headway.message"]
+
+
+def test_who_led_a_run_last_is_not_who_closed_it(place: Place) -> None:
+    run = begun(place, "left", sends=False)
+    epoch = epochs.claim(run.path)
+    (run.path / epochs.FOLDER / f"epoch-{epoch:06d}").write_text(
+        json.dumps({"host": socket.gethostname(), "pid": 7, "time": 0})
+    )
+    before = finding.leader(place, "left")
+    telling.tell(run, 60.0)
+    assert run.read()["state"] == "interrupted"
+    assert finding.leader(place, "left") == before
+    assert before.startswith("process 7 on ")
 
 
 @pytest.mark.parametrize(

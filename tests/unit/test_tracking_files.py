@@ -63,7 +63,7 @@ def test_what_was_logged_is_found_under_the_same_paths(runs: Path) -> None:
     show(spool, "walk", 4, "table", '{"columns": ["a"], "data": [[2]]}')
     spool.append({"kind": "artifact", "path": "logged/gone/step-00000001.txt", "folder": "logged/gone"})
     summary = send(runs, "all")
-    assert summary.error == ""
+    assert (summary.error, summary.whole) == ("", True)
     assert stored(runs, summary.run_id, "logged/notes") == [text]
     assert stored(runs, summary.run_id, "logged/walk") == [table]
     local = client(runs).download_artifacts(summary.run_id, table)
@@ -103,6 +103,7 @@ def test_files_that_cannot_be_stored_hold_nothing_up_and_are_stored_later(
     summary = send(runs, "later")
     assert (summary.sent, summary.waiting) == (1, 0), "the records are all there"
     assert summary.error == "5 files cannot be stored: No space left on device"
+    assert not summary.whole, "or they would go with the run when it is pruned"
     assert tries.count("logged/notes") <= 3, "a store that takes no files is not asked for each"
     run = client(runs).get_run(summary.run_id)
     assert run.info.status == "FINISHED"
@@ -110,7 +111,7 @@ def test_files_that_cannot_be_stored_hold_nothing_up_and_are_stored_later(
     (spool.path.parent / paths[3]).unlink()  # gone meanwhile
     monkeypatch.setattr(MlflowClient, "log_artifact", whole)
     summary = mlflow_writer.sync(runs / "later", timeout_s=DEADLINE_S)
-    assert summary.error == ""
+    assert (summary.error, summary.whole) == ("", True)
     assert stored(runs, summary.run_id, "logged/notes") == [path for path in paths if path != paths[3]]
     assert client(runs).get_run(summary.run_id).data.tags[TAG] == "kept"
     assert mlflow_writer.sync(runs / "later", timeout_s=DEADLINE_S).error == ""

@@ -107,6 +107,7 @@ class Figures:
     # Of starts before
 
     def _recall(self, facts: Said, events: Iterable[Said]) -> None:
+        """What a release of before did not say is not counted."""
         for event in events:
             if isinstance(event, Mapping) and event.get("kind") in COUNTED:
                 self.event(event)

@@ -12,9 +12,8 @@ KINDS = {"grafana": "*.json", "perses": "*.json", "prometheus": "*.yml"}
 
 
 def folder() -> Path:
-    """Holds a folder for each of `KINDS`: in an installed wheel this one, in a checkout the one at its top."""
-    here = Path(__file__).parent
-    return here if (here / "grafana").is_dir() else here.parents[2] / "dashboards"
+    """Holds a folder for each of `KINDS`. (A checkout has links to them beside what they are made from.)"""
+    return Path(__file__).parent
 
 
 def export(to: Path) -> list[Path]:

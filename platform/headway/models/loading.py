@@ -104,7 +104,7 @@ def source_of(trained: Trained) -> code.Source:
         raise BadInput(
             f"the code of run {run.name} is gone: there is no {file}",
             "a model is built by its task's code, which the run keeps a copy of",
-            "Bring it back there from a copy of the run. A model that `headway promote` took has code of its own.",
+            "Bring it back there from a copy of the run. A promoted model (`headway promote`) has code of its own.",
         )
     return found
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,11 @@ class Lines:
             yield list(self._parsed(block))
 
     def _slowly(self, block: bytes, schema: pa.Schema) -> pa.Table:
+        found = [{name: line.get(name) for name in schema.names} for line in self._parsed(block)]
+        with suppress(pa.ArrowException, TypeError, ValueError, OverflowError):  # as where a loss is NaN
+            return pa.Table.from_pylist(found, schema)
         rows = []
-        for line in self._parsed(block):
-            row = {name: line.get(name) for name in schema.names}
+        for row in found:
             try:
                 pa.Table.from_pylist([row], schema)
             except (pa.ArrowException, TypeError, ValueError, OverflowError):

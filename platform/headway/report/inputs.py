@@ -91,5 +91,8 @@ def _add(ranges: dict[str, dict[str, Any]], footer: Any) -> None:
             known = ranges.setdefault(name, {"missing": 0})
             known["missing"] += counted.null_count or 0
             if counted.has_min_max and isinstance(counted.min, PRIMITIVE):
-                known["min"] = min(known.get("min", counted.min), number(counted.min))
-                known["max"] = max(known.get("max", counted.max), number(counted.max))
+                low, high = number(counted.min), number(counted.max)  # None for an infinity
+                if low is not None:
+                    known["min"] = min(known.get("min", low), low)
+                if high is not None:
+                    known["max"] = max(known.get("max", high), high)

@@ -30,6 +30,7 @@ _ADDRESS = re.compile(
 )
 _HOST = re.compile(r"(?<=started on )[\w.-]+|(?<=process )\d+ on [\w.-]+|(?<=\(node )[0-9a-f]+")
 """As our own sentences name them."""
+_DIGEST = re.compile(r"(?:\w+:)?[0-9a-fA-F]*")
 _COMMAND = re.compile(r"headway train [^`]+")
 KEPT = ("python", "packages", "machine", "system", "cpus", "memory_bytes")
 """Of the environment: what is the same on thousands of machines. Anything else may name one."""
@@ -71,7 +72,10 @@ def redacted(story: Story) -> Story:
     tree["words"]["again"] = _COMMAND.sub(_commands(story)[-1], story.words.again)
     tree["job"]["yaml"] = _yaml(tree["job"]["yaml"])
     tree["task"]["arguments"] = _arguments(tree["task"]["arguments"])
+    pictures = [figure.pop("data") for figure in tree["figures"]]
     cleaned = _Cleaner(words).of(tree)
+    for figure, picture in zip(cleaned["figures"], pictures, strict=True):
+        figure["data"] = picture
     return Story.model_validate({**cleaned, "redacted": True})
 
 
@@ -165,11 +169,11 @@ class _Cleaner:
 
     def __init__(self, words: set[str]) -> None:
         ordered = [re.escape(word) for word in sorted(words, key=len, reverse=True)]
-        self._words = re.compile(rf"(?<![\w.-])(?:{'|'.join(ordered)})(?![\w-])") if ordered else None
+        self._words = re.compile(rf"(?<![\w.-])(?:{'|'.join(ordered)})(?![\w-])", re.IGNORECASE) if ordered else None
 
     def of(self, tree: Any, key: str = "") -> Any:
         if isinstance(tree, str):
-            return tree if key in ("data", "mime", "digest", "code_digest") and " " not in tree else self._text(tree)
+            return tree if key in ("digest", "code_digest") and _DIGEST.fullmatch(tree) else self._text(tree)
         if isinstance(tree, list):
             return [self.of(each, key) for each in tree]
         if isinstance(tree, dict):

@@ -190,7 +190,8 @@ def _evaluations(run: RunFolder, measured: Measurements) -> list[dict[str, Any]]
     found: dict[int, dict[str, Any]] = {}
     if ends:
         at = max(ends)
-        values = {n: curves.number(float(m.value[-1])) for n, m in measured.by_name.items() if m.step[-1] == at}
+        newest = {n: m for n, m in measured.by_name.items() if not m.recorded and m.step[-1] == at}
+        values = {name: curves.number(float(each.value[-1])) for name, each in newest.items()}
         found[at] = {"step": at, "values": values, "tables": {}}
     for name, (step, table) in columns.newest_tables(run.path / "metrics.jsonl").items():
         if len(json.dumps(table)) <= TABLE_BYTES:

@@ -66,7 +66,7 @@ def close(
     while True:
         try:
             with run.led(say):
-                return _close(run, end or _gone(run, who), this_person(), tracking_s)
+                return _close(run, end or _gone(run, who), this_person(), tracking_s, who)
         except Led:  # it lives after all, or what it left does, or somebody else closes it
             if time.monotonic() >= deadline:
                 return None
@@ -144,15 +144,15 @@ def of_error(error: BaseException) -> End:
     return End("interrupted", "ended by a signal")
 
 
-def _close(run: RunFolder, end: End, by: str, tracking_s: float = TRACKING_S) -> End | None:
-    """By who leads the run. None where it was closed meanwhile."""
+def _close(run: RunFolder, end: End, by: str, tracking_s: float = TRACKING_S, leader: str = "") -> End | None:
+    """By who leads the run now, as `leader` did last. None where it was closed meanwhile."""
     with run.hold_records():
         facts = run.read()
         if facts.get("state", "running") != "running":
             return None
         told = {"state": end.state, "message": end.message, "cause": end.cause}
         at = _last_heard(run, facts)
-        run.write({**facts, **told, "ended": at, "closed": {"by": by, "at": time.time()}})
+        run.write({**facts, **told, "ended": at, "closed": {"by": by, "at": time.time(), "leader": leader}})
         step = run.last_step() + 1
         _append(run.events_file, {"kind": "end", "time": at, **told, "step": step, "closed_by": by})
     if run.spool.exists():

@@ -25,6 +25,8 @@ CHUNK_BYTES = 16 << 20
 STEPS = ("step", "epoch", "loss", "lr", "rows", "time")
 """Of steps.jsonl, what is numbers."""
 TABLES = b'"tables"'
+OWN = " (recorded)"
+"""Behind a name that the task has recorded, where evaluations give that name too: they are two curves."""
 
 Floats = NDArray[np.float64]
 
@@ -91,18 +93,18 @@ def steps(path: Path) -> Steps:
 
 def measurements(path: Path, earlier: Sequence[Mapping[str, Any]] = ()) -> Measurements:
     """The lines of a metrics.jsonl, see `steps`. earlier: lines that come before, as of runs of earlier releases."""
-    parts: dict[str, list[tuple[Floats, Floats, Floats, bool]]] = {}
+    parts: dict[tuple[str, bool], list[tuple[Floats, Floats, Floats, bool]]] = {}
     told = Measurements()
     before = "".join(f"{json.dumps(line)}\n" for line in earlier).encode()
     for chunk in chain([before] if before else [], _chunks(path)):
-        for name, part in _values(chunk, told).items():
-            parts.setdefault(name, []).extend(part)
-    for name, found in parts.items():
+        for name, found in _values(chunk, told).items():
+            for part in found:
+                parts.setdefault((name, part[3]), []).append(part)
+    for (name, own), found in parts.items():
         step, time, value = (np.concatenate([part[i] for part in found]) for i in range(3))
         newest = _newest(step)
-        told.by_name[name] = Measured(
-            step[newest].astype(np.int64), time[newest], value[newest], any(part[3] for part in found)
-        )
+        label = f"{name}{OWN}" if own and (name, False) in parts else name
+        told.by_name[label] = Measured(step[newest].astype(np.int64), time[newest], value[newest], own)
     return told
 
 
@@ -174,9 +176,12 @@ def _values(chunk: bytes, told: Measurements) -> dict[str, list[tuple[Floats, Fl
         for i in range(values.type.num_fields):
             column = values.field(i)
             there = _flags(column.is_valid())
-            each = (step[there], time[there], _floats(column)[there], bool(own[there].any()))
-            if there.any():
-                found[values.type.field(i).name] = [each]
+            value = _floats(column)
+            for whose in (False, True):
+                which = there & (own == whose)
+                if which.any():
+                    part = step[which], time[which], value[which], whose
+                    found.setdefault(values.type.field(i).name, []).append(part)
         return found
     except (pa.ArrowException, KeyError, ValueError, TypeError):
         return _values_slowly(chunk, told)
@@ -184,8 +189,7 @@ def _values(chunk: bytes, told: Measurements) -> dict[str, list[tuple[Floats, Fl
 
 def _values_slowly(chunk: bytes, told: Measurements) -> dict[str, list[tuple[Floats, Floats, Floats, bool]]]:
     """The same, a line at a time: of lines with tables, and of damaged ones."""
-    rows: dict[str, list[tuple[float, float, float]]] = {}
-    own: set[str] = set()
+    rows: dict[tuple[str, bool], list[tuple[float, float, float]]] = {}
     good = 0
     for line in _each(chunk):
         step, values = _number(line.get("step")), line.get("values")
@@ -193,12 +197,14 @@ def _values_slowly(chunk: bytes, told: Measurements) -> dict[str, list[tuple[Flo
             continue
         good += 1
         for name, value in values.items():
-            rows.setdefault(name, []).append((step, _number(line.get("time")), _number(value)))
-            if line.get("recorded"):
-                own.add(name)
+            whose = bool(line.get("recorded"))
+            rows.setdefault((name, whose), []).append((step, _number(line.get("time")), _number(value)))
     told.damaged += chunk.count(b"\n") - good
-    made = {name: np.array(found, dtype=np.float64) for name, found in rows.items()}
-    return {name: [(each[:, 0], each[:, 1], each[:, 2], name in own)] for name, each in made.items()}
+    found: dict[str, list[tuple[Floats, Floats, Floats, bool]]] = {}
+    for (name, whose), each in rows.items():
+        made = np.array(each, dtype=np.float64)  # [points, 3]
+        found.setdefault(name, []).append((made[:, 0], made[:, 1], made[:, 2], whose))
+    return found
 
 
 def _each(chunk: bytes) -> Iterator[dict[str, Any]]:
@@ -224,7 +230,8 @@ def _floats(column: pa.ChunkedArray | pa.Array) -> Floats:
 def _flags(column: pa.ChunkedArray | pa.Array) -> NDArray[np.bool_]:
     import pyarrow as pa
 
-    return _floats(column.cast(pa.uint8())) == 1.0
+    flags: NDArray[np.bool_] = _floats(column.cast(pa.uint8())) == 1.0
+    return flags
 
 
 def _number(value: Any) -> float:

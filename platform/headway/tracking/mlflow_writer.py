@@ -48,7 +48,7 @@ class Summary:
         run_id: MLflow's; None when the store was never reached.
         uri: of the store, without a password.
         page: address of the run's page, where the store has pages.
-        whole: whether all that is in the spool was sent: its end, its checkpoints and its tags, too.
+        whole: whether all that is in the spool was sent: its end, its checkpoints, its tags and its files, too.
     """
 
     sent: int
@@ -132,7 +132,7 @@ class Writer:
         waiting = _points(self._spool.path, kept.offset)
         uri = redact(self._uri)
         page = pages.of_run(uri, kept.experiment_id, kept.run_id)
-        whole = kept.offset >= self._spool.size()
+        whole = kept.offset >= self._spool.size() and not kept.owed
         return Summary(sent, waiting, error, kept.run_id, uri, page, whole)
 
     @property

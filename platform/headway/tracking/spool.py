@@ -109,9 +109,14 @@ class Spool:
         held: dict[str, Any] = {}
         begin = max(0, self.size() - LATE_BYTES)
         for event in self.events(begin):  # the first line may be a part of one, which is no event
-            if event["kind"] == "points" and isinstance(event.get("values"), dict):
+            if (
+                event["kind"] == "points"
+                and isinstance(event.get("values"), dict)
+                and isinstance(event.get("step"), int)
+            ):
                 found.update(dict.fromkeys(event["values"], event["step"]))
-            held = event.get("held", held) if event["kind"] == "checkpoint" else held
+            if event["kind"] == "checkpoint" and isinstance(event.get("held"), dict):
+                held = event["held"]
         return found, held
 
     def state(self) -> str | None:

@@ -48,6 +48,7 @@ class Machines:
         self._asked, self._tell = asked, tell
         self._nodes = nodes.Nodes(began)
         self._over = threading.Event()
+        self._lock, self._ended = threading.Lock(), False
         self._thread = threading.Thread(target=self._work, name="machines", daemon=True)
 
     def start(self) -> None:
@@ -55,16 +56,19 @@ class Machines:
         self._thread.start()
 
     def close(self) -> None:
-        """Ask once more, and end."""
+        """Ask once more, and end: nothing is told afterwards, though one that was asked may still be silent."""
         self._over.set()
         if self._thread.ident is not None:
             self._thread.join(CLOSE_S)
+        with self._lock:
+            self._ended = True
 
     def _work(self) -> None:
         over = False
         while not over:
             over = self._over.is_set()
-            self._look(over)
+            with contextlib.suppress(Exception):  # whatever it is: figures are missing, and it is tried again
+                self._look(over)
             self._over.wait(EVERY_S)
 
     def _look(self, over: bool) -> None:
@@ -72,12 +76,11 @@ class Machines:
         if not found:
             return
         at = time.time()
-        try:
-            self._nodes.take({reading["key"]: reading for reading in found}, at)
-        except (KeyError, TypeError, ValueError):  # a keeper of another release, say
-            return
+        self._nodes.take({reading["key"]: reading for reading in found}, at)
         line = self._nodes.line(at) if over or self._nodes.due(at) else None
-        self._tell(self._nodes.newest(), line if line is not None and line["nodes"] else None)
+        with self._lock:
+            if not self._ended:
+                self._tell(self._nodes.newest(), line if line is not None and line["nodes"] else None)
 
 
 def _answers(asked: Sequence[Asked]) -> list[dict[str, Any]]:
@@ -95,9 +98,9 @@ def _answer(asked: Asked) -> dict[str, Any] | None:
     if found and time.monotonic() - at < FRESH_S:
         return found
     host, port, token = asked
-    with contextlib.suppress(OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, ImportError):
+    with contextlib.suppress(Exception):  # of sockets, of what another release answers, of a library for machines
         if asked == OWN:
-            from headway.elastic.worker import system
+            from headway.tracking import system
 
             return system.reading()
         found = keepers.measure((host, port), token)

@@ -462,6 +462,7 @@ class Recorder:
             told = {"from_step": step, "lost_steps": lost, **({"kept": True} if of else {})}
             self.event({"kind": "restart", "time": record["time"], **told})
         self._scribe.cut(step, self._left)
+        self._logged.rewind(step)
         self._drawing.rewind(step)
         keep: dict[str, Any] = {"total_steps": record["total_steps"], "steps_per_epoch": record["steps_per_epoch"]}
         keep.update(made=record.get("made", ""), origin=(of, step))
@@ -475,7 +476,7 @@ class Recorder:
 
     def _on_again(self, record: dict[str, Any]) -> None:
         """The last steps come once more: a worker kept them, and another driver's recorder may not have written all."""
-        self._scribe.cut(record["step"], self._left)
+        self._scribe.cut(record["step"], self._left, logged=False)  # of which it has names alone
         self._drawing.rewind(record["step"])
         self._again_from, self._seen["step"] = self._seen["step"], record["step"]
 
@@ -484,7 +485,6 @@ class Recorder:
 
     def _left(self, metrics: dict[str, float]) -> None:
         """Called by the thread that writes: the newest metrics on the disk, when the later ones are gone."""
-        self._logged.cut()
         if self._measured < 0:
             self._seen["metrics"] = metrics
 

@@ -109,9 +109,10 @@ class Scribe:
             self._bytes += len(data)
         self._add(("whole", (path, data)))
 
-    def cut(self, step: int, then: Callable[[dict[str, float]], None]) -> None:
-        """The run goes on from this step: what was recorded of later ones goes. then: called with the metrics left."""
-        self._add(("cut", (step, then)))
+    def cut(self, step: int, then: Callable[[dict[str, float]], None], logged: bool = True) -> None:
+        """The run goes on from this step: what was recorded of later ones goes, and where `logged` what was logged.
+        then: called with the metrics left."""
+        self._add(("cut", (step, then, logged)))
 
     def facts(self, facts: dict[str, Any]) -> None:
         """Let these be the facts of run.json."""
@@ -232,13 +233,14 @@ class Scribe:
         with self._news:
             self._news.notify_all()
 
-    def _cut(self, content: tuple[int, Callable[[dict[str, float]], None]]) -> None:
-        step, then = content
+    def _cut(self, content: tuple[int, Callable[[dict[str, float]], None], bool]) -> None:
+        step, then, logged = content
         for name in ("steps", "metrics", FOLDER):
             self._file(name).close()
         self._run.cut("steps", step - 1)
         self._run.cut("metrics", step)
-        index.cut(self._run.path, step)
+        if logged:
+            index.cut(self._run.path, step)
         then(self._run.latest_metrics())
 
     def _whole(self, content: tuple[str, bytes]) -> None:

@@ -205,7 +205,9 @@ class Journal:
     def logged(self, step: int, kind: str, name: str, content: str, **about: Any) -> None:
         """A figure, text, table or file. content: of it, as base64; about: suffix, mime, caption."""
         told = {"thing": kind, "name": name, "content": content, **about}
-        self._contents.hold(self._note(step, "logged", f"{kind}:{name}", **told))
+        entry = self._note(step, "logged", f"{kind}:{name}", **told)
+        with self._lock:
+            self._contents.hold(entry)
 
     def own(self, step: int, values: dict[str, float]) -> None:
         """What the user's code recorded of this worker alone, which sends it itself."""

@@ -7,17 +7,28 @@ first.
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from headway.elastic.worker.standing import Standing
 from headway.logged import content
 from headway.logged.content import Content
 
 if TYPE_CHECKING:
-    from headway.elastic.worker.engine import Engine
+    from headway.elastic.worker.context import Context
+    from headway.elastic.worker.replica import Replica
 
 Key = tuple[str, str]
 """Kind and name."""
+
+
+class Working(Protocol):
+    """What is asked of the worker's engine."""
+
+    standing: Standing
+    left: bool
+    start: int
+    replica: Replica
+    context: Context
 
 
 class Logged:
@@ -25,7 +36,7 @@ class Logged:
     engine: of this worker.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Working) -> None:
         self._engine = engine
         self._told: set[Key] = set()
         self._at: tuple[int, int] = (-1, -1)

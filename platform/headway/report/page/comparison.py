@@ -56,7 +56,7 @@ def _differences(found: Mapping[str, Sequence[Mapping[str, Any]]], names: Sequen
         entries = found.get(part) or ()
         if not entries:
             continue
-        columns = {"what": HEAD, **{_unique(name, at): "" for at, name in enumerate(names)}}
+        columns = {"what": HEAD, **{_unique(name, at + 1): "" for at, name in enumerate(names)}}
         rows = [(str(one["key"]), *map(_value, one["values"])) for one in entries]
         made = folded(rows, SEEN, "difference", lambda some, columns=columns: table(columns, some))  # type: ignore[misc]
         inside += [tag("h3", title), made]
@@ -67,7 +67,7 @@ def _differences(found: Mapping[str, Sequence[Mapping[str, Any]]], names: Sequen
 
 
 def _unique(name: str, at: int) -> str:
-    return name + "\u200b" * at  # two runs of one name, of two places, have a column each
+    return name + "\u200b" * at  # two runs of one name, of two places, have a column each; and so has one called "what"
 
 
 def _value(value: Any) -> Inside:
@@ -82,7 +82,7 @@ def _results(runs: Sequence[Story]) -> Section:
     metrics = list(dict.fromkeys(name for one in runs for name in (one.get("headline") or {}).get("metrics") or {}))[
         :12
     ]
-    columns = {"run": HEAD, "state": "", "best": "n", **dict.fromkeys((m for m in metrics if m != "best"), "n")}
+    columns = {"run": HEAD, "state": "", "best": "n", **{_unique(metric, 1): "n" for metric in metrics}}
     columns |= {"steps": "n", "time": "n", "workers": "n", "goodput": "n", "lost": "n", "repeated": "n"}
     priced = any((one.get("headline") or {}).get("dollars") is not None for one in runs)
     columns |= {"cost": "n"} if priced else {}
@@ -91,7 +91,7 @@ def _results(runs: Sequence[Story]) -> Section:
         head: Mapping[str, Any] = one.get("headline") or {}
         best = head.get("best") or {}
         told = f"{best['metric']} {numbers.number(best['value'])}" if best.get("value") is not None else numbers.DASH
-        values = [numbers.number((head.get("metrics") or {}).get(name)) for name in metrics if name != "best"]
+        values = [numbers.number((head.get("metrics") or {}).get(name)) for name in metrics]
         rows.append(
             (
                 swatch(at, str(one["run"]["name"])),
@@ -116,7 +116,7 @@ def _curves(runs: Sequence[Story], drawn: dict[str, Any]) -> Section | None:
     for at, one in enumerate(runs):
         for series in one.get("series") or ():
             if series.get("step"):
-                by_name.setdefault(str(series["name"]), []).append((at, series))
+                by_name.setdefault(journey.called(series), []).append((at, series))
     if not by_name:
         return None
     most = plots.shared([series for each in by_name.values() for _, series in each])

@@ -105,8 +105,13 @@ def _beside(one: Series) -> bool:
     return one.get("group") == "validation" and one.get("name") == "loss"
 
 
+def called(one: Series) -> str:
+    """What a series is called where others of its name may be near: the loss on the validation data says so."""
+    return "validation loss" if _beside(one) else str(one["name"])
+
+
 def _judged(one: Series) -> Series:
-    return {**one, "name": "validation loss"}
+    return {**one, "name": called(one)}
 
 
 def _small(one: Series, name: str, charts: list[Chart], most: int, class_: str = "") -> Markup:

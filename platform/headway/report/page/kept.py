@@ -74,7 +74,8 @@ def grid(rows: Sequence[Any]) -> Markup:
     lines = [row if isinstance(row, list | tuple) else [row] for row in rows[:ROWS]]
     values = [v for row in lines for v in row[:COLUMNS] if isinstance(v, int | float) and not isinstance(v, bool)]
     high = max(values, default=0.0)
-    square = len(lines) > 1 and len({len(row) for row in lines}) == 1 and high > 0 and min(values) >= 0
+    shaded = all(map(math.isfinite, values)) and high > 0 and min(values) >= 0
+    square = len(lines) > 1 and len({len(row) for row in lines}) == 1 and shaded
     body = (tag("tr", (_shaded(cell, high if square else None) for cell in row[:COLUMNS])) for row in lines)
     cut = len(rows) > ROWS or max((len(row) for row in lines), default=0) > COLUMNS
     whole = tag("p", "Only a part is on this page.", class_="note") if cut else None
@@ -101,11 +102,11 @@ def _one(one: Mapping[str, Any], room: int) -> tuple[Markup, int]:
         return tag("figure", grid(one["grid"]), caption), room
     if one.get("table") is not None:
         return tag("figure", _table(one["table"]), caption), room
-    if one.get("text") is not None:
-        text = str(one["text"])
+    data, mime = str(one.get("data") or ""), str(one.get("mime") or "")
+    if one.get("text") or one.get("kind") == "text":
+        text = str(one.get("text") or "")
         cut = tag("p", f"The first {MOST_TEXT:,} characters.", class_="note") if len(text) > MOST_TEXT else None
         return tag("figure", tag("pre", text[:MOST_TEXT]), cut, caption), room
-    data, mime = str(one.get("data") or ""), str(one.get("mime") or "")
     if mime not in IMAGES or not data or not BASE64.fullmatch(data):
         kept = one.get("path") or "the run's folder"
         return tag(

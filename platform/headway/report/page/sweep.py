@@ -133,8 +133,8 @@ def _settings(report: Report) -> Section | None:
 def _trials(report: Report) -> Section:
     order = ranked(report)
     keys = list(dict.fromkeys(key for trial in order for key in trial["settings"]))[:8]
-    columns = {"trial": f"n {HEAD}", "state": "", str(report["metric"]): "n", "steps": "n", "worker-s": "n"}
-    columns |= {key if key not in columns else f"{key} ": "" for key in keys}
+    columns = {"trial": f"n {HEAD}", "state": "", f"{report['metric']}\u200b": "n", "steps": "n", "worker-s": "n"}
+    columns |= {f"{key}\u200b\u200b": "" for key in keys}  # whatever they are called, they have columns of their own
     columns |= {"why": "soft"}
     rows: list[Sequence[Inside]] = [
         (

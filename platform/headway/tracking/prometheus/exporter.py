@@ -137,8 +137,8 @@ class RunExporter(Mute):
     def __init__(
         self, run: str, figures: Figures, way: Way, spool_bytes: Callable[[], int] | None, say: Callable[[str], None]
     ) -> None:
-        self._figures, self._spool_bytes = figures, spool_bytes
-        self._lock, self._over = threading.Lock(), False
+        self._figures, self._spool_bytes, self._say = figures, spool_bytes, say
+        self._lock, self._over, self._odd = threading.Lock(), False, False
         self._exporter = Exporter("run", run, self.samples, way, say)
 
     def open(self) -> None:
@@ -146,17 +146,14 @@ class RunExporter(Mute):
             self._exporter.open()
 
     def event(self, event: Mapping[str, Any]) -> None:
-        with self._lock:
-            self._figures.event(event)
+        self._fold(self._figures.event, event)
 
     def record(self, record: Mapping[str, Any]) -> None:
-        with self._lock:
-            self._figures.record(record)
+        self._fold(self._figures.record, record)
 
     def over(self, state: str) -> None:
         self._over = True
-        with self._lock:
-            self._figures.over(state)
+        self._fold(self._figures.over, state)
 
     def samples(self) -> list[Sample]:
         """Of now."""
@@ -168,6 +165,16 @@ class RunExporter(Mute):
 
     def close(self) -> None:
         self._exporter.close()
+
+    def _fold(self, into: Callable[[Any], None], said: Any) -> None:
+        """What makes no figure is missing among them, and told once: the records go on, and training."""
+        try:
+            with self._lock:
+                into(said)
+        except Exception as error:  # a word of another release, say
+            if not self._odd:
+                self._say(f"figures for Prometheus lack something: {type(error).__name__}: {error}"[:300])
+            self._odd = True
 
 
 def _shared_by(way: Way) -> _Shared:
