@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from headway.core.cost import Paid, Terms
+from headway.core.cost import Paid, Terms, so_far
 from headway.core.families import COUNTER, FAMILIES, LOST_BY, OF_A_RUN, OF_A_SWEEP, PREFIX, STATES
 from headway.core.figures import Figures, Subject
 from headway.core.ledger import CAUSES
@@ -174,6 +174,15 @@ def test_its_state_is_one_of_those_that_are_known() -> None:
     assert values["workers"] == 0
 
 
+def test_a_run_whose_workers_are_there_at_once_is_running() -> None:
+    """As a trial's in a sweep: nobody says that it waits, or waits no more."""
+    figures = Figures(SUBJECT)
+    figures.event({"kind": "generation", "generation": 1, "members": ["w0"], "workers": 1, "step": 0})
+    assert found(figures)["run_state{running}"] == 1
+    figures.event({"kind": "waits", "reason": "its last worker is gone", "more": ""})
+    assert found(figures)["run_state{waiting}"] == 1
+
+
 def test_after_a_rewind_the_step_is_that_and_the_rows_are_counted_again() -> None:
     figures = lived()
     figures.record({"kind": "began", "step": 4, "total_steps": 100, "steps_per_epoch": 10, "time": 2.0})
@@ -217,6 +226,20 @@ def test_what_a_start_that_was_killed_has_spent_is_paid_by_the_next() -> None:
     assert Terms(price=1.0).cost(3600.0, Paid()) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("facts", "dollars"),
+    [
+        ({}, None),
+        ({"dollars": 3.5, "price_per_hour": 1.0}, 3.5),
+        ({"price_per_hour": 2.0}, 4.0),
+        ({"price_per_hour": 2.0, "dollars_before": 5.0, "dollars_before_s": 3600.0}, 7.0),
+        ({"dollars_before": 5.0, "dollars_before_s": 3600.0}, 5.0),
+    ],
+)
+def test_what_a_run_that_goes_on_has_cost_is_known(facts: dict[str, Any], dollars: float | None) -> None:
+    assert so_far(facts, 7200.0) == dollars
+
+
 def test_a_sweep_and_its_runs_have_names_of_their_own() -> None:
     assert not set(OF_A_RUN) & set(OF_A_SWEEP)
 
@@ -226,19 +249,15 @@ def test_a_sweep_and_its_runs_have_names_of_their_own() -> None:
     [
         {"kind": "recovery", "workers": ["w0"]},
         {"kind": "restart", "lost_steps": None},
-        {"kind": "ledger", "workers": 2},
-        {"kind": "nodes", "nodes": None},
-        {"kind": "step", "step": 4, "loss": "none"},
-        {"kind": "checkpoint", "step": 4},
-        {"kind": "metrics", "values": {"m0": None}},
         {},
+        ["damaged"],
+        "damaged",
+        None,
     ],
 )
-def test_what_another_release_left_out_is_passed_over(said: dict[str, Any]) -> None:
-    """Figures are folded where the recorder answers to workers: what is odd in one event may end nobody's training."""
-    figures = lived(figures=Figures(SUBJECT, facts={"checkpoint": {"step": 4}}, events=[said, "damaged"]))  # type: ignore[list-item]
-    before = found(figures)
-    figures.event(said)
-    figures.record(said)
-    assert all(isinstance(value, float) for value in found(figures).values())
-    assert found(figures).keys() == before.keys()
+def test_what_earlier_starts_left_out_is_passed_over(said: Any) -> None:
+    good = {"kind": "restart", "lost_steps": 7}
+    facts = {"checkpoint": {"step": 4}, "quarantine": {"data.train": 2}, "total_steps": 9}
+    values = found(Figures(SUBJECT, facts=facts, events=[said, good]))
+    assert (values["lost_steps_total"], values["steps_planned"], values["checkpoint_step"]) == (7, 9, 4)
+    assert all(isinstance(value, float) for value in values.values())

@@ -18,11 +18,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.waiting import until
 
-from headway.core.cost import Terms
+from headway.core.cost import Terms, so_far
 from headway.core.figures import Figures, Sample, Subject
 from headway.elastic.crew.recorders import Recorders
 from headway.elastic.lead.recorder import Recorder
-from headway.runs import RunFolder
+from headway.runs import RunFolder, accounts
 from headway.tracking.prometheus import discovery, exporting, through_ray
 from headway.tracking.prometheus.exporter import Exporter, RunExporter
 from headway.tracking.prometheus.way import Exported, Way
@@ -289,6 +289,8 @@ def test_what_a_run_costs_adds_up_over_its_starts_though_one_was_killed(tmp_path
     killed._standing.close()
     killed._scribe.close(1.0)  # without its last words
     killed.release()
+    left = RunFolder(tmp_path / "r").read()
+    assert so_far(left, sum(accounts.known(tmp_path / "r", left).values())) == 3.0, "who looks at it knows that, too"
     made = recorder(tmp_path / "r")
     try:
         assert isinstance(made._export, RunExporter)

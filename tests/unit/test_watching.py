@@ -132,6 +132,17 @@ def text_of(seen: Watched, width: int = 120, height: int = 40, unicode: bool = T
 # Files that grow
 
 
+def test_a_file_that_cannot_be_read_has_no_lines_yet(tmp_path: Path) -> None:
+    """A disk that does not answer for a while ends no watching."""
+    (tmp_path / "r").write_text("no folder")
+    tail = Tail(tmp_path / "r" / "steps.jsonl")
+    assert tail.more() == []
+    (tmp_path / "r").unlink()
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "steps.jsonl").write_text("{}\n")
+    assert tail.more() == [b"{}"]
+
+
 def test_lines_are_read_on_and_a_torn_one_waits(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     tail = Tail(path)

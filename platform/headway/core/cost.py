@@ -62,3 +62,17 @@ class Terms:
         if self.dollars is not None and dollars is not None:
             shares.append(dollars / self.dollars)
         return max(shares, default=None)
+
+
+def so_far(facts: Mapping[str, Any], worker_s: float) -> float | None:
+    """What a run has cost; of one that goes on, or whose leader was killed, by the price that its start had.
+
+    Args:
+        facts: of run.json.
+        worker_s: of all its starts together.
+
+    Returns:
+        Dollars; None where no start had a price.
+    """
+    told = facts["dollars"] if "dollars" in facts else Terms(facts.get("price_per_hour")).cost(worker_s, Paid.of(facts))
+    return float(told) if isinstance(told, int | float) else None

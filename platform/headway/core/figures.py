@@ -20,6 +20,7 @@ Sample = tuple[str, Labels, float]
 """A family's name without the prefix; the values of its own labels, in their order; the value."""
 Said = Mapping[str, Any]
 
+ODD = (KeyError, TypeError, ValueError, AttributeError)
 COUNTED = ("recovery", "restart", "replica")
 """Kinds of events that are counted over all starts of a run."""
 FROM_ZERO = ("samples", "lost_steps", "checkpoint_blocked_seconds", "checkpoint_failures", "exchanged_bytes")
@@ -98,24 +99,26 @@ class Figures:
         self._set("workers", 0)
 
     def _fold(self, how: str, said: Said) -> None:
-        """Who tells it goes on, whatever is told: another release may have left something out."""
-        with suppress(KeyError, TypeError, ValueError, AttributeError):
-            taken = getattr(self, f"_{how}_{said['kind']}", None)
-            if taken is not None:
-                taken(said)
+        taken = getattr(self, f"_{how}_{said['kind']}", None)
+        if taken is not None:
+            taken(said)
 
     # Of starts before
 
     def _recall(self, facts: Said, events: Iterable[Said]) -> None:
-        """What a release of before did not say is not counted."""
+        """What another release left out, or a disk has damaged, is passed over: no run ends for a figure."""
         for event in events:
-            if isinstance(event, Mapping) and event.get("kind") in COUNTED:
-                self.event(event)
-        self._add("checkpoint_blocked_seconds_total", facts.get("checkpoint_blocked_s", 0.0))
-        for source, places in facts.get("quarantine", {}).items():
-            self._set("quarantined_rows_total", sum(places.values()), source)
-        if facts.get("checkpoint"):
-            self._fold("took", {"kind": "checkpoint", **facts["checkpoint"]})
+            with suppress(*ODD):
+                if event["kind"] in COUNTED:
+                    self.event(event)
+        with suppress(*ODD):
+            self._add("checkpoint_blocked_seconds_total", facts.get("checkpoint_blocked_s", 0.0))
+        with suppress(*ODD):
+            for source, places in facts.get("quarantine", {}).items():
+                self._set("quarantined_rows_total", sum(places.values()), source)
+        with suppress(*ODD):
+            if facts.get("checkpoint"):
+                self._took_checkpoint(facts["checkpoint"])
         if facts.get("total_steps"):
             self._set("steps_planned", facts["total_steps"])
 
@@ -133,6 +136,7 @@ class Figures:
             self._all("worker_lane_seconds", {(worker,): seconds for worker, seconds in event["lane_s"].items()})
 
     def _heard_generation(self, event: Said) -> None:
+        self._state("running")  # where workers are there at once, nobody is told that they were waited for
         self._set("generation", event["generation"])
         self._set("workers", event["workers"])
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headway.core import ledger
+from headway.core.cost import so_far
 from headway.report import curves, happenings, inputs, logged, machines, origin, spending, words
 from headway.report.happenings import Happenings
 from headway.report.shape import Account, Best, Headline, Run, Saved, Story
@@ -104,7 +105,6 @@ def headline(
     count, per_epoch = len(steps.step), facts.get("steps_per_epoch")
     spent = sum(account.seconds.values())
     unplanned = sum(times for cause, times in happened.causes.items() if cause not in PLANNED)
-    dollars = facts.get("dollars")
     return Headline(
         steps=count,
         total_steps=facts.get("total_steps"),
@@ -113,7 +113,7 @@ def headline(
         goodput=round(ledger.goodput(account.seconds), 4) if spent else None,
         workers_max=max((each.workers for each in happened.workers), default=1 if count else 0),
         worker_seconds=round(spent, 1) if spent else None,
-        dollars=float(dollars) if isinstance(dollars, int | float) else None,
+        dollars=so_far(facts, spent),
         best=_best(job, measured),
         metrics={name: curves.number(float(each.value[-1])) for name, each in list(measured.by_name.items())[:METRICS]},
         loss=curves.number(float(steps.loss[-1])) if count else None,

@@ -144,8 +144,10 @@ class Recorder:
             self._facts.update(dollars_before=self._facts.pop("dollars"))
             self._facts.update(dollars_before_s=sum(self._facts["ledger_before"].values()))
         self._facts["environment"] = first.get("environment") or self._facts.get("environment", {})
-        for of_a_start in ("ended", "closed", "in_process", "tracking"):
+        for of_a_start in ("ended", "closed", "in_process", "tracking", "price_per_hour"):
             self._facts.pop(of_a_start, None)
+        if self._terms.price is not None:
+            self._facts["price_per_hour"] = self._terms.price
         self._writer = spool = None
         drawn: tuple[dict[str, int], dict[str, Any]] = ({}, {})
         if tracking is not None:

@@ -41,7 +41,7 @@ class Tail:
                     found, self._at = _spread(file, stat.st_size - END_BYTES)
                 file.seek(self._at)
                 content = file.read()
-        except FileNotFoundError:
+        except OSError:  # it is not there yet, or its disk does not answer: it is read on another time
             return []
         whole = content[: content.rfind(b"\n") + 1]
         self._at += len(whole)

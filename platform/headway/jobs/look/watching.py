@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from headway import runs as kept
+from headway.core.cost import so_far
 from headway.core.ends import OVER
 from headway.core.incidents import PLANNED
 from headway.errors import BadInput, HeadwayError
@@ -148,6 +149,7 @@ class Watching:
         self._follow_metrics()
         fresh = self._follow_events()
         facts = _facts(run)
+        ledger_s = accounts.known(run.path, facts)
         rate, rows = self._brief.steps_per_s, self._newest.get("rows")
         known = isinstance(rows, int | float) and rate is not None
         return Watched(
@@ -159,14 +161,14 @@ class Watching:
             metrics={name: curve.points for name, curve in self._metrics.items()},
             evaluated=self._evaluated,
             workers=self._workers(run.path),
-            ledger_s=accounts.known(run.path, facts),
+            ledger_s=ledger_s,
             lost=dict(self._lost),
             lost_s=self._lost_s,
             planned=self._planned,
             lost_steps=self._lost_steps,
             events=tuple(self._events),
             fresh=tuple(fresh),
-            dollars=facts.get("dollars"),
+            dollars=so_far(facts, sum(ledger_s.values())),
             lacks=lacks,
         )
 
