@@ -172,6 +172,9 @@ class _Unheard(Journal):
     def _say(self, kind: str, **record: Any) -> None:
         pass
 
+    def logged(self, step: int, kind: str, name: str, content: str, **about: Any) -> None:
+        """No record, and nothing is held of it."""
+
     def settle(self, patience_s: float | None = None) -> bool:
         return True
 
