@@ -1,73 +1,46 @@
-"""What a million `session.record` calls cost the training thread, and whether the last cost what the first did.
+"""What records cost a training, and whether any is lost: each part with its peers in the same run.
 
-    python benchmarks/records.py [--records 1000000]
+    python benchmarks/records.py [PART ...] [--quick]
 
-The recorder is in the same process, behind the same calls; its thread writes metrics.jsonl on this disk.
+Parts, in the order in which they run: see PARTS. Each says in its module (records_parts/) what it measures, and how
+long that takes. What a part gives replaces its figures of earlier in results/records.json, with the date and the
+machine's load; the figures of the others stay.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
+import os
 import time
-from pathlib import Path
-from typing import Any
+from importlib import import_module
 
-import ray
-from measure import keep
+from measure import keep, kept
 
-from headway.elastic.lead.recorder import Recorder
-from headway.elastic.worker.journal import Journal
-from headway.runs import RunFolder
-
-PARTS = 10
-
-
-class Here:
-    """The recorder as an actor's handle."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder, self.push = recorder, self
-
-    def remote(self, worker: str, records: list[dict[str, Any]]) -> dict[str, Any]:
-        return self._recorder.push(worker, records)
+PARTS = {
+    "journal": "a million `session.record` calls in the training thread",
+    "training": "what logging costs a step, the queue full and the disk slow, against MLflow's client and autologging",
+    "outage": "a tracking server that is away for minutes: steps meanwhile, points lost and twice, the drain",
+    "reading": "`headway runs`, `headway report` and the report's page of long runs",
+    "page": "MLflow's page for many runs of ours and a long one, against few and short ones",
+    "export": "what Prometheus' figures cost, and how many series they are",
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--records", type=int, default=1_000_000)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help="; ".join(f"{k}: {v}" for k, v in PARTS.items()))
+    parser.add_argument("--quick", action="store_true", help="a tenth of it, to see that it works")
+    parser.add_argument("--minutes", type=float, default=10.0, help="outage: for so long the server is away")
+    parser.add_argument("--name", default="records", help="of the file in results/")
     options = parser.parse_args()
-    ray.get = lambda answer, timeout=None: answer  # the handle above answers at once
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch:
-        run = RunFolder(Path(scratch))
-        run.write({"run": "records", "created": time.time()})
-        recorder = Recorder(scratch, None, {}, 10)
-        journal = Journal(Here(recorder), "w0")
-        journal.restart(1)
-        journal.enter(leads=True)
-        journal.began(0, options.records, 1)
-        each, part = [], options.records // PARTS
-        for number in range(PARTS):
-            begun = time.perf_counter()
-            for step in range(part * number, part * (number + 1)):
-                journal.metrics(step, {"value": 1.0})
-            each.append((time.perf_counter() - begun) / part * 1000)
-        begun = time.perf_counter()
-        while not journal.settle():
-            pass
-        settled = time.perf_counter() - begun
-        journal.close()
-        recorder.finish("finished", "", 0.0)
-        kept = (run.path / "metrics.jsonl").read_bytes().count(b"\n")
-        found = {
-            "what": f"{options.records:,} records, one a step",
-            "each_ms": [round(value, 5) for value in each],
-            "settled_s": round(settled, 3),
-            "kept": kept,
-            "dropped": run.read().get("records_dropped", 0),
-            "run_json_bytes": (run.path / "run.json").stat().st_size,
-        }
-    keep("records", found)
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    for part in options.parts or PARTS:
+        print(f"{part}: {PARTS[part]}", flush=True)
+        before = round(os.getloadavg()[0], 1)
+        found = import_module(f"records_parts.{part}").measure(options)
+        figures = {"when": time.strftime("%Y-%m-%d"), "load": [before, round(os.getloadavg()[0], 1)], **found}
+        keep(options.name, {"parts": {**kept(options.name).get("parts", {}), part: figures}})
 
 
 if __name__ == "__main__":

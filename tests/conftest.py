@@ -25,6 +25,8 @@ from headway.data.manifest import Manifest, schema_of, write
 from headway.data.write.writer import shard_of
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from headway.testing.s3 import S3
 
 # The same examples on every machine, and no clock: the machine may be busy with other work. A soak draws new ones.
@@ -215,6 +217,15 @@ def s3(_s3: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
     _s3.faults = Faults()
     _s3.direct("POST", "/moto-api/reset")
     return _s3
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A real browser; what is opened in it, see `tests.browser`."""
+    from tests.browser import browser
+
+    with browser() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,11 @@ SOAK = os.environ.get("HEADWAY_TIER") == "soak"
 FIRST = ("slow", "ray")
 """Modules of these marks last longest; they begin first, so that no process is left with one at the end."""
 
-TOGETHER = ("tests/ray/", "tests/cloud/", "tests/recipes/", "tests/packaging/", "tests/contract/test_reader.py")
-"""Where a module makes something dear for its tests, a Ray or a cluster or a run: they stay in one process."""
+TOGETHER = (
+    *("tests/ray/", "tests/cloud/", "tests/recipes/", "tests/packaging/", "tests/contract/test_reader.py"),
+    *("tests/browsing/", "tests/dashboards/", "tests/servers/"),
+)
+"""Where a module makes something dear for its tests (a Ray, a cluster, a run, a server): they stay in one process."""
 
 
 AS_ONE = {

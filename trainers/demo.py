@@ -23,6 +23,8 @@ from headway.cli.live import Live
 from headway.cli.runs import show
 from headway.data.sets.get import get
 from headway.job import load
+from headway.report import documents, page
+from headway.runs import Place
 
 HERE = Path(__file__).resolve().parent
 ENOUGH = {"fashion-mnist": 0.88, "mnist-5k": 0.95}
@@ -74,6 +76,8 @@ def main() -> int:
     print(f"Weights as in the quiet run, to the bit: {_yes(same_weights)} ({str(report.weights_sha256)[:16]}).")
     print(f"Test accuracy on {data.name}: {accuracy:.2%} ({enough:.0%} or more expected).")
     print("See the run in MLflow: make ui          Again in numbers: .venv/bin/headway report " + report.run)
+    told = documents.of(Place.of(None), [report.run])
+    print(f"All of it, on a page to be sent round: {page.write(told, Path(report.path) / 'report.html')}")
     good = same_samples and same_weights and trouble.killed and lost and joined
     return 0 if good and accuracy >= enough else 1
 

@@ -26,6 +26,7 @@ from headway.notation.code import is_named
 from headway.notation.plain import write
 from headway.notation.reading import mapping
 from headway.notation.section import Bytes, Count, Section, plain
+from headway.notify.webhook import Webhook
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "adagrad", "rmsprop")
 STRATEGIES = ("all_reduce",)
@@ -204,6 +205,8 @@ class Workers(Section):
     less than hang_s; 900, or hang_s where that is more, when not given."""
     slow: Literal["report", "rebalance", "replace"] = "report"
     """What is done about a worker that is slower than the others: nothing but to say so, fewer lanes, or a new one."""
+    price_per_hour: Annotated[float, Field(gt=0)] | None = None
+    """Dollars for an hour of one worker, for the account of what the run costs."""
 
     @property
     def most(self) -> int:
@@ -356,9 +359,30 @@ class Tracking(Section):
     experiment: str = "headway"
     """MLflow experiment."""
     every_steps: Count = 10
-    """Steps between two points of a training curve in MLflow; the report keeps every step."""
+    """Steps that a point of a training curve in MLflow stands for at least: of what lies between two, the least and the
+    largest value are drawn. The report keeps every step."""
     enabled: bool = True
     """False records in the runs folder only."""
+
+
+class Prometheus(Section):
+    """Where the run's figures are served for Prometheus."""
+
+    enabled: bool = True
+    """Whether they are."""
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    """Address of the machine that leads the run; 0.0.0.0 for all of them, where others are to read the figures."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Port; 0 for any that is free."""
+
+
+class Budget(Section):
+    """What the run is meant to cost. It does not end by it: that it is spent is told."""
+
+    worker_hours: Annotated[float, Field(gt=0)] | None = None
+    """Hours of all workers together."""
+    dollars: Annotated[float, Field(gt=0)] | None = None
+    """By workers.price_per_hour."""
 
 
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -423,6 +447,12 @@ class Job(Section):
     """Durable state."""
     tracking: Tracking = Field(default_factory=Tracking)
     """Records."""
+    prometheus: Prometheus = Field(default_factory=Prometheus, json_schema_extra=_or_false)
+    """Figures for Prometheus; false serves none."""
+    budget: Budget | None = None
+    """What it is meant to cost."""
+    notify: list[Webhook] = Field(default_factory=list)
+    """Addresses that are told when the run ends, stalls, loses worker after worker, or has nearly spent its budget."""
     strategy: str = "all_reduce"
     """How lanes' gradients become an update."""
     reproducible: Literal["order", "bitwise"] = "order"
@@ -467,6 +497,11 @@ class Job(Section):
     def _left_out(cls, value: Any) -> Any:
         return {False: None, True: {}}[value] if isinstance(value, bool) else value
 
+    @field_validator("prometheus", mode="before")
+    @classmethod
+    def _switched(cls, value: Any) -> Any:
+        return {"enabled": value} if isinstance(value, bool) else value
+
     @field_validator("task")
     @classmethod
     def _named(cls, task: str) -> str:
@@ -509,6 +544,8 @@ class Job(Section):
                 f"stop.metric={self.stop.metric} is of an evaluation, and data.validation is not given: give it, or "
                 f"leave stop out"
             )
+        if self.budget is not None and self.budget.dollars is not None and self.workers.price_per_hour is None:
+            yield "budget.dollars needs workers.price_per_hour, the dollars of one worker's hour"
         yield from self.workers.contradictions()
 
     def call(self) -> dict[str, Any]:

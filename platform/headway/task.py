@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from headway.logged.verbs import Logging
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     Batch = dict[str, Tensor]
 
 
-class Task:
+class Task(Logging):
     """Subclass this, and name it in the job as `task: module.py:Class`. Its constructor takes the job's `arguments`.
 
     Only `model` and `loss` must be written. `loss` and `metrics` are *means over the rows of the batch*: Headway weighs
@@ -36,6 +38,8 @@ class Task:
     fitted: Any = None
     measuring: Callable[..., None] | None = None
     """Headway's: what `measure` calls in training."""
+    showing: Callable[[str, str, Any, str], None] | None = None
+    """Likewise, what `log_figure` and the others call."""
 
     def fit(self, dataset: Dataset) -> Any:
         """Learn from the whole training set what training needs to know of it: vocabularies, means, class weights.
@@ -184,6 +188,11 @@ class Task:
             batch: what `transform` returned with training=False. Where the rows have no label, one is made up for it.
         """
         raise TypeError(f"{type(self).__name__}.predict(model, batch) is missing: return a dict of tensors from it")
+
+    def _take_logged(self, kind: str, name: str, thing: Any, caption: str) -> None:
+        """In `loss`, `metrics` and hooks of a run; elsewhere (in `fit`, in `predict`) nothing is done."""
+        if self.showing is not None:
+            self.showing(kind, name, thing, caption)
 
 
 class Place(Protocol):

@@ -81,13 +81,16 @@ def named_by(job: Job) -> dict[str, str | FromFile | None]:
     return dict.fromkeys(job.env) if isinstance(job.env, list) else dict(job.env)
 
 
-def read_file(name: str, path: str) -> str:
-    """The value of a variable that a file holds, without the line's end.
+def read_file(fact: str, path: str) -> str:
+    """What a file holds that a job names, without the line's end.
+
+    Args:
+        fact: that it cannot be used, for an error.
 
     Raises:
         BadInput: it cannot be read, or is no text that a variable can hold.
     """
-    fact, remedy = f"env.{name}.file={path} cannot be used", "Mend it on the machine that leads the run."
+    remedy = "Mend it on the machine that leads the run."
     try:
         with Path(path).expanduser().open("rb") as file:
             content = file.read(LARGEST + 1)
@@ -125,4 +128,4 @@ def kept(job: Job) -> Job:
 def _value(name: str, said: str | FromFile | None, environ: Mapping[str, str]) -> str | None:
     if said is None:
         return environ.get(name)
-    return said if isinstance(said, str) else read_file(name, said.file)
+    return said if isinstance(said, str) else read_file(f"env.{name}.file={said.file} cannot be used", said.file)

@@ -30,6 +30,33 @@ def test_it_holds_every_module(wheel: Path) -> None:
     assert there == expected
 
 
+def test_it_finds_the_dashboards_in_itself(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from headway.dashboards import files, scraping; "
+        "tree = scraping.configuration(Path('runs'), []); print(files.folder(), *tree['rule_files']); "
+        "print(*files.export(Path(sys.argv[1])))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=env, cwd=tmp_path)
+    folder, *rules = done.stdout.splitlines()[0].split()
+    assert folder == str(tmp_path / "headway" / "dashboards")
+    assert all(Path(rule).is_file() for rule in rules)
+    written = {path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.*")}
+    top, kinds = ROOT / "dashboards", ("grafana", "perses", "prometheus")
+    made = {path.relative_to(top) for kind in kinds for path in (top / kind).glob("*.*")}
+    assert written == made
+
+
+def test_it_holds_what_a_page_is_made_of(wheel: Path) -> None:
+    there = set(zipfile.ZipFile(wheel).namelist())
+    package, folder = ROOT / "platform", ROOT / "platform" / "headway" / "report" / "page"
+    parts = [path for name in ("web", "vendor") for path in (folder / name).iterdir()]
+    assert len(parts) > 8
+    assert {str(path.relative_to(package)) for path in parts} <= there
+
+
 def test_importing_it_is_light(tmp_path: Path) -> None:
     code = (
         "import sys, headway.cli.app, headway.task, headway.job; "

@@ -6,8 +6,9 @@ import json
 import os
 import re
 import signal
+import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ from headway.runs import RunFolder
 from headway.sweeps import book
 from headway.sweeps.report import SweepReport
 from headway.sweeps.run import sweep
+from headway.tracking.prometheus.discovery import FOLDER
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
+FIGURES: list[str] = []
+"""Of the quiet sweep, as they were served."""
 STRICT = {"order": "strict", "width": 2, "scheduler": {"name": "asha", "first": 4, "factor": 2}}
 SAME = {"trial", "settings", "state", "step", "evaluations"}
 
@@ -77,9 +81,31 @@ def written(project: Project, folder: Path, **changes: Any) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def quiet(project: Project, connected: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[SweepReport, Path]:
-    """A strict sweep that nothing happens to, and where its runs are."""
+    """A strict sweep that nothing happens to, and where its runs are; its figures are read on the way."""
     place = tmp_path_factory.mktemp("quiet")
-    return sweep(tree(project, **STRICT), name="digits", runs_folder=place), place
+
+    def look(_: Any) -> None:
+        entry = place / FOLDER / "digits.json"
+        if entry.exists():
+            (target,) = json.loads(entry.read_text())[0]["targets"]
+            with suppress(OSError), urllib.request.urlopen(f"http://{target}/metrics", timeout=20) as answer:
+                FIGURES.append(answer.read().decode())
+
+    asked = tree(project, **STRICT, price_per_worker_hour=0.5)
+    return sweep(asked, name="digits", runs_folder=place, watch=look), place
+
+
+def test_its_figures_and_those_of_its_runs_are_one_target(quiet: tuple[SweepReport, Path]) -> None:
+    report, place = quiet
+    both = [text for text in FIGURES if "headway_sweep_best{" in text and "headway_step{" in text]
+    assert both, "they are served while it is under way"
+    assert re.search(r'headway_sweep_trials\{state="running",sweep="digits"\} [12]\.0', both[0])
+    assert re.search(r'headway_sweep_dollars_total\{sweep="digits"\} 0\.0', both[0])
+    assert {run for text in both for run in re.findall(r'headway_step\{run="(.*?)"\}', text)} <= {
+        trial.run for trial in report.trials
+    }
+    assert list((place / FOLDER).glob("[!.]*")) == []
+    assert folders(report, place)[0].read()["dollars"] > 0, "its runs are told the price"
 
 
 def test_a_sweep_comes_to_a_best_job_which_trains_to_the_trials_bits(quiet: tuple[SweepReport, Path]) -> None:

@@ -48,6 +48,10 @@ class Group:
     def bytes_moved(self) -> int:
         return 0
 
+    @property
+    def reckoned(self) -> int:
+        return 0
+
 
 class Worker:
     """A line as a worker has it; its training thread is the test, or `arrive`'s thread."""

@@ -80,6 +80,16 @@ def test_those_that_have_left_are_told_while_a_tracking_store_is_waited_for(
         goes_on.set()
 
 
+def test_figures_go_nowhere_once_the_crew_is_closed(tmp_path: Path) -> None:
+    given: list[Any] = []
+    crew = RealCrew(Names("s"), tmp_path, Place.of(str(tmp_path)), JOB, None, 1)  # type: ignore[arg-type]
+    crew._recorders = SimpleNamespace(figures=SimpleNamespace(remote=given.append))
+    crew.figures([("sweep_workers", (), 1.0)])
+    crew._over.set()
+    crew.figures([("sweep_workers", (), 2.0)])
+    assert given == [[("sweep_workers", (), 1.0)]]
+
+
 def test_where_the_recorders_are_gone_the_sweep_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(*_: Any) -> None:
         raise ray.exceptions.ActorDiedError

@@ -26,6 +26,8 @@ from headway.errors import BadData, BadInput, RunFailed
 from headway.job import Checkpoint as Policy
 from headway.job import Job, parse
 from headway.logs.reading import Reader
+from headway.report.redaction import redacted
+from headway.report.story import tell
 from headway.runs import Place, briefs, copying, epochs, far
 from headway.runs.epochs import Superseded
 from headway.runs.far import COPYING, FarRun, counting, fence, open_run
@@ -677,3 +679,22 @@ def test_a_run_that_was_named_by_its_url_has_its_report_when_it_fails(
     told = capsys.readouterr()
     assert json.loads(told.out)["path"] == run.where
     assert "it failed" in told.err
+
+
+def test_a_run_in_a_store_is_told_from_another_machine(machine: Machine) -> None:
+    place = machine("one")
+    run = made(place)
+    with run.led():
+        account = {"time": time.time(), "step": 3, "seconds": {"compute": 2.0, "idle": 2.0}}
+        (run.path / "ledger.jsonl").write_text(json.dumps(account) + "\n")
+        (run.path / "datasets.json").write_text(json.dumps({"train": {"name": "d", "schema": [["x", "int64"]]}}))
+    place = machine("two")
+    found = tell(runs.find(place, "r"))
+    assert (found.run.state, found.headline.steps, found.headline.samples) == ("finished", 3, 24)
+    assert found.run.path == place.place_of("r")
+    assert [(saved.step, saved.metrics) for saved in found.checkpoints] == [(3, {"a": 1.5})]
+    assert found.headline.goodput == 0.5
+    assert found.ledger.over_time.causes == {"compute": [2.0], "idle": [2.0]}
+    assert found.data[0].columns == [{"name": "x", "type": "int64"}]
+    bucket = str(place.url).partition("://")[2].split("/")[0]
+    assert f"//{bucket}" not in redacted(found).model_dump_json()

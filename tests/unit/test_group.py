@@ -8,6 +8,7 @@ import socket
 import statistics
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from headway.errors import BadInput
 from headway.strategies import PeerLost
 from headway.strategies.backends import Alone, Gloo
 from headway.strategies.connect import Limits, connect
-from headway.strategies.group import LINGER_S, Group, _Pending
+from headway.strategies.group import LINGER_S, Group, _both_ways, _Pending
 from headway.strategies.sockets import DESCRIPTORS, RTO_MAX_MS, TCP_RTO_MAX_MS, Sockets, State
 from headway.testing.workers import die, run
 
@@ -372,6 +373,45 @@ def test_2_7_bytes_move_while_an_exchange_does(tmp_path: Path) -> None:
     for before, after, pause_ms in run(watched, 2, tmp_path):
         assert after - before >= 4_000_000
         assert pause_ms == RTO_MAX_MS
+
+
+def seen_and_reckoned(group: Group) -> list[tuple[int, int]]:
+    """Bytes that the kernel saw of a collective, and those that are reckoned where none sees them."""
+    whole, half = torch.ones(2_000_000), torch.ones(1_000_000)
+    sizes, found = [500_000, 500_000], []
+    verbs: list[tuple[str, tuple[Any, ...], Callable[[], Any]]] = [
+        ("allreduce", ([whole],), lambda: group.all_reduce(whole)),
+        ("alltoall_base", (half.clone(), half), lambda: group.all_to_all(half.clone(), half, sizes, sizes)),
+        ("_allgather_base", (whole, half), lambda: group.all_gather(whole, half)),
+    ]
+    for verb, arguments, begin in verbs:
+        group.barrier()
+        before = group.bytes_moved()
+        begin().wait()
+        group.barrier()
+        deadline = time.monotonic() + 20.0
+        while group.unanswered(0.0):
+            assert time.monotonic() < deadline, "nobody owes an answer"
+            time.sleep(0.01)
+        found.append((group.bytes_moved() - before, _both_ways(verb, arguments, group.size)))
+    group.barrier()  # who leaves takes the connections along
+    return found
+
+
+def test_what_is_reckoned_of_collectives_is_what_goes_over_the_wire(tmp_path: Path) -> None:
+    for found in run(seen_and_reckoned, 2, tmp_path):
+        for seen, reckoned in found:
+            assert seen == pytest.approx(reckoned, rel=0.05)
+
+
+def test_where_connections_are_not_seen_bytes_are_reckoned_and_else_they_are_not() -> None:
+    class Done:
+        def allreduce(self, tensors: list[torch.Tensor]) -> None: ...
+
+    nccl, gloo = Group(0, 4, Done(), Gloo()), Group(0, 4, Done(), Gloo(), GONE)
+    for group in (nccl, gloo):
+        group.all_reduce(torch.ones(100))
+    assert (nccl.reckoned, gloo.reckoned) == (4 * 3 * 400 // 4, 0)
 
 
 def stopped_and_owing(group: Group, folder: str) -> tuple[str, ...]:

@@ -97,6 +97,12 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "bad memory unit": ("workers: {memory: 2 parsecs}", ["workers.memory='2 parsecs'", "like 512MiB"]),
     "bad memory number": ("workers: {memory: 1.2.3GiB}", ["workers.memory='1.2.3GiB'", "like 512MiB"]),
     "bad name": ("name: a/b", ["name='a/b'"]),
+    "a price of nothing": ("workers: {price_per_hour: 0}", ["workers.price_per_hour=0"]),
+    "dollars without a price": ("budget: {dollars: 3}", ["budget.dollars needs workers.price_per_hour"]),
+    "a budget of nothing": ("budget: {worker_hours: 0}", ["budget.worker_hours=0"]),
+    "no port": ("prometheus: {port: 70000}", ["prometheus.port=70000"]),
+    "no address": ("prometheus: {host: ''}", ["prometheus.host=''"]),
+    "prometheus by another word": ("prometheus: 9090", ["prometheus=9090"]),
     "both epochs and steps": ("epochs: 1\nsteps: 5", ["either epochs or steps", "both are given"]),
     "no columns": ("data: {train: d, columns: []}", ["data.columns"]),
     "task without a class": ("task: task.py", ["task='task.py'", "file.py:Class"]),
@@ -117,6 +123,14 @@ def test_a_bad_job_is_refused_in_the_users_words(tmp_path: Path, case: str) -> N
 
 def test_neither_epochs_nor_steps(tmp_path: Path) -> None:
     assert "neither is given" in refusal(tmp_path, MINIMAL.replace("epochs: 1\n", ""))
+
+
+def test_figures_for_prometheus_are_served_unless_the_job_says_otherwise() -> None:
+    tree = {"name": "n", "task": "/t.py:T", "data": {"train": "/d"}, "epochs": 1}
+    assert parse(tree).prometheus.enabled
+    assert parse(tree).prometheus.host == "127.0.0.1", "nobody else can read them"
+    assert not parse({**tree, "prometheus": False}).prometheus.enabled
+    assert parse({**tree, "prometheus": True}) == parse(tree)
 
 
 @pytest.mark.parametrize("key", ["name", "task", "data"])

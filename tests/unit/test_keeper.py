@@ -351,6 +351,21 @@ def test_it_goes_when_nobody_speaks_to_it(folder: Path) -> None:
     wait(lambda: not Path(f"/proc/{process}").exists(), "its end")
 
 
+def test_who_only_asks_what_the_machine_does_keeps_it_from_nothing(folder: Path) -> None:
+    """It is asked all the time, and holds memory."""
+    one = keeping(folder, linger_s=0.4)
+    surely(one, 1)
+    process, (path,) = pid(one), folder.glob("*.sock")
+    one.close()
+
+    def gone() -> bool:
+        with contextlib.suppress(OSError, EOFError):
+            keepers.measure(str(path), "secret")
+        return not Path(f"/proc/{process}").exists()
+
+    wait(gone, "its end")
+
+
 def test_a_keeper_that_died_is_replaced(folder: Path) -> None:
     one = keeping(folder)
     surely(one, 1)

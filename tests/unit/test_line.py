@@ -29,6 +29,25 @@ class Stuck(Group):
         return self.moved
 
 
+def test_bytes_that_were_exchanged_ride_on_beats_and_add_up_over_groups_and_workers() -> None:
+    with Cluster(max=2) as here:
+        first, second = here.train("w0", "w1")
+        lead, one, other = here.coordinator, Stuck(), Stuck()
+        number = hold(first, one)
+        one.moved = 1000
+        wait(lambda: lead._peers["w0"].exchanged == 1000)
+        one.moved = 3000
+        wait(lambda: lead._peers["w0"].exchanged == 3000)
+        first.line.hold(other, number)  # its counts begin anew
+        other.moved = 500
+        wait(lambda: lead._peers["w0"].exchanged == 3500)
+        mine = Stuck()
+        hold(second, mine)
+        mine.moved = 3500
+        wait(lambda: lead._peers["w1"].exchanged == 3500)
+        wait(lambda: here.of("ledger")[-1]["exchanged_bytes"] == 3500)  # each told of what both saw
+
+
 def hold(worker: Worker, group: Group) -> int:
     """Be in an exchange of the present generation."""
     number = worker.started[-1].news.number

@@ -285,12 +285,18 @@ def test_a_driver_that_ray_saw_end_is_found_dead_and_closed(
     assert closed == ["far", "far"]
 
 
-def test_status_closes_a_run_whose_leader_is_gone(tmp_path: Path) -> None:
+def test_a_list_closes_a_run_whose_leader_is_gone(tmp_path: Path) -> None:
     run = made(tmp_path, "r", state="running")
     epochs.claim(run.path)
     (row,) = jobs.ls(runs=tmp_path).runs
     assert (row.state, row.message) == ("interrupted", "the process that led the run is gone")
-    assert run.read()["state"] == "running", "a listing only shows it"
+    assert run.read()["state"] == "interrupted"
+    assert [event["kind"] for event in run.events()] == ["end"]
+
+
+def test_status_closes_a_run_whose_leader_is_gone(tmp_path: Path) -> None:
+    run = made(tmp_path, "r", state="running")
+    epochs.claim(run.path)
     found = jobs.status("r", runs=tmp_path)
     assert found.row.state == "interrupted"
     assert found.row.message == f"the process that led the run is gone ({found.leader})" or "gone" in found.row.message

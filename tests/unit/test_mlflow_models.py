@@ -151,6 +151,16 @@ def test_one_whose_checkpoint_is_gone_says_so(copy: RunFolder, mlflow: Any) -> N
         mlflow.pyfunc.load_model(f"models:/{models['8'].model_id}")
 
 
+def test_one_whose_code_is_gone_says_so(copy: RunFolder, mlflow: Any) -> None:
+    (model,) = logged(mlflow, record(copy, 8)).values()
+    promote(copy.path, alias="production")
+    shutil.rmtree(copy.code)
+    with pytest.raises(BadInput, match=r"the code of run r is gone: there is no .*/code/.*points\.py") as caught:
+        mlflow.pyfunc.load_model(f"models:/{model.model_id}")
+    assert "promoted" in caught.value.remedy
+    mlflow.pyfunc.load_model("models:/r@production")
+
+
 def test_another_checkpoint_of_the_same_step_is_told_from_it(copy: RunFolder, mlflow: Any) -> None:
     (model,) = logged(mlflow, record(copy, 8)).values()
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/{model.model_id}"))

@@ -445,8 +445,8 @@ def test_records_go_by_the_users_names_and_evaluations_by_ours(
 ) -> None:
     kit = make()
     points: list[tuple[int, str]] = []
-    taken = lambda record, values: points.extend((record["step"], name) for name in values)  # noqa: E731
-    monkeypatch.setattr(kit.recorder, "_point", taken)
+    taken = lambda step, at, values: points.extend((step, name) for name in values)  # noqa: E731
+    monkeypatch.setattr(kit.recorder._drawing, "_draw", taken)
     leader = leading(kit, 1)
     leader.recorded(0, {"train/d": 1.0})
     leader.recorded(1, {"loss": 0.5})

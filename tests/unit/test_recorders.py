@@ -63,7 +63,7 @@ class Hangs:
 
     def close(self, timeout_s: float) -> Any:
         self.waited.append(timeout_s)
-        return SimpleNamespace(uri="u", run_id="r", page="", sent=len(self.waited), waiting=0, error="")
+        return SimpleNamespace(uri="u", run_id="r", page="", sent=len(self.waited), waiting=0, error="", whole=True)
 
 
 def test_books_are_closed_before_the_tracking_store_is_waited_for(tmp_path: Path) -> None:

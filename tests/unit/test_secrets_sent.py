@@ -107,6 +107,7 @@ def test_of_references_nothing_is_sent_but_their_names(ray: RayJobsDouble, job: 
     [
         {"env": {"JOBS_TOKEN": WORDS["of the job"]}},
         {"tracking": {"uri": f"postgresql://me:{WORDS['of the job']}@host/db"}},
+        {"notify": [{"url": f"https://hooks.example/{WORDS['of the job']}"}]},
         {"arguments": {"api_key": WORDS["of the job"]}},
         {"arguments": {"source": [f"mysql://me:{WORDS['of the job']}@host"]}},
         {"data": {"train": f"s3://key:{WORDS['of the job']}@bucket/train"}},
@@ -125,8 +126,10 @@ def test_a_literal_is_refused_before_anything_is_sent(
 def test_a_literal_that_is_sent_is_in_one_file_alone(ray: RayJobsDouble, job: dict[str, Any]) -> None:
     literal = {"env": {"JOBS_TOKEN": WORDS["of the job"]}}
     literal |= {"tracking": {"uri": f"postgresql://me:{WORDS['of the tracking store']}@host/db"}}
+    url = "https://hooks.example/T0PAGER"
+    literal |= {"notify": [{"url_file": "/x"}, {"url": url, "form": "slack"}]}
     told = submit(ray, {**job, **literal}, send_secrets=True)
-    assert sum("everybody who has the token of" in line for line in told) == 2
+    assert sum("everybody who has the token of" in line for line in told) == 3
     everything = sent(ray)
     for whose in ("of the job", "of the tracking store"):
         assert [name.rpartition("/")[2] for name in holding(everything, WORDS[whose])] == [FILE], whose
@@ -134,6 +137,8 @@ def test_a_literal_that_is_sent_is_in_one_file_alone(ray: RayJobsDouble, job: di
     (taken,) = ray.jobs.values()
     assert WORDS["of the job"] not in str(taken.spec.job)
     assert taken.spec.sent["env.JOBS_TOKEN"] == WORDS["of the job"]
+    assert "T0PAGER" not in str(taken.spec.job)
+    assert taken.spec.sent["notify.1.url"] == url
 
 
 def test_settings_of_a_resume_are_held_to_the_same(ray: RayJobsDouble) -> None:

@@ -367,3 +367,15 @@ def test_two_settings_that_make_no_job_together_are_refused() -> None:
 def test_settings_that_make_no_job_are_unfit() -> None:
     with pytest.raises(Unfit, match="trial is not a valid job"):
         Ways(sweep(job={**JOB, "evaluate_every_steps": 10}))({"optimizer.lr": -1.0})
+
+
+def test_the_price_of_a_workers_hour_is_the_sweeps_or_its_jobs() -> None:
+    job, settings = {**JOB, "workers": {"price_per_hour": 2.0}}, {"optimizer.lr": 0.1}
+    assert sweep().price is None
+    assert sweep(job=job, budget={"dollars": 3}).price == 2.0
+    assert sweep(job=job).job_of(settings).workers.price_per_hour == 2.0
+    priced = sweep(job=job, price_per_worker_hour=0.5)
+    assert (priced.price, priced.job_of(settings).workers.price_per_hour) == (0.5, 0.5)
+    each = sweep(job={**JOB, "budget": {"dollars": 9}}, price_per_worker_hour=0.5).job_of(settings)
+    assert each.budget is not None
+    assert each.budget.dollars == 9

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from headway.errors import BadInput
 from headway.runs import Place
-from headway.sweeps import book, file, folder
+from headway.sweeps import book, file, folder, run
 from headway.sweeps.book import Book
-from headway.sweeps.events import Limits
+from headway.sweeps.crew import Said
+from headway.sweeps.events import Limits, Over
 from headway.sweeps.file import Sweep
 from headway.sweeps.rules import Way
 from headway.sweeps.run import Lead, began, nobody, rules_of, terms_of
+from headway.sweeps.seen import figures
 
 JOB: dict[str, Any] = {
     "name": "digits",
@@ -86,3 +91,47 @@ def test_a_resumes_settings_are_kept_if_they_may_be(tmp_path: Path) -> None:
             Lead(sweep(search="random"), found, place, epoch, nobody).keep()
         assert file.load(found.file) == kept
         assert first.loop.rules.trials == 8
+
+
+def test_no_figures_are_given_to_a_crew_that_was_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call to an actor of a Ray that this process has left would start another Ray."""
+    given: list[bool] = []
+    inside: list[bool] = []
+
+    @contextmanager
+    def crewed(*_: Any, **__: Any) -> Iterator[Any]:
+        inside.append(True)
+        yield SimpleNamespace(figures=lambda samples: given.append(bool(inside)))
+        inside.clear()
+
+    class Runs:
+        def __init__(self, *_: Any) -> None:
+            """See `Running`."""
+
+        def run(self) -> Over:
+            lead._seen.news([Said(None, "a line")])
+            return Over("finished", "")
+
+    monkeypatch.setattr(figures, "EVERY_S", 0.0)
+    monkeypatch.setattr(run, "crewed", crewed)
+    monkeypatch.setattr(run, "Running", Runs)
+    place = Place.of(tmp_path)
+    wanted = sweep(job={**JOB, "tracking": {"enabled": False}})
+    found = folder.create(place, "s", "s", file.to_yaml(wanted), {})
+    with folder.leading(found) as epoch:
+        lead = Lead(wanted, found, place, epoch, nobody)
+        assert lead.follow("sweep", None).state == "finished"
+    assert given == [True]
+
+
+def test_what_is_recorded_is_not_begun_where_an_address_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[object] = []
+    monkeypatch.setattr(run.Seen, "begin", lambda *given, **_: begun.append(given))
+    place = Place.of(tmp_path)
+    wanted = sweep(job={**JOB, "notify": [{"url_file": str(tmp_path / "gone")}]})
+    found = folder.create(place, "s", "s", file.to_yaml(wanted), {})
+    with folder.leading(found) as epoch, pytest.raises(BadInput, match=r"notify\.0\.url_file"):
+        Lead(wanted, found, place, epoch, nobody)
+    assert not begun

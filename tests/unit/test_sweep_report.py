@@ -14,6 +14,8 @@ from tests.unit import sweeps
 from headway.cli import sweep_report
 from headway.errors import BadInput
 from headway.job import Job, load, parse
+from headway.report.redaction import redacted_sweep
+from headway.report.sweep import tell
 from headway.sweeps import best, conclusion, importance, pictures
 from headway.sweeps.events import Action, Clone, Event, GoOn, Reported, Start, Suggested
 from headway.sweeps.folder import NearSweep
@@ -79,6 +81,21 @@ def test_the_report_says_what_each_trial_came_to(ended: tuple[NearSweep, SweepRe
     assert found.goodput == pytest.approx(1 / 1.05, abs=1e-3)
     assert found.idle_s == pytest.approx(steps / 20)
     assert found.dollars == pytest.approx(found.worker_s / 3600 * 0.5, abs=1e-3)
+
+
+def test_a_sweep_is_told_and_may_be_sent_round(ended: tuple[NearSweep, SweepReport]) -> None:
+    sweep, found = ended
+    story = tell(sweep)
+    assert story.report == found
+    assert json.loads(json.dumps(story.model_dump(mode="json"), allow_nan=False))["kind"] == "sweep"
+    assert story.words.what.startswith(f"{len(found.trials)} trials of one job were tried, each with its own ")
+    assert found.best is not None
+    assert f"of trial {found.best.trial} after step {found.best.best_step}" in story.words.how_well
+    assert story.reproduce.commands[-1].startswith(f"headway train {sweep.where}/best.yaml")
+    text = redacted_sweep(story).model_dump_json()
+    assert str(sweep.path) not in text
+    assert json.loads(text)["redacted"]
+    assert json.loads(text)["report"]["trials"][0]["settings"] == found.trials[0].settings
 
 
 def test_the_best_can_be_trained_and_says_where_it_comes_from(ended: tuple[NearSweep, SweepReport]) -> None:

@@ -70,6 +70,14 @@ def test_the_others_go_wherever_there_is_room() -> None:
     assert scopes == ["tests/unit/a.py::b", "tests/ray/a.py"]
 
 
+def test_who_has_a_browser_or_servers_of_a_module_is_in_one_process() -> None:
+    found = [path for path in (ROOT / "tests").rglob("test_*.py") if "tests/unit" not in path.as_posix()]
+    dear_ones = ("chromium: Browser", "with Postgres()", "runs_seen(")
+    own = [path.relative_to(ROOT).as_posix() for path in found if any(word in path.read_text() for word in dear_ones)]
+    assert len(own) >= 3
+    assert [Scheduling._split_scope(Scheduling, f"{name}::a[b]") for name in own] == own  # type: ignore[arg-type]
+
+
 def test_who_uses_anothers_cluster_is_in_its_process() -> None:
     names = [*AS_ONE, *AS_ONE.values()]
     assert all((ROOT / name).exists() for name in names)

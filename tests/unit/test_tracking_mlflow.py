@@ -304,3 +304,23 @@ socket.getaddrinfo = unknown
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(Path(headway.__file__).parents[1])}
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, env=environment)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_a_run_whose_writer_died_in_the_middle_of_several_batches_has_no_gap(runs: Path) -> None:
+    """They are on their way together: the later ones may be there, and the first not."""
+    spool = begin(runs, "gap")
+    points(spool, range(100))
+    run_id = send(runs, "gap").run_id
+    begun, late = spool.size(), time.time()
+    for step in range(100, 300):
+        spool.append({"kind": "points", "step": step, "time": late + step, "values": {"loss": 0.5}})
+    for step in range(200, 250):
+        client(runs).log_metric(run_id, "loss", 0.5, int((late + step) * 1000), step)
+    file = runs / "gap" / "tracking.json"
+    tree = json.loads(file.read_text())
+    (kept,) = tree["stores"].values()
+    assert kept["offset"] == begun
+    kept["upto"] = spool.size()
+    file.write_text(json.dumps(tree))
+    assert send(runs, "gap").sent == 150
+    assert sorted(steps(runs, run_id)) == list(range(300))

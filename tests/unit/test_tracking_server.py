@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.tracking_server import DEADLINE_S, Server, wait_for
 
-from headway.tracking import mlflow_writer
+from headway.tracking import mlflow_writer, posting
 from headway.tracking.mlflow_writer import Writer
 from headway.tracking.spool import Spool
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload", "ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -95,3 +100,39 @@ def test_a_server_that_accepts_and_never_answers_holds_nobody(tmp_path: Path) ->
         summary = writer.close(timeout_s=1.5)
         assert time.monotonic() - started < 30
         assert summary.waiting == 500
+
+
+def test_batches_sent_together_of_which_one_failed_are_there_once(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third of eight fails, and then the writer's process: the batches after it are in the store, it is not."""
+    monkeypatch.setattr(mlflow_writer, "POINTS", (50, 100))
+    server.start()
+    spool = Spool(tmp_path / "run" / "spool.jsonl")
+    spool.append({"kind": "run", "job": {}, "datasets": [], "environment": {}})
+    points(spool, range(900))
+    post, sizes, later = posting.post, [], threading.Event()
+
+    def fails(client: object, run_id: str, metrics: Sequence[Metric]) -> None:
+        sizes.append(len(metrics))
+        if metrics[0].step == 200:
+            later.wait(DEADLINE_S)  # those after it arrive
+            raise ConnectionResetError("cut")
+        post(client, run_id, metrics)  # type: ignore[arg-type]
+        if metrics[0].step == 300:
+            later.set()
+
+    monkeypatch.setattr(posting, "post", fails)
+    writer = Writer(tmp_path / "run", server.uri, poll_s=0.05)
+    writer.start()
+    wait_for(lambda: "cut" in writer.summary().error)
+    before = writer.close(1)
+    assert before.waiting > 600
+    there = steps(server.uri, before.run_id)
+    assert 200 not in there
+    assert {100, 300} < set(there)
+    monkeypatch.setattr(posting, "post", post)
+    job = tmp_path / "run"
+    wait_for(lambda: mlflow_writer.sync(job, server.uri, timeout_s=DEADLINE_S).waiting == 0)
+    assert sorted(steps(server.uri, before.run_id)) == list(range(900))
+    assert max(sizes) == 100

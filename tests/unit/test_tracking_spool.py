@@ -147,3 +147,11 @@ def test_environment_tells_versions_and_no_secrets(tmp_path: Path, monkeypatch: 
     assert found["cpus"] >= 1
     assert found["git"] is None
     assert "hush-hush" not in str(found)
+
+
+def test_what_was_drawn_is_found_past_events_that_are_none(spool: Spool) -> None:
+    spool.append(points(7, loss=1.0))
+    spool.append({"kind": "checkpoint", "step": 7, "held": {"loss": [[6, 1.5, 2.0]]}})
+    spool.append({"kind": "points", "values": {"loss": 1.0}})
+    spool.append({"kind": "checkpoint", "step": 8, "held": None})
+    assert spool.drawn() == ({"loss": 7}, {"loss": [[6, 1.5, 2.0]]})

@@ -99,6 +99,16 @@ def test_it_reports_each_evaluation_with_its_step(make: Made, tree: dict[str, An
     assert steps == [4, 8, 12]
 
 
+def test_a_task_that_shows_something_trains_there_too(make: Made, tree: dict[str, Any], tmp_path: Path) -> None:
+    """There is no record that could take it."""
+    plain, file = way(make(tree)), tmp_path / "task.py"
+    shows = 'self.log_text("rows", str(len(batch["x"])))'
+    file.write_text(
+        file.read_text().replace("        return nn.functional", f"        {shows}\n        return nn.functional", 1)
+    )
+    assert way(make(tree)) == plain
+
+
 def test_a_trials_settings_are_laid_over_the_job(make: Made, tree: dict[str, Any]) -> None:
     plain, other = way(make(tree)), way(make(tree, **{"arguments.rate": 0.01}))
     assert plain != other

@@ -15,6 +15,7 @@ import typer
 from headway.cli import (
     audit,
     cluster,
+    dashboards,
     data,
     doctor,
     drill,
@@ -25,8 +26,10 @@ from headway.cli import (
     jobs,
     logs,
     ls,
+    notify,
     predict,
     promote,
+    records,
     resize,
     runs,
     simulate,
@@ -37,6 +40,7 @@ from headway.cli import (
     train,
     tunnel,
     ui,
+    watch,
 )
 from headway.driver import signals
 from headway.errors import BAD_INPUT, INTERRUPTED, PLATFORM_FAILED, HeadwayError
@@ -59,17 +63,21 @@ app.command()(export.export)
 app.command()(runs.report)
 app.command()(ls.ls)
 app.command()(ls.status)
+app.command()(watch.watch)
 app.command()(stop.stop)
 app.command()(resize.resize)
 app.command()(promote.promote)
 app.command()(events.events)
 app.command()(logs.logs)
+app.add_typer(notify.app, name="notify")
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(runs.app, name="runs")
+app.add_typer(records.app, name="records")
 app.add_typer(data.app, name="data")
 app.add_typer(jobs.app, name="job")
 app.add_typer(cluster.app, name="cluster")
 app.command()(ui.ui)
+app.add_typer(dashboards.app, name="dashboards")
 app.add_typer(audit.app, name="audit")
 app.command()(tunnel.tunnel)
 app.command()(sync.sync)

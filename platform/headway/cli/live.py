@@ -11,6 +11,8 @@ from rich.text import Text
 from headway.cli.screen import Screen
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from headway.driver.progress import Progress
 
 PLAIN_EVERY_S = 5.0
@@ -20,11 +22,11 @@ class Live(Screen):
     """Give its `update` to `headway.train(watch=...)`.
 
     Args:
-        plain: see `Screen`.
+        plain, console: see `Screen`.
     """
 
-    def __init__(self, plain: bool = False) -> None:
-        super().__init__(plain=plain)
+    def __init__(self, plain: bool = False, console: Console | None = None) -> None:
+        super().__init__(console, plain=plain)
         self._shown_at = 0.0
         self._shown_step = -1
         self._began = time.monotonic()
@@ -56,7 +58,7 @@ class Live(Screen):
     def _line(self, progress: Progress) -> str:
         if not progress.workers and (not progress.step or progress.step < progress.total_steps):
             waited = time.monotonic() - self._began
-            return f"{progress.run}: waiting for workers ({waited:.0f} s)"
+            return f"{progress.run}: waiting {progress.waits or f'for workers ({waited:.0f} s)'}"
         loss = "-" if progress.loss is None else f"{progress.loss:.4f}"
         parts = [
             f"{progress.run}: step {progress.step}/{progress.total_steps}",

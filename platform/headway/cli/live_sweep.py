@@ -40,8 +40,8 @@ PLACES = {state: place for place, state in enumerate((*BUSY, "waiting", "paused"
 class SweepLive(Screen):
     """Give its `update` to `headway.sweep(..., watch=...)`."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        super().__init__(console, overflow="crop")
+    def __init__(self, console: Console | None = None, plain: bool = False, whole: bool = False) -> None:
+        super().__init__(console, overflow="crop", plain=plain, whole=whole)
         self._shown_at = 0.0
         self._shown: tuple[object, ...] = ()
 

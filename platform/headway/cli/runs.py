@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as encoder
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from headway.errors import BadInput
 
 if TYPE_CHECKING:
     from headway.report import Report
+    from headway.runs import Place
 
 ROWS, COLUMNS = 40, 20
 """Of a table that is printed."""
@@ -23,20 +25,44 @@ app = typer.Typer(help="List runs, remove and copy them.", invoke_without_comman
 
 
 def report(
-    run: Run,
+    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, or a sweep: names, folders or URLs.")],
     runs: Runs = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write a page that needs nothing else; of several, side by side."),
+    ] = None,
+    redact: Annotated[
+        bool, typer.Option("--redact", help="Leave paths, hosts, people and environment out of the page.")
+    ] = False,
     draw: Annotated[
         Path | None, typer.Option("--draw", metavar="FOLDER", help="Draw a sweep's pictures there, as it is now.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show what a run or a sweep came to, at any time."""
-    from headway.report import load
-    from headway.runs import Place, find
-    from headway.sweeps import folder
+    """Show what a run or a sweep came to, at any time; or write a page of it, or of several runs."""
+    from headway.runs import Place
 
     place = Place.of(runs)
-    sweep = folder.look(place, run)
+    if html is not None:
+        from headway.report import documents, page
+
+        written = page.write(documents.of(place, names, redact), html)
+        size = written.stat().st_size
+        print(encoder.dumps({"page": str(written), "bytes": size}) if json else f"{written}: {size / 1e6:.2f} MB")
+        return
+    if redact:
+        raise BadInput("--redact", "it is about a page that is sent round", "Name the page too: --html FILE.")
+    if len(names) > 1:
+        raise BadInput(f"{len(names)} runs", "they are compared on a page", "Name its file: --html FILE.")
+    _one(place, names[0], draw, json)
+
+
+def _one(place: Place, name: str, draw: Path | None, json: bool) -> None:
+    from headway.report import load
+    from headway.runs import find
+    from headway.sweeps import folder
+
+    sweep = folder.look(place, name)
     if sweep is not None:
         from headway.cli.sweep_report import show as show_sweep
         from headway.sweeps import conclusion
@@ -46,7 +72,7 @@ def report(
             print(path, file=sys.stderr)
         print(told.model_dump_json()) if json else show_sweep(told)
         return
-    found = load(find(place, run))
+    found = load(find(place, name))
     if draw is not None:
         raise BadInput(f"--draw {draw}", f"{found.run} is no sweep, and only sweeps have pictures", "Leave it out.")
     if json:
@@ -61,12 +87,12 @@ def runs(context: typer.Context, runs: Runs = None, trials: Trials = False, json
     context.obj = runs
     if context.invoked_subcommand is not None:
         return
-    import json as encoder
-
-    from headway.runs import Place, outline
+    from headway.runs import Place, outline, telling
 
     place = Place.of(runs)
-    found = outline(place) if trials else without_trials(outline(place))
+    found = outline(place)
+    telling.tell_left(place, found)
+    found = found if trials else without_trials(found)
     if json:
         shown = ("run", "state", "message", "cause", "steps", "total_steps", "metrics", "path", "kind", "sweep")
         print(encoder.dumps({"runs": [{name: getattr(brief, name) for name in shown} for brief in found]}))
@@ -101,18 +127,19 @@ def prune(
         bool, typer.Option("--checkpoints-only", help="Remove their checkpoints, and keep the records.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    unsent: Annotated[
+        bool, typer.Option("--unsent", help="Also those whose records MLflow does not take; there they stay open.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Remove runs, or their checkpoints. One that is led by a process is never touched."""
-    import json as encoder
-
     from headway.runs import Place
     from headway.runs.pruning import age_s
     from headway.runs.pruning import prune as remove
 
     place = Place.of(_chosen(context, runs))
     limit_s = age_s(older_than) if older_than is not None else None
-    done = remove(place, names or [], limit_s, keep, checkpoints_only, dry_run)
+    done = remove(place, names or [], limit_s, keep, checkpoints_only, dry_run, unsent)
     if json:
         print(encoder.dumps({"removed": done.removed, "left": done.left, "bytes": done.bytes, "dry_run": dry_run}))
         return
@@ -134,8 +161,6 @@ def copy(
     json: Json = False,
 ) -> None:
     """Copy a run, whole, to another folder or object store, where it can be resumed. All bytes are verified."""
-    import json as encoder
-
     from headway.runs import Place, find
     from headway.runs.copying import copy as start
 

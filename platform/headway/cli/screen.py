@@ -25,6 +25,7 @@ class Screen(ABC):
         console: another than stderr's.
         overflow: what becomes of lines for which the terminal is not high enough.
         plain: lines alone, also on a terminal: somebody else may be writing there.
+        whole: on a page of its own, which is gone afterwards: it may be drawn anew in any size.
 
     Attributes:
         name: of the run or the sweep that is shown; None before anything is.
@@ -36,10 +37,11 @@ class Screen(ABC):
         console: Console | None = None,
         overflow: Literal["crop", "ellipsis"] = "ellipsis",
         plain: bool = False,
+        whole: bool = False,
     ) -> None:
         self.name: str | None = None
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
-        self.live = Live(console=self.console, auto_refresh=False, vertical_overflow=overflow)
+        self.live = Live(console=self.console, auto_refresh=False, vertical_overflow=overflow, screen=whole)
         self.plain = plain or not self.console.is_terminal
 
     def __enter__(self) -> Self:

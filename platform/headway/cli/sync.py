@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from typing import Annotated
 
 import typer
 
 from headway.cli.options import Run, Runs
+from headway.cli.saying import say
 from headway.errors import PLATFORM_FAILED
 
 
@@ -18,19 +18,16 @@ def sync(
     timeout_s: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to try.")] = 300,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Send a run's, or a sweep's own, waiting records to MLflow."""
+    """Send a run's, or a sweep's own, waiting records to MLflow. One whose leader is gone is closed there, too."""
     from dataclasses import asdict
 
-    from headway.runs import Place, find
+    from headway.runs import Place, find, telling
     from headway.sweeps import folder
-    from headway.tracking import mlflow_writer
 
     place = Place.of(runs)
-    found = folder.look(place, run) or find(place, run)
-    with found.led() if found.far else nullcontext():  # how far it got is kept in the store, too
-        summary = mlflow_writer.sync(found.path, timeout_s=timeout_s)
+    summary = telling.tell(folder.look(place, run) or find(place, run), timeout_s, say)
     # All points may be there while what came after them (the run's end, a checkpoint) is not: then there is an error.
-    failed = bool(summary.error or summary.waiting)
+    failed = bool(summary.error or summary.waiting or not summary.whole)
     if json_output:
         print(json.dumps(asdict(summary)))
     else:

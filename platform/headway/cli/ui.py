@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
+import threading
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
+from headway.cli import serving
 from headway.cli.options import Runs
 from headway.driver import signals
-from headway.errors import BadInput, RunFailed
+from headway.errors import BadInput, HeadwayError, RunFailed
 
-START_S = 60.0
-STOP_S = 5.0
+if TYPE_CHECKING:
+    from headway.runs import Place
+
+TELL_S = 60.0
+"""For the records of a run that its leader could not send."""
 _PORT_HELP = "Port; 0 for any that is free."
 
 
@@ -34,7 +34,7 @@ def ui(
 ) -> None:
     """Show the recorded runs in the browser, until Ctrl-C."""
     from headway.runs import Place
-    from headway.tracking import pages
+    from headway.tracking import pages, schema
     from headway.tracking.store import DATABASE, locked
 
     place = Place.of(runs)
@@ -47,37 +47,32 @@ def ui(
             reason = f"no run of {place} has been recorded on this machine: {database} is missing"
             remedy = "`headway sync RUN` brings a run's records here. A tracking server has its own pages."
         raise BadInput(f"no records in {place}", reason, remedy)
-    port = _free_port(host, port)
+    schema.check(schema.of_file(database), f"sqlite:///{database}")
+    port = serving.free_port(host, port)
     with locked(database.with_name(f"{DATABASE}.lock")):
         pass  # a first run may be making the tables at this moment
     with tempfile.TemporaryFile("w+") as log:
         server = _start(place.folder, host, port, log)
+        threading.Thread(target=_complete, args=(place,), name="tell", daemon=True).start()
         try:
-            _wait_until_up(server, host, port, log)
-            address = pages.home(f"http://{_in_url(host)}:{port}")
+            serving.wait_until_up(server, "MLflow's server", host, port, "/health", log)
+            address = pages.home(f"http://{serving.in_url(host)}:{port}")
             print(f"MLflow shows {place} at {address} (Ctrl-C ends it)", flush=True)
             server.wait()
-            raise RunFailed("MLflow's server ended by itself", _tail(log), "")
+            raise RunFailed("MLflow's server ended by itself", serving.tail(log), "")
         except KeyboardInterrupt:
             pass
         finally:
-            _stop(server)
+            serving.stop(server)
 
 
-def _free_port(host: str, port: int) -> int:
-    """The port, or a free one for 0; BadInput when it cannot be had."""
-    fact, remedy = (
-        f"--host {host} --port {port} cannot be used",
-        "Choose another with --port, or 0 for any that is free.",
-    )
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-            return int(probe.getsockname()[1])
-    except OSError as error:
-        raise BadInput(fact, error.strerror or str(error), remedy) from None
+def _complete(place: Place) -> None:
+    """Have the pages show how runs stand: what their leaders, who are gone, could not tell is told now."""
+    from headway.runs import outline, telling
+
+    with suppress(HeadwayError, OSError):
+        for brief in outline(place):
+            telling.untold(place, brief, TELL_S)
 
 
 def _start(runs: Path, host: str, port: int, log: IO[str]) -> subprocess.Popen[str]:
@@ -93,51 +88,4 @@ def _start(runs: Path, host: str, port: int, log: IO[str]) -> subprocess.Popen[s
     }
     command = [sys.executable, "-m", "mlflow", "server", *(word for option in options.items() for word in option)]
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    # A session of its own: the server has children, and all of them are to end, when we say so.
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, **quiet},
-        start_new_session=True,
-    )
-
-
-def _wait_until_up(server: subprocess.Popen[str], host: str, port: int, log: IO[str]) -> None:
-    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    # No proxy of the environment stands between this and its own child.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            raise RunFailed("MLflow's server did not start", _tail(log), "")
-        try:
-            with opener.open(f"http://{_in_url(local)}:{port}/health", timeout=2):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    raise RunFailed(f"MLflow's server did not answer within {START_S:.0f} s", _tail(log), "Try again.")
-
-
-def _stop(server: subprocess.Popen[str]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(server.pid, number)
-        except ProcessLookupError:
-            return
-        try:
-            server.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            continue
-
-
-def _tail(log: IO[str]) -> str:
-    log.seek(0)
-    lines = [line.strip() for line in log.read().splitlines() if line.strip()]
-    return " | ".join(lines[-3:]) or "it said nothing"
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+    return serving.start(command, log, quiet)

@@ -2,8 +2,32 @@
 
 from __future__ import annotations
 
+import heapq
 import statistics
+from collections import deque
 from collections.abc import Iterable, Mapping
+
+SHOWN = 64
+"""Workers whose pace is told to the records."""
+
+
+class Typical:
+    """What a worker's lane takes: the median of the latest."""
+
+    def __init__(self) -> None:
+        self._latest: deque[float] = deque(maxlen=15)
+        self.seconds = 0.0
+        """0 while not known."""
+
+    def note(self, seconds: float) -> None:
+        """Of one more lane."""
+        self._latest.append(seconds)
+        self.seconds = sorted(self._latest)[len(self._latest) // 2]
+
+
+def slowest(lane_s: Mapping[str, float], most: int = SHOWN) -> dict[str, float]:
+    """Those of the workers that take longest for a lane."""
+    return dict(heapq.nlargest(most, lane_s.items(), key=lambda each: each[1]))
 
 
 class Pace:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from headway import plan, runs
 from headway.carried import code, packed
+from headway.core.cost import Terms
+from headway.core.figures import Subject
 from headway.core.membership import Policy
 from headway.core.watch import Patience
 from headway.driver import determinism, sizes
 from headway.driver.submission import Submission
 from headway.job import Job
 from headway.notation import values
-from headway.runs import now
+from headway.notify.addresses import addresses
+from headway.runs import datasets, now
+from headway.runs.requests import this_person
 from headway.tracking import lineage
 from headway.tracking.environment import environment
+from headway.tracking.prometheus.way import Exported, Way
+from headway.tracking.told import at_start
 
 
 def source_for(run: runs.RunFolder, checked: plan.Plan) -> code.Source:
@@ -78,10 +86,11 @@ def recorder_options(
     given: dict[str, str],
     around: Callable[[], dict[str, Any]] = environment,
     put: Callable[[Any], Any] | None = None,
+    through_ray: bool = False,
 ) -> dict[str, Any]:
     """Arguments of the run's `Recorder`. What may hold a secret goes by reference: what is handed over by value is kept
     with the actor by the cluster's control store. around: gives the environment that the run is begun in. put: makes
-    such a reference; Ray's where not given."""
+    such a reference; Ray's where not given. through_ray: its figures go to Ray's exporter as well."""
     if put is None:
         import ray
 
@@ -92,14 +101,50 @@ def recorder_options(
     return {
         "folder": str(run.path),
         "tracking": put(tracking) if tracked else None,
-        "first": {**first_event(job, checked, around()), **lineage.of(run.read())} if tracked else {},
+        "first": _first(run, job, checked, around()),
         "every_steps": job.tracking.every_steps,
         "most_aside": most_aside,
         "epoch": epoch,
         "fail_after": job.checkpoint.fail_after,
         "given": put(given),
         "far": run.far,
+        "notify": put(addresses(job.notify)[0]),
+        "terms": terms(job),
+        "exported": exported(run, job, checked, through_ray),
+        "machines": "keepers" if checked.keeps else "own",
+        "best": (job.checkpoint.metric, job.checkpoint.mode),
     }
+
+
+def terms(job: Job) -> Terms:
+    """By which it is said what the run costs."""
+    budget = job.budget.model_dump() if job.budget is not None else {}
+    return Terms(job.workers.price_per_hour, **budget)
+
+
+def exported(run: runs.RunFolder, job: Job, checked: plan.Plan, through_ray: bool) -> Exported | None:
+    """How the run's figures are given to Prometheus; None: not at all. Runs of one sweep have one entry."""
+    if not job.prometheus.enabled:
+        return None
+    workers = (job.workers.min, job.workers.max)
+    entry = str((run.read().get("sweep") or {}).get("name") or run.name)
+    leaves = way(run.path.parent, entry, job, through_ray)
+    return Exported(Subject(job.task.rpartition("/")[2], checked.digest, workers), leaves)
+
+
+def way(folder: Path, entry: str, job: Job, through_ray: bool) -> Way:
+    """How figures leave the process that keeps records. folder: of runs, on this machine; entry: see `Way`."""
+    return Way(folder.resolve(), entry, job.prometheus.host, job.prometheus.port, through_ray)
+
+
+def _first(run: runs.RunFolder, job: Job, checked: plan.Plan, around: dict[str, Any]) -> dict[str, Any]:
+    """The event of `first_event`, with what is to be told of this run alone."""
+    facts = run.read()
+    by = (facts.get("submission") or {}).get("by") or this_person()
+    manifests = {use: dataset.digest for use, dataset in checked.datasets.items()}
+    tags = at_start(by, run.where, socket.gethostname(), checked.digest, manifests)
+    above = lineage.of(facts)
+    return {**first_event(job, checked, around), **above, "tags": {**tags, **above.get("tags", {})}}
 
 
 def first_event(job: Job, checked: plan.Plan, around: dict[str, Any]) -> dict[str, Any]:
@@ -137,10 +182,12 @@ def note_bits(run: runs.RunFolder, job: Job, checked: plan.Plan, submission: Sub
         use: {"name": dataset.name, "rows": dataset.rows, "version": dataset.version, "digest": dataset.digest}
         for use, dataset in checked.datasets.items()
     }
+    told["digest"] = checked.digest
     told["notes"] = checked.lost
     told["columns"] = next((plan.seen(job, dataset) for dataset in checked.datasets.values()), None)
     with run.hold_records():
         run.write({**run.read(), **whose, **told})
+        datasets.keep(run.path, plan.places(job), checked.datasets)
     now.say(run.path, "for what leads it to start")
 
 

@@ -105,8 +105,8 @@ def lead(
         found = leader.look(trial, ear)
         settle()
         leader = leader.settled()
-        leader.keep(values if late else found.values)
-        recorder = leader.record(after)
+        leader.keep(values if late else found.values, found.parameters)
+        recorder = leader.record(after, through_ray=not own)
         if submission is not None:
             submission.began(Began(run.name, run.where, run.far, epoch, resumed_from))
         failure = leader.follow(recorder, ear, early)
@@ -150,13 +150,15 @@ class _Leader:
             raise KeyboardInterrupt
         return values
 
-    def keep(self, values: bytes | None) -> None:
-        """Have what the task was fitted to now with the run, for good: it is not fitted again."""
-        if values is None:
+    def keep(self, values: bytes | None, parameters: int | None) -> None:
+        """Have what the task was fitted to now with the run, for good: it is not fitted again. And how large it is."""
+        told: dict[str, Any] = {} if parameters is None else {"parameters": parameters}
+        if values is not None:
+            told["fitted"] = fitted.put(values, self.run.code)
+        if not told:
             return
-        facts = fitted.put(values, self.run.code)
         with self.run.hold_records():
-            self.run.write({**self.run.read(), "fitted": facts})
+            self.run.write({**self.run.read(), **told})
 
     def look(self, trial: tryout.Trial, ear: Ear) -> tryout.Found:
         """Wait for what the task's trial gave, and for what was found of a cluster that the run was submitted to.
@@ -193,11 +195,15 @@ class _Leader:
         code.adopt(self.submission.code, self.run.code)
         return replace(self, checked=replace(self.checked, source=code.delivered(self.job.task, self.run.code)))
 
-    def record(self, after: ExitStack) -> Any:
-        """The recorder, which has begun. after: left once Ray is."""
+    def record(self, after: ExitStack, through_ray: bool) -> Any:
+        """The recorder, which has begun. after: left once Ray is. through_ray: see `equipment.recorder_options`."""
         import ray
 
-        recorder = _recorder(self.run, self.job, self.checked, self.epoch, self.names, variables.given(self.job))
+        given = variables.given(self.job)
+        options = equipment.recorder_options(
+            self.run, self.job, self.checked, self.epoch, given, through_ray=through_ray
+        )
+        recorder = _recorder(self.names, options)
         if self.run.far is not None:
             ray.get(recorder.failure.remote())  # it has begun
             after.enter_context(self.run.handed_over())
@@ -330,9 +336,7 @@ def _fit(
     ).fit()
 
 
-def _recorder(
-    run: runs.RunFolder, job: Job, checked: plan.Plan, epoch: int, names: Names, given: dict[str, str]
-) -> Any:
+def _recorder(names: Names, options: dict[str, Any]) -> Any:
     import ray
     from ray._raylet import RAY_NODE_ID_KEY  # type: ignore[attr-defined]
 
@@ -340,4 +344,4 @@ def _recorder(
 
     here = ray.get_runtime_context().get_node_id()
     actor = ray.remote(num_cpus=0, label_selector={RAY_NODE_ID_KEY: here})(Recorder).options(**names.of("recorder"))
-    return actor.remote(**equipment.recorder_options(run, job, checked, epoch, given))
+    return actor.remote(**options)

@@ -25,6 +25,7 @@ class Progress:
         metrics: the newest evaluation.
         messages: to show, each once.
         evaluated: step of the newest evaluation, if it is known.
+        waits: why nobody trains, where that is known.
     """
 
     run: str
@@ -39,6 +40,7 @@ class Progress:
     metrics: dict[str, float]
     messages: list[str]
     evaluated: int | None = None
+    waits: str = ""
 
     @property
     def measured(self) -> int:

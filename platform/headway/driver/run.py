@@ -28,6 +28,7 @@ from headway.driver.submission import Submission
 from headway.errors import BadInput
 from headway.fitting import work
 from headway.job import Job, load, taken
+from headway.notify.addresses import addresses
 from headway.report import Report
 from headway.runs import audit, closing, swept
 
@@ -304,12 +305,14 @@ def _source(run: runs.RunFolder, job: Job) -> code.Source:
 
 
 def _admitted(job: Job, runs_folder: Path) -> list[str]:
-    """What is to be noted of the tracking store, which is asked whether it takes the run. Raises BadInput if not."""
+    """What is to be noted of addresses that are told of the run, and of the tracking store, which is asked whether it
+    takes it. Raises BadInput: it does not, or an address is none."""
+    _, unknown = addresses(job.notify)
     if not job.tracking.enabled:
-        return []
+        return unknown
     from headway.tracking.admission import admit
     from headway.tracking.store import default_uri
 
     environ = {**os.environ, **variables.given(job)}
     note = admit(job.tracking.uri or default_uri(runs_folder), job.tracking.experiment, environ)
-    return [note] if note else []
+    return [*unknown, note] if note else unknown

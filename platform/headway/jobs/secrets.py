@@ -20,6 +20,7 @@ from headway.job import Job, parse
 from headway.jobs.api import tokens
 from headway.notation import overrides
 from headway.notation.values import Place, dotted
+from headway.notify.addresses import addresses
 from headway.tracking.store import PASSWORD, redact
 
 URI = "tracking.uri"
@@ -56,6 +57,9 @@ class Literal:
                 f"Set {name} where the cluster's Ray is started, and write `{name}: null`; or put it into a file "
                 f"there, and write `{name}: {{file: PATH}}`."
             )
+        if self.where.startswith("notify."):
+            rest = self.where.removesuffix(".url")
+            return f"Put it into a file there, and write {rest}.url_file: PATH; or name a variable, {rest}.url_env."
         if self.where == URI:
             return f"Write {secrecy.HIDDEN} for the password, and set {PASSWORD} where the cluster's Ray is started."
         return "Take it out: name a variable under env, and let the task read that."
@@ -184,12 +188,17 @@ def _demand(job: Job, environ: Mapping[str, str]) -> None:
         )
         raise BadInput(fact, reason, remedy)
     variables.given(job, environ)
+    addresses(job.notify, environ)
 
 
 def _found(tree: dict[str, Any]) -> Iterator[Literal]:
     """Secrets in a job's tree, or in a part of it."""
     for at, value in _strings(tree, ()):
         where, parts = dotted(at), tuple(secrecy.within(value))
+        if at[0] == "notify":
+            if at[-1] == "url" and value != secrecy.HIDDEN:
+                yield Literal(where, value, (value,))
+            continue
         if at[0] == "env":
             # A list has names, and a mapping below a name has a file's.
             if len(at) == 2 and isinstance(tree["env"], dict) and secrecy.variable(str(at[1]), value):
@@ -226,4 +235,17 @@ def _without(tree: dict[str, Any], found: Sequence[Literal]) -> dict[str, Any]:
         plain["env"] = {name: None if f"env.{name}" in taken else value for name, value in tree["env"].items()}
     if URI in taken:
         plain["tracking"] = {**tree["tracking"], "uri": redact(tree["tracking"]["uri"])}
+    if tree.get("notify"):
+        plain["notify"] = _hidden(tree["notify"], ("notify",), taken)
     return plain
+
+
+def _hidden(value: Any, at: Place, taken: set[str]) -> Any:
+    """A part of a tree, with `***` at these places of it."""
+    if dotted(at) in taken:
+        return secrecy.HIDDEN
+    if isinstance(value, dict):
+        return {key: _hidden(each, (*at, key), taken) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_hidden(each, (*at, number), taken) for number, each in enumerate(value)]
+    return value

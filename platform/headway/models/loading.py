@@ -96,8 +96,17 @@ def task_of(trained: Trained) -> type[Task]:
 
 
 def source_of(trained: Trained) -> code.Source:
-    """The task's code, as the run has kept it."""
-    return code.delivered(trained.job.task, trained.run.code)
+    """The task's code, as the run has kept it. Raises BadInput: it is gone."""
+    task, run = trained.job.task, trained.run
+    found = code.delivered(task, run.code)
+    file = found.folder / f"{found.module}.py"
+    if task.rpartition(":")[0].endswith(".py") and not file.is_file():
+        raise BadInput(
+            f"the code of run {run.name} is gone: there is no {file}",
+            "a model is built by its task's code, which the run keeps a copy of",
+            "Bring it back there from a copy of the run. A promoted model (`headway promote`) has code of its own.",
+        )
+    return found
 
 
 def _made(trained: Trained) -> tuple[Task, nn.Module]:

@@ -8,7 +8,15 @@ from importlib import import_module
 from pathlib import Path
 
 BASE = ("headway.task", "headway.errors", "headway.data.arrays", "headway.data.tensors", "headway.checkpoint.flat")
-ROOMS = ("headway.core.", "headway.data.", "headway.strategies.plain", "headway.metrics", "headway.hooks", *BASE)
+ROOMS = (
+    "headway.core.",
+    "headway.data.",
+    "headway.strategies.plain",
+    "headway.metrics",
+    "headway.hooks",
+    "headway.logged",
+    *BASE,
+)
 """What may go. The rest is about training."""
 NOT = ("headway.data.prepare", "headway.data.ray_data", "headway.data.sets", "headway.data.read")
 _PUBLIC = import_module("headway")  # by name: it names for type checkers what imports this module

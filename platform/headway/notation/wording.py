@@ -18,6 +18,7 @@ from headway.notation.values import Place, dotted
 
 NOT_PLAIN = "not_plain"
 """Kind of an error whose context holds `faults` (see headway.notation.values.admit)."""
+NO_SECTION = ("model_type", "model_attributes_type")
 _MOST_KEYS = 6
 
 
@@ -144,7 +145,7 @@ def _shown(value: Any) -> str:
 
 def _sentence(model: type[BaseModel], place: _Place, error: ErrorDetails) -> str:
     where, kind = dotted(place.way), error["type"]
-    value = error.get("input")
+    value = ... if _is_secret(model, place.way, kind) else error.get("input")
     if kind == NOT_PLAIN:
         prefix = f"{where}." if where else ""
         return "; ".join(f"{prefix}{fault}" for fault in error["ctx"]["faults"])
@@ -156,7 +157,7 @@ def _sentence(model: type[BaseModel], place: _Place, error: ErrorDetails) -> str
         return f"the key {where} is no text. Put it in quotes"
     message = str(error["msg"]).removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    if kind in ("model_type", "model_attributes_type"):
+    if kind in NO_SECTION:
         keys = list(_model_at(model, place.way).model_fields)
         more = ", ..." if len(keys) > _MOST_KEYS else ""
         message = f"input should be a dictionary of its keys: {', '.join(keys[:_MOST_KEYS])}{more}"
@@ -165,6 +166,16 @@ def _sentence(model: type[BaseModel], place: _Place, error: ErrorDetails) -> str
     elif kind == "too_short" and isinstance(value, list):
         message = "the list is empty"
     return f"{where}{_shown(value)}: {message}" if where else message
+
+
+def _is_secret(model: type[BaseModel], way: Place, kind: str) -> bool:
+    """Whether what is there is not to be shown: of a field that no text shows, or in place of a section with one."""
+    if not way:
+        return False
+    field = _model_at(model, way[:-1]).model_fields.get(str(way[-1]))
+    if field is not None and not field.repr:
+        return True
+    return kind in NO_SECTION and any(not each.repr for each in _model_at(model, way).model_fields.values())
 
 
 def _as_text(value: Any) -> str:

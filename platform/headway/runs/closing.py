@@ -24,6 +24,7 @@ from headway.runs.folder import RunFolder
 from headway.runs.listing import GONE
 from headway.runs.refusals import Led
 from headway.runs.requests import this_person
+from headway.tracking.told import at_end
 
 QUIET_S = 120.0
 """A folder that other machines write to: where locks may not reach, a run is given up after so long without news."""
@@ -36,7 +37,11 @@ def nobody(_: str) -> None:
 
 
 def close(
-    run: RunFolder, end: End | None = None, say: Callable[[str], None] = nobody, patience_s: float = 0.0
+    run: RunFolder,
+    end: End | None = None,
+    say: Callable[[str], None] = nobody,
+    patience_s: float = 0.0,
+    tracking_s: float = TRACKING_S,
 ) -> End | None:
     """Close a run that says it is running, and that nobody leads.
 
@@ -45,6 +50,7 @@ def close(
         end: what became of it, where that is known; else it was interrupted, since its leader is gone.
         say: takes a line for people, where this takes a while: a lease in a store is watched for as long as it lasts.
         patience_s: of who saw its leader die: for so long it is waited until what that left behind is gone too.
+        tracking_s: seconds for the tracking store; 0: what it is to be told waits for whoever looks next.
 
     Returns:
         What it was closed with; None where it was closed already, or somebody leads it.
@@ -60,7 +66,7 @@ def close(
     while True:
         try:
             with run.led(say):
-                return _close(run, end or _gone(run, who), this_person())
+                return _close(run, end or _gone(run, who), this_person(), tracking_s, who)
         except Led:  # it lives after all, or what it left does, or somebody else closes it
             if time.monotonic() >= deadline:
                 return None
@@ -138,19 +144,19 @@ def of_error(error: BaseException) -> End:
     return End("interrupted", "ended by a signal")
 
 
-def _close(run: RunFolder, end: End, by: str) -> End | None:
-    """By who leads the run. None where it was closed meanwhile."""
+def _close(run: RunFolder, end: End, by: str, tracking_s: float = TRACKING_S, leader: str = "") -> End | None:
+    """By who leads the run now, as `leader` did last. None where it was closed meanwhile."""
     with run.hold_records():
         facts = run.read()
         if facts.get("state", "running") != "running":
             return None
         told = {"state": end.state, "message": end.message, "cause": end.cause}
         at = _last_heard(run, facts)
-        run.write({**facts, **told, "ended": at, "closed": {"by": by, "at": time.time()}})
+        run.write({**facts, **told, "ended": at, "closed": {"by": by, "at": time.time(), "leader": leader}})
         step = run.last_step() + 1
         _append(run.events_file, {"kind": "end", "time": at, **told, "step": step, "closed_by": by})
     if run.spool.exists():
-        _tell_tracking(run, {"kind": "state", "time": at, **told})
+        _tell_tracking(run, {"kind": "state", "time": at, **told, "tags": at_end(facts)}, tracking_s)
     return end
 
 
@@ -171,7 +177,7 @@ def _append(path: Path, line: dict[str, Any]) -> None:
         file.close()
 
 
-def _tell_tracking(run: RunFolder, event: dict[str, Any]) -> None:
+def _tell_tracking(run: RunFolder, event: dict[str, Any], timeout_s: float) -> None:
     """In the spool; and to the tracking store, where it takes that within some seconds (else `headway sync` does)."""
     from headway.tracking.mlflow_writer import sync
     from headway.tracking.spool import Spool
@@ -179,5 +185,6 @@ def _tell_tracking(run: RunFolder, event: dict[str, Any]) -> None:
     spool = Spool(run.spool)
     spool.append(event)
     spool.close()
-    with suppress(HeadwayError, OSError):
-        sync(run.path, timeout_s=TRACKING_S, begin=False)
+    if timeout_s > 0:
+        with suppress(HeadwayError, OSError):
+            sync(run.path, timeout_s=timeout_s, begin=False)

@@ -102,7 +102,9 @@ def leader(place: Place | Path, name: str) -> str:
     """The process that leads a run, or led it last, and since when, in words; empty where that is not known."""
     place = _place(place)
     if place.url is None:
-        return RunFolder(place.folder.resolve() / name).leader()
+        run = RunFolder(place.folder.resolve() / name)
+        closed = run.read().get("closed") or {}  # by somebody who looked, and led it for that moment
+        return str(closed.get("leader") or run.leader())
     from headway.runs import far
 
     return far.leader(place, name)

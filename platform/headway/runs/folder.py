@@ -6,6 +6,7 @@ runs/NAME/run.json        state and facts          runs/NAME/checkpoints/  durab
           metrics.jsonl   a line per record        runs/NAME/members.json  who trains now
           events.jsonl    generations, recoveries  runs/NAME/leaders/      who led it (see headway.runs.epochs)
           logs/           what workers wrote       runs/NAME/fault-1.txt   of Headway's own, to be sent
+          logged/         figures, texts, tables   runs/NAME/logged.jsonl  their index (see headway.logged)
 
 Runs of earlier releases keep their metrics and workers over time in run.json; they are read from there too.
 """
@@ -31,6 +32,8 @@ from headway import variables
 from headway.durable import last_line, replace, sync_folder
 from headway.errors import BadInput, nearest
 from headway.locks import taken
+from headway.logged import index
+from headway.notify import webhook
 from headway.runs import epochs
 from headway.runs.place import REQUESTS, SWEEP_FACTS
 from headway.runs.refusals import Led, NoRun, Taken, no_run_but_a_sweep
@@ -166,6 +169,17 @@ class RunFolder:
     def measurements(self) -> Iterator[dict[str, Any]]:
         """The lines of metrics.jsonl, in order; a torn line ends them."""
         yield from _lines(self.path / "metrics.jsonl")
+
+    def samples(self) -> str | None:
+        """Digest of the sample ids by committed step, up to the newest; None where there is none."""
+        try:
+            return str(json.loads(last_line(self.path / "steps.jsonl"))["samples"])
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def logged(self) -> list[dict[str, Any]]:
+        """Figures, texts, tables and files that were logged, by step; see `headway.logged.index.entries`."""
+        return index.entries(self.path)
 
     def steps(self) -> Iterator[dict[str, Any]]:
         """The committed steps that were recorded, in order; a torn line ends them."""
@@ -383,8 +397,10 @@ def _taken(folder: RunFolder) -> Taken:
 
 
 def kept(job: Job) -> Job:
-    """The job as it may be written down: without the password of its tracking URI, and secrets of its `env`."""
+    """The job as it may be written down: without the password of its tracking URI, secrets of its `env`, and addresses
+    that are told of it."""
     job = variables.kept(job)
+    job = job.model_copy(update={"notify": webhook.kept(job.notify)}) if job.notify else job
     if job.tracking.uri is None:
         return job
     from headway.tracking.store import redact

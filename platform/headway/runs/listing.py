@@ -62,6 +62,7 @@ class Brief:
         alone_s: so long its leader goes on without reaching its place; infinite for ever.
         kind: run; or sweep, whose steps are trials that are over, and whose metrics the best of its metric.
         sweep: that it is a trial of.
+        unsent: it ended, and the tracking store was not told of all of it by then.
     """
 
     run: str
@@ -96,6 +97,7 @@ class Brief:
     alone_s: float = ALONE_S
     kind: str = "run"
     sweep: str = ""
+    unsent: bool = False
 
     @classmethod
     def of(cls, run: str, path: str, told: Mapping[str, Any], last: float = 0.0) -> Brief:
@@ -155,6 +157,7 @@ class Brief:
             else float(told["alone_s"]),
             kind=text("kind") or "run",
             sweep=text("sweep"),
+            unsent=bool(told.get("unsent")),
         )
 
     @property
@@ -240,8 +243,16 @@ def told(run: RunFolder) -> dict[str, Any]:
         "alone_s": facts.get("fail_after", ALONE_S),
         "checkpoint_at": (facts.get("checkpoint") or {}).get("time"),
         "sweep": (facts.get("sweep") or {}).get("name", ""),
+        "unsent": state != "running" and run.spool.exists() and _unsent(facts.get("tracking")),
     }
     return found if said is None else {**found, **_of_now(said, found)}
+
+
+def _unsent(tracking: Mapping[str, Any] | None) -> bool:
+    """What its leader noted of the tracking store at its end; nothing, where it was killed before that."""
+    if tracking is None:
+        return True
+    return not tracking.get("whole", not (tracking.get("waiting") or tracking.get("error")))
 
 
 def _of_sweep(facts: Mapping[str, Any]) -> dict[str, Any]:

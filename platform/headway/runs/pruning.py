@@ -15,7 +15,10 @@ from headway.runs.finding import find, named, outline
 from headway.runs.folder import GONE, NEW
 from headway.runs.listing import Brief
 from headway.runs.place import SWEEP, Place
+from headway.runs.telling import untold
 
+TRACKING_S = 20.0
+"""For the tracking store, of each run."""
 NEW_S = 3600.0
 """Whoever began to make a run so long ago was killed meanwhile."""
 
@@ -47,6 +50,7 @@ def prune(
     keep: int | None = None,
     checkpoints_only: bool = False,
     dry_run: bool = False,
+    unsent: bool = False,
 ) -> Pruned:
     """Remove runs.
 
@@ -57,6 +61,8 @@ def prune(
         keep: never the newest so many of the place.
         checkpoints_only: keep their records.
         dry_run: only say what would go.
+        unsent: also what the tracking store does not take; else such a run stays, as it would be under way there for
+            ever.
 
     Raises:
         BadInput: nothing says which, there is no such run, or a named one is led; nothing was removed.
@@ -78,7 +84,7 @@ def prune(
         if brief.run in spared or (older_s is not None and now - brief.last < older_s):
             continue
         trials = [each for each in everything if each.sweep == brief.run] if brief.kind == SWEEP else []
-        _together(place, brief, trials, checkpoints_only, dry_run, done)
+        _together(place, brief, trials, checkpoints_only, dry_run, unsent, done)
     if not dry_run and place.url is None:
         for left in (*place.folder.glob(f"{GONE}*"), *_never_made(place.folder, now)):  # by those that were killed
             shutil.rmtree(left, ignore_errors=True)
@@ -103,16 +109,22 @@ def _named_in(place: Place, name: str) -> str:
 
 
 def _together(
-    place: Place, brief: Brief, trials: Sequence[Brief], checkpoints_only: bool, dry_run: bool, done: Pruned
+    place: Place,
+    brief: Brief,
+    trials: Sequence[Brief],
+    checkpoints_only: bool,
+    dry_run: bool,
+    unsent: bool,
+    done: Pruned,
 ) -> None:
     """A run; or a sweep, which goes before its trials: nobody takes it up when some of them are gone."""
     if brief.kind != SWEEP or not checkpoints_only:
-        _one(place, brief, checkpoints_only, dry_run, done)
+        _one(place, brief, checkpoints_only, dry_run, unsent, done)
     elif (why := _led(place, brief)) is not None:
         done.left[brief.run] = why
     if brief.run not in done.left:
         for each in trials:
-            _one(place, each, checkpoints_only, dry_run, done)
+            _one(place, each, checkpoints_only, dry_run, unsent, done)
 
 
 def _led(place: Place, brief: Brief) -> str | None:
@@ -124,7 +136,12 @@ def _led(place: Place, brief: Brief) -> str | None:
         return error.reason or error.fact
 
 
-def _one(place: Place, brief: Brief, checkpoints_only: bool, dry_run: bool, done: Pruned) -> None:
+def _one(place: Place, brief: Brief, checkpoints_only: bool, dry_run: bool, unsent: bool, done: Pruned) -> None:
+    if not (checkpoints_only or dry_run or unsent):
+        why = untold(place, brief, TRACKING_S)
+        if why:
+            done.left[brief.run] = f"{why}; `headway sync {brief.run}` sends them, --unsent removes it without"
+            return
     run = named(place, brief.run)
     size = run.size(checkpoints_only)
     try:

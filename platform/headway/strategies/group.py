@@ -89,6 +89,7 @@ class Group:
         self._handle, self._backend, self._limit_s = handle, backend, limit_s
         self._sockets = sockets or Sockets()
         self._severed_at: float | None = None
+        self._reckoned = 0
 
     @property
     def device(self) -> torch.device:
@@ -229,6 +230,12 @@ class Group:
         """Acknowledged bytes on the group's connections, both ways: they move while an exchange does. 0 for NCCL."""
         return self._sockets.bytes_moved()
 
+    @property
+    def reckoned(self) -> int:
+        """Where connections are not seen (NCCL): bytes to and from peers that the collectives took at least, if they
+        went round a ring; else 0."""
+        return self._reckoned
+
     # Inside
 
     def _there(self, tensor: torch.Tensor, copy: bool = False) -> torch.Tensor:
@@ -266,6 +273,8 @@ class Group:
     def _started(self, verb: str, *arguments: Any, pair: bool = False) -> Work:
         with exchange():
             work = getattr(self._handle, verb)(*arguments)
+        if not self._sockets:
+            self._reckoned += _both_ways(verb, arguments, self.size)
         return _Pending(work, self, arguments if pair else None)
 
     def _given_up(self) -> bool:
@@ -340,6 +349,21 @@ class _Closed:
 
     def __getattr__(self, name: str) -> Any:
         raise PeerLost("the group is closed")
+
+
+def _both_ways(verb: str, arguments: tuple[Any, ...], size: int) -> int:
+    """Bytes that a collective moves to and from each of `size` workers: of a sum twice what it is of, a worker's own
+    part left out."""
+    match verb:
+        case "allreduce" | "broadcast":
+            whole = 4 if verb == "allreduce" else 2
+            return sum(whole * (size - 1) * tensor.nbytes // size for tensor in arguments[0])
+        case "alltoall_base":
+            return int((size - 1) * (arguments[0].nbytes + arguments[1].nbytes) // size)
+        case "_allgather_base":
+            return int(2 * (arguments[0].nbytes - arguments[1].nbytes))
+        case _:
+            return sum(tensor.nbytes for tensor in arguments[0])
 
 
 def _bytes(data: bytes) -> torch.Tensor:

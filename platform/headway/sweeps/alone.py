@@ -166,11 +166,14 @@ class _Unheard(Journal):
     def _begin(self) -> None:
         pass
 
-    def _note(self, step: int, kind: str, what: str = "", **entry: Any) -> None:
-        pass
+    def _note(self, step: int, kind: str, what: str = "", **entry: Any) -> dict[str, Any]:
+        return {}
 
     def _say(self, kind: str, **record: Any) -> None:
         pass
+
+    def logged(self, step: int, kind: str, name: str, content: str, **about: Any) -> None:
+        """No record, and nothing is held of it."""
 
     def settle(self, patience_s: float | None = None) -> bool:
         return True

@@ -20,6 +20,7 @@ from headway.notation.plain import write
 from headway.notation.reading import mapping
 from headway.notation.section import Bytes, Count, Seconds, Section
 from headway.notation.values import Place
+from headway.notify.webhook import Webhook
 from headway.sweeps import settings, space
 from headway.sweeps.events import Config
 from headway.sweeps.named import SCHEDULERS, SEARCHES, Scheduler, Search, named
@@ -29,6 +30,7 @@ MUTABLE = ("optimizer.", "schedule.", "clip_norm")
 """Beginnings of the keys that may change while a trial goes on: those that fit any weights."""
 FIXED = ("optimizer.name", "schedule.name")
 """Of them those whose change would leave the optimiser's state without a meaning."""
+NOTIFY = "notify"
 LONGEST_NAME = 80
 """Characters; a trial's run has some more."""
 
@@ -58,7 +60,7 @@ class Budget(Section):
     worker_hours: Annotated[float, Field(gt=0)] | None = None
     """Hours of all workers together, those that wait among them."""
     dollars: Annotated[float, Field(gt=0)] | None = None
-    """By price_per_worker_hour."""
+    """By price_per_worker_hour, or the job's workers.price_per_hour."""
     deadline: Seconds | None = None
     """Time from the beginning, as 90m or 2h; a number is seconds. Time in which nothing runs does not count."""
 
@@ -106,7 +108,7 @@ class Sweep(Section):
     budget: Budget = Field(default_factory=lambda: Budget())
     """What it may cost."""
     price_per_worker_hour: Annotated[float, Field(gt=0)] | None = None
-    """Dollars."""
+    """Dollars; the job's workers.price_per_hour when not given."""
     memory: Bytes = 2**30
     """Bytes on each node for the states of trials that are paused."""
     share_prefix: bool = False
@@ -162,13 +164,32 @@ class Sweep(Section):
         Raises:
             BadInput: it is no valid job.
         """
-        settled = settings.settle(config, self.job)
+        quiet = {key: each for key, each in self.priced.items() if key != NOTIFY}  # the sweep tells, not each trial
+        settled = settings.settle(config, quiet)
         return settled if repeat == 1 else settled.model_copy(update={"seed": settled.seed + repeat - 1})
+
+    @property
+    def priced(self) -> dict[str, Any]:
+        """The job, whose workers cost what the sweep says."""
+        workers = self.job.get("workers", {})
+        if self.price_per_worker_hour is None or not isinstance(workers, dict):
+            return self.job
+        return {**self.job, "workers": {**workers, "price_per_hour": self.price_per_worker_hour}}
+
+    @property
+    def price(self) -> float | None:
+        """Dollars for an hour of a worker; None where nobody said."""
+        return self.example.workers.price_per_hour
 
     @cached_property
     def example(self) -> Job:
         """The job of a trial in the middle of the space."""
         return self.job_of(self.searched.at(dict.fromkeys(self.searched.order, 0.5)))
+
+    @cached_property
+    def notify(self) -> list[Webhook]:
+        """Addresses that the job names: they are told of the sweep, and not of each trial."""
+        return [Webhook.model_validate(each) for each in self.job.get(NOTIFY, ())]
 
     @property
     def mutated(self) -> tuple[str, ...]:
@@ -235,7 +256,7 @@ def parse(tree: dict[str, Any], source: str = "sweep") -> Sweep:
             Sweep, tree, [each for each in error.errors() if each["loc"][:1] != ("space",) or not faults]
         )
         raise BadInput(f"{source} is not a valid sweep", "; ".join([*said, *faults]), remedy) from None
-    faults = faults or [*_contradictions(found)] or settings.faults_of(found.searched, found.job)
+    faults = faults or [*_contradictions(found)] or settings.faults_of(found.searched, found.priced)
     if not faults:
         found = _sized(found)
         faults = [*_of_the_job(found, found.example)]
@@ -315,8 +336,6 @@ def _contradictions(sweep: Sweep) -> Iterator[str]:
     bounded = any((budget.steps, budget.worker_hours, budget.dollars, budget.deadline, sweep.stop))
     if sweep.trials is None and sweep.search.name != "grid" and not bounded:
         yield "trials is missing: how many are to be tried? Or give a budget"
-    if budget.dollars is not None and sweep.price_per_worker_hour is None:
-        yield "budget.dollars needs price_per_worker_hour, the dollars of one worker's hour"
     if sweep.order == "strict" and sweep.width is None:
         yield "order: strict needs width, how many trials are under way at once: the result hangs on it"
     if sweep.search.name == "grid":
@@ -356,6 +375,8 @@ def _of_populations(sweep: Sweep) -> Iterator[str]:
 
 def _of_the_job(sweep: Sweep, job: Job) -> Iterator[str]:
     """What cannot hold at once, of the sweep and its job."""
+    if sweep.budget.dollars is not None and sweep.price is None:
+        yield "budget.dollars needs price_per_worker_hour, the dollars of one worker's hour"
     if job.data.validation is None:
         yield f"metric={sweep.metric!r} is of the validation set: set job.data.validation"
     if sweep.order == "strict" and job.reproducible != "bitwise":

@@ -24,6 +24,7 @@ APART = frozenset(
         "workers",
         "checkpoint",
         "tracking",
+        "notify",
         "replica_check_every",
         "files",
         "check",

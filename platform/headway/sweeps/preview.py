@@ -282,12 +282,12 @@ class _Price:
         limit = self._limit_s() if budget else None
         if limit is not None and worker_s > limit:
             steps, worker_s = int(steps * limit / worker_s), limit
-        price = self.sweep.price_per_worker_hour
+        price = self.sweep.price
         return Cost(steps, worker_s, None if price is None else worker_s / SECONDS_PER_HOUR * price)
 
     def _limit_s(self) -> float | None:
         """Worker-seconds that the budget allows."""
-        budget, price = self.sweep.budget, self.sweep.price_per_worker_hour
+        budget, price = self.sweep.budget, self.sweep.price
         limits = []
         if budget.worker_hours is not None:
             limits.append(budget.worker_hours * SECONDS_PER_HOUR)

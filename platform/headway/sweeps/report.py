@@ -92,7 +92,7 @@ class SweepReport(BaseModel):
     idle_s: float
     """Worker-seconds that were waited: for a word at a gate, for a trial, for others."""
     dollars: float | None
-    """By price_per_worker_hour; null without."""
+    """By the price of a worker's hour; null without."""
     importance: dict[str, float]
     """Share of each setting in the differences between trials, most important first; empty where it cannot be told."""
     importance_note: str

@@ -65,6 +65,17 @@ class Budget:
             return f"its deadline of {self.seconds:g} s is over"
         return ""
 
+    def used(self, spent: Spent, steps: int) -> float | None:
+        """The share that is spent, of the limit that is nearest; None without any. steps: of all trials together."""
+        dollars = spent.worker_s / SECONDS_PER_HOUR * self.price
+        limits = (
+            (spent.worker_s, self.worker_s),
+            (spent.seconds, self.seconds),
+            (dollars, self.dollars),
+            (steps, self.steps),
+        )
+        return max((value / limit for value, limit in limits if limit is not None), default=None)
+
 
 @dataclass(frozen=True)
 class Rules:

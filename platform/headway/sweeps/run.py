@@ -22,6 +22,7 @@ from headway.durable import replace
 from headway.elastic.crew.crew import crew as crewed
 from headway.errors import BadInput, HeadwayError
 from headway.job import Job
+from headway.notify import webhook
 from headway.runs import audit, closing, requests
 from headway.runs.place import Place
 from headway.runs.requests import Box, Ear
@@ -29,7 +30,7 @@ from headway.sweeps import admission, book, conclusion, earlier, file, folder, k
 from headway.sweeps.book import Book
 from headway.sweeps.course import Course
 from headway.sweeps.crew import Said
-from headway.sweeps.events import Config, Over
+from headway.sweeps.events import Config, Over, Spent
 from headway.sweeps.file import Sweep
 from headway.sweeps.folder import FarSweep, NearSweep
 from headway.sweeps.looking import Looking
@@ -39,7 +40,9 @@ from headway.sweeps.rules import SECONDS_PER_HOUR, Budget, Rules, Way
 from headway.sweeps.running import INTERRUPTED, Running
 from headway.sweeps.schedule import registry as schedulers
 from headway.sweeps.search import registry as searchers
+from headway.sweeps.seen import figures
 from headway.sweeps.seen.keeping import Seen, Watch
+from headway.sweeps.seen.telling import Telling
 from headway.sweeps.seen.tracked import Tracking
 from headway.sweeps.seen.view import Subject, View
 from headway.sweeps.terms import Terms
@@ -47,6 +50,8 @@ from headway.sweeps.ways import Ways
 
 FREE = ("workers", "allotment", "budget", "price_per_worker_hour", "memory", "max_failures", "stop", "name")
 """Keys of a sweep that may be others when it is taken up again: its decisions so far do not hang on them."""
+ALOOF = ("workers", "tracking", "env", "prometheus", "budget", file.NOTIFY)
+"""Keys of its job on which they do not hang either."""
 CROWDS = ("hyperband", "pbt", "pb2")
 """Schedulers that decide by how many trials there are in all."""
 
@@ -179,12 +184,20 @@ class Lead:
         self._course = Course(self.loop, order.create(sweep.order, self.loop, sweep.width or 1), self._book)
         self._searcher = searchers.create(first, earlier.kept(sweep.earlier, place, found.path))
         logarithmic = tuple(key for key, each in sweep.searched.distributions.items() if getattr(each, "log", False))
-        subject = Subject(
-            found.name, sweep.metric, sweep.mode, sweep.trials, sweep.order, sweep.price_per_worker_hour, logarithmic
-        )
-        self._seen = Seen.begin(found.path, subject, self._tracking(), watch=watch)
-        for note in notes:
+        subject = Subject(found.name, sweep.metric, sweep.mode, sweep.trials, sweep.order, sweep.price, logarithmic)
+        self._watch = watch
+        self._give: Callable[[View], None] = nobody
+        budget, where = rules_of(sweep, ways).budget, found.where
+        # Before anything is sent: an address may be none.
+        self._telling = Telling(found.name, where, sweep.notify, budget, lambda text: self._seen.say(text))
+        self._seen = Seen.begin(found.path, subject, self._tracking(), watch=self._look)
+        for note in (*notes, *self._telling.unknown):
             self._say(note)
+
+    def _look(self, view: View) -> None:
+        self._watch(view)
+        self._give(view)
+        self._telling.look(view)
 
     def keep(self) -> None:
         """Keep the sweep's file as it is by now, for whoever takes it up next. Raises BadInput: it is another sweep."""
@@ -204,6 +217,7 @@ class Lead:
         )
         try:
             self._found.tell(state="running", message="", ended=None)
+            self._telling.start()
             with heard as ear, signals.asking(stop):
                 over = self._run(verb, address, stop, ear)
         except BaseException as error:  # raised again: the sweep does not stay in the state of running
@@ -250,6 +264,7 @@ class Lead:
                 "workers": [sweep.workers.min, sweep.workers.max],
             }
             audit.note(self._place, verb, found.name, details=details, say=self._say)
+            self._give = figures.Given(crew.figures, self._used)
             looking = Looking(self._place, stop.wait, self._say)
             running = Running(
                 terms,
@@ -265,7 +280,14 @@ class Lead:
                 looking.finished,
                 self._say,
             )
-            return running.run()
+            try:
+                return running.run()
+            finally:
+                self._give = nobody  # a call to an actor of a Ray that was left would start another Ray
+
+    def _used(self, view: View) -> float | None:
+        """The share of the budget that is spent."""
+        return self.loop.rules.budget.used(Spent(view.worker_s, view.seconds), self.loop.steps)
 
     def _courses(self) -> Callable[[Job], Computed]:
         """What jobs of trials compute, see `headway.core.prefix`."""
@@ -289,7 +311,13 @@ class Lead:
             self._concluded(state, str(error))
 
     def _concluded(self, state: str, reason: str) -> SweepReport:
-        return conclusion.conclude(self._seen, self._found.path, state, reason, self._sweep.job_of, self._found.where)
+        if self.loop.trials:
+            self._telling.ended(state, reason, self._seen.view())
+        try:
+            where, job_of = self._found.where, self._sweep.job_of
+            return conclusion.conclude(self._seen, self._found.path, state, reason, job_of, where)
+        finally:
+            self._telling.close()
 
 
 def close(place: Place, names: Sequence[str]) -> None:
@@ -317,7 +345,7 @@ def rules_of(sweep: Sweep, way: Callable[[Config], Way]) -> Rules:
             worker_s=budget.worker_hours * SECONDS_PER_HOUR if budget.worker_hours is not None else None,
             seconds=budget.deadline,
             dollars=budget.dollars,
-            price=sweep.price_per_worker_hour or 0.0,
+            price=sweep.price or 0.0,
             steps=budget.steps // sweep.repeats if budget.steps is not None else None,
         ),
         ahead=AHEAD if sweep.share_prefix and sweep.search.name in BLIND else searchers.ahead(sweep),
@@ -340,7 +368,7 @@ def terms_of(sweep: Sweep) -> str:
     """A digest of what the decisions of a sweep hang on."""
     free = set(FREE) if sweep.order == "strict" or sweep.scheduler.name in CROWDS else {*FREE, "trials"}
     tree = sweep.model_dump(exclude=free, mode="json")
-    tree["job"] = {name: each for name, each in tree["job"].items() if name not in ("workers", "tracking", "env")}
+    tree["job"] = {name: each for name, each in tree["job"].items() if name not in ALOOF}
     return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -355,6 +383,8 @@ def _without_secrets(sweep: Sweep) -> Sweep:
     kept = runs.kept(sweep.example)
     hidden = {name: value for name, value in (("tracking", kept.tracking), ("env", kept.env)) if name in sweep.job}
     shown = {name: kept.model_dump(include={name})[name] for name in hidden}
+    if sweep.notify:
+        shown[file.NOTIFY] = [each.model_dump() for each in webhook.kept(sweep.notify)]
     return sweep.model_copy(update={"job": {**sweep.job, **shown}})
 
 

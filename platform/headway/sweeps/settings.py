@@ -42,6 +42,7 @@ _KEPT = {
     "reproducible": "trials that are compared should be computed alike",
     "stop": "all trials end by one rule",
     "task": "all trials run the same code; choose inside of it by one of the task's arguments",
+    "notify": "people are told of the sweep",
     "tracking": "all trials are recorded in one place",
     "workers": "the sweep gives each trial its workers; the cluster decides how fast, never what",
 }

@@ -102,7 +102,7 @@ def drill(
 
 def usual(steps: int | None, script: Sequence[Fault]) -> list[str]:
     """What a drill changes in a job unless it is told otherwise."""
-    found = ["tracking.enabled=false", "workers.min=1", "reproducible=bitwise"]
+    found = ["tracking.enabled=false", "notify=[]", "workers.min=1", "reproducible=bitwise"]
     found += [f"steps={steps}", "epochs=null"] if steps else []
     verbs = {fault.verb for fault in script}
     found += [f"workers.hang_s={HANG_S}"] if "hang" in verbs else []

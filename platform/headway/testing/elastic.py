@@ -25,9 +25,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from headway.core.demand import Worth
 from headway.core.events import Launch
+from headway.core.figures import Subject
 from headway.core.ledger import Ledger
 from headway.core.membership import Policy
 from headway.core.watch import Patience
+from headway.driver import equipment
 from headway.elastic.lead.coordinator import Coordinator, Failure
 from headway.elastic.lead.recorder import Recorder
 from headway.elastic.wire import messages as wire
@@ -37,6 +39,7 @@ from headway.elastic.worker.journal import DriverLost, Journal
 from headway.elastic.worker.line import Dismissed, Line
 from headway.job import Job
 from headway.runs import RunFolder
+from headway.tracking.prometheus.way import Exported
 
 if TYPE_CHECKING:
     from headway.elastic.worker.context import Context
@@ -107,6 +110,7 @@ class Run:
         shelf: name of the run in keepers that serve several.
         hold: after so many steps all stand, where the function calls `advance`, until `join` lets them go on; -1: they
             do not. One that takes long to start is there before the run's end so.
+        exports: its figures are served for Prometheus, with an entry in the folder's parent, as by the job.
         policy: fields of `Policy` to set beside the job's.
     """
 
@@ -123,9 +127,10 @@ class Run:
         save_at: tuple[int, ...] = (),
         shelf: str = "",
         hold: int = -1,
+        exports: bool = False,
         **policy: Any,
     ) -> None:
-        self.folder, self.job = folder, job
+        self.folder, self.job, self._exports = folder, job, exports
         self._machines = machines
         self._more = {"save_at": save_at, "shelf": shelf}
         self._setup, self._train, self._arguments = setup, train, arguments
@@ -160,7 +165,9 @@ class Run:
         files = RunFolder(self.folder)
         if not (self.folder / "run.json").exists():
             files.write({"run": self.folder.name})
-        self._recorder = Recorder(str(self.folder), None, {}, 10)
+        self._recorder = Recorder(
+            str(self.folder), None, {}, 10, terms=equipment.terms(self.job), exported=self._exported()
+        )
         self._listener = Listener(str(self.folder / "r"))
         self._thread(self._accept)
         self._port = self.coordinator.start(HOST)
@@ -183,8 +190,16 @@ class Run:
             thread.join(timeout=10)
         with self._recording:
             if not self._closed:
+                self._recorder._export.close()
                 self._recorder._scribe.close(1.0)
         self._recorder._hold.close()
+
+    def _exported(self) -> Exported | None:
+        if not self._exports:
+            return None
+        sizes = self.job.workers.min, self.job.workers.max
+        way = equipment.way(self.folder.parent, self.folder.name, self.job, through_ray=False)
+        return Exported(Subject(self.job.task, DIGEST, sizes), way)
 
     # What a test does
 
@@ -210,13 +225,13 @@ class Run:
     def join(self, number: int = 1) -> None:
         """Where all stand, have room for so many more, and go on once as many are ready: they join after that step."""
         self.wait_until(lambda: self.step >= self._hold.value)
-        before = self._ready()
+        known = self.coordinator.membership.workers
+        before = set(known)
         self.places(number)
-        self.wait_until(lambda: len(self._ready() - before) >= number)
+        self.wait_until(
+            lambda: sum(w.phase != "warming" for name, w in list(known.items()) if name not in before) >= number
+        )
         self._hold.value = -1
-
-    def _ready(self) -> set[str]:
-        return {name for name, each in list(self.coordinator.membership.workers.items()) if each.phase != "warming"}
 
     def kill(self, worker: str) -> None:
         """As a lost machine does; its place stays free for another."""

@@ -24,6 +24,7 @@ from typing import Any
 from urllib.parse import quote
 
 from headway.errors import BadInput
+from headway.tracking import schema
 from headway.tracking.store import redact
 
 LOOK_S = 3.0
@@ -132,6 +133,7 @@ def _check_stage(stage: Any, number: Any, experiment: str) -> None:
 def _look_into(file: Path, experiment: str) -> None:
     if not file.is_file() or not file.stat().st_size:
         return
+    schema.check(schema.of_file(file), f"sqlite:///{file}")
     try:
         with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=1.0)) as database:
             query = "SELECT lifecycle_stage, experiment_id FROM experiments WHERE name = ?"

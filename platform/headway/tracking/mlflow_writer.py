@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from headway.errors import BadInput
+from headway.errors import BadInput, HeadwayError
 from headway.tracking import entities, lineage, pages, progress
 from headway.tracking.admission import SETTINGS
 from headway.tracking.recording import Batch, Recording, is_sound, open_run
@@ -25,6 +26,10 @@ from headway.tracking.store import DATABASE, check_uri, connect, default_uri, lo
 POLL_S = 2.0
 BACK_OFF_S = (0.5, 30.0)
 POINTS = (50, 1000)
+FILES_S = 30.0
+"""Between two attempts to store files that could not be, while the records could."""
+WINDOW = 8
+"""Batches that are sent together where many wait for a server."""
 LAST_ATTEMPTS = 3
 LAST_PAUSE_S = 0.3
 LOCK = "tracking.lock"
@@ -43,6 +48,7 @@ class Summary:
         run_id: MLflow's; None when the store was never reached.
         uri: of the store, without a password.
         page: address of the run's page, where the store has pages.
+        whole: whether all that is in the spool was sent: its end, its checkpoints, its tags and its files, too.
     """
 
     sent: int
@@ -51,6 +57,7 @@ class Summary:
     run_id: str | None
     uri: str
     page: str | None = None
+    whole: bool = True
 
 
 class Writer:
@@ -87,7 +94,8 @@ class Writer:
         self._recording: Recording | None = None
         self._points = POINTS[1]
         self._sent = 0
-        self._error = ""
+        self._error = self._owes = ""
+        self._paid_at = 0.0
         self._closing = False
         self._news = threading.Condition()
         self._nudged = False
@@ -124,7 +132,13 @@ class Writer:
         waiting = _points(self._spool.path, kept.offset)
         uri = redact(self._uri)
         page = pages.of_run(uri, kept.experiment_id, kept.run_id)
-        return Summary(sent, waiting, error, kept.run_id, uri, page)
+        whole = kept.offset >= self._spool.size() and not kept.owed
+        return Summary(sent, waiting, error, kept.run_id, uri, page, whole)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Of the spool, that MLflow has not yet."""
+        return max(0, self._spool.size() - self._progress.offset)
 
     def _alive(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
@@ -160,7 +174,7 @@ class Writer:
         """Forget what was not saved: whatever failed half-way is found out from the store."""
         kept = progress.load(self._folder, self._store)
         if self._spool.size() < kept.offset:
-            kept.offset = 0  # another spool; the marks keep its points from being sent twice
+            kept.offset = kept.upto = 0  # another spool; the marks keep its points from being sent twice
         self._recording = None
         with self._news:
             self._progress = kept
@@ -170,12 +184,27 @@ class Writer:
         closing = self._closing
         while entries := list(self._spool.entries(self._progress.offset)):
             self._deliver(entries)
+        self._pay(closing)
         with self._news:
-            self._error = ""
+            self._error = self._owes
         if self._waits:
             self._say("the tracking store takes the records again")
         self._waits = False
         return not closing
+
+    def _pay(self, closing: bool) -> None:
+        """What files could not be stored before, now and then, and at the end."""
+        if not self._progress.owed:
+            self._owes = ""
+        elif closing or time.monotonic() >= self._paid_at + FILES_S:
+            recording = self._recording or self._open({})
+            told, self._owes = self._owes, redact(recording.files.pay())
+            self._paid_at = time.monotonic()
+            if bool(told) != bool(self._owes):
+                self._say(
+                    f"the tracking store has the records, but {self._owes}" if self._owes else "the files are stored"
+                )
+            self._save(self._progress.offset)
 
     def _deliver(self, entries: list[tuple[Event | None, int]]) -> None:
         batch, end = Batch(), self._progress.offset
@@ -185,26 +214,32 @@ class Writer:
                 continue
             recording = self._recording or self._open(event)
             if event["kind"] == "points":
+                room = self._points * self._together(recording) - len(batch.metrics)
+                if batch.metrics and len(event["values"]) > room:
+                    batch = self._send(recording, batch, end)
                 recording.add(batch, event)
             else:
                 batch = self._send(recording, batch, end)
                 recording.apply(event)
                 self._save(after)
             end = after
-            if len(batch.metrics) >= self._points:
-                batch = self._send(recording, batch, end)
         if self._recording is not None:
             self._send(self._recording, batch, end)
         else:
             self._save(end)
 
+    def _together(self, recording: Recording) -> int:
+        """So many batches are sent at once: one while a server is found out to be well again."""
+        return WINDOW if recording.has_server and self._points == POINTS[1] else 1
+
     def _send(self, recording: Recording, batch: Batch, end: int) -> Batch:
-        for start in range(0, len(batch.metrics) or 1, POINTS[1]):
-            part = batch.metrics[start : start + POINTS[1]]
-            last = start + POINTS[1] >= len(batch.metrics)
-            sent = recording.send(Batch(part, batch.marks if last else {}, batch.left_out if last else {}))
-            with self._news:
-                self._sent += sent
+        if len(batch.metrics) > POINTS[1] and recording.has_server:
+            # Whoever dies meanwhile leaves gaps in what the store has, and is followed by one who knows of it.
+            self._progress.upto = max(self._progress.upto, end)
+            self._save(self._progress.offset)
+        sent = recording.send(batch, POINTS[1])
+        with self._news:
+            self._sent += sent
         self._points = min(self._points * 2, POINTS[1])
         if end > self._progress.offset:
             self._save(end)
@@ -231,7 +266,7 @@ class Writer:
                 )
             self._save(kept.offset)
         recording = Recording(client, self._folder, kept)
-        recording.catch_up()
+        recording.catch_up(gaps=kept.upto > kept.offset)
         kept.experiment_id = recording.experiment
         self._recording = recording
         return recording
@@ -312,6 +347,8 @@ def _points(path: Path, offset: int) -> int:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, HeadwayError):
+        return redact(str(error))[:600]
     lines = redact(str(error)).strip().splitlines() or [""]
     # SQLAlchemy begins with where it noticed, and says in the next line what it was.
     first = next((line for line in lines if not line.startswith("(raised as a result")), lines[0])

@@ -27,6 +27,8 @@ class Progress:
     """Likewise."""
     offset: int = 0
     """Bytes of the spool that are sent."""
+    upto: int = 0
+    """Where it is greater: of the bytes between, any may be sent."""
     starts: int = 0
     """`run` events sent."""
     marks: dict[str, Mark] = field(default_factory=dict)
@@ -35,6 +37,8 @@ class Progress:
     """By metric: the first point that was not finite, in words."""
     refused: int = 0
     """Points and events that the store would not take."""
+    owed: list[dict[str, str]] = field(default_factory=list)
+    """Files that could not be stored while the records could: `path` in the run's folder, `folder` in MLflow."""
 
 
 def load(run_folder: Path, store: str) -> Progress:

@@ -9,7 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from headway.tracking import described, entities
+from headway.tracking import described, entities, posting
+from headway.tracking.files import Files, line
 from headway.tracking.lineage import PARENT_TAG, Parent
 from headway.tracking.progress import Mark, Progress
 from headway.tracking.spool import FILE, Event, Spool
@@ -95,19 +96,38 @@ class Recording:
         self._folder = folder
         self._progress = progress
         self._run = str(progress.run_id)
+        self.files = Files(client, folder, progress, self._tags)
+        self._sent_before: dict[str, set[int]] = {}
+        """By metric: steps beyond its mark that the store has all the same."""
         self._columns: tuple[dict[str, str], list[dict[str, Any]]] | None = None
         self._appliers: dict[str, Callable[[Event], None]] = {
             "run": self._started,
             "checkpoint": self._checkpoint,
             "state": self._state,
-            "artifact": self._artifact,
+            "artifact": self.files.take,
         }
 
-    def catch_up(self) -> None:
-        """Move the marks to the last points that the store has: some may have been sent and not saved as sent."""
+    @property
+    def has_server(self) -> bool:
+        """Whether a server keeps the records, and several requests at once are quicker than one after the other."""
+        return posting.has_server(self._client)
+
+    def catch_up(self, gaps: bool = False) -> None:
+        """Move the marks to the last points that the store has: some may have been sent and not saved as sent.
+
+        Args:
+            gaps: batches were on their way together, so that one may be there and the one before it not: the marks
+                stay, and which steps there are is asked.
+        """
         for metric in self._client.get_run(self._run).data._metric_objs:
             mark = self._progress.marks.get(metric.key)
-            if mark is None or metric.step > mark[0]:
+            if mark is not None and metric.step <= mark[0]:
+                continue
+            if gaps:
+                history = self._client.get_metric_history(self._run, metric.key)
+                last = -math.inf if mark is None else mark[0]
+                self._sent_before[metric.key] = {point.step for point in history if point.step > last}
+            else:
                 self._progress.marks[metric.key] = (metric.step, metric.timestamp, metric.value)
 
     def add(self, batch: Batch, event: Event) -> None:
@@ -116,9 +136,13 @@ class Recording:
         for key, value in entities.numbers(event["values"]):
             self._point(batch, key, value, step, ms)
 
-    def send(self, batch: Batch) -> int:
-        """Send a batch, and move the marks; returns the number of points sent."""
-        refused = self._send(batch.metrics)
+    def send(self, batch: Batch, most: int) -> int:
+        """Send a batch, so many points in a request, and move the marks; returns the number of points sent."""
+        parts = [batch.metrics[start : start + most] for start in range(0, len(batch.metrics), most)]
+        if len(parts) > 1 and self.has_server:
+            refused = posting.together(self._send, parts)
+        else:
+            refused = sum(map(self._send, parts))
         tags = {f"headway.not_finite.{key}": words for key, words in batch.left_out.items()}
         self._tags({entities.name(key): words for key, words in tags.items() if key not in self._progress.left_out})
         self._progress.left_out.update(batch.left_out)
@@ -137,7 +161,7 @@ class Recording:
             if not self._is_refusal(error):
                 raise
             self._progress.refused += 1
-            self._tags({"headway.refused": f"{event['kind']}: {_line(error)}"})
+            self._tags({"headway.refused": f"{event['kind']}: {line(error)}"})
 
     def _point(self, batch: Batch, key: str, value: float, step: int, ms: int, model: str | None = None) -> None:
         from mlflow.entities import Metric
@@ -147,6 +171,8 @@ class Recording:
             return
         if math.isfinite(value):
             batch.marks[key] = (step, ms, value)
+            if step in self._sent_before.get(key, ()):
+                return
             batch.metrics.append(Metric(key, value, ms, step, model_id=model))
         elif key not in self._progress.left_out:
             batch.left_out.setdefault(key, f"{value} at step {step}, and no point drawn there")
@@ -155,7 +181,7 @@ class Recording:
         if not metrics:
             return 0
         try:
-            self._client.log_batch(self._run, metrics=metrics, synchronous=True)
+            posting.post(self._client, self._run, metrics)
         except Exception as error:
             if not self._is_refusal(error):
                 raise
@@ -200,12 +226,6 @@ class Recording:
         elif state in entities.STATUS:
             self._client.set_terminated(self._run, entities.STATUS[state], end_time=_ms(event))
 
-    def _artifact(self, event: Event) -> None:
-        path = self._folder / str(event.get("path"))
-        within = event.get("folder")
-        if path.is_file():
-            self._try_artifact(lambda: self._client.log_artifact(self._run, str(path), within))
-
     def _checkpoint(self, event: Event) -> None:
         from mlflow.entities import LoggedModelOutput
 
@@ -247,6 +267,10 @@ class Recording:
             names = (f"validation/{key}", key, f"checkpoint/{key}")
             if tied.intersection(names):
                 continue
+            if isinstance(event.get("measured"), int | float):
+                # The very point of the curve, whether it was drawn or left out where points are close: twice is once.
+                own.append(Metric(names[0], value, int(event["measured"] * 1000), step, model_id=model.model_id))
+                continue
             same = [(name, mark) for name in names[:2] if (mark := self._progress.marks.get(name))]
             same = [(name, mark) for name, mark in same if (mark[0], mark[2]) == (step, value)]
             if same:
@@ -285,7 +309,7 @@ class Recording:
         try:
             upload()
         except Exception as error:
-            self._tags({"headway.artifacts": f"not kept: {_line(error)}"})
+            self._tags({"headway.artifacts": f"not kept: {line(error)}"})
 
     @property
     def experiment(self) -> str:
@@ -332,7 +356,3 @@ def is_sound(event: Event) -> bool:
 
 def _ms(event: Event) -> int:
     return int(float(event["time"]) * 1000)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

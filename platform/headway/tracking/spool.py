@@ -6,11 +6,14 @@ One event is one line, a mapping with `kind` and, added when missing, `time` (un
      "environment": {...}}                          once at every start and resume; besides, where there are such:
                                                     "tags": {...}, and see `headway.tracking.lineage`: "key", "parent"
     {"kind": "points", "step": 20, "values": {"loss": 0.4, "lr": 0.01, "samples_per_s": 912.0}}
-    {"kind": "checkpoint", "step": 200, "path": "...", "bytes": 123, "metrics": {"loss": 0.3}}
+    {"kind": "checkpoint", "step": 200, "path": "...", "bytes": 123, "metrics": {"loss": 0.3}, "measured": 1790.5}
+                                                    measured: when the metrics were, which are points of that time;
+                                                    "held": points that were not drawn so far, for a start after a kill
     {"kind": "state", "state": "running" | "finished" | "stopped" | "interrupted" | "failed", "message": "...",
      "cause": "task" | "platform", where it failed}
     {"kind": "artifact", "path": "report.json"}      a file of the run's folder (or an absolute path) to keep in MLflow,
-                                                    under "folder" there, where one is named
+                                                    under "folder" there, where one is named; of one that the task
+                                                    logged, "shown" says what it is: figure, text, table, artifact
 
 Steps of one metric rise; a step that comes again (a resumed run that replays) is kept here and not sent again.
 """
@@ -29,6 +32,8 @@ from headway.errors import RunFailed
 
 FILE = "spool.jsonl"
 CHUNK_BYTES = 4 << 20
+LATE_BYTES = 256 << 10
+"""The end of the file, in which every metric that is still recorded has a point."""
 
 Event = dict[str, Any]
 
@@ -96,6 +101,31 @@ class Spool:
             if event is None and line.strip():
                 self.damaged += 1
             yield event, offset
+
+    def drawn(self) -> tuple[dict[str, int], dict[str, Any]]:
+        """The newest step of each metric, and what was held back at the newest checkpoint, as far as the end of the
+        file tells."""
+        found: dict[str, int] = {}
+        held: dict[str, Any] = {}
+        begin = max(0, self.size() - LATE_BYTES)
+        for event in self.events(begin):  # the first line may be a part of one, which is no event
+            if (
+                event["kind"] == "points"
+                and isinstance(event.get("values"), dict)
+                and isinstance(event.get("step"), int)
+            ):
+                found.update(dict.fromkeys(event["values"], event["step"]))
+            if event["kind"] == "checkpoint" and isinstance(event.get("held"), dict):
+                held = event["held"]
+        return found, held
+
+    def state(self) -> str | None:
+        """What was told last of how the run stands; None where nothing was."""
+        found = None
+        for event in self.events():
+            if event["kind"] == "state":
+                found = str(event.get("state"))
+        return found
 
     def size(self) -> int:
         """Bytes written so far."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from urllib.parse import quote, urlsplit
 
 from headway.core import secrecy
 from headway.errors import BadInput
+from headway.tracking import schema
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -25,10 +27,11 @@ _SECRET = re.compile(r"(?i)([?&;](?:[\w.-]*(?:password|passwd|pwd|secret|token))
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
 _DRIVERS = {
-    "postgresql": ("psycopg2", "psycopg2-binary"),
-    "mysql": ("MySQLdb", "mysqlclient"),
-    "mssql": ("pyodbc",) * 2,
+    "postgresql": {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]"},
+    "mysql": {"MySQLdb": "mysqlclient"},
+    "mssql": {"pyodbc": "pyodbc"},
 }
+"""By database, modules of Python that speak to it, with the packages that bring them."""
 _REMEDY = (
     "Set tracking.uri to http(s)://HOST:PORT, sqlite:///FILE or a database like postgresql://..., "
     "or leave it out for a sqlite file in the runs folder."
@@ -56,9 +59,7 @@ def check_uri(uri: str) -> str:
     elif dialect == "sqlite":
         return f"sqlite:///{_sqlite_file(rest, fact)}"
     elif dialect in _DRIVERS:
-        module, package = (driver, driver) if driver else _DRIVERS[dialect]
-        if find_spec(module) is None:
-            raise BadInput(fact, f"it needs the Python package {module}", f"Install it with `pip install {package}`.")
+        return _with_driver(uri.strip(), dialect, driver, fact)
     elif dialect == "file" or "://" not in uri:
         reason = "MLflow keeps no new records in plain folders" if uri.strip() else "it is empty"
         raise BadInput(fact, reason, _REMEDY)
@@ -89,6 +90,24 @@ def with_password(uri: str) -> str:
             f"Set {PASSWORD}, or give the whole URI again: --set tracking.uri=...",
         )
     return uri.replace(HIDDEN, quote(password, safe=""))
+
+
+def _with_driver(uri: str, dialect: str, driver: str, fact: str) -> str:
+    """The URI, with the module that speaks to the database where SQLAlchemy would take another, which is not there."""
+    named = {driver: _DRIVERS[dialect].get(driver, driver)} if driver else _DRIVERS[dialect]
+    there = [module for module in named if find_spec(module) is not None]
+    if not there:
+        module, package = next(iter(named.items()))
+        raise BadInput(fact, f"it needs the Python package {module}", f"Install it with `pip install {package}`.")
+    if driver or dialect != "postgresql" or _chosen() in there:
+        return uri
+    return f"{dialect}+{there[0]}:{uri.partition(':')[2]}"
+
+
+def _chosen() -> str:
+    """The module that SQLAlchemy takes for PostgreSQL where none is named: since 2.1 another."""
+    numbers = re.findall(r"\d+", version("sqlalchemy"))[:2]
+    return "psycopg" if [int(number) for number in numbers] >= [2, 1] else "psycopg2"
 
 
 def _check_address(uri: str, fact: str) -> None:
@@ -138,6 +157,9 @@ def connect(uri: str, folder: Path) -> tuple[MlflowClient, str | None]:
     Args:
         uri: from `check_uri` or `default_uri`.
         folder: where artifacts go when the store is a database on another machine.
+
+    Raises:
+        BadInput: it has the tables of another MLflow.
     """
     from mlflow import MlflowClient
 
@@ -148,5 +170,6 @@ def connect(uri: str, folder: Path) -> tuple[MlflowClient, str | None]:
     artifacts = (file.parent / ARTIFACTS).resolve().as_uri()
     # Two first runs of a runs folder would otherwise create and migrate the same tables at once, and one would fail.
     with locked(file.with_name(file.name + ".lock")):
+        schema.check(schema.of_file(file) if uri.startswith("sqlite:") else schema.of_database(uri), redact(uri))
         import_module("mlflow.store.tracking.sqlalchemy_store").SqlAlchemyStore(uri, artifacts)
     return MlflowClient(tracking_uri=uri), artifacts

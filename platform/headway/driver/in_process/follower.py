@@ -11,7 +11,7 @@ from typing import Any
 from headway.core import ledger
 from headway.core.ends import Asked
 from headway.core.ledger import Ledger
-from headway.driver.in_process.member import Orders, Seat
+from headway.driver.in_process.member import NAME, Orders, Seat
 from headway.driver.progress import Progress, Watch
 
 POLL_S = 0.2
@@ -90,7 +90,9 @@ class Follower:
             self._accounted_at = now
             snapshot = self._account.snapshot(now)
             seconds = {cause: snapshot[cause] for cause in ledger.CAUSES}
-            self._seat.event("ledger", seconds=seconds, goodput=ledger.goodput(seconds), workers=0 if last else 1)
+            lane_s = {} if last or not self._orders.lane.seconds else {NAME: self._orders.lane.seconds}
+            told = {"seconds": seconds, "goodput": ledger.goodput(seconds), "workers": 0 if last else 1}
+            self._seat.event("ledger", **told, lane_s=lane_s)
         found: dict[str, Any] = self._seat.ask("progress", self._seen)
         if found["step"] > self._first:
             self.begin()

@@ -118,7 +118,8 @@ def _seat(run: runs.RunFolder, job: Job, checked: plan.Plan, epoch: int, after: 
     """The recorder, which has begun. after: left once it has ended."""
     given = variables.given(job)
     options = equipment.recorder_options(run, job, checked, epoch, given, put=lambda value: value)
-    recorder = Recorder(**options, sends=False)
+    recorder = Recorder(**{**options, "machines": "own"}, sends=False)
+    recorder.note(in_process=True)
     after.callback(recorder.release)
     if run.far is not None:
         after.enter_context(run.handed_over())

@@ -7,6 +7,7 @@ import threading
 import time
 from typing import Any
 
+from headway.core.pace import Typical
 from headway.elastic.lead.recorder import Recorder
 from headway.elastic.worker.journal import Journal
 from headway.elastic.worker.line import Start
@@ -47,13 +48,15 @@ class Seat:
 
 
 class Orders:
-    """What the training thread is told by others of this process."""
+    """What the training thread is told by others of this process, and tells them."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()
         """The run is to end after the step under way, with a checkpoint."""
         self.cut = threading.Event()
         """It is to end as soon as it can, without one."""
+        self.lane = Typical()
+        """Of the training thread."""
 
     def heed(self) -> None:
         """Raises Ended."""
@@ -105,4 +108,6 @@ class Sole(Alone):
         return pact
 
     def moved(self, lane_s: float | None = None) -> None:
+        if lane_s is not None:
+            self._orders.lane.note(lane_s)
         self._orders.heed()

@@ -16,6 +16,7 @@ from typing import Any
 from headway import plan, tryout, variables
 from headway.carried import code
 from headway.carried.cargo import Cargo
+from headway.core.figures import Sample
 from headway.driver import attach, ending, equipment, leading
 from headway.driver.names import Names
 from headway.elastic.crew import legs, told
@@ -93,14 +94,14 @@ def crew(
                 working_dir=home,
                 metadata=names.metadata,
                 tell=tell,
-            ),
+            ) as own,
         ):
             tried = trial.answer(stopped)
             for note in tried.notes:
                 tell(f"note: {note}")
             if stopped():
                 raise KeyboardInterrupt
-            found = RealCrew(names, folder, place, job, checked, workers, memory)
+            found = RealCrew(names, folder, place, job, checked, workers, memory, through_ray=not own)
             found.fits.know(plan.pinned(job, checked), tried.values)
             try:
                 found.open()
@@ -110,11 +111,20 @@ def crew(
 
 
 class RealCrew:
-    """See `headway.sweeps.crew.Crew`, and `crew` for arguments."""
+    """See `headway.sweeps.crew.Crew`, and `crew` for arguments. through_ray: figures go to Ray's exporter as well."""
 
     def __init__(
-        self, names: Names, folder: Path, place: Place, job: Job, common: plan.Plan, workers: int, memory: int = 0
+        self,
+        names: Names,
+        folder: Path,
+        place: Place,
+        job: Job,
+        common: plan.Plan,
+        workers: int,
+        memory: int = 0,
+        through_ray: bool = False,
     ) -> None:
+        self._through_ray = through_ray
         self._names, self._folder, self._place, self._job, self._workers = names, folder, place, job, workers
         self._common, self.fits = common, Fits()
         self._keeper: dict[str, Any] = {**RunFolder(folder).keeper(), "memory": memory}
@@ -150,6 +160,9 @@ class RealCrew:
         here = {RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
         actor: Any = ray.remote(**OPTIONS, label_selector=here)
         self._recorders = actor(Recorders).options(**self._names.of("recorder")).remote()
+        if self._job.prometheus.enabled:
+            way = equipment.way(self._place.folder, self._names.run, self._job, self._through_ray)
+            self._recorders.export.remote(self._names.run, way)
         self._fit = threading.Thread(target=self._train, name="ray-train", daemon=True)
         self._fit.start()
         deadline = time.monotonic() + FOUND_S
@@ -215,7 +228,7 @@ class RealCrew:
             before.result()
         begun = legs.opened(leg, next(self._numbers), self._place, self._recorders, self._common, self.fits)
         try:
-            legs.record(begun)
+            legs.record(begun, self._through_ray)
             given = legs.given(begun, self._keeper)
         except BaseException:  # raised again: nobody leads it then
             begun.led.close()
@@ -241,6 +254,11 @@ class RealCrew:
         leg = self._by_run.get(run)
         if leg is not None:
             self._house.resize.remote(leg.number, workers)
+
+    def figures(self, samples: Sequence[Sample]) -> None:
+        """Those of the sweep, for Prometheus; of no use once it is closed."""
+        if not self._over.is_set():
+            self._recorders.figures.remote(samples)
 
     def news(self, timeout_s: float) -> Sequence[News]:
         """See `Crew.news`."""
@@ -276,6 +294,8 @@ class RealCrew:
         for thread in self._threads:  # none may speak to a Ray that this process has left
             thread.join(END_S)
         if self._recorders is not None:
+            with suppress(ray.exceptions.RayError):
+                ray.get(self._recorders.end.remote(), timeout=END_S)
             ray.kill(self._recorders)
 
     # What it tells

@@ -147,12 +147,13 @@ def _carried(run: runs.RunFolder, job: Job, checked: plan.Plan) -> plan.Plan:
     return checked
 
 
-def record(leg: Leg) -> None:
-    """Begin to keep the run's records. Raises RunFailed: they cannot be kept."""
+def record(leg: Leg, through_ray: bool = False) -> None:
+    """Begin to keep the run's records. through_ray: its figures go to Ray's exporter as well. Raises RunFailed: they
+    cannot be kept."""
     import ray
 
     given = variables.given(leg.job)
-    options = equipment.recorder_options(leg.run, leg.job, leg.checked, leg.epoch, given, _around)
+    options = equipment.recorder_options(leg.run, leg.job, leg.checked, leg.epoch, given, _around, None, through_ray)
     try:
         ray.get(leg.seat.open(options))
     except ray.exceptions.RayError as error:

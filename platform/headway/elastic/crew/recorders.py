@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+from headway.core.figures import Sample
 from headway.elastic.lead.recorder import Recorder
+from headway.tracking.prometheus.way import Way
+
+if TYPE_CHECKING:
+    from headway.tracking.prometheus.exporter import Exporter
 
 ENDS = 4
 """Runs whose books are closed at a time, and for which a tracking store is waited for; all else is done in order, and
@@ -25,6 +31,25 @@ class Recorders:
         self._open: dict[str, tuple[Recorder, threading.Lock]] = {}
         self._sending: dict[str, Recorder] = {}
         """Whose books are closed, and whose tracking store is still to be waited for."""
+        self._exporter: Exporter | None = None
+        self._figures: Sequence[Sample] = ()
+        """The sweep's own."""
+
+    def export(self, sweep: str, way: Way) -> None:
+        """Give the sweep's own figures to Prometheus, and those of its runs beside them."""
+        from headway.tracking.prometheus.exporter import Exporter
+
+        self._exporter = Exporter("sweep", sweep, lambda: self._figures, way)
+        self._exporter.open()
+
+    def figures(self, samples: Sequence[Sample]) -> None:
+        """Those of the sweep, by now."""
+        self._figures = samples
+
+    def end(self) -> None:
+        """Nobody is to find them any more."""
+        if self._exporter is not None:
+            self._exporter.close()
 
     def open(self, key: str, options: dict[str, Any]) -> None:
         """Begin to keep a run's records. options: of its `Recorder`; some by reference."""

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from headway.core import events, ledger, membership
 from headway.core.demand import Worth
 from headway.core.membership import Membership, Policy
-from headway.core.pace import Pace
+from headway.core.pace import Pace, slowest
 from headway.core.prospect import Prospect, on_their_way_out
 from headway.core.watch import START_SILENCE_S, TICK_S, Clock, Watch, lease_s
 from headway.elastic.lead.books import Books
@@ -140,6 +140,8 @@ class Coordinator:
         """The newest evaluation that was told: its step, and whether the run stands there."""
         self._changed = False
         self._over = False
+        self._exchanged = 0
+        """Bytes that those who are gone had exchanged."""
 
     @property
     def token(self) -> str:
@@ -516,7 +518,8 @@ class Coordinator:
             self._step_s, self._stepped = (now - at) / (step - before) if at else 0.0, (step, now)
         account = self._books.total(now)
         told = {"seconds": account, "goodput": ledger.goodput(account), "workers": len(members)}
-        self._effects.record({"kind": "ledger", **told})
+        exchanged = (self._exchanged + sum(peer.exchanged for peer in self._peers.values())) // 2  # each said it
+        self._effects.record({"kind": "ledger", **told, "lane_s": slowest(lane_s), "exchanged_bytes": exchanged})
         self._shown.waits(self.membership, self._market)
         worth = self._prospect.look(self.membership, step, now)
         spares = self.membership.policy.spares if self.membership.committed else 0
@@ -679,6 +682,7 @@ class Coordinator:
         if action.reason in LIVING:
             self.given_up.add(worker)
         self._books.close(worker, not action.graceful, time.monotonic())
+        self._exchanged += peer.exchanged
         self._server.forget(worker)
         self._went[worker] = peer
         if peer.line is None:

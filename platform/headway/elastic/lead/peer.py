@@ -41,6 +41,8 @@ class Peer:
     stopped: bool = False
     step: int = -1
     lane_s: float = 0.0
+    exchanged: int = 0
+    """Bytes to and from other workers."""
     _beat: int = -1
     _pulse: int = -1
 
@@ -59,7 +61,7 @@ class Peer:
         if beat.number <= self._beat:
             raise ValueError("an old beat")
         self._beat = beat.number
-        self.lane_s = beat.lane_s
+        self.lane_s, self.exchanged = beat.lane_s, max(self.exchanged, beat.exchanged)
         # Its heart may have been lost since it said so, and only one that runs sends beats.
         self.stopped = self.stopped and at - self.felt_at < PULSED_S
         self._hear(At(beat.at), beat.mark, beat.waiting, beat.step, beat.heard, at)

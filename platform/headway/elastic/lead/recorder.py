@@ -14,12 +14,18 @@ import socket
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from headway.core import chronicle, ledger
+from headway.core.alarms import Seen
+from headway.core.cost import Paid, Terms
 from headway.core.incidents import PLANNED
+from headway.elastic.lead.drawing import Drawing
+from headway.elastic.lead.logged import Logged
+from headway.elastic.lead.machines import OWN, Asked, Machines
 from headway.elastic.lead.scribe import Scribe
 from headway.elastic.lead.shipper import Shipper
 from headway.elastic.lead.standing import Standing, per_second
@@ -28,7 +34,14 @@ from headway.elastic.wire.records import of_anybody
 from headway.faults import blame
 from headway.faults.last_words import last_words
 from headway.logs.layout import worker_source
-from headway.runs import RunFolder
+from headway.notify.addresses import Address
+from headway.notify.forms import about_run
+from headway.notify.lookout import Lookout
+from headway.runs import RunFolder, accounts
+from headway.runs.listing import GONE
+from headway.tracking.prometheus import exporting
+from headway.tracking.prometheus.way import Exported
+from headway.tracking.told import at_end
 
 PLACES = 20_000  # places of entries that are remembered; an entry comes again within a few batches, or never
 MESSAGES = 10_000  # that nobody has asked for yet
@@ -53,6 +66,11 @@ class Recorder:
         given: variables of the environment that the run was started from.
         far: of a run in a store, see `headway.runs.RunFolder.far`: the folder is its working copy.
         sends: whether the tracking store is sent to at once, which imports it; else from `send` on.
+        notify: addresses that are told of the run.
+        terms: by which it is said what the run costs.
+        exported: how its figures are given to Prometheus; None: not at all.
+        machines: whose figures are kept: the keepers' ("keepers"), this process's own ("own"), or nobody's ("").
+        best: the validation metric of which the best is told, and whether less ("min") or more ("max") of it is better.
     """
 
     def __init__(
@@ -67,6 +85,11 @@ class Recorder:
         given: dict[str, str] | None = None,
         far: dict[str, Any] | None = None,
         sends: bool = True,
+        notify: Sequence[Address] = (),
+        terms: Terms | None = None,
+        exported: Exported | None = None,
+        machines: str = "",
+        best: tuple[str, str] | None = None,
     ) -> None:
         self._given = given or {}
         os.environ.update(self._given)  # before MLflow reads them
@@ -75,7 +98,7 @@ class Recorder:
         self._far, self._epoch, self._fail_after = far, epoch, fail_after
         self._look = f"headway logs {shlex.quote(far['url'] if far else str(self._run.path))}"  # as it works anywhere
         self._shipper: Shipper | None = None
-        self._every_steps, self._most_aside = every_steps, most_aside or {}
+        self._most_aside = most_aside or {}
         self._leader: str | None = None
         self._start, self._floor = -1, -1
         self._places: OrderedDict[tuple[int, str], int] = OrderedDict()
@@ -102,8 +125,6 @@ class Recorder:
         self._warned: set[str] = set()
         """What was warned of in this start."""
         self._warned_at, self._warned_lately = 0.0, 0
-        self._theirs: set[str] = set()
-        """Names of the user's records, which ours make way for."""
         self._measured = -1
         """The newest step of which metrics came in this start."""
         self._ledger: dict[str, Any] = {}
@@ -115,23 +136,48 @@ class Recorder:
         self._epoch_began = False
         self._recent: deque[tuple[float, int]] = deque(maxlen=4096)
         self._facts = self._run.read()
-        self._facts["ledger_before"] = self._facts.pop("ledger_s", {})
-        for of_an_end in ("ended", "closed"):
-            self._facts.pop(of_an_end, None)
+        self._terms = terms or Terms()
+        self._facts["ledger_before"] = accounts.known(self._run.path, self._facts)
+        self._facts.pop("ledger_s", None)
+        left = self._left_open()
+        if "dollars" in self._facts:  # else the start before was killed, and what it spent has no price yet
+            self._facts.update(dollars_before=self._facts.pop("dollars"))
+            self._facts.update(dollars_before_s=sum(self._facts["ledger_before"].values()))
+        self._facts["environment"] = first.get("environment") or self._facts.get("environment", {})
+        for of_a_start in ("ended", "closed", "in_process", "tracking", "price_per_hour"):
+            self._facts.pop(of_a_start, None)
+        if self._terms.price is not None:
+            self._facts["price_per_hour"] = self._terms.price
         self._writer = spool = None
+        drawn: tuple[dict[str, int], dict[str, Any]] = ({}, {})
         if tracking is not None:
             from headway.tracking.mlflow_writer import Writer
             from headway.tracking.spool import Spool
 
             spool = Spool(self._run.spool)
+            drawn = spool.drawn()
             self._writer = Writer(self._run.path, **tracking, say=self._say)
         self._scribe = Scribe(self._run, epoch, fail_after, self._say, self.fail, spool, far is not None)
+        self._logged = Logged(self._run, self._scribe, self._say)
         self._scribe.track(first)
         self._scribe.track({"kind": "state", "state": "running", "message": ""})
         lately = self._facts.get("lately", ())
+        self._accounts = accounts.Accounts(
+            partial(self._scribe.line, "ledger"), self._facts.get("created", time.time())
+        )
         self._standing = Standing(self._run.path, epoch, self._trouble, self._recent, lately)
+        self._drawing = Drawing(every_steps, best, self._facts.get("best"), *drawn, self._scribe.track, self._save)
+        self._machines = Machines(self._facts.get("created", 0.0), self._places_asked(machines), self._look_at)
         self._sends = False
+        about = about_run(self._run.name, far["url"] if far else str(self._run.path), self._given)
+        self._lookout = Lookout(about, notify, self._looked, self._say)
+        self._export = exporting.of_run(
+            exported, self._run, self._facts, self._terms, self._seen["step"], self._writer, self._say
+        )
         self._begin()
+        self._lookout.start(left)
+        if machines:
+            self._machines.start()
         if sends:
             self.send()
 
@@ -154,6 +200,7 @@ class Recorder:
         for record in records if accepted else ():
             if (current or of_anybody(record)) and self._is_new(record):
                 getattr(self, "_on_" + record["kind"])(record)
+                self._export.record(record)
         return {
             "stop": self._stop,
             "current": current,
@@ -170,6 +217,7 @@ class Recorder:
     def event(self, event: dict[str, Any]) -> None:
         """What the coordinator tells of the membership."""
         kind = event["kind"]
+        self._export.event(event)
         if kind == "waits":
             self._standing.waits(event["reason"], event.get("more", ""))
             return
@@ -179,7 +227,10 @@ class Recorder:
         if kind == "ledger":
             self._ledger = event
             self._standing.account(event)
+            self._accounts.look(time.time(), self._seen["step"], lambda: self._account()["ledger_s"])
             self._seen.update(goodput=event["goodput"], workers=event["workers"])
+            return
+        if kind == "nodes":
             return
         if kind == "keepers":
             self._save(keepers=event["places"])
@@ -211,9 +262,11 @@ class Recorder:
         self._shipper.start(self._scribe.ship)
 
     def send(self) -> None:
-        """What is kept for the tracking store is sent there from now on."""
-        if self._writer is not None and not self._sends:
-            self._writer.start()
+        """What is kept for the tracking store is sent there from now on, and figures are to be had."""
+        if not self._sends:
+            self._export.open()
+            if self._writer is not None:
+                self._writer.start()
         self._sends = True
 
     def fail(self, failure: dict[str, Any]) -> None:
@@ -272,25 +325,31 @@ class Recorder:
         Returns:
             The tracking store's summary; `unwritten` in it says why records are not on the disk.
         """
+        self._machines.close()
         if not keep:
             self._end_keepers()
+        self._export.over(state)
         now = time.time()
         told = {"state": state, "message": message, "cause": cause}
+        self._lookout.ended(state, message)
         self._scribe.line("events", {"kind": "end", "time": now, **told, "step": self._seen["step"]})
         self._save(**told, ended=now, lately=self._standing.close(), **self._account())
         self.send()
         account = self._account()
-        values = {f"system/ledger/{cause}_s": seconds for cause, seconds in account["ledger_s"].items()}
-        self._point({"step": self._seen["step"], "time": time.time()}, {**values, "goodput": account["goodput"]})
-        self._scribe.track({"kind": "state", **told})
+        self._accounts.keep(now, self._seen["step"], account["ledger_s"])
+        self._drawing.rest()
+        self._scribe.track({"kind": "state", **told, "tags": at_end(self._facts)})
         self._scribe.sync()
         found: dict[str, Any] = {}
         if self._writer is not None and self._scribe.flush(CLOSE_S):
             found = self._tracked(timeout_s)
             self._save(tracking=found)
+        for untold in self._lookout.close():
+            self._save(notes=[*self._facts.get("notes", ()), untold])
         whole = self._scribe.close(CLOSE_S)
         if whole and self._shipper is not None:
             whole = self._shipper.close(CLOSE_S)
+        self._export.close()
         return found if whole else {**found, "unwritten": self._scribe.error or "another process leads the run"}
 
     def sent(self, timeout_s: float) -> None:
@@ -305,11 +364,14 @@ class Recorder:
     def _tracked(self, timeout_s: float) -> dict[str, Any]:
         assert self._writer is not None
         summary = self._writer.close(timeout_s)
-        return {name: getattr(summary, name) for name in ("uri", "run_id", "page", "sent", "waiting", "error")}
+        return {name: getattr(summary, name) for name in ("uri", "run_id", "page", "sent", "waiting", "error", "whole")}
 
     def leave(self) -> None:
         """Instead of `finish`, before anything was sent: the run did not begin, and nothing is to be kept of it."""
         self._standing.close()
+        self._lookout.close(0.0)
+        self._export.close()
+        self._machines.close()
         self._scribe.close(CLOSE_S)
         if self._shipper is not None:
             self._shipper.close(CLOSE_S)
@@ -335,6 +397,21 @@ class Recorder:
             "events", {"kind": "start", "time": at, **who, "epoch": self._epoch, "step": self._seen["step"]}
         )
         self._standing.start()
+
+    def _left_open(self) -> str:
+        """Why nobody was told of the end of the start before, where its leader was killed."""
+        killed = self._facts.get("state") == "running" and "started" in self._facts
+        return GONE if killed or "closed" in self._facts else ""
+
+    def _looked(self) -> tuple[Seen, dict[str, Any]]:
+        """How the run is, for who tells people of it; in another thread."""
+        seen, account = self._seen, self._account()
+        done = seen["step"] + self._measured
+        losses, waits = self._facts.get("recoveries", 0), self._standing.why
+        told = {name: seen[name] for name in ("step", "total_steps", "loss", "workers", "metrics")}
+        used = self._terms.used(sum(account.pop("ledger_s").values()), account.get("dollars"))
+        told.update(account, waits=waits, losses=losses, budget_used=used)
+        return Seen(seen["step"], seen["total_steps"], done, losses, waits, used), told
 
     def _end_keepers(self) -> None:
         """The run is over: what they hold is needed no more. One that does not hear it goes by itself before long."""
@@ -362,8 +439,11 @@ class Recorder:
     def _account(self) -> dict[str, Any]:
         """The ledger of all starts of this run together."""
         before = self._facts.get("ledger_before", {})
-        seconds = ledger.total([before, self._ledger.get("seconds", {})])
-        return {"ledger_s": {k: round(v, 3) for k, v in seconds.items()}, "goodput": round(ledger.goodput(seconds), 4)}
+        now = self._ledger.get("seconds", {})
+        seconds = ledger.total([before, now])
+        cost = self._terms.cost(sum(seconds.values()), Paid.of(self._facts))
+        told = {"ledger_s": {k: round(v, 3) for k, v in seconds.items()}, "goodput": round(ledger.goodput(seconds), 4)}
+        return told if cost is None else {**told, "dollars": round(cost, 6)}
 
     def _workers(self, step: int, workers: int, time: float) -> None:
         """So many train from a step on. A generation that begins from a checkpoint knows its step only later (-1)."""
@@ -382,6 +462,8 @@ class Recorder:
             told = {"from_step": step, "lost_steps": lost, **({"kept": True} if of else {})}
             self.event({"kind": "restart", "time": record["time"], **told})
         self._scribe.cut(step, self._left)
+        self._logged.rewind(step)
+        self._drawing.rewind(step)
         keep: dict[str, Any] = {"total_steps": record["total_steps"], "steps_per_epoch": record["steps_per_epoch"]}
         keep.update(made=record.get("made", ""), origin=(of, step))
         self._epoch_began = True
@@ -394,8 +476,12 @@ class Recorder:
 
     def _on_again(self, record: dict[str, Any]) -> None:
         """The last steps come once more: a worker kept them, and another driver's recorder may not have written all."""
-        self._scribe.cut(record["step"], self._left)
+        self._scribe.cut(record["step"], self._left, logged=False)  # of which it has names alone
+        self._drawing.rewind(record["step"])
         self._again_from, self._seen["step"] = self._seen["step"], record["step"]
+
+    def _on_logged(self, record: dict[str, Any]) -> None:
+        self._logged.take(record)
 
     def _left(self, metrics: dict[str, float]) -> None:
         """Called by the thread that writes: the newest metrics on the disk, when the later ones are gone."""
@@ -410,25 +496,22 @@ class Recorder:
         self._recent.append((record["time"], record["rows"]))
         fields = ("step", "epoch", "loss", "lr", "rows", "time", "samples")
         self._scribe.line("steps", {name: record[name] for name in fields})
-        if record["step"] % self._every_steps == 0 or record["step"] + 1 == self._seen["total_steps"]:
-            values = {"loss": record["loss"], "lr": record["lr"], "epoch": record["epoch"]}
-            values |= {"samples_per_s": self._rates()[0], "workers": self._seen["workers"]}
-            values |= {"goodput": self._seen["goodput"]}
-            self._point(record, {name: value for name, value in values.items() if name not in self._theirs})
+        self._drawing.step(record, self._gauges)
 
     def _on_metrics(self, record: dict[str, Any]) -> None:
         self._measure(record)
-        self._point(record, {f"validation/{name}": value for name, value in record["values"].items()})
+        self._drawing.evaluated(record)
 
     def _on_recorded(self, record: dict[str, Any]) -> None:
         self._measure(record)
-        self._theirs.update(record["values"])
-        self._point(record, record["values"])
+        self._drawing.recorded(record)
 
     def _measure(self, record: dict[str, Any]) -> None:
         values, self._measured = record["values"], record["step"]
         self._seen.update(metrics={**self._seen["metrics"], **values}, evaluated=record["step"])
-        more = {"tables": record["tables"]} if record.get("tables") else {}
+        more: dict[str, Any] = {"tables": record["tables"]} if record.get("tables") else {}
+        if record["kind"] == "recorded":
+            more["recorded"] = True
         self._scribe.line("metrics", {"step": record["step"], "time": record["time"], "values": values, **more})
 
     def _on_dropped(self, record: dict[str, Any]) -> None:
@@ -448,7 +531,8 @@ class Recorder:
         self._scribe.line("events", {name: record[name] for name in ("kind", "time", "step", "bytes")})
         self._save(checkpoint={name: record[name] for name in ("step", "time", "bytes")})
         names = ("kind", "step", "path", "bytes", "metrics", "time", "digest", "let_go")
-        self._scribe.track({name: record[name] for name in names if name in record})
+        told = {name: record[name] for name in names if name in record}
+        self._scribe.track({**told, **self._drawing.of_checkpoint(record["step"])})
 
     def _on_checkpoint_failed(self, record: dict[str, Any]) -> None:
         if record["error"] != self._unsaved:
@@ -496,7 +580,8 @@ class Recorder:
         self._save(quarantine=aside)
         total = sum(aside[source].values())
         self.event({**record, "total_rows": total})
-        self._point({"step": self._seen["step"], "time": record["time"]}, {"data/quarantined_rows": float(total)})
+        aside_points = {"kind": "points", "step": self._seen["step"], "time": record["time"]}
+        self._scribe.track({**aside_points, "values": {"data/quarantined_rows": float(total)}})
         most = self._most_aside.get(source)
         if most is not None and total > most:
             self.fail(
@@ -526,8 +611,21 @@ class Recorder:
         logs = " and ".join(f"`{self._look} --worker {worker}`" for worker in workers)
         self._say(f"{said}. Its last words: {words}" if words else f"{said}; see {logs}")
 
-    def _point(self, record: dict[str, Any], values: dict[str, float]) -> None:
-        self._scribe.track({"kind": "points", "step": record["step"], "time": record["time"], "values": values})
+    def _gauges(self) -> dict[str, float]:
+        return {"samples_per_s": self._rates()[0], "workers": self._seen["workers"], "goodput": self._seen["goodput"]}
+
+    def _places_asked(self, machines: str) -> Callable[[], list[Asked]]:
+        """Gives what is asked for figures of its machine, see `Machines`."""
+        if machines == "own":
+            return lambda: [OWN]
+        return lambda: [(host, port, self._run.keeper()["token"]) for host, port in self._facts.get("keepers", ())]
+
+    def _look_at(self, newest: dict[str, dict[str, float]], line: dict[str, Any] | None) -> None:
+        """What machines do; called in a thread."""
+        self.event({"kind": "nodes", "nodes": newest})
+        if line is not None:
+            self._scribe.line("nodes", {**line, "step": self._seen["step"]})
+            self._drawing.machines(line, self._seen["step"])
 
     def _rates(self) -> tuple[float, float]:
         """Rows and steps per second over the latest few seconds."""

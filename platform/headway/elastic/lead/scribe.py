@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from headway.core.outage import Outage
 from headway.durable import Lines, replace
 from headway.errors import HeadwayError, RunFailed
+from headway.logged import index
+from headway.logged.paths import FOLDER
 from headway.runs import epochs
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 WAITING = 100_000  # tasks that may wait; more are not taken, and stay with the workers
 TOGETHER = 1000  # lines in one write
+BYTES = 256 << 20  # of files that may wait
 
 Task = tuple[str, Any]
 
@@ -50,9 +53,11 @@ class Scribe:
         far: bool = False,
     ) -> None:
         self._run, self._epoch, self._say, self._fail, self._spool = run, epoch, say, fail, spool
-        self._files = {name: Lines(run.path / f"{name}.jsonl") for name in ("steps", "metrics", "events")}
+        self._files: dict[str, Lines] = {}
         self._tasks: deque[Task] = deque()
         self._facts: str | None = None
+        self._bytes = 0
+        """Of the files that wait."""
         self._news = threading.Condition()
         self._closing_at: float | None = None
         self._outage = Outage(fail_after)
@@ -69,7 +74,7 @@ class Scribe:
     @property
     def full(self) -> bool:
         """Whether so much waits that no more should come."""
-        return len(self._tasks) >= WAITING
+        return len(self._tasks) >= WAITING or self._bytes >= BYTES
 
     @property
     def error(self) -> str:
@@ -95,12 +100,19 @@ class Scribe:
             self._marks.append((mirror.mark(), self._kept))
 
     def line(self, file: str, content: dict[str, Any]) -> None:
-        """A line for steps, metrics or events."""
+        """A line for a file of that name: steps, metrics, events, and what else there is."""
         self._add(("line", (file, content)))
 
-    def cut(self, step: int, then: Callable[[dict[str, float]], None]) -> None:
-        """The run goes on from this step: what was recorded of later ones goes. then: called with the metrics left."""
-        self._add(("cut", (step, then)))
+    def file(self, path: str, data: bytes) -> None:
+        """A file of the run's folder. path: in it."""
+        with self._news:
+            self._bytes += len(data)
+        self._add(("whole", (path, data)))
+
+    def cut(self, step: int, then: Callable[[dict[str, float]], None], logged: bool = True) -> None:
+        """The run goes on from this step: what was recorded of later ones goes, and where `logged` what was logged.
+        then: called with the metrics left."""
+        self._add(("cut", (step, then, logged)))
 
     def facts(self, facts: dict[str, Any]) -> None:
         """Let these be the facts of run.json."""
@@ -172,7 +184,10 @@ class Scribe:
         by_file: dict[str, list[bytes]] = {}
         for _, (file, content) in tasks:
             by_file.setdefault(file, []).append(json.dumps(content).encode() + b"\n")
-        return all(self._tried(partial(self._files[file].append, b"".join(lines))) for file, lines in by_file.items())
+        return all(self._tried(partial(self._file(file).append, b"".join(lines))) for file, lines in by_file.items())
+
+    def _file(self, name: str) -> Lines:
+        return self._files.setdefault(name, Lines(self._run.path / f"{name}.jsonl"))
 
     def _tried(self, action: Callable[[], None]) -> bool:
         while True:
@@ -218,13 +233,22 @@ class Scribe:
         with self._news:
             self._news.notify_all()
 
-    def _cut(self, content: tuple[int, Callable[[dict[str, float]], None]]) -> None:
-        step, then = content
-        for name in ("steps", "metrics"):
-            self._files[name].close()
+    def _cut(self, content: tuple[int, Callable[[dict[str, float]], None], bool]) -> None:
+        step, then, logged = content
+        for name in ("steps", "metrics", FOLDER):
+            self._file(name).close()
         self._run.cut("steps", step - 1)
         self._run.cut("metrics", step)
+        if logged:
+            index.cut(self._run.path, step)
         then(self._run.latest_metrics())
+
+    def _whole(self, content: tuple[str, bytes]) -> None:
+        path, data = self._run.path / content[0], content[1]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(path, data)
+        with self._news:
+            self._bytes -= len(data)
 
     def _keep(self, _: None) -> None:
         with self._news:

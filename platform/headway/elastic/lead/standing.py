@@ -75,6 +75,11 @@ class Standing:
         if reason != self._waits:
             self._waits, self._since = reason, time.time()
 
+    @property
+    def why(self) -> str:
+        """Nobody trains, for this reason; empty while somebody does."""
+        return self._waits
+
     def happened(self, text: str) -> None:
         """Something of which people are told."""
         self._lately.append((time.time(), text))

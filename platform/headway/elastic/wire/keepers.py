@@ -171,6 +171,14 @@ def end(where: str | tuple[str, int], token: str, run: str = "") -> None:
         words.next()
 
 
+def measure(where: str | tuple[str, int], token: str) -> dict[str, Any]:
+    """What the keeper's machine does, see `headway.core.nodes.Reading`. Raises OSError, EOFError, ValueError, KeyError:
+    nobody is there, or it is of another release."""
+    with contextlib.closing(call(where, token)) as words:
+        send(words.connection, {"op": "measure"})
+        return dict(words.next()["machine"])
+
+
 def end_all(places: Iterable[str | tuple[str, int]], token: str, run: str = "") -> None:
     """`end` for each, at once: some may be on machines that are gone, which takes a while to see."""
     from concurrent.futures import ThreadPoolExecutor  # no keeper needs it

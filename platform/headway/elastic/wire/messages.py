@@ -54,6 +54,7 @@ class Beat:
         waiting: for the others.
         lane_s: typical seconds of a lane; 0 while not known.
         ledger: its account, in seconds by cause.
+        exchanged: bytes to and from other workers so far.
     """
 
     number: int
@@ -64,6 +65,7 @@ class Beat:
     step: int
     lane_s: float
     ledger: dict[str, float]
+    exchanged: int = 0
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from headway.core.membership import seats
 from headway.core.schedules import SCHEDULES
 from headway.core.watch import At
 from headway.elastic.worker import transfer, vote
+from headway.elastic.worker.logged import Logged
 from headway.elastic.worker.nearest import as_bytes, nearest
 from headway.elastic.worker.replica import GIVEN, Outcome, TornState, seed
 from headway.elastic.worker.said import Said
@@ -73,6 +74,7 @@ class Engine:
         self.left = False
         """Whether all have left at a gate: what the rest of the loop's body says is of no step."""
         self.said = Said()
+        self.logged = Logged(self)
         self.lineage = 0
         self.start = 0
         """The generation in which all began, or began anew: from a checkpoint, wherever their code was."""

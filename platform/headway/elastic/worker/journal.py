@@ -19,6 +19,7 @@ from typing import Any
 from headway.checkpoint.found import Checkpoint
 from headway.core.outage import Outage
 from headway.elastic.wire.records import of_anybody
+from headway.elastic.worker.contents import Contents, without
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class Journal:
         self._forgotten = -1
         """The newest step of which an entry was let go, though it is not known here whether the recorder has it."""
         self._dropped = 0
+        self._contents = Contents()
         self._own: deque[dict[str, Any]] = deque()
         self._lock = threading.Lock()
         self._sending = threading.Lock()
@@ -134,7 +136,8 @@ class Journal:
             entries = [*(entry for _, entry in self._sent), *waiting]
             whole = not self._cut and len(waiting) == len(self._entries)
             first = entries[0]["step"] if entries else self._step
-            return {"start": self._start, "entries": entries, "whole_from": first if whole else first + 1}
+            light = list(map(without, entries))
+            return {"start": self._start, "entries": light, "whole_from": first if whole else first + 1}
 
     def _waiting(self) -> list[dict[str, Any]]:
         """The last entries, from the first on that may not have been taken yet."""
@@ -198,6 +201,13 @@ class Journal:
         """What the user's code recorded, the same on all workers. tables: what is more than a number."""
         more = {"tables": tables} if tables else {}
         self._note(step, "recorded", ",".join(sorted(values)), values=values, **more)
+
+    def logged(self, step: int, kind: str, name: str, content: str, **about: Any) -> None:
+        """A figure, text, table or file. content: of it, as base64; about: suffix, mime, caption."""
+        told = {"thing": kind, "name": name, "content": content, **about}
+        entry = self._note(step, "logged", f"{kind}:{name}", **told)
+        with self._lock:
+            self._contents.hold(entry)
 
     def own(self, step: int, values: dict[str, float]) -> None:
         """What the user's code recorded of this worker alone, which sends it itself."""
@@ -324,7 +334,7 @@ class Journal:
 
     # Adding
 
-    def _note(self, step: int, kind: str, what: str = "", **entry: Any) -> None:
+    def _note(self, step: int, kind: str, what: str = "", **entry: Any) -> dict[str, Any]:
         """What every replica says."""
         with self._lock:
             if step != self._step:
@@ -333,13 +343,15 @@ class Journal:
             key = f"{kind}:{what}" if what else kind
             place = (self._start, step, key, self._counts[key])
             self._counts[key] += 1
-            self._entries.append({"kind": kind, "time": time.time(), "place": place, "step": step, **entry})
+            made = {"kind": kind, "time": time.time(), "place": place, "step": step, **entry}
+            self._entries.append(made)
             if len(self._entries) > ENTRIES:
                 self._let_go()
             crowded = self._leads and len(self._entries) > CROWDED
         if crowded:
             self._wake.set()
             time.sleep(0)
+        return made
 
     def _let_go(self) -> None:
         """Of the oldest entry. What the recorder surely lacks is counted; the next leader looks at the others."""
@@ -355,6 +367,7 @@ class Journal:
         self._first += len(self._entries)
         self._entries.clear()
         self._sent.clear()
+        self._contents.clear()
         self._forgotten = -1
 
     def _say(self, kind: str, **record: Any) -> None:

@@ -11,7 +11,9 @@ and the driver: it forks twice and leads a session of its own. It ends when the 
 it for a while. Its memory has no name and goes with it. It ends with its machine, which is a container where that is
 what the worker runs in.
 
-Only Python's own library is imported, and xxhash where it is there: some 10 MB.
+It tells what the machine does, too (see `headway.tracking.system`), so that nobody else need be there for that.
+
+Only Python's own library is imported, and xxhash where it is there: some 10 MB; psutil once somebody asks.
 """
 
 from __future__ import annotations
@@ -250,7 +252,8 @@ class Keeper:
                     shelf.rest()
                 self._make_do()
                 self._talks.discard(me)
-                self._quiet_since = time.monotonic()
+                if not me.looks:
+                    self._quiet_since = time.monotonic()
             (words or connection).close()
 
     def _do(self, me: _Talk, words: Words, word: dict[str, Any]) -> None:
@@ -270,6 +273,11 @@ class Keeper:
             keepers.send(connection, {"ok": True})
         elif op == "list":
             keepers.send(connection, {"states": self._states(me), "port": self._port, "pid": os.getpid()})
+        elif op == "measure":
+            me.looks = True
+            from headway.tracking import system  # psutil with it, once somebody asks
+
+            keepers.send(connection, {"machine": system.reading()})
         elif op == "read":
             self._give(me, words, int(word["number"]))
         elif op == "put":
@@ -435,6 +443,8 @@ class _Talk:
         self.run = ""
         """Whose shelf it is about."""
         self.reads: list[Slot] = []
+        self.looks = False
+        """Whether it only asks what the machine does, for which no keeper stays."""
         self._pid = 0
         """Whose it is, on this node; 0: not known."""
         if self.local and hasattr(socket, "SO_PEERCRED"):

@@ -90,7 +90,11 @@ class Breakable(Protocol):
         """Addresses of peers that have not acknowledged what was sent to them for so long."""
 
     def bytes_moved(self) -> int:
-        """To and from peers, so far."""
+        """To and from peers, so far; 0 where that is not seen."""
+
+    @property
+    def reckoned(self) -> int:
+        """Where that is not seen, what was exchanged must have come to."""
 
 
 class Beats(Protocol):
@@ -149,6 +153,7 @@ class Line:
         self._heard = 0.0
         self._sent: dict[int, float] = {}
         """When the latest beats were sent, by number."""
+        self._exchanged = 0
         self._values: dict[tuple[int, str], bytes] = {}
         self._stores: list[LineStore] = []
         """All there were: torch may hold one beyond its generation, and must not find it gone."""
@@ -544,21 +549,26 @@ class Line:
             self._sent.pop(number - 300, None)
             mark, at = self._mark + self._carried, self._at
             account = self._ledger.snapshot(now)
+            how = (self._waiting, self._step, self.lane_s, account, self._exchanged)
             try:
-                self.tell(wire.Beat(number, self._heard, mark, at, self._waiting, self._step, self.lane_s, account))
+                self.tell(wire.Beat(number, self._heard, mark, at, *how))
             except OSError:
                 return  # the listening thread sees the same, and acts
 
     def _mind(self) -> None:
         """Watch the exchange: whether it gets on, and whether the peers can be reached."""
-        moved = 0
+        moved = told = 0
+        of: Breakable | None = None
         while not self._closing.wait(BEAT_S):
             with self._changed:
                 group, number, seats = self._group, self._entered, self._seats
+            if group is not of:
+                of, moved, told = group, 0, 0
             if group is None:
-                moved = 0
                 continue
             before, moved = moved, group.bytes_moved()
+            seen, told = told, max(told, moved + group.reckoned)
+            self._exchanged += told - seen
             if moved != before:
                 self._carried += 1
                 if self._heart is not None:

@@ -28,7 +28,7 @@ def session_of(task: Task) -> Session:
     others, measures = modules.of_task(task, model), task.measures()
     Measures(measures)
     made = session(model, optimizer, task.schedule, others, clip, task.hooks(), measures)
-    task.measuring = made.measure
+    task.measuring, task.showing = made.measure, made.log
     return made
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from headway.core.gate import Word
+from headway.core.pace import Typical
 from headway.core.watch import At
 from headway.elastic.wire import messages as wire
 from headway.elastic.worker.line import Line, News, Start
@@ -117,7 +118,7 @@ class Led:
         self._before = At.STARTING
         self._generation = 0
         self._rank = 0
-        self._lane_s: list[float] = []
+        self._lane = Typical()
 
     @property
     def at(self) -> At:
@@ -214,8 +215,8 @@ class Led:
     def moved(self, lane_s: float | None = None) -> None:
         self._line.moved()
         if lane_s is not None:
-            self._lane_s = [*self._lane_s[-14:], lane_s]
-            self._line.lane_s = sorted(self._lane_s)[len(self._lane_s) // 2]
+            self._lane.note(lane_s)
+            self._line.lane_s = self._lane.seconds
 
     def diverged(self, worker: str, step: int) -> None:
         if self._rank == 0:

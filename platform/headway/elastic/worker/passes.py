@@ -298,6 +298,7 @@ class Pass:
             tables = [replica.outcome.record_tables] if replica.outcome.record_tables else []
             engine.context.journal.recorded(self.number, replica.outcome.records, *tables)
         engine.context.journal.step(self.number, self.epoch, self.loss, rate, self.rows, samples)
+        engine.logged.commit(self.number)
 
     def _leave_out_empty_lanes(self) -> None:
         """Where rows may be set aside, it is only known with its batch how many a lane has left."""

@@ -31,6 +31,7 @@ from headway.elastic.worker.replica import Replica
 from headway.elastic.worker.standing import Standing
 from headway.elastic.worker.step import Step
 from headway.errors import BadInput
+from headway.logged.verbs import Logging
 from headway.metrics.merging import Measures
 from headway.metrics.running import Running
 from headway.strategies import PeerLost
@@ -80,7 +81,7 @@ def session(
     return Session(current(), model, optimizer, schedule, modules, clip, hooks, measures)
 
 
-class Session:
+class Session(Logging):
     """See `session`. A loop may read step, epoch, total_steps, model, optimizer, schedule, device, rank, workers."""
 
     def __init__(
@@ -312,6 +313,14 @@ class Session:
         """As `Step.measure` of the step whose lane runs; where there is none, as in an evaluation, nothing is done."""
         if self._open_step is not None and self._open_step.in_lane:
             self._open_step.measure(name, *arguments, **named)
+
+    def log(self, kind: str, name: str, thing: Any, caption: str = "") -> None:
+        """What the four of `Logging` do: kind is figure, text, table or artifact."""
+        step = self._open_step
+        in_lane = step is not None and step.in_lane
+        self.engine.logged.add(kind, name, thing, caption, step.number if step is not None and in_lane else None)
+
+    _take_logged = log
 
     def save(self, reason: str) -> None:
         """Take a checkpoint of this moment; it is written in the background. Call it on every worker.

@@ -16,6 +16,7 @@ from headway.elastic.worker.replica import seed
 from headway.elastic.worker.standing import Standing
 from headway.elastic.worker.updates import wants_closure
 from headway.errors import BadInput, nearest
+from headway.logged.verbs import Logging
 from headway.strategies import PeerLost
 
 MOST_NAMES = 1000
@@ -26,7 +27,7 @@ Names = Sequence[str] | Callable[["Step"], Sequence[str]]
 """Of a step's updates in order, or what gives them for a step."""
 
 
-class Step(Pass):
+class Step(Pass, Logging):
     """One global batch, and one update from it; or several, each in a pass of its own over the same lanes.
 
     Fields: number, epoch, rows, last_of_epoch; loss after the lanes (of several passes, the newest's).
@@ -420,6 +421,9 @@ class Step(Pass):
         lane = self._engine.tail.measured.setdefault(self._open, {})
         with torch.no_grad(), torch.autocast(self._engine.replica.device.type, enabled=False):
             measures.take(lane, name, *arguments, **named)
+
+    def _take_logged(self, kind: str, name: str, thing: Any, caption: str) -> None:
+        self._engine.logged.add(kind, name, thing, caption, self.number if self.in_lane else None)
 
     def _rehearsed(self, names: Names | None) -> Iterator[str]:
         """One lane and one update for nothing, of each kind, before this worker joins those that train: what is built,

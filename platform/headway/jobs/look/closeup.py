@@ -96,8 +96,8 @@ def status(
             raise asking.nothing(seen.unread, seen.unasked)
         unasked = seen.unasked
         raise asking.nowhere(place, name, address, unasked, str(unasked) if unasked is not None else "")
-    if seen.brief is not None and _is_left(seen.brief, seen.jobs):
-        seen.brief = _closed(seen.place, seen.brief, say)
+    if seen.brief is not None and is_left(seen.brief, seen.jobs):
+        seen.brief = closed(seen.place, seen.brief, say)
     return _told(name, seen, not_asked(asking.cluster(address), seen.unasked))
 
 
@@ -143,7 +143,7 @@ def _told(name: str, seen: _Seen, unasked: str) -> Status:
     )
 
 
-def _is_left(brief: Brief, jobs: Sequence[Job]) -> bool:
+def is_left(brief: Brief, jobs: Sequence[Job] = ()) -> bool:
     """Whether the run is to be closed: it says that it is running, and nobody leads it.
 
     That its place has not heard of it for a while is not enough: a leader that cannot reach its store trains on.
@@ -154,7 +154,7 @@ def _is_left(brief: Brief, jobs: Sequence[Job]) -> bool:
     return not brief.unheard or ended or time.time() - brief.last > GIVEN_UP_S + brief.alone_s
 
 
-def _closed(place: Place, brief: Brief, say: Callable[[str], None]) -> Brief:
+def closed(place: Place, brief: Brief, say: Callable[[str], None]) -> Brief:
     """The run with its books closed, if they can be."""
     try:
         if close(kept.find(place, brief.run), say=say) is not None:

@@ -15,6 +15,7 @@ from headway.core.ends import OVER
 from headway.errors import BadInput, HeadwayError
 from headway.jobs.look import asking
 from headway.jobs.look.rows import Job, words
+from headway.jobs.look.tail import Tail
 from headway.runs import Place, RunFolder
 
 FOLDER_S, STORE_S = 0.5, 2.0
@@ -132,7 +133,7 @@ class _Source:
     def __init__(self, place: Place, name: str, say: Callable[[str], None]) -> None:
         self._place, self._name, self._say = place, name, say
         self._run: RunFolder | None = None
-        self._at = 0
+        self._tail: Tail | None = None
         self.every_s = FOLDER_S if place.url is None else STORE_S
         self.grace_s = GRACE_S
         self.last = ""
@@ -176,20 +177,14 @@ class _Source:
         return f"run {brief.run} is {brief.state}" + (f": {brief.message}" if brief.message else "")
 
     def _added(self, path: Path) -> list[Event]:
-        try:
-            with path.open("rb") as file:
-                file.seek(self._at)
-                content = file.read()
-        except FileNotFoundError:
-            return []
-        whole = content[: content.rfind(b"\n") + 1]
-        self._at += len(whole)
-        found = [Event.of(tree) for line in whole.splitlines() if (tree := _parsed(line)) is not None]
+        self._tail = self._tail or Tail(path)
+        found = [Event.of(tree) for line in self._tail.more() if (tree := parsed(line)) is not None]
         self.last = found[-1].kind if found else self.last
         return found
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
+def parsed(line: bytes) -> dict[str, Any] | None:
+    """A line of a run's records; None where it is damaged."""
     try:
         tree = json.loads(line)
     except ValueError:

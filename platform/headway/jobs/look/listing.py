@@ -14,7 +14,7 @@ from headway import runs as kept
 from headway.jobs.look import asking
 from headway.jobs.look.asking import Unread, tried
 from headway.jobs.look.rows import Job, Row, row
-from headway.runs import Brief, Place
+from headway.runs import Brief, Place, telling
 
 NOT_ASKED = "no cluster was asked (--address)"
 NOT_REACHED = "Ray could not be asked"
@@ -33,7 +33,8 @@ class Listing:
 
 
 def ls(*, runs: str | Path | None = None, address: str | None = None) -> Listing:
-    """All runs of a place, and all that were submitted to a cluster, oldest first.
+    """All runs of a place, and all that were submitted to a cluster, oldest first. Runs of a folder whose leader is
+    gone are closed, in MLflow too.
 
     Args:
         runs: where runs are kept: a folder or URL; HEADWAY_RUNS, the user's config file, else "runs" when not given.
@@ -48,6 +49,7 @@ def ls(*, runs: str | Path | None = None, address: str | None = None) -> Listing
         asked = pool.submit(asking.jobs, address)
         briefs, unread = tried(str(place), lambda: kept.outline(place))
         jobs, unasked = asked.result()
+    telling.tell_left(place, briefs or ())
     if briefs is None and jobs is None:
         raise asking.nothing(unread, unasked)
     known = {brief.run: brief for brief in briefs or ()}

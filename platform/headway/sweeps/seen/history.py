@@ -53,21 +53,37 @@ class History:
             self._lines.append(json.dumps(line, default=str, separators=(",", ":")).encode() + b"\n")
 
 
-def seen(lines: Iterator[str] | Sequence[str]) -> tuple[Sight, int] | None:
-    """The sweep that the lines tell of, and the number of the last event in them; None where they tell of none. What
-    cannot be read is passed over."""
-    sight, last = None, 0
-    for line in lines:
+class Reading:
+    """Lines of the file, one after the other. What cannot be read is passed over.
+
+    Attributes:
+        sight: the sweep that they tell of; None where they tell of none.
+        last: the number of the last event in them.
+    """
+
+    def __init__(self) -> None:
+        self.sight: Sight | None = None
+        self.last = 0
+
+    def add(self, line: str | bytes) -> None:
+        """The next."""
         with suppress(ValueError, KeyError, TypeError, AttributeError):
             tree = json.loads(line)
             if "begun" in tree:
                 subject = _subject(tree["begun"])
-                sight = sight or Sight(subject)
-                sight.subject = subject
-                sight.begun(tree["at"])
-            elif sight is not None:
-                last = max(last, _apply(sight, tree))
-    return None if sight is None else (sight, last)
+                self.sight = self.sight or Sight(subject)
+                self.sight.subject = subject
+                self.sight.begun(tree["at"])
+            elif self.sight is not None:
+                self.last = max(self.last, _apply(self.sight, tree))
+
+
+def seen(lines: Iterator[str] | Sequence[str]) -> tuple[Sight, int] | None:
+    """The sweep that the lines tell of, and the number of the last event in them; None where they tell of none."""
+    reading = Reading()
+    for line in lines:
+        reading.add(line)
+    return None if reading.sight is None else (reading.sight, reading.last)
 
 
 def read(path: Path) -> tuple[Sight, int] | None:

@@ -101,6 +101,10 @@ class Seen:
                 self._sight.say(f"{each.run}: {each.text}" if each.run is not None else each.text)
         self._show(at)
 
+    def say(self, text: str) -> None:
+        """A line for people, from any thread; it is shown with the next view."""
+        self._sight.say(text)
+
     def close(self, state: str, message: str) -> None:
         """The sweep is at its end, or is left as it is; nothing more is heard."""
         at = self._clock()

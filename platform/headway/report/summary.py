@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from headway.runs import RunFolder
+from headway.core import ledger
+from headway.runs import RunFolder, accounts, columns
 
 RECOVERY = (
     "cause",
@@ -92,7 +94,8 @@ def load(run: RunFolder) -> Report:
     from headway.checkpoint.store import committed
 
     facts = run.read()
-    steps = list(run.steps())
+    steps = columns.steps(run.path / "steps.jsonl")
+    committed_steps = len(steps.step)
     state = facts.get("state", "running")
     message = facts.get("message", "")
     if state == "running" and not run.is_led():
@@ -103,28 +106,28 @@ def load(run: RunFolder) -> Report:
     ]
     evaluations = run.evaluations()
     per_epoch = facts.get("steps_per_epoch")
-    ended = facts.get("ended")
+    ended, account = facts.get("ended"), accounts.known(run.path, facts)
     return Report(
         run=run.name,
         state=state,
         message=message,
         cause=facts.get("cause") if state == "failed" else None,
-        steps=len(steps),
+        steps=committed_steps,
         total_steps=facts.get("total_steps"),
-        epoch=round(len(steps) / per_epoch, 4) if per_epoch else None,
-        samples_seen=sum(step["rows"] for step in steps),
-        samples_sha256=steps[-1]["samples"] if steps else None,
+        epoch=round(committed_steps / per_epoch, 4) if per_epoch else None,
+        samples_seen=int(np.nansum(steps.rows)),
+        samples_sha256=run.samples(),
         weights_sha256=facts.get("weights_sha256") if state != "running" else None,
         metrics={k: v for e in evaluations for k, v in e["values"].items()},
         evaluations=evaluations,
-        losses=[step["loss"] for step in steps],
+        losses=steps.loss.tolist(),
         checkpoints=checkpoints,
         checkpoint_blocked_s=round(facts.get("checkpoint_blocked_s", 0.0), 4),
         checkpoints_skipped=facts.get("checkpoints_skipped", 0),
         records_dropped=facts.get("records_dropped", 0),
         workers=run.workers(),
-        goodput=facts.get("goodput"),
-        ledger_s=facts.get("ledger_s", {}),
+        goodput=facts.get("goodput", round(ledger.goodput(account), 4) if account else None),
+        ledger_s=account,
         recoveries=[{key: event[key] for key in RECOVERY} for event in run.events() if event["kind"] == "recovery"],
         quarantined={source: sum(found.values()) for source, found in facts.get("quarantine", {}).items()},
         replicas=facts.get("replicas", {}),
