@@ -225,13 +225,13 @@ class Run:
     def join(self, number: int = 1) -> None:
         """Where all stand, have room for so many more, and go on once as many are ready: they join after that step."""
         self.wait_until(lambda: self.step >= self._hold.value)
-        known = self.coordinator.membership.workers
-        before = set(known)
+        before = self._ready()
         self.places(number)
-        self.wait_until(
-            lambda: sum(w.phase != "warming" for name, w in list(known.items()) if name not in before) >= number
-        )
+        self.wait_until(lambda: len(self._ready() - before) >= number)
         self._hold.value = -1
+
+    def _ready(self) -> set[str]:
+        return {name for name, each in list(self.coordinator.membership.workers.items()) if each.phase != "warming"}
 
     def kill(self, worker: str) -> None:
         """As a lost machine does; its place stays free for another."""
