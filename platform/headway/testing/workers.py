@@ -117,6 +117,22 @@ def run(
             process.close()
 
 
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Start function(*arguments) in a process of its own, which holds no thread or group of another's.
+
+    Args:
+        function: importable by name.
+        arguments: picklable.
+
+    Returns:
+        The `multiprocessing.Process`, to be joined.
+    """
+    _processes.set_forkserver_preload(PRELOADED)
+    process = _processes.Process(target=function, args=arguments)
+    process.start()
+    return process
+
+
 def _apart(backend: str, function: Callable[..., Any], workers: int, *arguments: Any) -> list[Any]:
     """`together` in a process of its own: torch must know of a device before its first backward pass in a process."""
     _processes.set_forkserver_preload(PRELOADED)
