@@ -98,6 +98,7 @@ import numpy as np
 class Shows(headway.Hook):
     def on_step_end(self, session, step):
         session.log_text("note.md", f"# step {session.step}")
+        session.log_table("note.md", {"a": [1]})
         session.log_figure("broken", object())
         session.log_table("broken", 7)
         session.log_artifact("gone", "no/such.file")
@@ -154,6 +155,7 @@ def test_what_cannot_be_kept_is_told_once_by_its_name(ground: Ground) -> None:
         "the figure 'refused' is not kept: RuntimeError: no room to draw",
         "the table 'broken' is not kept: a int is no table: that is a frame of pandas or Arrow, a dict of columns or a "
         "list of dicts",
+        "the table 'note.md' is not kept: a text of that name was logged in the same step",
     ]
 
 

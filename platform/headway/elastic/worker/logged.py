@@ -41,7 +41,8 @@ class Logged:
         self._told: set[Key] = set()
         self._at: tuple[int, int] = (-1, -1)
         """Start and step of which these were logged."""
-        self._names: set[Key] = set()
+        self._names: dict[str, str] = {}
+        """The kind by name."""
         self._lanes_of = -1
         self._of_lanes: dict[Key, tuple[Content, str]] = {}
         """What was shown in the lanes of a step, which may have to be done again."""
@@ -81,7 +82,10 @@ class Logged:
         if (at := (self._engine.start, step)) != self._at:
             self._at = at
             self._names.clear()
-        return key not in self._names
+        kind, name = key
+        if (there := self._names.get(name, kind)) != kind:
+            self._tell(key, f"a {there} of that name was logged in the same step")
+        return name not in self._names
 
     def _drawn(self, key: Key, name: Any, thing: Any) -> Content | None:
         try:
@@ -100,6 +104,7 @@ class Logged:
             self._engine.context.journal.warned(f"the {kind} {name[:100]!r} is not kept: {reason[:300]}")
 
     def _keep(self, key: Key, found: Content, caption: Any, step: int) -> None:
-        self._names.add(key)
+        kind, name = key
+        self._names[name] = kind
         about = {"suffix": found.suffix, "mime": found.mime, "caption": str(caption)[:1000]}
-        self._engine.context.journal.logged(step, *key, b64encode(found.data).decode("ascii"), **about)
+        self._engine.context.journal.logged(step, kind, name, b64encode(found.data).decode("ascii"), **about)
