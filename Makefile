@@ -5,8 +5,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.set-up
 PYTEST := $(BIN)/python -m pytest --durations=10
 
-# Most tests wait more than they compute: two at once even on one core, and no more than memory holds on many.
-JOBS   ?= $(shell $(PYTHON) -c 'import os; print(max(2, min(4, os.cpu_count() or 2)))')
+# Most tests wait more than they compute: one more at once than there are cores, and no more than memory holds on many.
+JOBS   ?= $(shell $(PYTHON) -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
 
 # Run the tests of a tier: all at once but those marked alone, and then those; 5 says that there was none.
 define tier
