@@ -79,6 +79,8 @@ def test_rules_are_recorded_and_no_alert_is_wrong(seen: Seen) -> None:
 
 # In Perses
 
+TALL = (1440, 4500)
+"""A window with room for all: Perses makes the panels of a section as it comes near the part in sight."""
 KINDS = {dashboard.name: dashboard for dashboard in all_of_them()}
 
 
@@ -96,7 +98,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.mark.parametrize(("name", "theme"), [(name, "dark" if name == "data" else "light") for name in KINDS])
 def test_perses_draws_every_panel(seen: Seen, site: str, chromium: Browser, name: str, theme: str) -> None:
     page = drawing.address(site, name, seen.prometheus.url, (seen.begin, seen.end), theme, "1s")
-    with opened(chromium, page, (1440, 1300), dark=theme == "dark", within_s=SLOWLY_S) as sight:
+    with opened(chromium, page, TALL, dark=theme == "dark", within_s=SLOWLY_S) as sight:
         drawing.settled(sight.page, within_s=SLOWLY_S)
         shown = sight.page.locator(drawing.PANEL)
         assert shown.count() == len(KINDS[name].panels)
