@@ -5,13 +5,13 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.set-up
 PYTEST := $(BIN)/python -m pytest --durations=10
 
-# Most tests wait more than they compute: one more at once than there are cores, and no more than memory holds on many.
-JOBS   ?= $(shell $(PYTHON) -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
+# Most tests wait more than they compute: two at once even on one core, and no more than memory holds on many.
+JOBS   ?= $(shell $(PYTHON) -c 'import os; print(max(2, min(4, os.cpu_count() or 2)))')
 
 # Run the tests of a tier: all at once but those marked alone, and then those; 5 says that there was none.
 define tier
-$(PYTEST) -n $(JOBS) -m "($(1)) and not alone"
-$(PYTEST) -m "($(1)) and alone" || test $$? -eq 5
+$(PYTEST) -n $(JOBS) -m "($(1)) and not alone and not long"
+$(PYTEST) -m "($(1)) and alone and not long" || test $$? -eq 5
 endef
 
 .PHONY: setup check test slow soak demo bench ui clean
@@ -40,7 +40,7 @@ slow: setup
 # What is random, at length: hours. HEADWAY_DRILLS=100 for more drills.
 soak: export HEADWAY_TIER = soak
 soak: setup
-	$(PYTEST) -n $(JOBS) --timeout=3600 -m "soak or hypothesis"
+	$(PYTEST) -n $(JOBS) --timeout=3600 -m "soak or long or hypothesis"
 
 demo: setup
 	$(BIN)/python trainers/demo.py

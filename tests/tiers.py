@@ -11,7 +11,7 @@ from xdist.scheduler import LoadScopeScheduling
 SOAK = os.environ.get("HEADWAY_TIER") == "soak"
 """Whether this is `make soak`: the same tests, with many more examples and longer histories."""
 
-FIRST = ("slow", "ray")
+FIRST = ("slow", "long", "ray")
 """Modules of these marks last longest; they begin first, so that no process is left with one at the end."""
 
 TOGETHER = (

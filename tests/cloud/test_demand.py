@@ -45,6 +45,7 @@ def cluster(tmp_path: Path) -> Iterator[CloudCluster]:
         yield cluster
 
 
+@pytest.mark.long
 def test_a_run_buys_what_it_needs_at_once_then_what_pays_and_gives_it_back(
     cluster: CloudCluster, project: Project, tmp_path: Path
 ) -> None:

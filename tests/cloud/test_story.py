@@ -26,6 +26,7 @@ ACTS = (
 )
 
 
+@pytest.mark.long
 def test_machines_come_and_go_and_nothing_shows(project: Project) -> None:
     found = drill(project.job, faults=ACTS, nodes=2, steps=200, tell=print)
     print(found.shown())

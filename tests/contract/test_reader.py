@@ -151,7 +151,7 @@ LONGER = [pytest.mark.soak, pytest.mark.timeout(3600 if SOAK else 300)]
         pytest.param("direct", examples(60, 3000), 4, marks=LONGER),
         pytest.param("own", examples(30, 1000), 4, marks=LONGER),
         pytest.param("ray", 3, 2, marks=[pytest.mark.ray]),
-        pytest.param("ray", examples(10, 100), 4, marks=[pytest.mark.ray, pytest.mark.slow, *LONGER]),
+        pytest.param("ray", examples(10, 100), 4, marks=[pytest.mark.ray, pytest.mark.long, *LONGER]),
     ],
 )
 def test_every_row_once_in_one_order_for_all_histories_of_workers(

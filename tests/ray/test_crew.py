@@ -192,7 +192,7 @@ def test_what_cannot_begin_leaves_nothing(pool: Driven, place: Place) -> None:
     pool.crew.resize("never", 2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_process_is_after_many_runs_what_it_was_after_a_few(pool: Driven) -> None:
     """Memory, threads and descriptors: what a run leaves behind would add up over a sweep's hundreds."""
 

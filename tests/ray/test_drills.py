@@ -59,7 +59,7 @@ def numbered(faults: tuple[Fault, ...], cluster: Cluster) -> list[Fault]:
     ]
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [*SEEDS[:1], *(pytest.param(seed, marks=pytest.mark.long) for seed in SEEDS[1:])])
 def test_nothing_shows_afterwards(
     seed: int, cluster: Cluster, quiet: dict[str, Any], project: Project, tmp_path: Path
 ) -> None:
@@ -86,6 +86,7 @@ def test_nothing_shows_afterwards(
     assert set(fire.repeated) <= again  # only what everybody's loss has cost
 
 
+@pytest.mark.long
 def test_a_drill_of_a_job_elsewhere_by_the_command_line(
     project: Project, headway: Callable[..., Command], tmp_path: Path
 ) -> None:

@@ -152,7 +152,7 @@ def test_killed_and_resumed_from_another_machine(lab: Lab, quiet: dict[str, Any]
     assert not any(path.name in ("steps.jsonl", "run.json", "manifest.json") for path in nodes)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.soak
 @pytest.mark.timeout(3600 if SOAK else 600)
 def test_whatever_is_killed_at_random_moments(

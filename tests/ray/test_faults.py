@@ -135,7 +135,7 @@ def test_2_a_worker_killed_while_the_others_wait_for_it_in_a_collective(begin: B
     assert_nothing_lost(fire, quiet)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_3_a_worker_killed_while_the_survivors_of_another_regroup(begin: Begin, quiet: Report) -> None:
     fire = begin(workers={"max": 3})
     survivor, first, second = fire.wait_for_members(3)
@@ -147,7 +147,7 @@ def test_3_a_worker_killed_while_the_survivors_of_another_regroup(begin: Begin, 
     assert_nothing_lost(fire, quiet)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_4_workers_killed_before_they_join_and_as_they_join(begin: Begin, quiet: Report) -> None:
     fire = begin(brake=0.5)
     _, victim = fire.wait_for_members(2)
@@ -165,7 +165,7 @@ def test_4_workers_killed_before_they_join_and_as_they_join(begin: Begin, quiet:
     assert_nothing_lost(fire, quiet)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_size_that_is_asked_for_while_it_runs(begin: Begin, quiet: Report) -> None:
     fire = begin()
     run = str(fire.run.path)
@@ -227,7 +227,7 @@ def test_7_the_node_of_rank_0_killed(begin: Begin, quiet: Report) -> None:
     assert_nothing_lost(fire, quiet)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_8_two_workers_killed_at_once(begin: Begin, quiet: Report) -> None:
     fire = begin(workers={"max": 3})
     first, survivor, second = fire.wait_for_members(3)
@@ -248,7 +248,7 @@ def linked() -> Iterator[Cluster]:
         yield cluster
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_9_a_link_cut_for_ever(linked: Cluster, quiet: Report, project: Project, tmp_path: Path) -> None:
     make_whole(linked, 2)
     with Fire(linked, project, tmp_path) as fire:
@@ -277,7 +277,7 @@ def test_10_a_link_cut_and_back_the_leader_behind_it_commits_nothing(
         assert not trained_later(fire, leader["id"], recovery["generation"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_11_a_stopped_worker_that_goes_on_later_commits_nothing(begin: Begin, quiet: Report) -> None:
     fire = begin()
     leader, _ = fire.wait_for_members(2)
@@ -335,7 +335,7 @@ def test_14_too_few_workers_wait_for_a_machine_and_go_on_from_memory(begin: Begi
     assert not meanwhile  # nobody trained with fewer than min
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_15_all_workers_killed(begin: Begin, quiet: Report) -> None:
     fire = begin(checkpoint=RARELY)
     fire.wait_for_members(2)
@@ -351,7 +351,7 @@ def test_15_all_workers_killed(begin: Begin, quiet: Report) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["driver", "controller"])
+@pytest.mark.parametrize("target", ["driver", pytest.param("controller", marks=pytest.mark.long)])
 def test_16_who_leads_the_run_killed_and_the_run_resumed(begin: Begin, quiet: Report, target: str) -> None:
     fire = begin(checkpoint=RARELY)
     members = fire.wait_for_members(2)

@@ -36,7 +36,7 @@ def test_what_ray_data_counts_has_the_same_bits(connected: None, rows: pieces.Ro
     assert one.equals(other)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_large_training_set_is_fitted_to_on_the_cluster(
     connected: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

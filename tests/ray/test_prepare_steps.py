@@ -571,7 +571,11 @@ def test_stats_and_head(tmp_path: Path, headway: Callable) -> None:
 @pytest.mark.timeout(3600 if SOAK else 300)
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [("csv", {}), ("csv", {"dedup": "mail", "shuffle": True, "split": "train=0.8,test=0.2"}), ("parquet", {})],
+    [
+        pytest.param("csv", {}, marks=pytest.mark.long),
+        pytest.param("csv", {"dedup": "mail", "shuffle": True, "split": "train=0.8,test=0.2"}, marks=pytest.mark.long),
+        ("parquet", {}),
+    ],
 )
 def test_kill_9_at_random_moments(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:
     """Two kills each, then to the end: the bytes of a quiet run, and nothing that was written is written again.
@@ -638,7 +642,7 @@ print(peak // 1024)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["in order", "shuffle"])
+@pytest.mark.parametrize("way", ["in order", pytest.param("shuffle", marks=pytest.mark.long)])
 def test_memory_does_not_grow_with_the_source(tmp_path: Path, way: str) -> None:
     """This process's own memory, in MiB, for 60 MB and 480 MB of rows."""
     env = {k: v for k, v in os.environ.items() if k == "RAY_TMPDIR" or not k.startswith("RAY_")}

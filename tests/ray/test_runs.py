@@ -48,7 +48,7 @@ def test_the_cluster_decides_how_fast_never_what(
         assert wide.workers[0]["workers"] == workers
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_worker_costs_no_sample(two: headway.Report, project: Project, runs: Path) -> None:
     hit = run(project, runs, "hit", 2, arguments={"trouble": "die", "rank": 1, "at": 23})
     # The restarted process counts its calls anew, so it dies once more at its own 23rd step; checkpoints move it on.
@@ -81,7 +81,7 @@ def test_a_nan_is_caught_by_name_and_step(project: Project, runs: Path) -> None:
     assert (report.state, report.cause) == ("failed", "task")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_workers_that_always_die_are_given_up(project: Project, runs: Path) -> None:
     with pytest.raises(RunFailed, match="died 3 times without a single new step"):
         run(project, runs, "hopeless", 1, arguments={"trouble": "die", "at": 1})

@@ -100,7 +100,7 @@ def steps(server: Server, run_id: str | None) -> list[int]:
 
 
 def change_password(server: Server, old: str, new: str) -> None:
-    told = json.dumps({"username": ADMIN, "password": new}).encode()
+    told = json.dumps({"username": ADMIN, "password": new, "current_password": old}).encode()
     who = {"Authorization": "Basic " + b64encode(f"{ADMIN}:{old}".encode()).decode()}
     address = f"{server.uri}/api/2.0/mlflow/users/update-password"
     head = {**who, "Content-Type": "application/json"}

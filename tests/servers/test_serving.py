@@ -12,6 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ class Served:
             self.port = probe.getsockname()[1]
         self._log = runs.parent / "serve.log"
         quiet = {"MLFLOW_TRACKING_URI": default_uri(runs), "MLFLOW_DISABLE_TELEMETRY": "true"}
+        quiet["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # MLflow starts uvicorn by its name
         command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/r@production"]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -87,7 +89,8 @@ class Served:
             return error.code, error.read()
 
     def end(self) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
 

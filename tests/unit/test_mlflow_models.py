@@ -170,6 +170,19 @@ def test_another_checkpoint_of_the_same_step_is_told_from_it(copy: RunFolder, ml
         mlflow.pyfunc.load_model(str(folder))
 
 
+@pytest.mark.parametrize("default", ["other", None])
+def test_it_is_promoted_whatever_this_process_takes_for_its_store(
+    copy: RunFolder, mlflow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, default: str | None
+) -> None:
+    record(copy, 8)
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(default and f"sqlite:///{tmp_path}/{default}.db")
+    before = mlflow.get_tracking_uri()
+    assert promote(copy.path, alias="production").version == "1"
+    assert (mlflow.get_tracking_uri(), mlflow.is_tracking_uri_set()) == (before, default is not None)
+    assert list(tmp_path.glob("*.db")) == [], "nothing is made in another"
+
+
 def test_a_promoted_model_outlives_its_run(copy: RunFolder, mlflow: Any, tmp_path: Path) -> None:
     record(copy, 8)
     given = rows()

@@ -27,6 +27,7 @@ class Registry:
 
     def __init__(self, uri: str, folder: Path, experiment: str) -> None:
         self.uri = store.redact(uri)
+        self._asked = uri
         self._client, self._artifacts = store.connect(uri, folder)
         self._experiment = experiment
 
@@ -75,7 +76,9 @@ class Registry:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        made = client.create_model_version(name, model.artifact_location, source, dict(tags), model_id=model.model_id)
+        at, its_id = model.artifact_location, model.model_id
+        with store.by_default(self._asked):
+            made = client.create_model_version(name, at, source, dict(tags), model_id=its_id)
         return str(made.version)
 
     def lead(self, name: str, alias: str, version: str) -> None:

@@ -21,6 +21,7 @@ from headway.tracking import schema
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+VARIABLE = "MLFLOW_TRACKING_URI"
 PASSWORD = "HEADWAY_TRACKING_PASSWORD"
 HIDDEN = secrecy.HIDDEN
 _SECRET = re.compile(r"(?i)([?&;](?:[\w.-]*(?:password|passwd|pwd|secret|token))=)[^&;@\s]+")
@@ -173,3 +174,19 @@ def connect(uri: str, folder: Path) -> tuple[MlflowClient, str | None]:
         schema.check(schema.of_file(file) if uri.startswith("sqlite:") else schema.of_database(uri), redact(uri))
         import_module("mlflow.store.tracking.sqlalchemy_store").SqlAlchemyStore(uri, artifacts)
     return MlflowClient(tracking_uri=uri), artifacts
+
+
+@contextmanager
+def by_default(uri: str) -> Iterator[None]:
+    """Let this store be the process' default meanwhile: MLflow's registry over a database (3.17) looks for a version's
+    logged model in whatever store that is, and makes an mlflow.db in the current folder where none is set."""
+    import mlflow
+
+    before, variable = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None, os.environ.get(VARIABLE)
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None: none is set
+        if variable is not None:
+            os.environ[VARIABLE] = variable

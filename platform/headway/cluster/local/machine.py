@@ -77,6 +77,13 @@ class Node:
             if pipe is not None:
                 pipe.close()
 
+    def said(self) -> list[str]:
+        """Lines that the node's program has printed; none before it ran."""
+        try:
+            return (self.folder / "said").read_text(errors="replace").strip().splitlines()
+        except FileNotFoundError:
+            return []
+
     def ask(self, order: dict[str, Any]) -> dict[str, Any]:
         """Send an order to the node's program, and wait for the answer."""
         stdin, stdout = self.process.stdin, self.process.stdout
@@ -94,7 +101,7 @@ class Node:
             finally:
                 watch.cancel()
         if not line:
-            said = (self.folder / "said").read_text(errors="replace").strip().splitlines()
+            said = self.said()
             raise RunFailed(f"node {self.number} of the local cluster is gone", said[-1] if said else "it said nothing")
         answer: dict[str, Any] = json.loads(line)
         return answer
