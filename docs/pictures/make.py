@@ -32,6 +32,7 @@ SCREEN = (1280, 900)
 OF_REPORT = (1280, 1500)
 MAIN = "from headway.cli.app import main; main()"
 DRAWN_MS = 60_000
+SETTLED_MS = 8_000  # MLflow's page asks again and again, and so is never idle
 PAGE = "report.html"
 
 
@@ -90,7 +91,7 @@ def mlflow(chromium: Browser, run: str, runs: str) -> None:
         assert page is not None
         with opened(chromium, page.replace("?", "/model-metrics?"), screen=SCREEN) as sight:
             sight.page.wait_for_selector("canvas, svg.main-svg", timeout=DRAWN_MS)
-            sight.page.wait_for_load_state("networkidle", timeout=DRAWN_MS)
+            sight.page.wait_for_timeout(SETTLED_MS)
             taken(sight.page, "mlflow")
 
 
