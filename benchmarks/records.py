@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from importlib import import_module
+from pathlib import Path
 
 from measure import keep, kept
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a server and a browser as tests have them
 
 PARTS = {
     "journal": "a million `session.record` calls in the training thread",
