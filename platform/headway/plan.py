@@ -210,8 +210,8 @@ def digest(job: Job, train: Sequence[manifests.Manifest]) -> str:
         for name in ("metric", "patience", "mode"):
             if kept["schedule"][name] == type(job.schedule).model_fields[name].default:
                 del kept["schedule"][name]
-    if job.accumulate > 1:  # parts of a batch have randomness of their own
-        kept["accumulate"] = job.accumulate
+    if job.part_rows < job.lane_batch:  # parts of a batch have randomness of their own
+        kept["accumulate"] = job.lane_batch // job.part_rows
     kept["task"] = job.task.rpartition("/")[2]
     kept["data"] = [[source.digest for source in train], job.data.columns, job.data.shuffle, job.data.window]
     kept["sampling"] = job.data.sampling.model_dump()

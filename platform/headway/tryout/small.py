@@ -27,11 +27,11 @@ from headway.elastic.worker import context as contexts
 from headway.elastic.worker import update
 from headway.elastic.worker.batches import tensors_of
 from headway.elastic.worker.context import Context
+from headway.elastic.worker.draws import seed
 from headway.elastic.worker.failures import of_machine
 from headway.elastic.worker.journal import Journal
 from headway.elastic.worker.loop import run_step, session_of
 from headway.elastic.worker.members import Alone
-from headway.elastic.worker.replica import seed
 from headway.elastic.worker.saver import Saver
 from headway.elastic.worker.session import Session
 from headway.elastic.worker.step import Step
