@@ -581,7 +581,7 @@ class Job(Section):
     @property
     def part_rows(self) -> int:
         """Rows of a lane that go through the model at once."""
-        return self.micro_batch or self.lane_batch // self.accumulate
+        return self.micro_batch or max(1, self.lane_batch // self.accumulate)
 
     @property
     def global_batch(self) -> int:
