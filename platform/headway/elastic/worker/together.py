@@ -71,11 +71,19 @@ class Together:
         self.neighbours = 1
         """Workers of this machine, which share its memory."""
         self._told: set[str] = set()
+        self._agreed = False
 
     @property
     def allowed(self) -> bool:
         """Whether lanes may go together at all."""
         return self._wanted and self._replica.apart is None
+
+    @property
+    def said(self) -> str | None:
+        """Why lanes are apart, in words; empty where both ways agreed; None where that is not known."""
+        if self._replica.apart is not None:
+            return self._replica.apart.reason.value
+        return "" if self._agreed else None
 
     @property
     def measured(self) -> bool:
@@ -116,6 +124,7 @@ class Together:
     def done(self, mode: Hashable, parted: Sequence[Group], looked: bool) -> None:
         """A pass was done with lanes together; looked: both ways, and they agreed."""
         self._watch.done(mode, parted, looked)
+        self._agreed |= looked
 
     # What was seen
 
