@@ -256,7 +256,8 @@ def test_what_is_another_loss_together_is_kept_apart(
 ) -> None:
     found, task, off = compared(data, tmp_path, loss, model)
     assert off == 0.0, "also in the step that showed it"
-    ((text, facts),) = found.told
+    assert len(found.told) == (2 if reason is Reason.RAISED else 1), "once; and what was raised"
+    text, facts = found.told[-1]
     assert reason.value in text
     assert facts == {"step": 0, "apart": reason.name.lower(), "why": text}
     assert task.in_step(1) == [BATCH] * LANES

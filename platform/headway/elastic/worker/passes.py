@@ -194,8 +194,8 @@ class Pass(Walk):
     def _is_undone(self) -> bool:
         """Whether the pass is to be done again, for the way in which lanes went together. All decide alike."""
         engine, tail = self._engine, self._engine.tail
-        finite = math.isfinite(sum(tail.losses()))
         why = tail.apart()
+        finite = not (self._alone or tail.together()) or math.isfinite(sum(tail.losses()))
         if self._alone and finite and why is None:
             why = Mismatch(Reason.LOSS)
         if why is not None:

@@ -171,6 +171,11 @@ class Together:
             "done again, and fewer go together there from now on",
         )
 
+    def raised(self, error: Exception) -> None:
+        """The user's code raised this for the rows of several lanes."""
+        words = str(error).strip().splitlines() or [""]
+        self._tell("raised", f"the loss raised {type(error).__name__} for several lanes' rows: {words[0][:200]}")
+
     def unlike(self, why: str) -> None:
         """Lanes could not become one batch in this step."""
         self._tell("shapes", f"lanes whose batches differ in shape are computed one by one: {why}")

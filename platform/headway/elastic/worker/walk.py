@@ -205,6 +205,7 @@ class Walk:
             engine.together.halve(self._group, self._part_rows, self.number)
             self._spoilt = True
         else:
+            engine.together.raised(error)
             self._keep_apart(Mismatch(Reason.RAISED))
         assert self._strategy is not None
         self._strategy.after_backward()  # whatever of it was done
