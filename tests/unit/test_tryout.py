@@ -111,8 +111,29 @@ def method(name: str, body: str, head: str = GOOD) -> str:
 
 def test_a_good_task_is_measured(bench: Bench) -> None:
     found = bench.tried(GOOD)
-    assert found == Tried(10, 10 * 4 * 3 + 2 * 4, [])  # weights, AdamW's two moments, its step for both tensors
+    bytes_kept = 10 * 4 * 3 + 2 * 4  # weights, AdamW's two moments, its step for both tensors
+    assert (found.parameters, found.checkpoint_bytes, found.notes) == (10, bytes_kept, [])
+    assert found.state_bytes == bytes_kept + 10 * 4
     assert bench.tried(GOOD, optimizer={"name": "sgd", "lr": 0.1}).checkpoint_bytes == 40
+
+
+def test_whether_lanes_go_together_is_tried_too(bench: Bench) -> None:
+    assert bench.tried(GOOD).together == ""
+    dropped = method("model", "return nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 2))")
+    assert "random numbers are drawn" in (bench.tried(dropped).together or "")
+    assert bench.tried(GOOD, reproducible="bitwise").together is None
+    assert bench.tried(GOOD, lanes_together="never").together is None
+    assert bench.tried(GOOD, lane_batch=32, accumulate=16).notes == []
+
+
+def test_what_a_row_takes_is_measured(bench: Bench) -> None:
+    """Of each row: 4 numbers in, 64 that tanh keeps, the scores that the loss keeps, its class."""
+    wide = method("model", "return nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 2))")
+    found = bench.tried(wide).row_bytes
+    assert found is not None
+    assert 64 * 4 <= found <= 64 * 4 + 100
+    compiled = method("model", "return torch.compile(nn.Linear(4, 2), backend='eager')")
+    assert bench.tried(compiled).row_bytes is None
 
 
 @pytest.mark.parametrize(
