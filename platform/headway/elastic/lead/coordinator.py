@@ -20,8 +20,9 @@ from headway.core.demand import Worth
 from headway.core.membership import Membership, Policy
 from headway.core.pace import Pace, slowest
 from headway.core.prospect import Prospect, on_their_way_out
-from headway.core.watch import START_SILENCE_S, TICK_S, Clock, Watch, lease_s
+from headway.core.watch import START_SILENCE_S, TICK_S, Clock, lease_s
 from headway.elastic.lead.books import Books
+from headway.elastic.lead.examiner import Examiner
 from headway.elastic.lead.peer import Peer
 from headway.elastic.lead.rendezvous import Deliveries, Rendezvous
 from headway.elastic.lead.server import Line, Server
@@ -35,8 +36,8 @@ logger = logging.getLogger(__name__)
 LOOK_S = 1.0
 PROBE_S = 0.5
 GRACE_S = 30.0
-CALL_S = 0.2
-"""After so long without a word from a worker it is spoken to at each tick."""
+TOGETHER_S = 1e-5
+"""What happens within so long, for each worker there is, is decided about at once: each decision looks at all."""
 SHORTER_S = 0.5
 """By so much must a second notice for a machine be shorter to be one."""
 AT_FAULT = frozenset(
@@ -106,7 +107,7 @@ class Coordinator:
         self.membership = Membership(policy)
         self._patience, self._effects, self._node = policy.patience, effects, node
         self._server = Server(self)
-        self._clock, self._watch, self._pace = Clock(), Watch(policy.patience), Pace()
+        self._clock, self._examiner, self._pace = Clock(), Examiner(policy.patience), Pace()
         self._books, self._rendezvous, self._shown = Books(), Rendezvous(), Shown(effects.record)
         self._peers: dict[str, Peer] = {}
         self._went: dict[str, Peer] = {}
@@ -140,6 +141,11 @@ class Coordinator:
         """The newest evaluation that was told: its step, and whether the run stands there."""
         self._changed = False
         self._over = False
+        self._at_once: list[events.Gone | events.Ready | events.Lost] = []
+        """What happened just now, and is not decided about yet."""
+        self._undecided: set[str] = set()
+        """To whom."""
+        self._deciding: asyncio.TimerHandle | None = None
         self._exchanged = 0
         """Bytes that those who are gone had exchanged."""
 
@@ -383,7 +389,7 @@ class Coordinator:
                 self._feed(events.Committed(worker, generation, step, pause_s, now))
             case wire.Lost(generation, reason, peers):
                 self._shown.event("lost", worker=worker, generation=generation, reason=reason, peers=peers)
-                self._feed(events.Lost(worker, generation, self._watch.credible(worker, peers), now))
+                self._feed(events.Lost(worker, generation, self._examiner.credible(worker, peers), now))
             case wire.Diverged():
                 if message.worker not in self.membership.workers:
                     return
@@ -480,21 +486,9 @@ class Coordinator:
     def _examine(self, now: float) -> None:
         """Whoever is silent or hangs is gone, unless it is this process that is deaf."""
         awake, active = self._clock.advance(now), self.membership.active
-        known = self.membership.workers
-        entered = {w for w, k in known.items() if k.phase in (membership.MEMBER, membership.LEAVING)}
-        members = entered | set(active.members if active else ())  # while it is broken, they look for each other
-        for worker, peer in self._peers.items():
-            if peer.line is not None and awake - max(peer.heard_at, peer.understood_at) > CALL_S:
-                # What is not acknowledged tells a cut link from a worker that stands still.
-                self._say(worker, wire.Lease(0, awake))
-        signs = {
-            worker: peer.sign(
-                awake, self._patience.silence_s, worker in members, known[worker].phase == membership.READY
-            )
-            for worker, peer in self._peers.items()
-            if peer.line is not None and worker in known
-        }
-        look = self._watch.look(signs)
+        look = self._examiner.look(
+            self._peers, self.membership, awake, lambda worker: self._say(worker, wire.Lease(0, awake))
+        )
         self._shown.doubt(look.doubt)
         for verdict in look.condemned:
             self._gone(verdict.worker, verdict.cause, verdict.seconds)
@@ -533,7 +527,7 @@ class Coordinator:
     # What befalls workers
 
     def _gone(self, worker: str, cause: str, silent_s: float = 0.0) -> None:
-        if self._over:
+        if self._over or any(e.worker == worker and isinstance(e, events.Gone) for e in self._at_once):
             return
         peer = self._peers.get(worker)
         if peer is not None and cause == "node_died":
@@ -594,9 +588,35 @@ class Coordinator:
     def _feed(self, event: events.Event) -> None:
         if self._over:
             return
+        if isinstance(event, events.Gone | events.Ready | events.Lost):
+            self._at_once.append(event)
+            self._undecided.add(event.worker)
+            if self._deciding is None:
+                self._deciding = self._loop.call_later(min(TICK_S, TOGETHER_S * len(self._peers)), self._decide)
+            return
+        if self._at_once:  # each worker's words keep their order
+            goes_by = isinstance(event, events.Arrived | events.Committed) and event.worker not in self._undecided
+            if not goes_by:
+                self._decide()
         with self._leading():
             self._do(self.membership.step(event))
             self._changed = self._changed or not isinstance(event, events.Tick)
+
+    def _decide(self) -> None:
+        """About what happened at once."""
+        if self._deciding is not None:
+            self._deciding.cancel()
+        found, self._at_once, self._undecided, self._deciding = self._at_once, [], set(), None
+        if self._over or not found:
+            return
+        with self._leading():
+            together = [event for event in found if not isinstance(event, events.Lost)]
+            if together:
+                self._do(self.membership.together(together))
+            for event in found:  # where somebody is gone it is known by now why the exchange broke
+                if isinstance(event, events.Lost):
+                    self._do(self.membership.step(event))
+            self._changed = True
 
     def _do(self, actions: list[events.Action]) -> None:
         for action in actions:
