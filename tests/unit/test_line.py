@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import replace
 
 import pytest
 from tests.unit.lead import DEADLINE_S, HOST, Cluster, Group, Worker, frozen, wait
@@ -12,7 +13,6 @@ from headway.core.watch import At
 from headway.elastic.wire import link
 from headway.elastic.wire import messages as wire
 from headway.elastic.worker import line as lines
-from headway.elastic.worker.line import Seat
 
 
 class Stuck(Group):
@@ -99,7 +99,8 @@ def test_2_7_whoever_cannot_be_reached_is_named_and_the_exchange_broken(monkeypa
     with Cluster() as here:
         first, second, third = here.train("w0", "w1", "w2")
         number = first.started[0].news.number
-        first.line._seats = tuple(Seat(w, f"10.0.0.{i}", 4000 + i) for i, w in enumerate(("w0", "w1", "w2")))
+        for i, peer in enumerate(here.coordinator._peers.values()):
+            peer.hello = replace(peer.hello, node_ip=f"10.0.0.{i}", probe_port=4000 + i)  # type: ignore[type-var]
         group = Stuck("10.0.0.2")
         hold(first, group)
         assert group.severed.wait(DEADLINE_S)
@@ -171,7 +172,7 @@ def test_whoever_hears_of_the_next_change_with_the_word_to_go_goes_first(urgent:
         with frozen(here):
             with first.line._changed:
                 first.line._take(wire.Publish(number + 1, ("w0", "w1"), False, (0, 1)))
-                first.line._take(wire.Go(number + 1, 0, (1, 0), (), (("node-w0", HOST),), ((0, 0), (0, 0)), 5.0))
+                first.line._take(wire.Go(number + 1, 0, (1, 0), (), 5.0, (0, 0, 2, 0, 1)))
                 first.line._take(wire.Publish(number + 2, ("w0", "w1", "w2"), urgent, (0,)))
             if urgent:
                 assert first.line._start is None, "what it was to enter is over"
@@ -358,3 +359,58 @@ def test_2_3_one_that_was_evicted_cannot_fail_the_run() -> None:
             second.line.tell(wire.Raised("user", {**FAILURE, "kind": "task"}))
         assert second.left.wait(DEADLINE_S)
         assert here.over == []
+
+
+def test_what_became_of_a_generation_is_all_that_is_said_to_who_knows_it() -> None:
+    """And who comes later is told all; both have the same members in the same order."""
+    with Cluster(max=4, lanes=8, silence_s=30.0) as here:
+        first, second, third = here.train("w0", "w1", "w2")
+        said: list[wire.Publish] = []
+        for worker in (first, second):
+            published = worker.line._published
+            worker.line._published = (  # type: ignore[method-assign]
+                lambda message, before=published: said.append(message) or before(message)  # type: ignore[func-returns-value]
+            )
+        third.drop()
+        wait(lambda: len(said) == 2)
+        assert all((message.base, message.gone, message.members) == (1, ((2, 1),), ()) for message in said)
+        for worker in (first, second):
+            worker.arrive(1)
+        wait(lambda: len(first.started) == 2 and len(second.started) == 2)
+        said.clear()
+        (late,) = here.start("w3")
+        late.arrive(-1)
+        wait(lambda: len(said) == 2)
+        assert all(message.members == ("w3",) and not message.gone for message in said)
+        for worker in (first, second):
+            worker.arrive(1)
+        wait(lambda: bool(late.started))
+        assert late.started[0].news.members == first.started[2].news.members == ("w0", "w1", "w3")
+        assert late.started[0].positions == ((1, 0), (1, 0), (-1, 0))
+
+
+def test_a_change_of_a_generation_that_was_never_said_ends_the_line() -> None:
+    with Cluster() as here:
+        first, *_ = here.train("w0", "w1")
+        number = first.started[-1].news.number
+        for bad in (
+            wire.Publish(number + 1, (), True, (), number - 7),
+            wire.Publish(9, (), True, (), number, ((5, 1),)),
+        ):
+            with pytest.raises(ValueError, match="was the last|cannot be gone"):
+                first.line._take(bad)
+        with pytest.raises(ValueError, match="another is rank"):
+            first.line._take(wire.Go(number, 0, (1, 0), (), 5.0, (1, 0, 2, 0, 1)))
+        with pytest.raises(ValueError, match="are behind"):
+            first.line._take(wire.Go(number, 0, (1, 0), ((1, 2, 0, 0),), 5.0, (0, 0, 2, 0, 1)))
+
+
+def test_2_7_where_a_member_is_is_known_from_the_lead_or_not_at_all() -> None:
+    with Cluster() as here:
+        first, *_ = here.train("w0", "w1", "w2")
+        number = first.started[-1].news.number
+        found = first.line._located(number, (HOST, "10.9.9.9"))
+        assert {seat.worker for seat in found[HOST]} == {"w0", "w1", "w2"}
+        assert found["10.9.9.9"] == ()
+        assert {seat.probe_port for seat in found[HOST]} == {w.line._heart.probe_port for w in here.workers}  # type: ignore[union-attr]
+        assert first.line._located(number - 1, ("10.9.9.8",)) == found, "of another generation nothing is said"

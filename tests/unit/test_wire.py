@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 import typing
 from typing import Any
 
 import pytest
 
+from headway.core import roll
 from headway.core.watch import Patience
 from headway.elastic.wire import link, pulse
 from headway.elastic.wire import messages as wire
@@ -26,6 +28,7 @@ FROM_WORKER: list[Any] = [
     wire.Finished(),
     wire.Put(2, "0/1", "AAAA"),
     wire.Want(2, "0/1"),
+    wire.Locate(2, ("10.0.0.1",)),
     wire.Keeper("10.0.0.1", 4002),
     wire.Evaluated(40, {"loss": "0.25", "accuracy": "nan"}, True),
 ]
@@ -33,8 +36,10 @@ FROM_LEAD: list[Any] = [
     wire.Welcome(True, (("10.0.0.1", 4002),), 40, "paused"),
     wire.Keepers((("10.0.0.1", 4002), ("10.0.0.2", 4003))),
     wire.Publish(2, ("w0", "w1"), True, (0, 3)),
+    wire.Publish(3, ("w5*3",), False, (1,), 2, ((0, 1), (3, 2))),
     wire.Pause(3, False, True),
-    wire.Go(2, None, (-1, 0), ((1, 2, 3),), (("node", "10.0.0.1"),), ((0, 4000), (0, 4001)), 1.6),
+    wire.Go(2, None, (-1, 0), ((1, 2, 3, 4),), 1.6, (0, 0, 1, 0, 2)),
+    wire.Seats(2, ("10.0.0.1",), (("w0", "10.0.0.1", 4000),)),
     wire.Lease(3, 100.5),
     wire.Save("why"),
     wire.Until(40),
@@ -94,19 +99,23 @@ def test_what_is_no_message_is_a_value_error(line: bytes) -> None:
         wire.from_worker(line)
 
 
-def test_a_publish_is_encoded_once_for_all() -> None:
-    line = wire.publish(4, ("w0", "w1"), True)
+def test_what_is_told_to_all_is_encoded_once() -> None:
+    line = wire.publish(4, (((0, 1),), ("w0", "w1")), True, 3)
     for lanes in ((), (1,), (0, 2, 5)):
-        assert line(lanes) == wire.encode(wire.Publish(4, ("w0", "w1"), True, lanes))
+        assert line(lanes) == wire.encode(wire.Publish(4, ("w0", "w1"), True, lanes, 3, ((0, 1),)))
+    word = wire.Go(4, 0, (5, 5), ((1, 1, -1, 0),), 1.6, (1, 0, 1, 0, 2))
+    assert wire.go(word)(word.spot) == wire.encode(word)
 
 
-def test_a_generation_of_thousands_costs_each_worker_little() -> None:
-    """2: scale. Each worker is sent its own lanes; everything together was 58 kB for each of 4,000, 232 MB in all."""
-    members = tuple(f"w{i}" for i in range(4000))
-    assert len(wire.publish(1, members, True)((0, 1))) < 40_000
-    hosts = tuple((f"{i:056x}", f"10.0.{i // 256}.{i % 256}") for i in range(500))
-    go = wire.Go(1, 0, (5, 5), (), hosts, tuple((i // 8, 40000) for i in range(4000)), 24.0)
-    assert len(wire.encode(go)) < 100_000
+def test_a_generation_of_ten_thousand_costs_each_worker_little() -> None:
+    """2: scale. Everything together was 58 kB for each of 4,000, 232 MB in all."""
+    members = [f"w{i}" for i in range(10_000)]
+    assert len(wire.publish(1, ((), roll.written(members)), True, 0)((0, 1))) < 200
+    lost = random.Random(0).sample(members, 100)
+    after = [m for m in members if m not in set(lost)] + [f"w{10_000 + i}" for i in range(100)]
+    change = roll.change(members, after)
+    assert change is not None
+    assert len(wire.publish(2, change, True, 1)((0, 1))) < 1500
 
 
 def test_a_secret_is_not_shown() -> None:

@@ -27,6 +27,7 @@ from headway.elastic.lead.peer import Peer
 from headway.elastic.lead.rendezvous import Deliveries, Rendezvous
 from headway.elastic.lead.server import Line, Server
 from headway.elastic.lead.shown import Shown
+from headway.elastic.lead.telling import Telling
 from headway.elastic.wire import messages as wire
 from headway.elastic.wire.pulse import Pulse
 from headway.faults import blame
@@ -109,6 +110,7 @@ class Coordinator:
         self._server = Server(self)
         self._clock, self._examiner, self._pace = Clock(), Examiner(policy.patience), Pace()
         self._books, self._rendezvous, self._shown = Books(), Rendezvous(), Shown(effects.record)
+        self._telling = Telling()
         self._peers: dict[str, Peer] = {}
         self._went: dict[str, Peer] = {}
         """Those of the present incident."""
@@ -381,6 +383,8 @@ class Coordinator:
                 self._deliver(self._rendezvous.put(worker, message))
             case wire.Want():
                 self._deliver(self._rendezvous.want(worker, message))
+            case wire.Locate():
+                self._locate(worker, message)
             case wire.Ready(rounding):
                 self._ready(worker, rounding, now)
             case wire.Arrived(generation, step, exchanges, busy):
@@ -622,7 +626,7 @@ class Coordinator:
         for action in actions:
             match action:
                 case events.Publish(generation):
-                    self._publish(generation)
+                    self._telling.publish(generation, self._peers)
                 case events.Go():
                     self._go(action)
                 case events.Pause(number, urgent, save, reason):
@@ -664,33 +668,20 @@ class Coordinator:
             "remedy": "Look for it in Ray's worker logs, or try a smaller lane_batch.",
         }
 
-    def _publish(self, generation: events.Generation) -> None:
-        line = wire.publish(generation.number, generation.members, generation.urgent)
-        lanes = generation.carries()
-        for worker, peer in self._peers.items():
-            if peer.line is not None:
-                peer.line.write(line(lanes.get(worker, ())))
-
     def _go(self, action: events.Go) -> None:
-        generation, positions = action.generation, action.positions
-        self._rendezvous.begin(generation.number, generation.members)
+        members = action.generation.members
+        self._rendezvous.begin(action.generation.number, members)
         self._lease_s = action.lease_s
-        source = generation.members.index(action.source) if action.source is not None else None
-        newest = positions[source] if source is not None else (-1, 0)
-        hosts: dict[tuple[str, str], int] = {}
-        seats = []
-        for worker in generation.members:
-            peer = self._peers[worker]
-            address, port = (peer.hello.node_ip, peer.hello.probe_port) if peer.hello else ("", 0)
-            seats.append((hosts.setdefault((peer.node, address), len(hosts)), port))
-        behind = tuple((rank, *position) for rank, position in enumerate(positions) if position != newest)
-        word = wire.Go(generation.number, source, newest, behind, tuple(hosts), tuple(seats), action.lease_s)
-        line = wire.encode(word)
-        for worker in generation.members:
-            self._write(worker, line)
+        self._telling.go(action, self._peers)
         self._tell_keepers()
         self._shown.generation(action)
-        self._effects.changed(list(generation.members))
+        self._effects.changed(list(members))
+
+    def _locate(self, worker: str, said: wire.Locate) -> None:
+        active = self.membership.active
+        found = self._telling.seats(said, active.members, self._peers) if active is not None else None
+        if found is not None:
+            self._say(worker, found)
 
     def _dismiss(self, action: events.Dismiss) -> None:
         worker = action.worker

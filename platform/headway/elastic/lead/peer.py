@@ -42,6 +42,8 @@ class Peer:
     stopped: bool = False
     step: int = -1
     lane_s: float = 0.0
+    told: int = 0
+    """The newest generation that was said on its line; 0: none."""
     exchanged: int = 0
     """Bytes to and from other workers."""
     _beat: int = -1

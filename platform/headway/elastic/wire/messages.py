@@ -10,8 +10,10 @@ import json
 import types
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
+
+from headway.core.roll import Runs
 
 HELLO_BYTES = 4096
 """Longest line of one that has not shown the run's token."""
@@ -20,6 +22,8 @@ LINE_BYTES = 2**20
 WORD_BYTES = 2**26
 """Longest line of the coordinator: it may name thousands of members."""
 TRACE_BYTES = 2**16
+MOST_LOCATED = 64
+"""Addresses that are asked for at a time."""
 _LARGEST = 2**63
 
 # From a worker
@@ -146,6 +150,14 @@ class Want:
 
 
 @dataclass(frozen=True)
+class Locate:
+    """Asks which members of a generation are at these addresses, and can be probed where."""
+
+    generation: int
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Keeper:
     """Its node has a keeper (see `headway.elastic.worker.keeper`), which others reach there."""
 
@@ -196,12 +208,21 @@ class Keepers:
 
 @dataclass(frozen=True)
 class Publish:
-    """A new generation. lanes: those of whom this is said to; none if it is no member."""
+    """A new generation.
+
+    Args:
+        members: that came to the end of those of `base`, in runs (see `headway.core.roll`).
+        lanes: of the one whom this is said to; none if it is no member.
+        base: the newest generation before it that was said on this line; 0: `members` are all there are.
+        gone: ranks of that one who are in it no more, in runs.
+    """
 
     number: int
     members: tuple[str, ...]
     urgent: bool
     lanes: tuple[int, ...]
+    base: int = 0
+    gone: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -220,19 +241,27 @@ class Go:
     Args:
         source: rank of who holds the newest state; None: nobody does.
         newest: its (steps, exchanges); (-1, 0) if nobody does.
-        behind: (rank, steps, exchanges) of each that is elsewhere.
-        hosts: the members' distinct (node id, address).
-        seats: (index into hosts, port that answers probes), by rank.
+        behind: (first rank, how many, steps, exchanges) of those in a row that are alike, and elsewhere.
         lease_s: how long word of the coordinator lasts in this generation.
+        spot: of the one whom this is said to, as of `headway.core.spots.Spot`: rank, local rank, local size, rank of
+            its node, number of nodes.
     """
 
     number: int
     source: int | None
     newest: tuple[int, int]
-    behind: tuple[tuple[int, int, int], ...]
-    hosts: tuple[tuple[str, str], ...]
-    seats: tuple[tuple[int, int], ...]
+    behind: tuple[tuple[int, int, int, int], ...]
     lease_s: float
+    spot: tuple[int, int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Seats:
+    """The answer to `Locate`. seats: (worker, address, port that answers probes) of each that is there."""
+
+    generation: int
+    addresses: tuple[str, ...]
+    seats: tuple[tuple[str, str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -286,9 +315,22 @@ class Value:
 
 
 FromWorker = (
-    Hello | Beat | Ready | Arrived | Committed | Lost | Diverged | Raised | Finished | Put | Want | Keeper | Evaluated
+    Hello
+    | Beat
+    | Ready
+    | Arrived
+    | Committed
+    | Lost
+    | Diverged
+    | Raised
+    | Finished
+    | Put
+    | Want
+    | Locate
+    | Keeper
+    | Evaluated
 )
-FromLead = Welcome | Publish | Pause | Go | Lease | Save | Dismiss | Value | Keepers | Until | Leave
+FromLead = Welcome | Publish | Pause | Go | Seats | Lease | Save | Dismiss | Value | Keepers | Until | Leave
 Message = FromWorker | FromLead
 
 
@@ -298,10 +340,26 @@ def encode(message: Message) -> bytes:
     return json.dumps(tree, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
-def publish(number: int, members: tuple[str, ...], urgent: bool) -> Callable[[tuple[int, ...]], bytes]:
-    """Makes the line of a `Publish` from lanes. What is the same for thousands of members is encoded once."""
-    head = encode(Publish(number, members, urgent, ())).removesuffix(b"[]}\n")
-    return lambda lanes: head + json.dumps(lanes, separators=(",", ":")).encode() + b"}\n"
+def publish(number: int, change: tuple[Runs, tuple[str, ...]], urgent: bool, base: int) -> Callable[[Any], bytes]:
+    """Makes the line of a `Publish` from lanes. What is the same for thousands of members is encoded once.
+
+    Args:
+        change: ranks of `base` that are gone, and names that came, in runs.
+    """
+    gone, came = change
+    return _but_for(Publish(number, came, urgent, (), base, gone), "lanes")
+
+
+def go(word: Go) -> Callable[[Any], bytes]:
+    """Likewise the line of a `Go` from spots."""
+    return _but_for(replace(word, spot=()), "spot")  # type: ignore[arg-type]
+
+
+def _but_for(message: Message, name: str) -> Callable[[Any], bytes]:
+    whole, place = encode(message), f',"{name}":['.encode()
+    at = whole.rindex(place) + len(place)  # what comes after it has no such field
+    head, end = whole[:at], whole[at:]
+    return lambda numbers: head + ",".join(map(str, numbers)).encode() + end
 
 
 def from_worker(line: bytes) -> FromWorker:

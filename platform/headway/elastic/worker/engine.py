@@ -211,7 +211,7 @@ class Engine:
         if aim != (self.pact.lanes, replica.step):
             context.train.carry(self.pact.lanes, replica.step)
         if context.keeping is not None:
-            context.keeping.carried(len(set(start.nodes)))
+            context.keeping.carried(start.spot.nodes)
         self.fit()
         self.news, self._first, context.rank = False, True, self.pact.rank
         context.journal.enter(leads=self.pact.rank == 0)
