@@ -307,7 +307,8 @@ def test_a_worker_alone_commits_nothing_without_word(cluster: Make) -> None:
 def test_the_account_adds_up_to_the_time_that_places_were_held(cluster: Make) -> None:
     here = cluster()
     first, *_ = here.train("w0", "w1", "w2")
-    begun = {name: account.opened_at for name, account in here.coordinator._books._open.items()}
+    books = here.coordinator._books
+    begun = {name: (books._since or 0.0) + account.opened_s for name, account in books._open.items()}
     first.ledger.switch("compute", time.monotonic())
     wait(lambda: here.coordinator.account()["compute"] > 0.3)
     ended = time.monotonic()

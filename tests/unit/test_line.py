@@ -397,7 +397,7 @@ def test_a_change_of_a_generation_that_was_never_said_ends_the_line() -> None:
             wire.Publish(number + 1, (), True, (), number - 7),
             wire.Publish(9, (), True, (), number, ((5, 1),)),
         ):
-            with pytest.raises(ValueError, match="was the last|cannot be gone"):
+            with pytest.raises(ValueError, match=r"was the last|cannot be gone"):
                 first.line._take(bad)
         with pytest.raises(ValueError, match="another is rank"):
             first.line._take(wire.Go(number, 0, (1, 0), (), 5.0, (1, 0, 2, 0, 1)))

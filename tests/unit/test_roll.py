@@ -60,7 +60,7 @@ def test_ten_thousand_are_a_run_and_a_hundred_losses_a_hundred() -> None:
     [("w*3",), ("*",), ("w1*",), ("w1*-2",), ("w1*1e3",), ("w0*99999999",), ("w1*²",), ("w" + "9" * 5000 + "*2",)],
 )
 def test_what_is_no_run_is_refused(items: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="no run of names|more than"):
+    with pytest.raises(ValueError, match=r"no run of names|more than"):
         roll.read(items)
 
 

@@ -14,6 +14,7 @@ import pytest
 from tests.unit.lead import DEADLINE_S, HOST, Cluster, Worker, frozen, wait
 
 from headway.core import membership
+from headway.core.ledger import BOOKED
 from headway.core.watch import At
 from headway.elastic.lead import server
 from headway.elastic.lead.peer import Peer
@@ -123,7 +124,7 @@ def test_bad_input_a_second_hello_of_one_that_is_connected_is_a_replay() -> None
 
 def test_bad_input_a_workers_messages_out_of_order_never_end_the_coordinator() -> None:
     draw = random.Random(3)
-    ledger = {**dict.fromkeys(("compute", "communication", "data"), 1.0)}
+    ledger = tuple(1.0 for _ in BOOKED)
     for _ in range(12):
         with Cluster(max=2, min=1) as here:
             first, _ = here.train("w0", "w1")
@@ -139,7 +140,7 @@ def test_bad_input_a_workers_messages_out_of_order_never_end_the_coordinator() -
                     wire.Diverged(draw.choice(["w0", "w1", "nobody"]), 3),
                     wire.Put(number, "k", "AA"),
                     wire.Want(number, "k"),
-                    wire.Beat(draw.randint(0, 99), 1e9, -5, draw.choice(["step", "?"]), True, 2**62, -1.0, ledger),
+                    wire.Beat(draw.randint(0, 99), 1e9, -5, draw.choice([3, 200]), True, 2**62, 1.0, ledger),
                     wire.Hello("w0", "", 0.0, 1, HOST, 0),
                 ]
                 try:
@@ -250,7 +251,7 @@ def test_scale_a_look_at_thousands_of_workers_takes_time_in_proportion(workers: 
 def test_2_8_a_worker_whose_heart_was_lost_while_it_stood_still_is_not_stopped_for_ever() -> None:
     peer = Peer()
     peer.feel(pulse.Pulse("w0", 1, 0.0, 1, 0, 3, False, True, 0), 1.0)
-    beat = {"heard": 0.0, "mark": 1, "at": "step", "waiting": False, "step": 0, "lane_s": 1.0, "ledger": {}}
+    beat = {"heard": 0.0, "mark": 1, "at": 3, "waiting": False, "step": 0, "lane_s": 1.0, "ledger": ()}
     peer.take(wire.Beat(number=1, **beat), 1.1)
     assert peer.stopped, "it was on its way before"
     peer.take(wire.Beat(number=2, **beat), 2.5)

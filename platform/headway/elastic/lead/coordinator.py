@@ -20,7 +20,7 @@ from headway.core.demand import Worth
 from headway.core.membership import Membership, Policy
 from headway.core.pace import Pace, slowest
 from headway.core.prospect import Prospect, on_their_way_out
-from headway.core.watch import START_SILENCE_S, TICK_S, Clock, lease_s
+from headway.core.watch import PULSE_S, START_SILENCE_S, TICK_S, Clock, lease_s, period_s
 from headway.elastic.lead.books import Books
 from headway.elastic.lead.examiner import Examiner
 from headway.elastic.lead.peer import Peer
@@ -29,7 +29,7 @@ from headway.elastic.lead.server import Line, Server
 from headway.elastic.lead.shown import Shown
 from headway.elastic.lead.telling import Telling
 from headway.elastic.wire import messages as wire
-from headway.elastic.wire.pulse import Pulse
+from headway.elastic.wire.pulse import Answer, Pulse
 from headway.faults import blame
 
 logger = logging.getLogger(__name__)
@@ -123,6 +123,7 @@ class Coordinator:
         self._keepers_told: tuple[tuple[str, int], ...] = ()
         self._keepers_kept: tuple[tuple[str, int], ...] = ()
         self._lease_s = lease_s(policy.patience, 1)
+        self._period_s = PULSE_S
         self._alike, self._rounding = alike, ""
         self._head_deadline = float("inf")
         self._at_risk: set[str] = set()
@@ -360,6 +361,9 @@ class Coordinator:
     def expects(self, worker: str) -> bool:
         return worker in self.membership.workers and worker in self._peers
 
+    def awaited(self) -> int:
+        return max(0, len(self._peers) - len(self._server.lines))
+
     def joined(self, hello: wire.Hello, line: Line) -> None:
         now = time.monotonic()
         self._peers[hello.worker].join(hello, line, self._clock.advance(now))
@@ -377,8 +381,8 @@ class Coordinator:
         match message:
             case wire.Beat():
                 self._books.take(worker, message.ledger)
-                peer.take(message, awake)
-                self._say(worker, wire.Lease(message.number, awake))
+                peer.take(message, awake, self._period_s)
+                self._say(worker, wire.Lease(message.number, awake, self._period_s))
             case wire.Put():
                 self._deliver(self._rendezvous.put(worker, message))
             case wire.Want():
@@ -424,10 +428,10 @@ class Coordinator:
         if peer is not None and peer.line is line:
             self._soon(lambda: self._gone(worker, "process_died"))
 
-    def beat(self, said: Pulse) -> float | None:
+    def beat(self, said: Pulse) -> Answer:
         awake = self._clock.advance(time.monotonic())
         self._peers[said.worker].feel(said, awake)
-        return awake
+        return Answer(said.number, awake, self._period_s)
 
     # The loop
 
@@ -490,8 +494,9 @@ class Coordinator:
     def _examine(self, now: float) -> None:
         """Whoever is silent or hangs is gone, unless it is this process that is deaf."""
         awake, active = self._clock.advance(now), self.membership.active
+        self._period_s = period = period_s(len(self._server.lines), self._patience.silence_s)
         look = self._examiner.look(
-            self._peers, self.membership, awake, lambda worker: self._say(worker, wire.Lease(0, awake))
+            self._peers, self.membership, awake, lambda worker: self._say(worker, wire.Lease(0, awake, period)), period
         )
         self._shown.doubt(look.doubt)
         for verdict in look.condemned:

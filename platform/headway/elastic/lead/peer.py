@@ -61,13 +61,13 @@ class Peer:
 
     def take(self, beat: Beat, at: float, period_s: float = PULSE_S) -> None:
         """A beat. Raises ValueError if it is an old one, or says what there is not. period_s: between two pulses."""
-        if beat.number <= self._beat:
+        if beat.number <= self._beat or beat.at >= len(_AT):
             raise ValueError("an old beat")
         self._beat = beat.number
         self.lane_s, self.exchanged = beat.lane_s, max(self.exchanged, beat.exchanged)
         # Its heart may have been lost since it said so, and only one that runs sends beats.
         self.stopped = self.stopped and at - self.felt_at < PULSED * period_s
-        self._hear(At(beat.at), beat.mark, beat.waiting, beat.step, beat.heard, at)
+        self._hear(_AT[beat.at], beat.mark, beat.waiting, beat.step, beat.heard, at)
 
     def feel(self, pulse: Pulse, at: float) -> None:
         """A pulse. Raises ValueError if it is an old one, or says what there is not."""

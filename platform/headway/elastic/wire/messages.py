@@ -1,5 +1,8 @@
 """What the coordinator and its workers say to each other: a JSON object a line, over one connection per worker.
 
+What is said again and again, beats and their answers, is a frame instead (see `headway.elastic.wire.frames`): a byte
+with which no line begins, and a size that follows from it.
+
 Whatever comes in is read strictly: a kind that is not known, a field that is missing, unknown or of another type, and a
 line that is too long are a ValueError, and nothing else.
 """
@@ -14,6 +17,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from headway.core.roll import Runs
+from headway.core.watch import PULSE_S
+from headway.elastic.wire import frames
 
 HELLO_BYTES = 4096
 """Longest line of one that has not shown the run's token."""
@@ -54,21 +59,21 @@ class Beat:
         number: grows from beat to beat.
         heard: `Lease.at` of the newest that it has had; 0 before the first.
         mark: moves with the training thread.
-        at: a `core.watch.At`.
+        at: index of a `core.watch.At`.
         waiting: for the others.
         lane_s: typical seconds of a lane; 0 while not known.
-        ledger: its account, in seconds by cause.
+        ledger: its account, in seconds, in the order of `core.ledger.BOOKED`.
         exchanged: bytes to and from other workers so far.
     """
 
     number: int
     heard: float
     mark: int
-    at: str
+    at: int
     waiting: bool
     step: int
     lane_s: float
-    ledger: dict[str, float]
+    ledger: tuple[float, ...]
     exchanged: int = 0
 
 
@@ -266,10 +271,11 @@ class Seats:
 
 @dataclass(frozen=True)
 class Lease:
-    """The answer to a beat. at: the coordinator's clock, to be told again."""
+    """The answer to a beat. at: the coordinator's clock, to be told again; period_s: until the next is wanted."""
 
     number: int
     at: float
+    period_s: float = PULSE_S
 
 
 @dataclass(frozen=True)
@@ -335,7 +341,11 @@ Message = FromWorker | FromLead
 
 
 def encode(message: Message) -> bytes:
-    """One line."""
+    """One line, or frame."""
+    if isinstance(message, Beat):
+        return frames.beat(tuple(vars(message).values()))
+    if isinstance(message, Lease):
+        return frames.lease(message.number, message.at, message.period_s)
     tree = {"kind": type(message).__name__.lower(), **{f.name: getattr(message, f.name) for f in fields(message)}}
     return json.dumps(tree, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
@@ -364,12 +374,16 @@ def _but_for(message: Message, name: str) -> Callable[[Any], bytes]:
 
 def from_worker(line: bytes) -> FromWorker:
     """What a worker says. Raises ValueError for anything else."""
+    if line[:1] == frames.BEAT:
+        return Beat(*frames.read_beat(line))
     message: FromWorker = _decode(line, _FROM_WORKER, LINE_BYTES)
     return message
 
 
 def from_lead(line: bytes) -> FromLead:
     """What the coordinator says. Raises ValueError for anything else."""
+    if line[:1] == frames.LEASE:
+        return Lease(*frames.read_lease(line))
     message: FromLead = _decode(line, _FROM_LEAD, WORD_BYTES)
     return message
 
@@ -440,6 +454,7 @@ def _kinds(union: Any) -> dict[str, _Kind]:
     return {
         kind.__name__.lower(): (kind, {name: _reader(hint) for name, hint in typing.get_type_hints(kind).items()})
         for kind in typing.get_args(union)
+        if kind not in (Beat, Lease)  # which are frames
     }
 
 

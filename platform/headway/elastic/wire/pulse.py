@@ -11,12 +11,14 @@ import hmac
 import struct
 from dataclasses import dataclass
 
-PULSE_S = 0.1
+from headway.core.watch import PULSE_S
+
+LONGEST_S = 60.0
 NAME_BYTES = 64
 _SEAL_BYTES = 16
-_PULSE, _ANSWER = b"HWP1", b"HWA1"
+_PULSE, _ANSWER = b"HWP1", b"HWA2"
 _FIELDS = struct.Struct("!QdQqBBBQ")
-_ANSWERED = struct.Struct("!Qd")
+_ANSWERED = struct.Struct("!Qdf")
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,11 @@ class Pulse:
 
 @dataclass(frozen=True)
 class Answer:
-    """number: of the pulse; at: the coordinator's clock."""
+    """number: of the pulse; at: the coordinator's clock; period_s: until the next is wanted."""
 
     number: int
     at: float
+    period_s: float = PULSE_S
 
 
 def key(token: str, worker: str) -> bytes:
@@ -86,7 +89,7 @@ def opened(datagram: bytes, secret: bytes) -> Pulse:
 
 def answer(said: Answer, secret: bytes) -> bytes:
     """One datagram."""
-    return _sealed(_ANSWER + _ANSWERED.pack(said.number, said.at), secret)
+    return _sealed(_ANSWER + _ANSWERED.pack(said.number, said.at, said.period_s), secret)
 
 
 def opened_answer(datagram: bytes, secret: bytes) -> Answer:
@@ -94,7 +97,10 @@ def opened_answer(datagram: bytes, secret: bytes) -> Answer:
     body = _unsealed(datagram, secret)
     if body[:4] != _ANSWER or len(body) != 4 + _ANSWERED.size:
         raise ValueError("not an answer")
-    return Answer(*_ANSWERED.unpack(body[4:]))
+    number, at, period_s = _ANSWERED.unpack(body[4:])
+    if not 0.0 < period_s <= LONGEST_S:
+        raise ValueError("not a time between pulses")
+    return Answer(number, at, round(period_s, 6))  # as it was before it was a float of four bytes
 
 
 def _sealed(body: bytes, secret: bytes) -> bytes:

@@ -217,7 +217,7 @@ class _Attending:
                     return
                 if self._heart is not None:
                     self._heart.beat(now)
-                due = max(due + pulse.PULSE_S, now) if self._heart is not None else now + IDLE_S
+                due = max(due + self._heart.period_s, now) if self._heart is not None else now + IDLE_S
             sources: list[Any] = [self._control, *([] if self._watch is None else [self._watch])]
             sources += self._heart.sources if self._heart is not None else []
             ready = select.select(sources, [], [], max(0.0, due - now))[0]

@@ -196,6 +196,8 @@ class Beating:
         self._page, self._pulses, self._listener = page, pulses, listener
         self._number = 0
         self._heard = 0.0
+        self.period_s = pulse.PULSE_S
+        """Between two pulses; the lead says it."""
         self._sent: dict[int, float] = {}
         """When the latest pulses were sent, by number."""
 
@@ -242,7 +244,7 @@ class Beating:
                 if os.getppid() != self._parent:
                     return
                 self.beat(now)
-                due = max(due + pulse.PULSE_S, now)
+                due = max(due + self.period_s, now)
             ready = select.select(sources, [], [], max(0.0, due - now))[0]
             if life in ready or watch in ready:
                 return
@@ -267,7 +269,7 @@ class Beating:
             answer = pulse.opened_answer(self._pulses.recv(512), self._key)
         except (OSError, ValueError):
             return
-        self._heard = max(self._heard, answer.at)
+        self._heard, self.period_s = max(self._heard, answer.at), answer.period_s
         sent = self._sent.get(answer.number)
         if sent is not None and sent > self._page.leased_at:
             self._page.lease(sent)

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from headway import certificates
 from headway.core import roll
 from headway.core.gate import Gate, Word
-from headway.core.ledger import Ledger
+from headway.core.ledger import BOOKED, Ledger
 from headway.core.spots import Spot
-from headway.core.watch import LEASED, At
-from headway.elastic.wire import link
+from headway.core.watch import LEASED, PULSE_S, At
+from headway.elastic.wire import frames, link
 from headway.elastic.wire import messages as wire
 from headway.elastic.wire.place import Place
 from headway.elastic.wire.secured import Secured
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from headway.elastic.worker.rendezvous import LineStore
 
 BEAT_S = 0.2
+HEART_PULSES, RARER = 5, 4
+"""Pulses in which the heart must have had an answer; so much more the time between beats grows than that of pulses."""
 CONNECT_S = 30.0
 LEASE_POLL_S = 0.01
 LOST_EXIT = 3  # exit status of a worker that is no longer led
@@ -155,6 +157,8 @@ class Line:
         self._dismissed: str | None = None
         self._lease_s = LEASED * silence_s
         self._leased_at = 0.0
+        self._period_s = PULSE_S
+        """Between two signs of life, as the lead wants them."""
         self._heard = 0.0
         self._sent: dict[int, float] = {}
         """When the latest beats were sent, by number."""
@@ -193,7 +197,7 @@ class Line:
         age_s = self._ledger.age(time.monotonic())
         self.tell(wire.Hello(place.worker, place.token, age_s, os.getpid(), address, heart.probe_port))
         lines = connection.makefile("rb")
-        welcome = wire.from_lead(lines.readline(wire.WORD_BYTES))
+        welcome = wire.from_lead(_word(lines))
         if isinstance(welcome, wire.Dismiss) and not stays:
             self._leave(LOST_EXIT)
         if not isinstance(welcome, wire.Welcome):
@@ -478,8 +482,8 @@ class Line:
 
     def _listen(self, lines: Any) -> None:
         try:
-            while line := lines.readline(wire.WORD_BYTES):
-                self._take(wire.from_lead(line))
+            while word := _word(lines):
+                self._take(wire.from_lead(word))
         except (OSError, ValueError):
             pass
         if not self._closing.is_set() and self._dismissed is None:
@@ -528,7 +532,7 @@ class Line:
 
     def _renew(self, lease: wire.Lease) -> None:
         sent = self._sent.pop(lease.number, None)
-        self._heard = max(self._heard, lease.at)
+        self._heard, self._period_s = max(self._heard, lease.at), lease.period_s
         if sent is not None:
             self._leased_at = max(self._leased_at, sent)
             self._changed.notify_all()
@@ -560,18 +564,24 @@ class Line:
 
     def _beat(self) -> None:
         number = 0
-        while not self._closing.wait(BEAT_S):
+        while not self._closing.wait(self._until_next()):
             number += 1
             now = time.monotonic()
             self._sent[number] = now
             self._sent.pop(number - 300, None)
             mark, at = self._mark + self._carried, self._at
-            account = self._ledger.snapshot(now)
+            seconds = self._ledger.snapshot(now)
+            account = tuple(max(0.0, seconds[cause]) for cause in BOOKED)  # clocks of two threads may cross
             how = (self._waiting, self._step, self.lane_s, account, self._exchanged)
             try:
-                self.tell(wire.Beat(number, self._heard, mark, at, *how))
+                self.tell(wire.Beat(number, self._heard, mark, _AT[at], *how))
             except OSError:
                 return  # the listening thread sees the same, and acts
+
+    def _until_next(self) -> float:
+        """Seconds between two beats. A heart that is answered tells most of it, so that beats may be rarer."""
+        felt = self._heart is not None and time.monotonic() - self._heart.page.leased_at < HEART_PULSES * self._period_s
+        return BEAT_S + RARER * (self._period_s - PULSE_S) if felt else max(BEAT_S, self._period_s)
 
     def _mind(self) -> None:
         """Watch the exchange: whether it gets on, and whether the peers can be reached."""
@@ -637,3 +647,13 @@ class Line:
     def _reaches(self, address: str, seats: dict[str, tuple[Seat, ...]]) -> bool:
         ports = [seat.probe_port for seat in seats.get(address, ()) if seat.probe_port]
         return bool(ports) and reachable(address, ports[0])
+
+
+def _word(lines: Any) -> bytes:
+    """What came next over a line; empty at its end."""
+    first: bytes = lines.read(1)
+    if not first:
+        return b""
+    size = frames.SIZES.get(first[0])
+    rest: bytes = lines.read(size - 1) if size else lines.readline(wire.WORD_BYTES - 1)
+    return first + rest
