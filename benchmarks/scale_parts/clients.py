@@ -1,0 +1,217 @@
+"""Thousands of workers in one process, as far as the coordinator sees: they say hello, are ready, arrive, commit, beat.
+
+    python clients.py HOST PORT PULSE_PORT      (started by benchmarks/scale.py; the token comes first on its input)
+
+Orders come as lines on standard input, answers as lines of JSON on standard output:
+
+    open NAME...     connect these, and have them be ready
+    kill NAME...     their connections end, as killed processes' do
+    told             when the last of them was told what: {"publish": {number: [how many, last]}, "go": ...}
+    end
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import json
+import os
+import resource
+import selectors
+import socket
+import sys
+import time
+from typing import Any
+
+from headway.core.ledger import BOOKED
+from headway.core.watch import PULSE_S, At
+from headway.elastic.wire import frames, pulse
+from headway.elastic.wire import messages as wire
+from headway.elastic.worker.line import BEAT_S, RARER
+
+AT_STEP = list(At).index(At.STEP)
+AT_ONCE = 200
+"""Connections that are on their way."""
+
+
+class Client:
+    """One worker."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.socket = name, socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self.socket.setblocking(False)
+        self.key, self.read, self.heard, self.period_s = b"", bytearray(), 0.0, PULSE_S
+        self.step, self.number, self.mark = -1, 0, 0
+        self.open, self.welcome = True, False
+
+    def say(self, message: Any) -> None:
+        with contextlib.suppress(OSError):
+            self.socket.send(wire.encode(message))
+
+
+class Clients:
+    """All of this process."""
+
+    def __init__(self, host: str, port: int, pulse_port: int, token: str) -> None:
+        self.where, self.pulses_at, self.host, self.token = (host, port), (host, pulse_port), host, token
+        self.selector = selectors.DefaultSelector()
+        self.pulses = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.pulses.bind((host, 0))
+        self.pulses.setblocking(False)
+        self.selector.register(self.pulses, selectors.EVENT_READ, self._hear)
+        self.selector.register(sys.stdin.fileno(), selectors.EVENT_READ, self._obey)
+        os.set_blocking(sys.stdin.fileno(), False)
+        self.orders = bytearray()
+        self.clients: dict[str, Client] = {}
+        self.waiting: list[str] = []
+        self.opening = 0
+        self.due: list[tuple[float, int, str, Client]] = []
+        self.asked: dict[int, tuple[Client, float]] = {}
+        self.numbers = 0
+        self.told: dict[str, dict[int, list[float]]] = {"publish": {}, "go": {}}
+        self.over = False
+
+    def run(self) -> None:
+        while not self.over:
+            now = time.monotonic()
+            while self.due and self.due[0][0] <= now:
+                _, _, what, client = heapq.heappop(self.due)
+                if client.open:
+                    (self._pulse if what == "pulse" else self._beat)(client, now)
+            until = self.due[0][0] - now if self.due else 1.0
+            for key, _ in self.selector.select(max(0.0, min(1.0, until))):
+                if isinstance(key.data, Client):
+                    self._read(key.data)
+                else:
+                    key.data()
+
+    def _obey(self) -> None:
+        data = sys.stdin.buffer.raw.read(1 << 20)
+        self.orders += data or b""
+        self.over = data == b""
+        while (end := self.orders.find(b"\n")) >= 0:
+            verb, *names = self.orders[:end].decode().split()
+            del self.orders[: end + 1]
+            if verb == "open":
+                self.waiting += names[::-1]
+                self._connect()
+            elif verb == "kill":
+                for name in names:
+                    self._close(self.clients.pop(name))
+            elif verb == "told":
+                sys.stdout.write(json.dumps(self.told) + "\n")
+                sys.stdout.flush()
+            else:
+                self.over = True
+
+    def _connect(self) -> None:
+        while self.waiting and self.opening < AT_ONCE:
+            client = self.clients[name] = Client(name := self.waiting.pop())
+            client.key = pulse.key(self.token, name)
+            self.opening += 1
+            client.socket.settimeout(30.0)
+            client.socket.connect(self.where)
+            client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.socket.setblocking(False)
+            self.selector.register(client.socket, selectors.EVENT_READ, client)
+            client.say(wire.Hello(name, self.token, 0.1, 1, self.host, 4000))
+
+    def _close(self, client: Client) -> None:
+        client.open = False
+        self.selector.unregister(client.socket)
+        client.socket.close()
+
+    def _read(self, client: Client) -> None:
+        try:
+            data = client.socket.recv(1 << 16)
+        except OSError:
+            data = b""
+        if not data:
+            self._close(client)
+            self.clients.pop(client.name, None)
+            return
+        read = client.read
+        read += data
+        while read:
+            size = frames.SIZES.get(read[0]) or read.find(b"\n") + 1
+            if not size or len(read) < size:
+                return
+            word = bytes(read[:size])
+            del read[:size]
+            self._take(client, word)
+
+    def _take(self, client: Client, word: bytes) -> None:
+        if word[:1] == frames.LEASE:
+            _, at, client.period_s = frames.read_lease(word)
+            client.heard = max(client.heard, at)
+        elif word.startswith(b'{"kind":"publish"'):
+            said = json.loads(word)
+            self._note("publish", said["number"])
+            if said["lanes"]:
+                client.number = said["number"]
+                client.say(wire.Arrived(client.number, client.step, 0, False))
+        elif word.startswith(b'{"kind":"go"'):
+            said = json.loads(word)
+            self._note("go", said["number"])
+            client.step, client.mark = max(client.step, said["newest"][0], 0) + 1, client.mark + 1
+            client.say(wire.Committed(said["number"], client.step, 0.1))
+        elif not client.welcome and word.startswith(b'{"kind":"welcome"'):
+            client.welcome = True
+            self.opening -= 1
+            client.say(wire.Ready())
+            now = time.monotonic()
+            self._later(now, "pulse", client)
+            self._later(now + BEAT_S, "beat", client)
+            self._connect()
+
+    def _note(self, kind: str, number: int) -> None:
+        found = self.told[kind].setdefault(number, [0, 0.0])
+        found[0] += 1
+        found[1] = time.monotonic()
+
+    def _later(self, at: float, what: str, client: Client) -> None:
+        self.numbers += 1
+        heapq.heappush(self.due, (at, self.numbers, what, client))
+
+    def _pulse(self, client: Client, now: float) -> None:
+        self.numbers += 1
+        self.asked[self.numbers] = client, now
+        if len(self.asked) > 100_000:
+            del self.asked[next(iter(self.asked))]
+        said = pulse.Pulse(client.name, self.numbers, client.heard, client.mark, client.step, AT_STEP, False, False, 0)
+        with contextlib.suppress(OSError):
+            self.pulses.sendto(pulse.pulse(said, client.key), self.pulses_at)
+        self._later(now + client.period_s, "pulse", client)
+
+    def _beat(self, client: Client, now: float) -> None:
+        self.numbers += 1
+        client.say(
+            wire.Beat(
+                self.numbers, client.heard, client.mark, AT_STEP, False, client.step, 0.1, tuple(0.5 for _ in BOOKED)
+            )
+        )
+        self._later(now + BEAT_S + RARER * (client.period_s - PULSE_S), "beat", client)
+
+    def _hear(self) -> None:
+        for _ in range(256):
+            try:
+                data = self.pulses.recv(512)
+            except OSError:
+                return
+            number = int.from_bytes(data[4:12], "big")
+            found = self.asked.pop(number, None)
+            if found is not None:
+                answer = pulse.opened_answer(data, found[0].key)
+                found[0].heard, found[0].period_s = max(found[0].heard, answer.at), answer.period_s
+
+
+def main() -> None:
+    host, port, pulse_port = sys.argv[1:]
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    token = sys.stdin.buffer.raw.readline().decode().strip()
+    Clients(host, int(port), int(pulse_port), token).run()
+
+
+if __name__ == "__main__":
+    main()
