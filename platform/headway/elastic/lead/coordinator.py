@@ -396,7 +396,7 @@ class Coordinator:
             case wire.Committed(generation, step, pause_s):
                 self._feed(events.Committed(worker, generation, step, pause_s, now))
             case wire.Lost(generation, reason, peers):
-                self._shown.event("lost", worker=worker, generation=generation, reason=reason, peers=peers)
+                self._shown.lost(worker, generation, reason, peers)
                 self._feed(events.Lost(worker, generation, self._examiner.credible(worker, peers), now))
             case wire.Diverged():
                 if message.worker not in self.membership.workers:
@@ -488,8 +488,7 @@ class Coordinator:
                     self._look(now)
                 self._feed(events.Tick(now))
                 if self._changed:
-                    self._changed = False
-                    self._shown.there(self.membership, self._peers)
+                    self._changed = not self._shown.there(self.membership, self._peers, now)
 
     def _examine(self, now: float) -> None:
         """Whoever is silent or hangs is gone, unless it is this process that is deaf."""
