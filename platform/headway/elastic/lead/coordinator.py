@@ -413,8 +413,9 @@ class Coordinator:
             case wire.Finished():
                 self._feed(events.Finished(worker, now))
             case wire.Keeper(host, port):
-                self._keepers[peer.node] = (host, port)
-                self._tell_keepers()
+                before, self._keepers[peer.node] = self._keepers.get(peer.node), (host, port)
+                if len(self._keepers_told) < KEEPERS_TOLD or before in self._keepers_told:
+                    self._tell_keepers()
             case wire.Hello():
                 raise ValueError("a second hello")
         peer.heard_at = awake

@@ -34,6 +34,8 @@ BEAT_S = 0.2
 HEART_PULSES, RARER = 5, 4
 """Pulses in which the heart must have had an answer; so much more the time between beats grows than that of pulses."""
 CONNECT_S = 30.0
+STORES = 16
+"""Of earlier generations that are kept."""
 LEASE_POLL_S = 0.01
 LOST_EXIT = 3  # exit status of a worker that is no longer led
 _AT = {at: index for index, at in enumerate(At)}
@@ -165,7 +167,7 @@ class Line:
         self._exchanged = 0
         self._values: dict[tuple[int, str], bytes] = {}
         self._stores: list[LineStore] = []
-        """All there were: torch may hold one beyond its generation, and must not find it gone."""
+        """The latest: torch may hold one beyond its generation, and must not find it gone."""
         self._closing = threading.Event()
 
     def connect(self, address: str, stays: bool = False) -> None:
@@ -439,7 +441,7 @@ class Line:
         """Where the members of a generation find one another."""
         from headway.elastic.worker.rendezvous import LineStore
 
-        self._stores.append(LineStore(self, generation))
+        self._stores = [*self._stores[1 - STORES :], LineStore(self, generation)]
         return self._stores[-1]
 
     def put(self, generation: int, key: str, value: bytes) -> None:
