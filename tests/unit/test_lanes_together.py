@@ -51,8 +51,8 @@ def look(loss: float = 2.0, norms: tuple[float, ...] = (3.0, 4.0), drew: bool = 
     ("together", "buffers", "reason"),
     [
         (look(), Buffers(), None),
-        (look(2.00001), Buffers(), None),
-        (look(2.0001), Buffers(), Reason.LOSS),
+        (look(2.000004), Buffers(), None),
+        (look(2.00004), Buffers(), Reason.LOSS),
         (look(math.nan), Buffers(), Reason.LOSS),
         (look(norms=(3.0, 4.005)), Buffers(), None),
         (look(norms=(4.0, 3.0)), Buffers(), Reason.GRADIENT),
@@ -75,7 +75,7 @@ def test_by_how_much() -> None:
 
 
 def test_a_loss_of_parts_that_cancel_is_compared_with_its_parts() -> None:
-    apart, together = Look(0.0, 2.0, (1.0,)), Look(1e-5, 1.0, (1.0,))
+    apart, together = Look(0.0, 2.0, (1.0,)), Look(4e-6, 1.0, (1.0,))
     assert verdict(apart, together, Buffers(), EXACT, None) is None
 
 

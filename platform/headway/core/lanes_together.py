@@ -81,7 +81,7 @@ class Tolerance:
         gradient: of the gradient, and of what buffers changed by.
     """
 
-    loss: float = 2e-5
+    loss: float = 5e-6
     gradient: float = 2e-3
 
     @classmethod
@@ -92,7 +92,7 @@ class Tolerance:
 
 ROUNDED = 1e-6
 """Of a buffer: what rounding may change in it."""
-SMALL = 1e-3
+SMALL_LOSS, SMALL_GRADIENT = 0.1, 0.01
 """A loss or gradient of less than this share of the largest that was seen is compared with that share of it: where a
 model has learnt all, what is left is rounding."""
 
@@ -156,7 +156,9 @@ def verdict(
     if buffers.difference > tolerance.gradient * buffers.changed + ROUNDED * buffers.before:
         return Mismatch(Reason.BUFFERS, _relative(buffers.difference, buffers.changed))
     size, length = apart.size, math.hypot(*apart.norms)
-    least = (SMALL * largest.size, SMALL * math.hypot(*largest.norms)) if largest is not None else (0.0, 0.0)
+    least = (
+        (SMALL_LOSS * largest.size, SMALL_GRADIENT * math.hypot(*largest.norms)) if largest is not None else (0.0, 0.0)
+    )
     off = abs(apart.loss - together.loss)
     if off > tolerance.loss * max(size, least[0]):
         return Mismatch(Reason.LOSS, _relative(off, size))
