@@ -55,7 +55,8 @@ class Made(headway.Task):
 
     def model(self) -> nn.Module:
         torch.manual_seed(0)
-        return self.build()
+        self.built = self.build()
+        return self.built
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.5)
@@ -103,9 +104,11 @@ def compared(
     data: Path, folder: Path, loss: Loss, model: Callable[[], nn.Module] | None = None, **fields: Any
 ) -> tuple[Heard, Made, float]:
     """A run, and the largest difference of its losses to those of lanes apart, relative."""
-    task = Made(loss, model)
+    task, other = Made(loss, model), Made(loss, model)
     found = run(data, folder / "together", task, **fields)
-    apart = run(data, folder / "apart", Made(loss, model), lanes_together="never", **fields)
+    apart = run(data, folder / "apart", other, lanes_together="never", **fields)
+    for a, b in zip(task.built.state_dict().values(), other.built.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
     assert [step["samples"] for step in found.steps] == [step["samples"] for step in apart.steps]
     assert [step["rows"] for step in found.steps] == [step["rows"] for step in apart.steps]
     pairs = zip(found.steps, apart.steps, strict=True)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from headway.data.own.batching import nest
 from headway.elastic.worker.batches import parts
 
 
@@ -27,6 +28,9 @@ def per_row(loss: Callable[[Any], torch.Tensor], model: nn.Module, batch: Any, r
         return None
     with suppress(Exception):  # of user's code that transforms functions, say, or of rows that cannot be cut
         few, small = parts(batch, rows, rows // 2)[0]
+        small = nest(
+            small, lambda part: part.clone() if isinstance(part, torch.Tensor) else part
+        )  # no part of the whole
         return max(0, (_kept(loss, model, batch) - _kept(loss, model, small)) // (rows - few))
     return None
 

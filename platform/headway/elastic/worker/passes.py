@@ -184,6 +184,7 @@ class Pass(Walk):
             ledger.abandon(now())
             return None  # once more, by lane
         if self._is_undone():
+            replica.buffers.rewind()
             ledger.abandon(now())
             return None  # once more, with lanes apart, or fewer of them together
         if not tail.said_alike(pact.size) and not self._compare():

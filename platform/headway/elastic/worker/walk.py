@@ -157,7 +157,7 @@ class Walk:
             together.part(Mismatch(Reason.RANDOM), self.number, engine.pact.rank == 0)
             yield from self._one_by_one(group, last)
             return False
-        change = yield from self._do_batch(group, *put, last)
+        change = yield from self._do_batch(group, *put, last=False)  # its gradients are looked at before they are sent
         if change is None:
             return False
         found = together.look([engine.tail.lane_loss(group[0])], False)
