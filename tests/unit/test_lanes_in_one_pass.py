@@ -314,7 +314,8 @@ def test_what_only_differs_later_is_found_by_the_looks_that_go_on(data: Path, tm
     def loss(task: Made, model: nn.Module, batch: Batch) -> torch.Tensor:
         return contrastive(task, model, batch) if now() >= 5 else plain(task, model, batch)
 
-    found, task, _ = compared(data, tmp_path, loss, steps=20)
+    task = Made(loss)
+    found = run(data, tmp_path, task, steps=20)
     assert [facts["step"] for _, facts in found.told] == [8]
     assert task.in_step(7) == [ALL]
     assert task.in_step(9) == [BATCH] * LANES
