@@ -110,11 +110,9 @@ def ours(name: str, group: Any, folder: Path, lanes: int, fields: dict[str, str]
     members = Alone(lanes, group, share)
     torch.manual_seed(7)
     task = task_of(name)
-    contexts.enter(
-        Context(
-            job=job, device="cpu", train=reader, validation=None, saver=saver, journal=notes, run="r", members=members
-        )
-    )
+    journal: Any = notes
+    context = Context(job, "cpu", reader, None, saver, journal, "r", members)
+    contexts.enter(context)
     session = session_of(task).__enter__()
     walk = session.steps()
 

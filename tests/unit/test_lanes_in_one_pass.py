@@ -194,7 +194,7 @@ def weighted(_: Made, model: nn.Module, batch: Batch) -> torch.Tensor:
 
 def balanced(_: Made, model: nn.Module, batch: Batch) -> torch.Tensor:
     """As a mixture of experts does: how evenly the batch as a whole is spread."""
-    shares = model(x_of(batch)).softmax(1)
+    shares: torch.Tensor = model(x_of(batch)).softmax(1)
     return functional.cross_entropy(shares, y_of(batch)) + 10 * shares.mean(0).square().sum()
 
 
@@ -228,6 +228,8 @@ class Seen(nn.Module):
     def __init__(self, kept: str) -> None:
         super().__init__()
         self.kept = kept
+        self.spread: torch.Tensor
+        self.rows: torch.Tensor
         self.register_buffer("spread", torch.zeros(4))
         self.register_buffer("rows", torch.tensor(0))
 
@@ -488,7 +490,7 @@ def test_too_little_memory_in_a_backward_pass_of_ones_own_loop(data: Path, tmp_p
             for step in session.steps():
                 for batch in step.lanes(together=together):
                     sizes.append(len(batch["x"]))
-                    found = model[2](Full.apply(model[1](model[0](x_of(batch)))))  # type: ignore[no-untyped-call]
+                    found = model[2](Full.apply(model[1](model[0](x_of(batch)))))  # type: ignore[no-untyped-call, index]
                     step.backward(functional.cross_entropy(found, y_of(batch)))
         return sizes
 

@@ -6,6 +6,7 @@ the bit, though lanes move and go together in other groups.
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Iterator
@@ -17,9 +18,15 @@ import torch
 from tests.unit.loops import Undisturbed, job, rows
 from torch import nn
 
+from headway.checkpoint.store import Store
+from headway.data.read.streams import open_readers
 from headway.elastic.worker.context import Context
+from headway.elastic.worker.saver import Saver
 from headway.elastic.worker.session import Session
 from headway.job import Job
+from headway.strategies.group import Group
+from headway.testing import workers
+from headway.testing.company import Company, Generation, Notes, Slip
 from headway.testing.elastic import Outcome, Run, advance
 
 STEPS = 24
@@ -30,6 +37,9 @@ DEADLINE_S = 120.0
 
 class Exact(nn.Module):
     """It has a buffer that moves by the mean of the rows, which is the same together; dropout where p is given."""
+
+    seen: torch.Tensor
+    batches: torch.Tensor
 
     def __init__(self, p: float = 0.0) -> None:
         super().__init__()
@@ -109,7 +119,7 @@ def calm(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[
     for lanes, p in ((4, 0.0), (4, 0.5), (8, 0.0)):
         folder = tmp_path_factory.mktemp("calm")
         context = made(data, lanes=lanes, lanes_together="never", workers={"max": 1})
-        found[lanes, p] = Undisturbed(context, folder / "checkpoints", lambda c, p=p: train(c, p=p))
+        found[lanes, p] = Undisturbed(context, folder / "checkpoints", functools.partial(train, p=p))
     yield found
     torch.set_num_threads(threads)
 
@@ -174,3 +184,42 @@ def test_eight_workers_become_one_that_has_memory_for_two_lanes(tmp_path: Path, 
     ((_, sizes),) = sizes_of(tmp_path / "run").items()
     assert max(size for _, size in sizes) == 8 * BATCH
     assert [size for step, size in sizes if step == STEPS - 1] == [2 * BATCH] * 4
+
+
+def verdict_is_missed(group: Group, folder: str, data: str) -> dict[str, Any]:
+    """One of two workers that take part: the second takes the exchange of the step that shows why for a broken one."""
+    made = job(Path(data), reproducible="order", steps=6, replica_check_every=None)
+    training, validation = open_readers(made)
+    script = [Generation((0, 1)), Generation((0, 1))]
+    company, notes = Company(group, folder, script, 4, [Slip(1, "sum", 3)]), Notes()
+    saver = Saver(Store(Path(folder) / "checkpoints", "a" * 64, made.checkpoint), made.checkpoint, notes)  # type: ignore[arg-type]
+    context = Context(
+        job=made, device="cpu", train=training, validation=validation, saver=saver,
+        journal=notes, run="r", members=company,  # type: ignore[arg-type]
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model, sizes = Exact(), []
+    with Session(context, model, torch.optim.SGD(model.parameters(), lr=2**-6), None) as session:
+        for step in session.steps():
+            model.p = 0.5 if step.number >= 3 and group.rank == 0 else 0.0
+            for batch in step.lanes(together=True):
+                sizes.append((step.number, len(batch["x"])))
+                step.backward(model(batch["x"]))
+    context.close()
+    saver.close()
+    assert session.replica.apart is not None
+    return {"sizes": sizes, "been": company.been, "weights": notes.weights, "why": session.replica.apart.reason.name}
+
+
+def test_a_worker_that_misses_the_verdict_hears_it_in_the_next_exchange(tmp_path: Path, data: Path) -> None:
+    """Only the first worker draws random numbers; the second would find nothing by itself."""
+    first, second = workers.run(verdict_is_missed, 2, tmp_path, str(tmp_path), str(data))
+    assert first["been"] == second["been"] == [1, 2]
+    assert first["weights"] == second["weights"]
+    assert (first["why"], second["why"]) == ("RANDOM", "RANDOM")
+    for worker in (first, second):
+        assert [size for step, size in worker["sizes"] if step == 2] == [BATCH, BATCH, 2 * BATCH]
+        assert {size for step, size in worker["sizes"] if step > 3} == {BATCH}
+    missed = [size for step, size in second["sizes"] if step == 3]
+    both = [BATCH, BATCH, 2 * BATCH]
+    assert missed == [2 * BATCH, *both, BATCH, BATCH], "together; once more, its fourth time; apart"

@@ -99,7 +99,17 @@ class Together:
         """It has come to its end."""
         if self._wanted and not self.measured:
             took, free = self._headroom.end()
-            self._most = fitting(took, max(0, free // self.neighbours - self._coming()), self._headroom.share)
+            self._most = self._fitting(took, free)
+            if self._most == 1:
+                self._tell(
+                    "room",
+                    "lanes are computed one by one: it is not known that there is memory for two of them at once "
+                    "(rows_together in the job says how many rows may go together)",
+                )
+
+    def _fitting(self, took: int, free: int) -> int:
+        left = max(0, free // self.neighbours - self._coming())
+        return fitting(took, left, self._headroom.share)
 
     def _coming(self) -> int:
         """Bytes that the optimiser's state will take, where it has none yet."""

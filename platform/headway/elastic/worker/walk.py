@@ -29,10 +29,9 @@ class Walk:
     number: int
     epoch: int
     rows: int
-    sizes: tuple[int, ...]
+    sizes: list[int]
     _at: int
     _fullest: int
-    update: str
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -65,6 +64,11 @@ class Walk:
         """Whether what was computed is thrown away, and the pass is to be done again by all."""
         self._alone = False
         """Whether it is done again with lanes apart, for its loss was no number."""
+
+    @property
+    def update(self) -> str:
+        """The name of the update whose pass it is."""
+        raise NotImplementedError
 
     def _walk(self) -> Iterator[Tensors]:
         """All of them, alone or several together."""
