@@ -391,6 +391,8 @@ def from_lead(line: bytes) -> FromLead:
 def _decode(line: bytes, known: dict[str, _Kind], most: int) -> Any:
     if len(line) > most:
         raise ValueError(f"a line of {len(line)} bytes is longer than {most}")
+    if line[:1] and line[0] in frames.SIZES:  # the other side's
+        raise ValueError("not a message")
     try:
         tree = json.loads(line, parse_constant=_refuse)
     except RecursionError:
