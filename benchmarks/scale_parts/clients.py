@@ -30,6 +30,7 @@ from headway.elastic.wire import messages as wire
 from headway.elastic.worker.line import BEAT_S, RARER
 
 AT_STEP = list(At).index(At.STEP)
+PER_NODE = 8
 AT_ONCE = 200
 """Connections that are on their way."""
 
@@ -43,6 +44,7 @@ class Client:
         self.key, self.read, self.heard, self.period_s = b"", bytearray(), 0.0, PULSE_S
         self.step, self.number, self.mark = -1, 0, 0
         self.open, self.welcome = True, False
+        self.node: list[Client] = []
 
     def say(self, message: Any) -> None:
         with contextlib.suppress(OSError):
@@ -66,7 +68,9 @@ class Clients:
         self.waiting: list[str] = []
         self.opening = 0
         self.due: list[tuple[float, int, str, Client]] = []
-        self.asked: dict[int, tuple[Client, float]] = {}
+        self.asked: dict[int, Client] = {}
+        self.nodes: list[list[Client]] = [[]]
+        self.bundles: dict[int, list[Client]] = {}
         self.numbers = 0
         self.told: dict[str, dict[int, list[float]]] = {"publish": {}, "go": {}}
         self.over = False
@@ -76,8 +80,10 @@ class Clients:
             now = time.monotonic()
             while self.due and self.due[0][0] <= now:
                 _, _, what, client = heapq.heappop(self.due)
-                if client.open:
-                    (self._pulse if what == "pulse" else self._beat)(client, now)
+                if what == "pulse":
+                    self._pulse(client, now)
+                elif client.open:
+                    self._beat(client, now)
             until = self.due[0][0] - now if self.due else 1.0
             for key, _ in self.selector.select(max(0.0, min(1.0, until))):
                 if isinstance(key.data, Client):
@@ -160,7 +166,11 @@ class Clients:
             self.opening -= 1
             client.say(wire.Ready())
             now = time.monotonic()
-            self._later(now, "pulse", client)
+            if not self.nodes[-1] or len(self.nodes[-1]) == PER_NODE:
+                self.nodes.append([])
+                self._later(now, "pulse", client)  # it leads its node's
+            self.nodes[-1].append(client)
+            client.node = self.nodes[-1]
             self._later(now + BEAT_S, "beat", client)
             self._connect()
 
@@ -174,14 +184,30 @@ class Clients:
         heapq.heappush(self.due, (at, self.numbers, what, client))
 
     def _pulse(self, client: Client, now: float) -> None:
-        self.numbers += 1
-        self.asked[self.numbers] = client, now
-        if len(self.asked) > 100_000:
+        """Of all hearts of a node: each its own, or together where the lead wants few."""
+        there = [each for each in client.node if each.open]
+        period_s = max([each.period_s for each in there], default=PULSE_S)
+        parts = []
+        for each in there:
+            self.numbers += 1
+            self.asked[self.numbers] = each
+            parts.append(
+                pulse.pulse(
+                    pulse.Pulse(each.name, self.numbers, each.heard, each.mark, each.step, AT_STEP, False, False, 0),
+                    each.key,
+                )
+            )
+        while len(self.asked) > 100_000:
             del self.asked[next(iter(self.asked))]
-        said = pulse.Pulse(client.name, self.numbers, client.heard, client.mark, client.step, AT_STEP, False, False, 0)
-        with contextlib.suppress(OSError):
-            self.pulses.sendto(pulse.pulse(said, client.key), self.pulses_at)
-        self._later(now + client.period_s, "pulse", client)
+        if period_s > PULSE_S and parts:
+            self.bundles[self.numbers % 2**32] = there
+            if len(self.bundles) > 10_000:
+                del self.bundles[next(iter(self.bundles))]
+            parts = [pulse.bundle(self.numbers % 2**32, parts)]
+        for part in parts:
+            with contextlib.suppress(OSError):
+                self.pulses.sendto(part, self.pulses_at)
+        self._later(now + period_s, "pulse", client)
 
     def _beat(self, client: Client, now: float) -> None:
         self.numbers += 1
@@ -195,14 +221,22 @@ class Clients:
     def _hear(self) -> None:
         for _ in range(256):
             try:
-                data = self.pulses.recv(512)
+                data = self.pulses.recv(2048)
             except OSError:
                 return
-            number = int.from_bytes(data[4:12], "big")
-            found = self.asked.pop(number, None)
-            if found is not None:
-                answer = pulse.opened_answer(data, found[0].key)
-                found[0].heard, found[0].period_s = max(found[0].heard, answer.at), answer.period_s
+            if pulse.is_bundle(data):
+                number, parts = pulse.unbundled(data)
+                for client, part in zip(self.bundles.pop(number, ()), parts, strict=False):
+                    self._answered(client, part)
+            else:
+                found = self.asked.pop(int.from_bytes(data[4:12], "big"), None)
+                if found is not None:
+                    self._answered(found, data)
+
+    def _answered(self, client: Client, data: bytes) -> None:
+        if data:
+            answer = pulse.opened_answer(data, client.key)
+            client.heard, client.period_s = max(client.heard, answer.at), answer.period_s
 
 
 def main() -> None:

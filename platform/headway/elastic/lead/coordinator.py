@@ -382,7 +382,9 @@ class Coordinator:
             case wire.Beat():
                 self._books.take(worker, message.ledger)
                 peer.take(message, awake, self._period_s)
-                self._say(worker, wire.Lease(message.number, awake, self._period_s))
+                # Among thousands who has answers by way of its heart needs no second one.
+                if self._period_s <= PULSE_S or not peer.hears(awake, self._period_s):
+                    self._say(worker, wire.Lease(message.number, awake, self._period_s))
             case wire.Put():
                 self._deliver(self._rendezvous.put(worker, message))
             case wire.Want():

@@ -77,6 +77,11 @@ class Peer:
         self.stopped, self.felt_at = pulse.stopped, at
         self._hear(_AT[pulse.at], pulse.mark, pulse.waiting, pulse.step, pulse.heard, at)
 
+    def hears(self, at: float, period_s: float) -> bool:
+        """Whether its heart is felt, and hears the answers."""
+        newest_s = 2 * period_s
+        return at - self.felt_at < newest_s and at - self.understood_at < newest_s
+
     def _hear(self, doing: At, mark: int, waiting: bool, step: int, heard: float, at: float) -> None:
         self.heard_at = at
         self.understood_at = max(self.understood_at, min(heard, at))

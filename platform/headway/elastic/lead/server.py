@@ -29,7 +29,7 @@ goes: workers speak at once."""
 BACKLOG = 1024
 PULSES = 256
 """That are taken in a row, before others get a turn."""
-PULSE_BYTES = 512
+PULSE_BYTES = 2048
 ROOM_BYTES = 2**22
 """For pulses that come while the coordinator is busy; kernels grant less."""
 UNREAD_BYTES = 2**26
@@ -290,15 +290,30 @@ class _Pulses:
             self._take(data, address)
 
     def _take(self, data: bytes, address: Any) -> None:
+        if not pulse.is_bundle(data):
+            answer = self._answer(data)
+        else:
+            try:
+                number, parts = pulse.unbundled(data)
+            except ValueError:
+                self._server.refuse("bad pulse")
+                return
+            answers = [self._answer(part) for part in parts]
+            answer = pulse.bundle(number, answers) if any(answers) else b""
+        if answer:
+            with contextlib.suppress(OSError):
+                self._socket.sendto(answer, address)
+
+    def _answer(self, data: bytes) -> bytes:
+        """To one pulse; empty: there is none."""
         server = self._server
         try:
             worker = pulse.claimed(data)
             if not server.hears.expects(worker):
                 raise ValueError("not expected")
-            answer = server.hears.beat(pulse.opened(data, server.key(worker)))
+            key = server.key(worker)
+            answer = server.hears.beat(pulse.opened(data, key))
         except ValueError:
             server.refuse("bad pulse")
-            return
-        if answer is not None:
-            with contextlib.suppress(OSError):
-                self._socket.sendto(pulse.answer(answer, server.key(worker)), address)
+            return b""
+        return pulse.answer(answer, key) if answer is not None else b""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headway.core.watch import PULSE_S
@@ -16,9 +17,14 @@ from headway.core.watch import PULSE_S
 LONGEST_S = 60.0
 NAME_BYTES = 64
 _SEAL_BYTES = 16
-_PULSE, _ANSWER = b"HWP1", b"HWA2"
+_PULSE, _ANSWER, _BUNDLE = b"HWP1", b"HWA2", b"HWB1"
+MOST_BYTES = 160
+"""Longest pulse."""
+BUNDLED = 8
+"""Most pulses in one datagram, so that it fits into a packet."""
 _FIELDS = struct.Struct("!QdQqBBBQ")
 _ANSWERED = struct.Struct("!Qdf")
+_NUMBERED = struct.Struct("!4sIB")
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,32 @@ def opened_answer(datagram: bytes, secret: bytes) -> Answer:
     if not 0.0 < period_s <= LONGEST_S:
         raise ValueError("not a time between pulses")
     return Answer(number, at, round(period_s, 6))  # as it was before it was a float of four bytes
+
+
+def bundle(number: int, parts: Sequence[bytes]) -> bytes:
+    """Pulses of several hearts, or the answers to them in the same order (empty where there is none), as one datagram.
+    Each is sealed for its own worker; what they come in is not."""
+    return _NUMBERED.pack(_BUNDLE, number, len(parts)) + b"".join(bytes([len(part)]) + part for part in parts)
+
+
+def is_bundle(datagram: bytes) -> bool:
+    """Whether it is one, or says so."""
+    return datagram[:4] == _BUNDLE
+
+
+def unbundled(datagram: bytes) -> tuple[int, list[bytes]]:
+    """Number and parts of a bundle. Raises ValueError for what is none."""
+    if len(datagram) < _NUMBERED.size or not is_bundle(datagram):
+        raise ValueError("not a bundle")
+    _, number, count = _NUMBERED.unpack_from(datagram)
+    at, parts = _NUMBERED.size, []
+    while at < len(datagram) and len(parts) < count:
+        size = datagram[at]
+        parts.append(datagram[at + 1 : at + 1 + size])
+        at += 1 + size
+    if at != len(datagram) or len(parts) != count or count > BUNDLED:
+        raise ValueError("not a bundle")
+    return number, parts
 
 
 def _sealed(body: bytes, secret: bytes) -> bytes:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from headway.elastic.worker.rendezvous import LineStore
 
 BEAT_S = 0.2
-HEART_PULSES, RARER = 5, 4
+HEART_PULSES, RARER = 5, 10
 """Pulses in which the heart must have had an answer; so much more the time between beats grows than that of pulses."""
 CONNECT_S = 30.0
 STORES = 16
@@ -582,8 +582,11 @@ class Line:
 
     def _until_next(self) -> float:
         """Seconds between two beats. A heart that is answered tells most of it, so that beats may be rarer."""
-        felt = self._heart is not None and time.monotonic() - self._heart.page.leased_at < HEART_PULSES * self._period_s
-        return BEAT_S + RARER * (self._period_s - PULSE_S) if felt else max(BEAT_S, self._period_s)
+        if self._heart is not None:
+            period_s = self._heart.page.period_s or self._period_s
+            if time.monotonic() - self._heart.page.leased_at < HEART_PULSES * period_s:
+                return BEAT_S + RARER * max(0.0, period_s - PULSE_S)
+        return max(BEAT_S, self._period_s)
 
     def _mind(self) -> None:
         """Watch the exchange: whether it gets on, and whether the peers can be reached."""
