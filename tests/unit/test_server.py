@@ -256,3 +256,39 @@ def test_2_8_a_worker_whose_heart_was_lost_while_it_stood_still_is_not_stopped_f
     assert peer.stopped, "it was on its way before"
     peer.take(wire.Beat(number=2, **beat), 2.5)
     assert not peer.stopped, "only one that runs says something"
+
+
+def test_whose_pulse_has_come_and_was_not_read_yet_is_not_silent() -> None:
+    with Cluster(silence_s=2.0) as here:
+        here.train("w0", "w1")
+        lead = here.coordinator
+        secret = pulse.key(lead.token, "w1")
+        with frozen(here), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as late:
+            lead._peers["w1"].heard_at -= 100.0
+            for number in range(3 * server.PULSES):
+                said = pulse.Pulse("w1", 10**6 + number, 0.0, 0, 1, 3, False, False, 0)
+                late.sendto(pulse.pulse(said, secret), (HOST, lead.pulse_port))
+            lead._server.hear_out()
+            assert lead._peers["w1"].heard_at > 0.0
+            assert lead._peers["w1"]._pulse == 10**6 + 3 * server.PULSES - 1, "the last of all"
+
+
+def test_bad_input_a_bundle_of_pulses_is_answered_for_whom_it_is_and_no_other() -> None:
+    with Cluster() as here:
+        here.train("w0", "w1")
+        lead = here.coordinator
+        parts = [
+            pulse.pulse(pulse.Pulse(name, 10**6, 0.0, 0, 1, 3, False, False, 0), pulse.key(token, name))
+            for name, token in (("w0", lead.token), ("w1", "another"), ("nobody", lead.token))
+        ]
+        before = lead.refused["bad pulse"]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hub:
+            hub.settimeout(DEADLINE_S)
+            hub.sendto(pulse.bundle(7, [*parts, b"", b"x" * 100]), (HOST, lead.pulse_port))
+            number, answers = pulse.unbundled(hub.recv(2048))
+            assert number == 7
+            assert pulse.opened_answer(answers[0], pulse.key(lead.token, "w0")).number == 10**6
+            assert answers[1:] == [b""] * 4
+            wait(lambda: lead.refused["bad pulse"] == before + 4)
+            hub.sendto(pulse.bundle(8, parts)[:-3], (HOST, lead.pulse_port))
+            wait(lambda: lead.refused["bad pulse"] == before + 5)

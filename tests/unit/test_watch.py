@@ -24,6 +24,7 @@ from headway.core.watch import (
     Sign,
     Verdict,
     Watch,
+    examine_s,
     is_well,
     lease_s,
     period_s,
@@ -409,3 +410,6 @@ def test_signs_of_life_become_rarer_with_workers_and_stay_within_the_silence(sil
     assert periods[0] == PULSE_S
     assert all(IN_A_SILENCE * each <= silence_s for each in periods)
     assert period_s(4000, 10.0) == pytest.approx(0.8)
+    looks = [examine_s(workers, silence_s) for workers in (1, 1000, 10_000, 100_000)]
+    assert looks == sorted(looks)
+    assert looks[-1] <= silence_s / 10

@@ -21,6 +21,7 @@ EACH_S = 2e-4
 """Each worker makes it so much longer: a sign costs the lead some 20 microseconds."""
 IN_A_SILENCE = 4
 """So many signs come in the silence after which a worker is given up."""
+LOOK_EACH_S = 5e-5
 STALL_S = 0.5
 START_SILENCE_S = 60.0  # before it is a member nobody waits for it, and its node may be busy
 STOPPED_PATIENCE = 2.0  # times silence_s: a process that is stopped may be about to go on
@@ -86,6 +87,12 @@ def period_s(workers: int, silence_s: float) -> float:
         silence_s: of the job.
     """
     return min(max(PULSE_S, workers * EACH_S), max(PULSE_S, silence_s / IN_A_SILENCE))
+
+
+def examine_s(workers: int, silence_s: float) -> float:
+    """Least seconds between two looks at so many workers: a look at thousands costs milliseconds, and a tenth of the
+    silence is soon enough."""
+    return min(workers * LOOK_EACH_S, silence_s / 10.0)
 
 
 def lease_s(patience: Patience, nodes: int) -> float:

@@ -20,7 +20,7 @@ from headway.core.demand import Worth
 from headway.core.membership import Membership, Policy
 from headway.core.pace import Pace, slowest
 from headway.core.prospect import Prospect, on_their_way_out
-from headway.core.watch import PULSE_S, START_SILENCE_S, TICK_S, Clock, lease_s, period_s
+from headway.core.watch import PULSE_S, START_SILENCE_S, TICK_S, Clock, examine_s, lease_s, period_s
 from headway.elastic.lead.books import Books
 from headway.elastic.lead.examiner import Examiner
 from headway.elastic.lead.peer import Peer
@@ -481,11 +481,14 @@ class Coordinator:
 
     async def _tick(self) -> None:
         with self._leading():
-            looked = 0.0
+            looked = examined = 0.0
             while not self._over:
                 await asyncio.sleep(TICK_S)
                 now = time.monotonic()
-                self._examine(now)
+                if now - examined >= examine_s(len(self._peers), self._patience.silence_s):
+                    examined = now
+                    self._server.hear_out()
+                    self._examine(time.monotonic())
                 if now - looked >= LOOK_S:
                     looked = now
                     self._look(now)

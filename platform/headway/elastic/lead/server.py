@@ -29,6 +29,8 @@ goes: workers speak at once."""
 BACKLOG = 1024
 PULSES = 256
 """That are taken in a row, before others get a turn."""
+DRAINED = 32
+"""Times so many, before workers are judged."""
 PULSE_BYTES = 2048
 ROOM_BYTES = 2**22
 """For pulses that come while the coordinator is busy; kernels grant less."""
@@ -100,6 +102,11 @@ class Server:
             line.cut()
         for task in self.securing:
             task.cancel()
+
+    def hear_out(self) -> None:
+        """Take all pulses that have come and were not read yet: who has sent one is not silent."""
+        if self._pulses is not None:
+            self._pulses.drain()
 
     def refuse(self, reason: str) -> None:
         """Count it."""
@@ -281,13 +288,20 @@ class _Pulses:
             self._loop = None
             self._socket.close()
 
-    def _read(self) -> None:
-        for _ in range(PULSES):
+    def drain(self) -> None:
+        for _ in range(DRAINED):
+            if self._loop is None or self._read() < PULSES:
+                return
+
+    def _read(self) -> int:
+        """How many there were."""
+        for number in range(PULSES):
             try:
                 data, address = self._socket.recvfrom(PULSE_BYTES)
             except OSError:  # no more are there, or an earlier answer could not be delivered
-                return
+                return number
             self._take(data, address)
+        return PULSES
 
     def _take(self, data: bytes, address: Any) -> None:
         if not pulse.is_bundle(data):
