@@ -86,6 +86,8 @@ STOOD_S = 60.0
 APART_NODES = 100
 """Among more than so many nodes a spare shares none with most members, wherever it is."""
 PARTED_S = 0.3
+NAMED = 16
+"""Workers that are named one by one in a reason."""
 
 
 @dataclass
@@ -560,11 +562,12 @@ class Membership:
         few = len(members) < self.policy.min and not state.busy
         if not self._reshape and not few and set(wanted) == members:
             return []
-        left = [m for m in state.generation.members if m not in set(wanted)]
+        staying = set(wanted)
+        left = [m for m in state.generation.members if m not in staying]
         if not self._enough(wanted, at, False):
-            return self._pause(at, False, f"{', '.join(left) or 'some'} left, and fewer than {self.policy.min} remain")
+            return self._pause(at, False, f"{_named(left) or 'some'} left, and fewer than {self.policy.min} remain")
         joined = [m for m in wanted if m not in members]
-        words = [f"{', '.join(joined)} joined" if joined else "", f"{', '.join(left)} left" if left else ""]
+        words = [f"{_named(joined)} joined" if joined else "", f"{_named(left)} left" if left else ""]
         reason = "; ".join(w for w in words if w) or "lanes are shared anew"
         cause = "resized" if all(self.workers[m].surplus for m in left) else "drained"
         self._incidents.note(cause if left else "joined" if joined else "rebalanced", left or joined, at)
@@ -665,6 +668,13 @@ class Membership:
     def _fail(self, reason: str, worker: str | None = None) -> list[Action]:
         self._state = Ended(self.published)
         return [Fail(reason, worker)]
+
+
+def _named(workers: list[str]) -> str:
+    """In words; of many the first."""
+    if len(workers) <= NAMED:
+        return ", ".join(workers)
+    return f"{', '.join(workers[: NAMED - 1])} and {len(workers) - NAMED + 1} others"
 
 
 _HANDLERS: dict[type[Event], Callable[[Membership, Any], list[Action]]] = {
