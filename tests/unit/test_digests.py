@@ -67,11 +67,11 @@ def changed(tensors: list[torch.Tensor], draw: random.Random) -> None:
 
 
 def by_sums(tensors: list[torch.Tensor]) -> list[int]:
-    return [int(found) for each in tensors for found in digests.sums(digests.flat(each))]
+    return [int(found) for each in tensors for found in digests.sums(digests.flat(each), {})]
 
 
 def by_bytes(tensors: list[torch.Tensor]) -> bytes:
-    found = digests.Digest()
+    found = digests.Digest({})
     for each in tensors:
         found.add(digests.flat(each))
     return found.read()
@@ -89,23 +89,22 @@ def test_no_changed_bit_goes_unseen(way: Any) -> None:
 
 def test_sums_see_what_is_exchanged_and_what_is_moved() -> None:
     integers = torch.arange(5000, dtype=torch.int32)
-    whole = [int(found) for found in digests.sums(integers)]
+    whole = [int(found) for found in digests.sums(integers, {})]
     for first, second in ((0, 1), (17, 4999)):
         other = integers.clone()
         other[[first, second]] = integers[[second, first]]
-        assert [int(found) for found in digests.sums(other)] != whole
-    assert [int(found) for found in digests.sums(integers.roll(1))] != whole
+        assert [int(found) for found in digests.sums(other, {})] != whole
+    assert [int(found) for found in digests.sums(integers.roll(1), {})] != whole
 
 
 def test_sums_are_those_of_python_whatever_overflows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digests, "PIECE", 1000)
-    monkeypatch.setattr(digests, "_weights", {})
     integers = torch.from_numpy(np.random.default_rng(0).integers(-(2**63), 2**63 - 1, 2500))
     weights = digests._odd().tolist()
     expected = [
         sum(int(x) * w for x, w in zip(piece.tolist(), weights, strict=False)) % 2**64 for piece in integers.split(1000)
     ]
-    assert [int(found) % 2**64 for found in digests.sums(integers)] == expected
+    assert [int(found) % 2**64 for found in digests.sums(integers, {})] == expected
     assert all(w % 2 for w in weights)
     assert len(set(weights)) == 1000
 

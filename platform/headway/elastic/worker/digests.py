@@ -16,14 +16,19 @@ import xxhash
 PIECE = 1 << 20
 """Integers that are multiplied at a time; they need 8 bytes each."""
 _WIDTHS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_weights: dict[torch.device, torch.Tensor] = {}
+Weights = dict[torch.device, torch.Tensor]
+"""By which integers are multiplied, by device; filled as they are needed."""
 
 
 class Digest:
-    """Over bytes of tensors, in the order in which they are added."""
+    """Over bytes of tensors, in the order in which they are added.
 
-    def __init__(self) -> None:
-        self._digest = xxhash.xxh3_64()
+    Args:
+        weights: kept by whoever makes one digest after the other.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        self._digest, self._weights = xxhash.xxh3_64(), weights
         self._sums: dict[torch.device, list[torch.Tensor]] = {}
 
     def add(self, flat: torch.Tensor) -> None:
@@ -31,7 +36,7 @@ class Digest:
         if flat.device.type == "cpu":
             self._digest.update(flat.view(torch.uint8).numpy().data)
         else:
-            self._sums.setdefault(flat.device, []).extend(sums(flat))
+            self._sums.setdefault(flat.device, []).extend(sums(flat, self._weights))
 
     def say(self, text: str) -> None:
         """Something else."""
@@ -52,13 +57,13 @@ def flat(tensor: torch.Tensor) -> torch.Tensor:
     return plain.reshape(-1).view(_WIDTHS[plain.element_size()])
 
 
-def sums(integers: torch.Tensor) -> Iterator[torch.Tensor]:
+def sums(integers: torch.Tensor, weights: Weights) -> Iterator[torch.Tensor]:
     """One of each piece, on their device. integers: shape [n]."""
-    weights = _weights.get(integers.device)
-    if weights is None:
-        weights = _weights[integers.device] = _odd().to(integers.device)
+    odd = weights.get(integers.device)
+    if odd is None:
+        odd = weights[integers.device] = _odd().to(integers.device)
     for piece in integers.split(PIECE):
-        yield (piece.to(torch.int64) * weights[: len(piece)]).sum()
+        yield (piece.to(torch.int64) * odd[: len(piece)]).sum()
 
 
 def part(tensors: Iterable[torch.Tensor], number: int, of: int) -> Iterator[torch.Tensor]:

@@ -124,6 +124,7 @@ class Replica:
         self.torn = False
         """Whether it came in part: then it is not that of the beginning either."""
         self._registered: dict[str, Any] = {}
+        self._weights: digests.Weights = {}
         self._loaded: dict[str, Any] = {}
         self._other_length = False
         """Whether that is of a run of another length."""
@@ -398,7 +399,7 @@ class Replica:
         Args:
             part: of the tensors' bytes, this one of `of`.
         """
-        digest = Digest()
+        digest = Digest(self._weights)
         for integers in digests.part(self.tensors(), part, of):
             digest.add(integers)
         digest.say(repr(self.updates.rates()))
