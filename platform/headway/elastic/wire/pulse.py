@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from headway.core.watch import PULSE_S
+from headway.core.watch import PULSE_S as PULSE_S
 
 LONGEST_S = 60.0
 NAME_BYTES = 64
@@ -124,7 +124,7 @@ def unbundled(datagram: bytes) -> tuple[int, list[bytes]]:
     if len(datagram) < _NUMBERED.size or not is_bundle(datagram):
         raise ValueError("not a bundle")
     _, number, count = _NUMBERED.unpack_from(datagram)
-    at, parts = _NUMBERED.size, []
+    at, parts = _NUMBERED.size, list[bytes]()
     while at < len(datagram) and len(parts) < count:
         size = datagram[at]
         parts.append(datagram[at + 1 : at + 1 + size])
