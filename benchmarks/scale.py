@@ -72,15 +72,16 @@ class Traffic:
         self.out = self.came = self.words = self.reads = 0
         write, read = server.Line.write, server.Line.data_received
 
-        def counted(line: server.Line, word: bytes) -> None:
-            self.out, self.words = self.out + len(word), self.words + 1
-            write(line, word)
+        def counted(self_: server.Line, line: bytes) -> None:
+            self.out, self.words = self.out + len(line), self.words + 1
+            write(self_, line)
 
-        def counted_in(line: server.Line, data: bytes) -> None:
+        def counted_in(self_: server.Line, data: bytes) -> None:
             self.came, self.reads = self.came + len(data), self.reads + 1
-            read(line, data)
+            read(self_, data)
 
-        server.Line.write, server.Line.data_received = counted, counted_in  # type: ignore[method-assign]
+        server.Line.write = counted  # type: ignore[assignment, method-assign]
+        server.Line.data_received = counted_in  # type: ignore[assignment, method-assign]
 
 
 class Company:

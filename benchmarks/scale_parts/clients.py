@@ -92,9 +92,12 @@ class Clients:
                     key.data()
 
     def _obey(self) -> None:
-        data = sys.stdin.buffer.raw.read(1 << 20)
-        self.orders += data or b""
-        self.over = data == b""
+        try:
+            data = os.read(sys.stdin.fileno(), 1 << 20)
+        except BlockingIOError:
+            return
+        self.orders += data
+        self.over = not data
         while (end := self.orders.find(b"\n")) >= 0:
             verb, *names = self.orders[:end].decode().split()
             del self.orders[: end + 1]
@@ -112,7 +115,8 @@ class Clients:
 
     def _connect(self) -> None:
         while self.waiting and self.opening < AT_ONCE:
-            client = self.clients[name] = Client(name := self.waiting.pop())
+            name = self.waiting.pop()
+            client = self.clients[name] = Client(name)
             client.key = pulse.key(self.token, name)
             self.opening += 1
             client.socket.settimeout(30.0)
@@ -243,8 +247,10 @@ def main() -> None:
     host, port, pulse_port = sys.argv[1:]
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    token = sys.stdin.buffer.raw.readline().decode().strip()
-    Clients(host, int(port), int(pulse_port), token).run()
+    token = b""
+    while not token.endswith(b"\n"):  # byte by byte: what comes after it is not for this
+        token += os.read(sys.stdin.fileno(), 1)
+    Clients(host, int(port), int(pulse_port), token.decode().strip()).run()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import pytest
 from tests.unit.lead import DEADLINE_S, HOST, Cluster, Group, Worker, frozen, wait
 
 from headway.core.watch import At
-from headway.elastic.wire import link
+from headway.elastic.lead import coordinator
+from headway.elastic.wire import link, pulse
 from headway.elastic.wire import messages as wire
 from headway.elastic.worker import line as lines
 
@@ -179,6 +180,34 @@ def test_whoever_hears_of_the_next_change_with_the_word_to_go_goes_first(urgent:
             else:
                 wait(lambda: len(first.started) == 2)
                 assert (first.started[1].news.number, first.started[1].news.lanes) == (number + 1, (0, 1))
+
+
+def test_among_thousands_hearts_tell_most_of_it_and_beats_come_when_one_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The lead asks for few signs of life; all three are on one node, and send theirs together."""
+    monkeypatch.setattr(coordinator, "period_s", lambda workers, silence_s: 0.4)
+    with Cluster(silence_s=2.0) as here:
+        workers = here.train("w0", "w1", "w2")
+        peers = here.coordinator._peers
+        wait(lambda: all(w.line._heart.page.period_s == pytest.approx(0.4) for w in workers))  # type: ignore[union-attr]
+        bundles: list[int] = []
+        unbundled = pulse.unbundled
+        monkeypatch.setattr(pulse, "unbundled", lambda data: bundles.append(1) or unbundled(data))  # type: ignore[func-returns-value]
+        wait(lambda: len(bundles) > 3)
+        before = {name: peers[name]._beat for name in peers}
+        begun, number = time.monotonic(), peers["w0"]._pulse
+        wait(lambda: peers["w0"]._pulse >= number + 6)
+        lasted = time.monotonic() - begun
+        assert all(peers[name]._beat - before[name] <= 1 + lasted / 5 for name in before), "beats are rare"
+        assert all(w.line.leased for w in workers)
+        assert workers[0].line._heart is not None
+        workers[0].line._heart._process.kill()  # type: ignore[attr-defined]
+        before_w0 = peers["w0"]._beat
+        wait(lambda: peers["w0"]._beat > before_w0 + 5)
+        assert {"w0", "w1", "w2"} <= set(here.coordinator.membership.workers)
+        assert workers[0].line.leased
+        assert not any(w.left.is_set() for w in workers)
 
 
 def test_an_exchange_that_gets_on_is_no_hang() -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from headway.elastic.worker.rendezvous import LineStore
 
 BEAT_S = 0.2
-HEART_PULSES, RARER = 5, 10
+HEART_PULSES, RARER = 3, 20
 """Pulses in which the heart must have had an answer; so much more the time between beats grows than that of pulses."""
 CONNECT_S = 30.0
 STORES = 16
@@ -565,10 +565,12 @@ class Line:
         self._start = Start(news, rank, go.source, tuple(positions), spot)
 
     def _beat(self) -> None:
-        number = 0
-        while not self._closing.wait(self._until_next()):
-            number += 1
+        number, last = 0, time.monotonic()
+        while not self._closing.wait(max(BEAT_S, self._period_s)):
             now = time.monotonic()
+            if now - last < self._between() - BEAT_S / 10:
+                continue
+            number, last = number + 1, now
             self._sent[number] = now
             self._sent.pop(number - 300, None)
             mark, at = self._mark + self._carried, self._at
@@ -580,8 +582,9 @@ class Line:
             except OSError:
                 return  # the listening thread sees the same, and acts
 
-    def _until_next(self) -> float:
-        """Seconds between two beats. A heart that is answered tells most of it, so that beats may be rarer."""
+    def _between(self) -> float:
+        """Seconds between two beats. A heart that is answered tells most of it, so that beats may be rarer; when it is
+        answered no more they come at once."""
         if self._heart is not None:
             period_s = self._heart.page.period_s or self._period_s
             if time.monotonic() - self._heart.page.leased_at < HEART_PULSES * period_s:
