@@ -29,6 +29,8 @@ goes: workers speak at once."""
 BACKLOG = 1024
 PULSES = 256
 """That are taken in a row, before others get a turn."""
+MANY, REST_S = 500, 0.005
+"""From so many workers on pulses are looked for so often."""
 DRAINED = 32
 """Times so many, before workers are judged."""
 PULSE_BYTES = 2048
@@ -279,7 +281,7 @@ class _Pulses:
     def open(self, loop: asyncio.AbstractEventLoop) -> int:
         """Returns the port."""
         self._loop = loop
-        loop.add_reader(self._socket, self._read)
+        loop.add_reader(self._socket, self._wake)
         return int(self._socket.getsockname()[1])
 
     def close(self) -> None:
@@ -287,6 +289,22 @@ class _Pulses:
             self._loop.remove_reader(self._socket)
             self._loop = None
             self._socket.close()
+
+    def _wake(self) -> None:
+        """Something has come. Among many workers more comes all the time: it is then looked for now and again, since to
+        be woken for each costs more than to read it."""
+        self._read()
+        if self._loop is not None and len(self._server.lines) >= MANY:
+            self._loop.remove_reader(self._socket)
+            self._loop.call_later(REST_S, self._look)
+
+    def _look(self) -> None:
+        if self._loop is None:
+            return
+        if self._read():
+            self._loop.call_later(REST_S, self._look)
+        else:
+            self._loop.add_reader(self._socket, self._wake)
 
     def drain(self) -> None:
         for _ in range(DRAINED):
