@@ -48,7 +48,7 @@ class Postgres:
         self._process: subprocess.Popen[bytes] | None = None
         try:
             self._start(found)
-        except BaseException:
+        except BaseException:  # raised again: also who is interrupted leaves no server
             self._end()
             raise
         return self

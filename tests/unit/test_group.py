@@ -24,7 +24,7 @@ from headway.strategies.backends import Alone, Gloo
 from headway.strategies.connect import Limits, connect
 from headway.strategies.group import LINGER_S, Group, _both_ways, _Pending
 from headway.strategies.sockets import DESCRIPTORS, RTO_MAX_MS, TCP_RTO_MAX_MS, Sockets, State
-from headway.testing.workers import apart, die, run
+from headway.testing.workers import die, launch, run
 
 GONE = Sockets(frozenset({(-1, "socket:[0]")}))
 
@@ -280,7 +280,7 @@ def doomed(folder: str, trial: int) -> None:
 def test_one_death_frees_all_that_sever(tmp_path: Path) -> None:
     def die_in_each(trials: int) -> None:
         for trial in range(trials):  # a process each: what is forked beside a group's threads can hang
-            process = apart(doomed, str(tmp_path), trial)
+            process = launch(doomed, str(tmp_path), trial)
             process.join()
             assert process.exitcode == -signal.SIGKILL
 

@@ -99,12 +99,10 @@ def run(
     Raises:
         AssertionError: a worker raised (holds its traceback), or did not end in time.
     """
-    _processes.set_forkserver_preload(PRELOADED)
     pipes, processes = [], []
     for rank in range(workers):
         receive, send = _processes.Pipe(duplex=False)
-        process = _processes.Process(target=_work, args=(send, function, rank, workers, str(folder), arguments))
-        process.start()
+        process = launch(_work, send, function, rank, workers, str(folder), arguments)
         send.close()
         pipes.append(receive)
         processes.append(process)
@@ -117,7 +115,7 @@ def run(
             process.close()
 
 
-def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+def launch(function: Callable[..., Any], *arguments: Any) -> Any:
     """Start function(*arguments) in a process of its own, which holds no thread or group of another's.
 
     Args:
@@ -135,10 +133,8 @@ def apart(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def _apart(backend: str, function: Callable[..., Any], workers: int, *arguments: Any) -> list[Any]:
     """`together` in a process of its own: torch must know of a device before its first backward pass in a process."""
-    _processes.set_forkserver_preload(PRELOADED)
     receive, send = _processes.Pipe(duplex=False)
-    process = _processes.Process(target=_together, args=(send, backend, function, workers, arguments))
-    process.start()
+    process = launch(_together, send, backend, function, workers, arguments)
     send.close()
     try:
         found: list[Any] = _result(receive, 0, 2 * TOGETHER_S)

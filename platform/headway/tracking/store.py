@@ -21,7 +21,6 @@ from headway.tracking import schema
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-VARIABLE = "MLFLOW_TRACKING_URI"
 PASSWORD = "HEADWAY_TRACKING_PASSWORD"
 HIDDEN = secrecy.HIDDEN
 _SECRET = re.compile(r"(?i)([?&;](?:[\w.-]*(?:password|passwd|pwd|secret|token))=)[^&;@\s]+")
@@ -182,11 +181,9 @@ def by_default(uri: str) -> Iterator[None]:
     logged model in whatever store that is, and makes an mlflow.db in the current folder where none is set."""
     import mlflow
 
-    before, variable = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None, os.environ.get(VARIABLE)
+    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     mlflow.set_tracking_uri(uri)
     try:
         yield
     finally:
         mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None: none is set
-        if variable is not None:
-            os.environ[VARIABLE] = variable
