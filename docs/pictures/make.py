@@ -33,6 +33,7 @@ OF_REPORT = (1280, 1500)
 MAIN = "from headway.cli.app import main; main()"
 DRAWN_MS = 60_000
 SETTLED_MS = 8_000  # MLflow's page asks again and again, and so is never idle
+ASSISTANT = "[data-component-id='mlflow.assistant.chat_panel.close']"
 PAGE = "report.html"
 
 
@@ -91,6 +92,8 @@ def mlflow(chromium: Browser, run: str, runs: str) -> None:
         assert page is not None
         with opened(chromium, page.replace("?", "/model-metrics?"), screen=SCREEN) as sight:
             sight.page.wait_for_selector("canvas, svg.main-svg", timeout=DRAWN_MS)
+            if assistant := sight.page.query_selector(ASSISTANT):  # it opens by itself, over a third of the page
+                assistant.click()
             sight.page.wait_for_timeout(SETTLED_MS)
             taken(sight.page, "mlflow")
 
