@@ -23,6 +23,7 @@ def cluster() -> Iterator[Any]:
     cluster.shutdown()
 
 
+@pytest.mark.long
 def test_training_on_it(cluster: Any, project: Project, headway: Callable[..., Command]) -> None:
     reports = []
     for workers in (3, 1):  # the second time shows that the first left nothing in the way

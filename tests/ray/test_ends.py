@@ -96,6 +96,7 @@ def test_a_run_that_waits_for_workers_in_vain_can_be_ended(headway: Callable[...
     assert "Interrupted" in err
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", FEW)
 def test_stopped_by_another_process_at_a_random_moment(

@@ -215,6 +215,7 @@ def test_6_a_raylet_killed(begin: Begin, quiet: Report) -> None:
     assert_nothing_lost(fire, quiet)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_7_the_node_of_rank_0_killed(begin: Begin, quiet: Report) -> None:
     fire = begin()
@@ -320,6 +321,7 @@ def test_13_a_node_drained_hands_over_before_its_deadline(begin: Begin, quiet: R
         fire.cluster.kill_node(node.number)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_14_too_few_workers_wait_for_a_machine_and_go_on_from_memory(begin: Begin, quiet: Report) -> None:
     fire = begin(workers={"min": 3, "max": 3})

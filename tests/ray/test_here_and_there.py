@@ -34,6 +34,7 @@ def stopping(folder: Path, after: int) -> Callable[[Progress], None]:
     return watch
 
 
+@pytest.mark.long
 def test_a_run_moves_between_a_process_and_a_cluster(ground: Ground) -> None:
     slow = "import time; time.sleep(0.05)"
     wide = {"min": 2, "max": 2}

@@ -228,6 +228,7 @@ for entry in pathlib.Path("/proc").glob("[0-9]*"):
 """
 
 
+@pytest.mark.long
 def test_stopped_at_once_and_killed(laptop: Laptop, digits: Path) -> None:
     """Without a checkpoint; and where its driver is killed, that one's parent closes it, with the reason."""
     laptop.told("submit", digits, "--name", "held", "--set", "arguments.pause=0.1")

@@ -178,7 +178,8 @@ def test_a_cluster_that_grows_and_shrinks(shell: Shell) -> None:
     """From no node to what is asked for and back; and nothing is left after its driver was killed and it was ended."""
     shell.up(GROWING)
     assert shell.nodes("growing") == {}
-    assert shell.run("growing", sys.executable, "-c", WORK, "4").splitlines()[-1] == "growing-0"
+    # which of the two that start comes first, and so takes the work, is the machine's affair
+    assert shell.run("growing", sys.executable, "-c", WORK, "4").splitlines()[-1] in ("growing-0", "growing-1")
     until(lambda: set(shell.nodes("growing").values()) == {"down"}, "idle nodes go", 120)
     assert shell.told("add", "1")["said"] == ["there are at least 1 of worker now; the autoscaler starts them"]
     until(lambda: "up" in shell.nodes("growing").values(), "one that was added comes", 60)

@@ -641,8 +641,9 @@ print(peak // 1024)
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["in order", pytest.param("shuffle", marks=pytest.mark.long)])
+@pytest.mark.parametrize("way", ["in order", "shuffle"])
 def test_memory_does_not_grow_with_the_source(tmp_path: Path, way: str) -> None:
     """This process's own memory, in MiB, for 60 MB and 480 MB of rows."""
     env = {k: v for k, v in os.environ.items() if k == "RAY_TMPDIR" or not k.startswith("RAY_")}

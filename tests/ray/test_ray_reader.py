@@ -166,6 +166,7 @@ def test_what_is_set_aside_is_told_again_with_every_batch(tmp_path: Path) -> Non
         ray_reader._kept.clear()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_same_weights_as_with_the_direct_reader_through_a_death(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

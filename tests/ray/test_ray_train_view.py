@@ -70,6 +70,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     ray.shutdown()
 
 
+@pytest.mark.long
 def test_ray_train_sees_the_truth(shown: Path, project: Project, tmp_path: Path) -> None:
     import ray
     from ray.train.v2._internal.state.state_actor import get_state_actor

@@ -165,7 +165,7 @@ def test_a_wider_resume_goes_on_with_the_same_samples(alone: headway.Report, run
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.long)])
 def test_mixed_precision_trains(project: Project, runs: Path, precision: str) -> None:
     report = run(project, runs, precision, 2, precision=precision)
     assert report.state == "finished"

@@ -64,6 +64,7 @@ def run(cluster: Cluster, project: Project, folder: Path, faults: list[Fault], *
         return fire.end(), fire
 
 
+@pytest.mark.long
 def test_same_weights_from_s3_through_faults_and_the_loss_of_a_node(
     cluster: Cluster, recipe: Project, tmp_path: Path
 ) -> None:

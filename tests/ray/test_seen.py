@@ -25,7 +25,7 @@ from headway.testing.s3 import KEYS, S3
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 URL = "s3://bucket/runs"
-PLACES = ("here", "away")
+PLACES = ("here", pytest.param("away", marks=pytest.mark.long))
 TASK = """
 import os
 import time

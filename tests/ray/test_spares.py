@@ -69,6 +69,7 @@ def test_a_spare_goes_on_when_the_last_worker_is_killed(begin: Begin, quiet: Rep
     assert_as_if_nothing_had_happened(fire, quiet)
 
 
+@pytest.mark.long
 def test_a_cluster_without_room_for_a_spare_trains_and_says_so_once(begin: Begin, quiet: Report) -> None:
     fire = begin(workers={"max": NODES, "spares": 2})
     fire.wait_for_members(NODES)

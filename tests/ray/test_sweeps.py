@@ -95,6 +95,7 @@ def quiet(project: Project, connected: None, tmp_path_factory: pytest.TempPathFa
     return sweep(asked, name="digits", runs_folder=place, watch=look), place
 
 
+@pytest.mark.long
 def test_its_figures_and_those_of_its_runs_are_one_target(quiet: tuple[SweepReport, Path]) -> None:
     report, place = quiet
     both = [text for text in FIGURES if "headway_sweep_best{" in text and "headway_step{" in text]

@@ -52,6 +52,7 @@ def train(cluster: Cluster, project: Project, folder: Path, *more: str, **enviro
     return driver.returncode, out, err
 
 
+@pytest.mark.long
 def test_a_run_trains_loses_a_worker_and_goes_on(cluster: Cluster, project: Project, tmp_path: Path) -> None:
     both = ["--set", "workers.min=2"]  # else one may be steps ahead before the other has begun, on a busy machine
     code, out, err = train(cluster, project, tmp_path, *both, "--set", "arguments={trouble: die, rank: 1, at: 3}")

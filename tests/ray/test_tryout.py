@@ -35,6 +35,7 @@ def test_a_run_that_would_fail_is_refused_before_a_worker_starts(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_lazy_layers_train_alike_on_one_worker_and_two(connected: None, project: Any, tmp_path: Path) -> None:
     text = """class Other(digits.Digits):

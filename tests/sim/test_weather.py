@@ -204,6 +204,7 @@ def test_2_4_healthy_runs_in_bad_weather_kill_nobody(first: int) -> None:
         assert found.resumed, found
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_2_4_two_hundred_healthy_runs_in_bad_weather_kill_nobody() -> None:
     done = [doubt(seed) for seed in range(200)]
