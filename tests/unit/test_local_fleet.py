@@ -21,6 +21,7 @@ from headway.cluster.local.cluster import HEAD, Shape, address_of
 from headway.cluster.local.desk import Desk
 from headway.cluster.local.fleet import Fleet, shape
 from headway.cluster.local.host import host
+from headway.cluster.local.machine import launch
 from headway.cluster.local.market import ThisMachine
 from headway.cluster.market import CAPACITY, UNKNOWN, Machine, Option, Refused
 from headway.errors import BadInput, RunFailed
@@ -510,3 +511,21 @@ def test_certificates_name_every_address_that_a_node_may_have(
 def test_shared_memory_is_shared() -> None:
     assert owner.store_bytes(10_000_000) == owner.STORE_LEAST
     assert owner.STORE_LEAST <= owner.store_bytes(3) <= owner.STORE_MOST
+
+
+def test_a_node_that_cannot_start_says_why_though_its_folder_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "n0"
+    folder.mkdir()
+    node = launch(0, folder, (), False, (), dict(os.environ))
+    try:
+        settings = {
+            "bare": False,
+            "include_dashboard": False,
+            "head": False,
+            "gcs_address": "",
+            "temp_dir": str(folder),
+        }
+        with pytest.raises(RunFailed, match="node 0 of the local cluster is gone: ValueError: Port is not specified"):
+            node.ask({**settings, "temp_dir": str(folder)})
+    finally:
+        node.close()

@@ -85,7 +85,11 @@ class Node:
             return []
 
     def ask(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Send an order to the node's program, and wait for the answer."""
+        """Send an order to the node's program, and wait for the answer.
+
+        Raises:
+            RunFailed: it has ended, with the last that it said.
+        """
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin is not None
         assert stdout is not None
@@ -100,10 +104,10 @@ class Node:
                 line = ""
             finally:
                 watch.cancel()
-        if not line:
-            said = self.said()
-            raise RunFailed(f"node {self.number} of the local cluster is gone", said[-1] if said else "it said nothing")
-        answer: dict[str, Any] = json.loads(line)
+        answer: dict[str, Any] | None = json.loads(line) if line else None
+        if answer is None or "gone" in answer:
+            last = self.said()[-1:] if answer is None else [answer["gone"]]
+            raise RunFailed(f"node {self.number} of the local cluster is gone", last[0] if last else "it said nothing")
         return answer
 
 

@@ -43,7 +43,11 @@ def main() -> None:
     settings = next(orders)
     folder = Path(settings["temp_dir"])
     try:
-        node = _start(settings)
+        try:
+            node = _start(settings)
+        except Exception as error:  # its folder goes with it, and what stands there
+            print(json.dumps({"gone": f"{type(error).__name__}: {error}"}), file=answers, flush=True)
+            raise
         signal.signal(signal.SIGCHLD, _reap)
         for order in chain([{}], orders):
             print(json.dumps(_obey(node, order)), file=answers, flush=True)

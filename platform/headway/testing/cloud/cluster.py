@@ -16,7 +16,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Self, cast
 
@@ -76,7 +75,7 @@ class CloudCluster(Cluster):
         self.id = uuid.uuid4().hex[:12]
         self._pauses, self._hold_s = pauses, hold_s
         self._api: Api | None = None
-        self._ending = threading.Event()
+        self._ending, self._joinable = threading.Event(), threading.Event()
         self._ticker = threading.Thread(target=self._tick, name="test cloud", daemon=True)
         self._machines: list[VM] = []
         """Of the nodes, by number."""
@@ -204,11 +203,21 @@ class CloudCluster(Cluster):
                 service.close()
         super()._clear()
 
+    def _begin_head(self) -> None:
+        super()._begin_head()
+        self._joinable.set()
+
     def _bare(self, node: Node) -> bool:
         return False  # the head's autoscaler is ours, and so is the agent of every node
 
     def _boot(self, vm: VM) -> None:
-        """What a machine does as it starts: it joins the cluster."""
+        """What a machine does as it starts: it joins the cluster, as soon as the head can be joined.
+
+        Its autoscaler buys machines before it says where it is.
+        """
+        while not self._joinable.wait(TICK_S):
+            if self._ending.is_set():
+                return
         of_vm = shape(self.file, vm)
         with self._lock:
             if self._closed or vm.ending_at is not None:
@@ -217,9 +226,12 @@ class CloudCluster(Cluster):
             self.nodes.append(node)
             self._machines.append(vm)
             vm.number, vm.ip = node.number, node.ip
-        with suppress(HeadwayError, OSError):  # it was switched off as it booted
+        try:
             self._begin(node, of_vm)
             self._listen(vm, node)
+        except (HeadwayError, OSError):
+            if vm.ending_at is None and not self._ending.is_set():  # else it was switched off as it booted
+                raise
 
     def _listen(self, vm: VM, node: Node) -> None:
         whose = listens(self.file)
