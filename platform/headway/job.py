@@ -425,6 +425,15 @@ class Job(Section):
     accumulate: Count = 1
     """Parts, one after the other, in which a lane's rows go through the model: each needs a part of the memory, and the
     sum is the same. It divides lane_batch."""
+    micro_batch: Count | None = None
+    """The same by rows: so many of a lane's rows go through the model at once. It divides lane_batch; all of them when
+    not given."""
+    lanes_together: Literal["auto", "never"] = "auto"
+    """auto: a worker computes several lanes in one pass where that gives the same, which is tried now and then; never:
+    each by itself. With reproducible: bitwise, parts of a lane's rows, and closures it is each by itself as well."""
+    rows_together: Literal["auto"] | Count = "auto"
+    """Most rows of such a pass; auto: as many as fit into half of the memory that is free (four fifths on a GPU), by
+    what a lane takes. Not less than lane_batch."""
     epochs: Count | None = None
     """Walks through the data; give this or steps."""
     steps: Count | None = None
@@ -533,6 +542,23 @@ class Job(Section):
                 f"accumulate={self.accumulate} does not divide lane_batch={self.lane_batch}: parts of a lane's batch "
                 f"have the same number of rows. Set accumulate to a divisor of {self.lane_batch}"
             )
+        if self.micro_batch is not None:
+            if self.lane_batch % self.micro_batch:
+                yield (
+                    f"micro_batch={self.micro_batch} does not divide lane_batch={self.lane_batch}: parts of a lane's "
+                    f"batch have the same number of rows. Set micro_batch to a divisor of {self.lane_batch}"
+                )
+            elif self.accumulate not in (1, self.lane_batch // self.micro_batch):
+                yield (
+                    f"micro_batch={self.micro_batch} and accumulate={self.accumulate} cut lane_batch={self.lane_batch} "
+                    f"each in its own way. Give one of them"
+                )
+        if self.rows_together != "auto" and self.rows_together < self.lane_batch:
+            yield (
+                f"rows_together={self.rows_together} is less than lane_batch={self.lane_batch}: a lane's rows go "
+                f"through the model at once. Set rows_together to {self.lane_batch} or more; or have a lane cut into "
+                f"parts, with micro_batch"
+            )
         if self.lanes < self.workers.max:
             idle = self.workers.max - self.lanes
             yield (
@@ -551,6 +577,11 @@ class Job(Section):
     def call(self) -> dict[str, Any]:
         """The arguments for one call of the task's constructor or function, which may change its own copy of them."""
         return copy.deepcopy(self.arguments)
+
+    @property
+    def part_rows(self) -> int:
+        """Rows of a lane that go through the model at once."""
+        return self.micro_batch or max(1, self.lane_batch // self.accumulate)
 
     @property
     def global_batch(self) -> int:

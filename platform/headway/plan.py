@@ -46,6 +46,10 @@ class Plan:
         lanes_per_worker: lanes of each worker, by number of workers.
         parameters: trainable elements of the model; None until the task was tried, and for a loop of the user's own.
         checkpoint_bytes: estimate of one checkpoint; None likewise.
+        together: whether a worker's lanes go through the model together, by a few rows: empty where they do, else why
+            not, in words; None likewise, and where they are not to.
+        state_bytes: estimate of a worker's model, optimiser and gradients; None likewise.
+        row_bytes: estimate of what a row takes beside them until its backward pass; None likewise.
         keeps: whether nodes keep the newest state in memory.
         origin: where the user has what travels, for errors; None of a run's own copy.
         digest: of all that decides the run's result; a checkpoint of another digest is refused.
@@ -73,6 +77,11 @@ class Plan:
     origin: Path | None = None
     keeps: bool = False
     warnings: list[str] = field(default_factory=list)
+    together: str | None = None
+    state_bytes: int | None = None
+    row_bytes: int | None = None
+    rows_at_once: tuple[int, int] = (0, 0)
+    """Rows that go through the model at once: of a lane, and of several lanes together at most."""
 
     def shown(self) -> dict[str, Any]:
         """The plan as plain values, for people and JSON."""
@@ -81,6 +90,7 @@ class Plan:
         datasets = {use: {"rows": d.rows, "version": d.version} for use, d in self.datasets.items()}
         carried = {"files": len(self.cargo.files), "bytes": self.cargo.bytes}
         found = {name: getattr(self, name) for name in counts + rest}
+        found |= {"lanes_together": self.together, "memory": self.memory}
         return {**found, "sizes": self.sizes, "datasets": datasets, "shares": self.shares, "carried": carried}
 
     @property
@@ -102,6 +112,18 @@ class Plan:
         if not self.keeps:
             return 0
         return None if self.checkpoint_bytes is None else SLOTS * self.checkpoint_bytes
+
+    @property
+    def memory(self) -> dict[str, int] | None:
+        """Bytes of each worker where there are fewest, about: of what stays, of the rows that must fit, and of those
+        that go together where they do; None where that is not known."""
+        if self.state_bytes is None or self.row_bytes is None:
+            return None
+        least = min(self.lanes_per_worker)
+        lane, most = self.rows_at_once
+        rows = max(lane, min(most, max(self.lanes_per_worker[least]) * lane)) if self.together == "" else lane
+        sizes = {"lane_bytes": lane * self.row_bytes, "together_bytes": rows * self.row_bytes}
+        return {"workers": least, "state_bytes": self.state_bytes, **sizes, "together_rows": rows}
 
     @property
     def shares(self) -> dict[str, float]:
@@ -149,6 +171,7 @@ def check(job: Job, source: code.Source | None = None, cargo: Cargo | None = Non
         cargo=cargo,
         origin=None if source.copied else cargo.base,
         keeps=job.checkpoint.memory_every is not None,
+        rows_at_once=(job.part_rows, job.global_batch if job.rows_together == "auto" else job.rows_together),
         warnings=[
             *_warnings(job, order.rows, sizes, total_steps),
             *(note for each in datasets.values() if isinstance(each, Described) for note in each.notes),
@@ -210,8 +233,8 @@ def digest(job: Job, train: Sequence[manifests.Manifest]) -> str:
         for name in ("metric", "patience", "mode"):
             if kept["schedule"][name] == type(job.schedule).model_fields[name].default:
                 del kept["schedule"][name]
-    if job.accumulate > 1:  # parts of a batch have randomness of their own
-        kept["accumulate"] = job.accumulate
+    if job.part_rows < job.lane_batch:  # parts of a batch have randomness of their own
+        kept["accumulate"] = job.lane_batch // job.part_rows
     kept["task"] = job.task.rpartition("/")[2]
     kept["data"] = [[source.digest for source in train], job.data.columns, job.data.shuffle, job.data.window]
     kept["sampling"] = job.data.sampling.model_dump()

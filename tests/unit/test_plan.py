@@ -203,6 +203,7 @@ def test_the_digest_is_of_what_decides_the_result(make: Any, tmp_path: Path, mak
         {"workers": {"max": 3}},
         {"checkpoint": {"every_steps": 1}},
         {"tracking": {"enabled": False}},
+        {"lanes_together": "never", "rows_together": 100},
         {"data": {"train": str(tmp_path / "train")}},
     ]
     for fields in same:
@@ -225,3 +226,5 @@ def test_the_digest_is_of_what_decides_the_result(make: Any, tmp_path: Path, mak
     ]
     digests = [plan.check(make(**fields)).digest for fields in other]
     assert len({digest, *digests}) == len(other) + 1
+    parts = [plan.check(make(lane_batch=8, **fields)).digest for fields in ({"accumulate": 4}, {"micro_batch": 2})]
+    assert parts[0] == parts[1] != plan.check(make(lane_batch=8, micro_batch=8)).digest

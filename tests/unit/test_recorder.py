@@ -374,6 +374,22 @@ def test_a_warning_is_said_once_over_all_workers_and_named(make: Callable[..., K
     assert len([e for e in kit.run.events() if e["kind"] == "warned"]) == 2
 
 
+def test_why_lanes_are_apart_is_said_once_and_kept(make: Callable[..., Kit]) -> None:
+    kit = make()
+    leading(kit, 1)
+    apart = {"kind": "lanes", "time": 1.0, "text": "one by one", "step": 3, "apart": "random", "why": "one by one"}
+    full = {"kind": "lanes", "time": 1.0, "text": "too much for the memory"}
+    for worker in ("w0", "w1"):
+        kit.remote(worker, [apart, full])
+    assert [text for text in kit.messages() if text in ("one by one", "too much for the memory")] == [
+        "one by one",
+        "too much for the memory",
+    ]
+    kit.finish()
+    assert kit.run.read()["lanes_apart"] == {"step": 3, "apart": "random", "why": "one by one"}
+    assert report.load(kit.run).lanes_apart == "one by one"
+
+
 def test_a_flood_of_warnings_is_cut_and_its_place_named(make: Callable[..., Kit]) -> None:
     kit = make()
     texts = [f"it is {chr(97 + a)}{chr(97 + b)}" for a in range(26) for b in range(26)]

@@ -111,8 +111,40 @@ def method(name: str, body: str, head: str = GOOD) -> str:
 
 def test_a_good_task_is_measured(bench: Bench) -> None:
     found = bench.tried(GOOD)
-    assert found == Tried(10, 10 * 4 * 3 + 2 * 4, [])  # weights, AdamW's two moments, its step for both tensors
+    bytes_kept = 10 * 4 * 3 + 2 * 4  # weights, AdamW's two moments, its step for both tensors
+    assert (found.parameters, found.checkpoint_bytes, found.notes) == (10, bytes_kept, [])
+    assert found.state_bytes == bytes_kept + 10 * 4
     assert bench.tried(GOOD, optimizer={"name": "sgd", "lr": 0.1}).checkpoint_bytes == 40
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "said"),
+    [
+        (GOOD, {}, ""),
+        (method("model", "return nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 2))"), {}, "random numbers are drawn"),
+        (GOOD, {"reproducible": "bitwise"}, None),
+        (GOOD, {"lanes_together": "never"}, None),
+        (GOOD, {"lane_batch": 32, "accumulate": 16}, None),
+    ],
+)
+def test_whether_lanes_go_together_is_tried_too(
+    bench: Bench, text: str, fields: dict[str, Any], said: str | None
+) -> None:
+    found = bench.tried(text, **fields)
+    assert found.notes == []
+    assert (said in (found.together or "")) if said else found.together == said
+
+
+def test_what_a_row_takes_is_measured(bench: Bench) -> None:
+    """Of each row: 4 numbers in, 64 that tanh keeps, the scores that the loss keeps, its class."""
+    found = bench.tried(method("model", "return nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 2))"))
+    assert found.row_bytes is not None
+    assert 4 * 4 + 64 * 4 <= found.row_bytes <= 4 * 4 + 64 * 4 + 100
+
+
+def test_what_is_compiled_is_not_measured_by_row(bench: Bench) -> None:
+    found = bench.tried(method("model", "return torch.compile(nn.Linear(4, 2), backend='eager')"))
+    assert found.row_bytes is None
 
 
 @pytest.mark.parametrize(
@@ -439,7 +471,10 @@ def child(bench: Bench, text: str, **fields: Any) -> tryout.Found:
 def test_a_child_measures_the_same(bench: Bench) -> None:
     strange = "os.write(1, bytes(range(256))); os.closerange(1, 3); sys.stdin.read(); return nn.Linear(4, 2)"
     text = method("model", f"if done: return nn.Linear(4, 2)\ndone.append(1); {strange}")
-    assert child(bench, text) == tryout.Found(10, 128, [])
+    found = child(bench, text)
+    assert (found.parameters, found.checkpoint_bytes, found.notes) == (10, 128, [])
+    assert (found.together, found.state_bytes) == ("", 168)
+    assert found.row_bytes
 
 
 @pytest.mark.parametrize(

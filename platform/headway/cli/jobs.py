@@ -44,7 +44,7 @@ def check(
         print(encoder.dumps({"job": job.name, "ok": True, **found}))
         return
     lanes, sizes = found.pop("lanes_per_worker"), found.pop("sizes")
-    warnings = found.pop("warnings")
+    warnings, memory, together = found.pop("warnings"), found.pop("memory"), found.pop("lanes_together")
     datasets, shares, cargo = found.pop("datasets"), found.pop("shares"), found.pop("carried")
     print(f"{file}: good")
     for name, value in found.items():
@@ -56,10 +56,35 @@ def check(
         like = max(size for size in sizes if size <= workers)
         same = f" (no faster than {like})" if like < workers else ""
         print(f"{f'{workers} workers' if workers > 1 else '1 worker':>18}  lanes {', '.join(map(str, carried))}{same}")
-    size = f"{cargo['bytes'] / 1e6:,.1f} MB" if cargo["bytes"] >= 1e6 else f"{cargo['bytes'] / 1e3:,.1f} kB"
-    print(f"{'carried':>18}  {cargo['files']:,} files, {size}")
+    for name, text in (("lanes", _together(together)), ("memory", _memory(memory))):
+        if text:
+            print(f"{name:>18}  {text}")
+    print(f"{'carried':>18}  {cargo['files']:,} files, {_bytes(cargo['bytes'])}")
     for warning in warnings:
         print(f"{'note':>18}  {warning}")
+
+
+def _together(why: str | None) -> str:
+    """Whether lanes go together, as far as a few rows say."""
+    if why is None:
+        return ""
+    return f"computed one by one: {why}" if why else "those of a worker go through the model together"
+
+
+def _memory(known: dict[str, int] | None) -> str:
+    """Of each worker where there are fewest."""
+    if known is None:
+        return ""
+    least, rows = known["workers"], known["together_rows"]
+    each = f"{least} worker" if least == 1 else f"each of {least} workers"
+    text = f"{each}: {_bytes(known['state_bytes'])} of model, optimiser and gradients"
+    text += f", {_bytes(known['lane_bytes'])} for the rows of a lane"
+    more = f", {_bytes(known['together_bytes'])} for {rows:,} rows together, where that is free"
+    return text + (more if known["together_bytes"] > known["lane_bytes"] else "")
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
 
 
 def _size(dataset: dict[str, Any]) -> str:

@@ -179,8 +179,7 @@ class _Leader:
             if found.checkpoint_bytes is not None and run.far is None:
                 plan.check_space(self.job, found.checkpoint_bytes, run.path)
             if look is not None:
-                sizes = found.parameters, found.checkpoint_bytes
-                look.done(replace(self.checked, parameters=sizes[0], checkpoint_bytes=sizes[1]), self.stop.is_set)
+                look.done(found.told(self.checked), self.stop.is_set)
                 self._unless_stopped(ear)
             return found
 

@@ -55,6 +55,7 @@ def tell(run: RunFolder) -> Story:
         job=told,
         data=data,
         headline=head,
+        apart=str((facts.get("lanes_apart") or {}).get("why", "")),
         lost={c: n for c, n in happened.causes.items() if c == "drained" or c not in PLANNED},
         kept=happened.from_kept,
         checkpoint=happened.from_checkpoint,

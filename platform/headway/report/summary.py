@@ -81,6 +81,8 @@ class Report(BaseModel):
     """MLflow's URI and run id, points sent and still waiting."""
     path: str
     """Folder of the run, or its URL."""
+    lanes_apart: str = ""
+    """Why lanes were computed one by one though they may go together, and since which step; else empty."""
     notes: list[str] = []
     """What does not hold of it because of its data: of a stream, say."""
 
@@ -134,5 +136,6 @@ def load(run: RunFolder) -> Report:
         seconds=round(ended - facts["created"], 3) if ended else None,
         tracking=facts.get("tracking", {}),
         path=run.where,
+        lanes_apart=(facts.get("lanes_apart") or {}).get("why", ""),
         notes=facts.get("notes", []),
     )

@@ -34,6 +34,9 @@ _SWEPT = (
 """Keys that decide what a trial computes."""
 _KEPT = {
     "accumulate": "all trials cut their batches alike",
+    "lanes_together": "trials that are compared should be computed alike",
+    "micro_batch": "all trials cut their batches alike",
+    "rows_together": "it is for all trials alike",
     "checkpoint": "all trials are kept alike",
     "data": "all trials are measured on the same data",
     "evaluate_every_steps": "trials are compared where they are evaluated",

@@ -228,6 +228,10 @@ class Run:
         before = self._ready()
         self.places(number)
         self.wait_until(lambda: len(self._ready() - before) >= number)
+        self.release()
+
+    def release(self) -> None:
+        """Where all stand, let them go on."""
         self._hold.value = -1
 
     def _ready(self) -> set[str]:

@@ -27,11 +27,11 @@ from headway.elastic.worker import context as contexts
 from headway.elastic.worker import update
 from headway.elastic.worker.batches import tensors_of
 from headway.elastic.worker.context import Context
+from headway.elastic.worker.draws import seed
 from headway.elastic.worker.failures import of_machine
 from headway.elastic.worker.journal import Journal
 from headway.elastic.worker.loop import run_step, session_of
 from headway.elastic.worker.members import Alone
-from headway.elastic.worker.replica import seed
 from headway.elastic.worker.saver import Saver
 from headway.elastic.worker.session import Session
 from headway.elastic.worker.step import Step
@@ -41,6 +41,7 @@ from headway.job import Checkpoint, Job
 from headway.metrics.merging import Measures
 from headway.task import Task
 from headway.tryout import rows, words
+from headway.tryout.activations import per_row
 
 KEPT_BYTES = 256 * 2**20
 """A state up to this size is written to the disk and read back; of a larger one its kinds of values are looked at."""
@@ -59,11 +60,17 @@ class Tried:
         parameters: trainable elements; None for a loop of the user's own.
         checkpoint_bytes: of one checkpoint, about; None likewise.
         notes: what could not be tried, in words.
+        together: whether lanes go together, in words: empty where they do, else why not; None where that is not known.
+        state_bytes: of model, optimiser and gradients.
+        row_bytes: that a row takes beside them, about, until its backward pass.
     """
 
     parameters: int | None = None
     checkpoint_bytes: int | None = None
     notes: list[str] = field(default_factory=list)
+    together: str | None = None
+    state_bytes: int | None = None
+    row_bytes: int | None = None
 
 
 class Unclear(Exception):
@@ -112,8 +119,8 @@ def try_out(
     try:
         trial.run(rows.few)
     except Unclear as unclear:
-        return Tried(trial.parameters, trial.bytes, [str(unclear)])
-    return Tried(trial.parameters, trial.bytes, trial.notes)
+        return trial.found([str(unclear)])
+    return trial.found(trial.notes)
 
 
 def _function(job: Job, found: Any, own: Mapping[str, Own], tell: Tell) -> Tried:
@@ -154,6 +161,9 @@ class _Trial:
         self.parameters: int | None = None
         self.bytes: int | None = None
         self.notes: list[str] = []
+        self._together: str | None = None
+        self._state_bytes: int | None = None
+        self._row_bytes: int | None = None
 
     def run(self, chosen: Callable[..., rows.Batches]) -> None:
         """Try it on the rows chosen.
@@ -174,6 +184,10 @@ class _Trial:
         else:
             return
         self.run(rows.first)
+
+    def found(self, notes: list[str]) -> Tried:
+        """What was learnt, with these notes."""
+        return Tried(self.parameters, self.bytes, notes, self._together, self._state_bytes, self._row_bytes)
 
     def _judged(self, error: BaseException) -> BadInput:
         """Raises Unclear."""
@@ -343,10 +357,13 @@ class _Trial:
                 self._steps(session, task)
                 self.parameters = sum(p.numel() for p in session.replica.trainable)
                 self.bytes = session.replica.bytes()
+                gradients = sum(p.numel() * p.element_size() for p in session.replica.trainable)
+                self._state_bytes, self._together = self.bytes + gradients, session.engine.together.said
                 self._go("metrics")
                 session.evaluate(task.metrics, task.measures())
                 if self._loss_s < LOSS_S:
                     self._note_changed(session, task)
+                    self._measure_rows(session, task)
                     self._note_unsteady(session, task)
                 self._go("save")
                 Copies().take(_hollow(session.replica.snapshot()))
@@ -432,6 +449,15 @@ class _Trial:
                 f"{self._name}.loss() changes {names}: what follows from it depends on the number of workers, and is "
                 "not kept for a resume. Let it follow from buffers of the model, or from a hook of the optimiser"
             )
+
+    def _measure_rows(self, session: Session, task: Task) -> None:
+        """What a row takes."""
+        if session.replica.updates.several:
+            return
+        found = session.context.train.batch(0, 0, 0)
+        batch, rows = tensors_of(found, session.device), len(found.ids)
+        with update.autocast(self._job.precision, session.device):
+            self._row_bytes = per_row(lambda part: task.loss(session.model, part), session.model, batch, rows)
 
     @torch.no_grad()
     def _note_unsteady(self, session: Session, task: Task) -> None:

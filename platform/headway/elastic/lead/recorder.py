@@ -123,6 +123,7 @@ class Recorder:
         self._unsaved = ""
         """Why the newest checkpoint could not be written."""
         self._warned: set[str] = set()
+        self._lanes_told: set[str] = set()
         """What was warned of in this start."""
         self._warned_at, self._warned_lately = 0.0, 0
         self._measured = -1
@@ -554,6 +555,15 @@ class Recorder:
         if record["text"] not in self._messages:  # that all workers say alike
             self._say(record["text"])
         self._reason = record.get("ends", self._reason)
+
+    def _on_lanes(self, record: dict[str, Any]) -> None:
+        """How lanes are put together; each text once, whoever says it."""
+        if record["text"] in self._lanes_told or len(self._lanes_told) >= WARNINGS:
+            return
+        self._lanes_told.add(record["text"])
+        if record.get("apart"):
+            self._save(lanes_apart={name: record[name] for name in ("step", "apart", "why")})
+        self._say(record["text"])
 
     def _on_warned(self, record: dict[str, Any]) -> None:
         """Each text once, whoever of the workers says it; and not more than can be read."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from headway.core.lanes_together import Buffers
 from headway.elastic.worker.modules import Modules
 from headway.errors import BadInput
 
@@ -92,6 +93,23 @@ class LaneBuffers:
         summed = summed.clone()
         summed[: self._num_floats] *= factor
         return summed
+
+    @torch.no_grad()
+    def compared(self, apart: torch.Tensor, together: torch.Tensor) -> Buffers:
+        """How two ways of doing the same lanes differ in what they changed.
+
+        Args:
+            apart: sum of what `leave` gave for each lane; shape [size].
+            together: what it gave for all at once.
+        """
+        floats = slice(self._num_floats)
+        before = torch._foreach_norm(self._floats) if self._floats else []
+        return Buffers(
+            difference=float((apart[floats] - together[floats]).norm()),
+            changed=float(apart[floats].norm()),
+            before=float(sum(float(each) ** 2 for each in before)) ** 0.5,
+            counters=torch.equal(apart[self._num_floats :], together[self._num_floats :]),
+        )
 
     @torch.no_grad()
     def accept(self, summed: torch.Tensor) -> None:

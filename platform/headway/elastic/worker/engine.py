@@ -16,10 +16,11 @@ from headway.core.gate import Word
 from headway.core.membership import seats
 from headway.core.schedules import SCHEDULES
 from headway.core.watch import At
-from headway.elastic.worker import transfer, vote
+from headway.elastic.worker import together, transfer, vote
+from headway.elastic.worker.draws import seed
 from headway.elastic.worker.logged import Logged
 from headway.elastic.worker.nearest import as_bytes, nearest
-from headway.elastic.worker.replica import GIVEN, Outcome, TornState, seed
+from headway.elastic.worker.replica import GIVEN, Outcome, TornState
 from headway.elastic.worker.said import Said
 from headway.elastic.worker.saver import Together
 from headway.elastic.worker.standing import Standing
@@ -61,6 +62,7 @@ class Engine:
         job = context.job
         self.context, self.job, self.order = context, job, context.train.order
         self.replica, self.members, self.saver = replica, context.members, context.saver
+        self.together = together.Together(job, replica, context.journal)
         self.tail = Tail(job.lanes, seats(job.lanes, job.workers.max))
         self.standing = Standing.OUTSIDE
         self.total_steps = context.total_steps
@@ -212,6 +214,7 @@ class Engine:
             context.train.carry(self.pact.lanes, replica.step)
         if context.keeping is not None:
             context.keeping.carried(len(set(start.nodes)))
+        self.together.neighbours = start.nodes.count(start.nodes[start.rank]) if start.nodes else 1
         self.fit()
         self.news, self._first, context.rank = False, True, self.pact.rank
         context.journal.enter(leads=self.pact.rank == 0)

@@ -13,7 +13,7 @@ from torch import nn
 from headway.core.watch import At
 from headway.elastic.worker import batches, halting, hollow, records, update
 from headway.elastic.worker import tail as tails
-from headway.elastic.worker.replica import seed
+from headway.elastic.worker.draws import seed
 from headway.errors import BadInput
 from headway.metrics import merging
 from headway.metrics.merging import Measures

@@ -50,8 +50,12 @@ def run_step(task: Task, training: Session, step: Step) -> None:
         if wants_closure(updates.named(update).optimizer):
             step.minimize(partial(loss, update))
             continue
-        for batch in step.lanes():
-            step.backward(loss(update, batch))
+        for batch in step.lanes(together=True):
+            try:
+                step.backward(loss(update, batch))
+            except Exception as error:
+                if not step.takes(error):
+                    raise
 
 
 def _loss_of(task: Task, training: Session) -> Callable[[str, Any], Tensor]:

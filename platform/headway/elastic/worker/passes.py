@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+import math
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from headway.elastic.worker import batches, closures, halting, hollow, said, update
+from headway.core.lanes_together import Mismatch, Reason
+from headway.elastic.worker import closures, draws, halting, hollow, said, update
 from headway.elastic.worker import tail as tails
 from headway.elastic.worker.engine import now
-from headway.elastic.worker.modules import NOWHERE
-from headway.elastic.worker.replica import seed
 from headway.elastic.worker.updates import ONLY, wants_closure
+from headway.elastic.worker.walk import Walk
 from headway.errors import BadInput, NonFiniteLoss
 from headway.metrics import merging
-from headway.strategies import Strategy
 
 if TYPE_CHECKING:
-    from headway.data.read.reader import Batch
     from headway.elastic.worker.engine import Engine
 
 MOST_AGREED = 10
@@ -39,32 +38,20 @@ class Recorded:
     measured: list[dict[str, Any]] = field(default_factory=list)
 
 
-class Pass:
+class Pass(Walk):
     """The part of a `Step` that its user does not see; see there. ended: called with the step, when it is committed."""
 
     def __init__(self, engine: Engine, ended: Callable[[Any], None] = lambda step: None) -> None:
-        self._engine, self._ended = engine, ended
+        super().__init__(engine)
+        self._ended = ended
         self.loss = float("nan")
         self.every_update = engine.replica.updates.names
         self.begun = self.committed = False
         self.counts = False
         """Whether it was committed by those that train, and not passed over."""
         self._updates: tuple[str, ...] = ()
-        self._pass = 0
-        """The number of the pass under way, in the step."""
         self._looped = self._anew = self._rehearsing = False
-        self._part = self._part_rows = 0
-        """The part of the lane's batch whose body runs, and its rows."""
-        self._parts: dict[str, dict[int, tuple[torch.Tensor | float, int]]] = {}
-        """What was recorded in parts of a lane's batch: values and rows, by name and part."""
-        self._whole = True
-        """Whether it is the lane's last."""
-        self._lane: int | None = None
-        self._open: int | None = None
-        """The lane whose body runs."""
         self._agreed = 0
-        self._found: dict[int, Batch] = {}
-        self._strategy: Strategy | None = None
         self._aim()
 
     def _aim(self) -> None:
@@ -83,11 +70,6 @@ class Pass:
     def update(self) -> str:
         """The name of the update whose pass is under way; empty where there is one without a name."""
         return self._updates[self._pass] if self._pass < len(self._updates) else ONLY
-
-    def _share(self, lane: int) -> float:
-        """Of the step's rows that the lane has; of those that were asked for, where some may be set aside."""
-        rows = len(self._found[lane].ids) if lane in self._found else self.sizes[lane]
-        return rows / self.rows
 
     def _attempt(self) -> Generator[dict[str, torch.Tensor], None, bool]:
         """All lanes once, and the update. Returns whether it was applied (or all have left): not if a replica had to be
@@ -137,6 +119,7 @@ class Pass:
         measured, outcome = self._engine.replica.measured, self._engine.replica.outcome
         outcome.record_tables = {}
         measured.add(recorded.measured)
+        self._alone = False
         if last and self._recorded_now:
             found = measured.recorded()
             outcome.records, outcome.record_tables = {**outcome.records, **found.values}, found.tables
@@ -171,17 +154,12 @@ class Pass:
         checked = every is not None and self.number % every == 0 and pact.size > 1 and first and not self._pass
         if checked:
             tail.replica(pact.rank, engine.lineage, replica.words())
-        for lane in self._mine:
-            pact.check()
-            begun = now()
-            yield from self._do(lane)
-            replica.modules.used()
-            strategy.lane_done(replica.buffers.leave(self._share(lane), counters=lane == self._fullest))
-            engine.members.moved(now() - begun)
+        yield from self._walk()
         engine.check_fit()
         stop = engine.context.journal.stop_requested or bool(engine.members.leaving) or engine.stop_asked
         tail.flags(stop, engine.members.news, bool(replica.modules.found()), engine.halting, engine.stop_asked)
         tail.said(pact.rank, engine.said.words)
+        tail.lanes(self._joined, self._spoilt, replica.apart)
         engine.context.trouble("exchange", replica.model, self.number)
         with engine.account("communication"):
             summed, changes = pact.sum(tail.values)
@@ -205,10 +183,28 @@ class Pass:
                 engine.agree_on_buffers()
             ledger.abandon(now())
             return None  # once more, by lane
+        if self._is_undone():
+            replica.buffers.rewind()
+            ledger.abandon(now())
+            return None  # once more, with lanes apart, or fewer of them together
         if not tail.said_alike(pact.size) and not self._compare():
             ledger.abandon(now())
             return None
         return changes
+
+    def _is_undone(self) -> bool:
+        """Whether the pass is to be done again, for the way in which lanes went together. All decide alike."""
+        engine, tail = self._engine, self._engine.tail
+        why = tail.apart()
+        finite = not (self._alone or tail.together()) or math.isfinite(sum(tail.losses()))
+        if self._alone and finite and why is None:
+            why = Mismatch(Reason.LOSS)
+        if why is not None:
+            engine.together.part(why, self.number, engine.pact.rank == 0)
+        if not tail.spoilt() and tail.together() and why is None and not finite:
+            self._alone = True
+            return True
+        return tail.spoilt() or (tail.together() and why is not None)
 
     def _record(self, found: dict[str, float]) -> None:
         """What this pass's lanes recorded, beside that of the step's passes before it."""
@@ -277,13 +273,8 @@ class Pass:
         if whole != 1.0:
             update.scale(replica.trained, whole)
             changes = replica.buffers.scaled(changes, whole)
-        seed("update", engine.job.seed, self.number, *self._keys)  # an optimiser may draw: on all workers alike
+        draws.seed("update", engine.job.seed, self.number, *self._keys)  # an optimiser may draw: on all workers alike
         replica.buffers.accept(changes)  # first, as in plain PyTorch: a hook of the optimiser may change buffers
-
-    @property
-    def _keys(self) -> tuple[int, ...]:
-        """Of the pass in the step, and of the part of a lane's batch, for keys of randomness; nothing of the first."""
-        return (self._pass, self._part) if self._part else (self._pass,) if self._pass else ()
 
     def _tell(self) -> None:
         """The pass, and with the last one the step, is applied here or by those ahead."""
@@ -308,45 +299,3 @@ class Pass:
             with engine.account("data"):
                 self._found = {lane: self._read(lane) for lane in self._mine}
             self._mine = [lane for lane in self._mine if len(self._found[lane].ids)]
-
-    def _read(self, lane: int) -> Batch:
-        return self._engine.context.train.batch(self.epoch, self._at, lane)
-
-    def _do(self, lane: int) -> Iterator[dict[str, torch.Tensor]]:
-        """One lane, in the user's loop."""
-        engine = self._engine
-        engine.spend("data")
-        found = self._found[lane] if lane in self._found else self._read(lane)
-        batch = batches.tensors_of(found, engine.replica.device)
-        engine.spend("compute")
-        engine.tail.ids(lane, found.ids)
-        engine.replica.buffers.enter()
-        self._parts = {}
-        cut = batches.parts(batch, len(found.ids), engine.job.lane_batch // engine.job.accumulate)
-        try:
-            for self._part, (self._part_rows, part) in enumerate(cut):
-                self._whole = self._part + 1 == len(cut)
-                yield from self._body(lane, part)
-        finally:
-            self._part = 0
-        for name, by_part in self._parts.items():
-            weight = sum(rows for _, rows in by_part.values())
-            engine.tail.record(lane, name, sum(value * rows for value, rows in by_part.values()) / weight)
-        self._parts = {}
-
-    def _body(self, lane: int, part: dict[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
-        """One batch, in the user's loop: a lane's, or a part of it."""
-        engine = self._engine
-        seed("lane", engine.job.seed, self.epoch, self._at, lane, *self._keys)
-        self._lane = self._open = engine.replica.modules.lane = lane
-        try:
-            with update.autocast(engine.job.precision, engine.replica.device):
-                yield part
-        finally:
-            self._open, engine.replica.modules.lane = None, NOWHERE
-        if self._lane is not None:
-            raise BadInput(
-                f"lane {lane} of step {self.number} gave no loss",
-                "step.backward(loss) was not called in the loop over step.lanes()",
-                "Call it once for each batch.",
-            )

@@ -6,7 +6,6 @@ It knows no network, no clock and no disk.
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from headway import optim
 from headway.core.digest import WORDS, Chain
-from headway.core.keys import key
+from headway.core.lanes_together import Mismatch, Reason
 from headway.elastic.worker import update
 from headway.elastic.worker.buffers import LaneBuffers
 from headway.elastic.worker.modules import Modules
@@ -119,6 +118,8 @@ class Replica:
         self.measured = Running(Measures({}))
         """Metrics of training that are no means."""
         self.outcome = Outcome()
+        self.apart: Mismatch | None = None
+        """Why lanes are not put together any more, since that gave something else."""
         self.whole = False
         """Whether this is a state that others could go on from: not before the first, nor where one came in part."""
         self.torn = False
@@ -205,6 +206,11 @@ class Replica:
         """`trainable`, of those that there were when it was asked for last."""
         return [p for p in self._known if p.requires_grad]
 
+    @property
+    def known(self) -> list[nn.Parameter]:
+        """All that may be trained, of those that there were when `trainable` was asked for last."""
+        return self._known
+
     def check_groups(self) -> None:
         """Raises BadInput where an optimiser was given a group that its schedule knows nothing of."""
         for each in self.updates:
@@ -277,7 +283,7 @@ class Replica:
     def _rest(self) -> dict[str, Any]:
         """What only some have: buffers of other modules, and parameters of theirs that something else than the
         optimiser moved; keys that appeared at first use; what was frozen or let go, and groups that the optimiser was
-        given, since the session began; what was measured in training and is not recorded yet."""
+        given, since the session began; what was measured in training and is not recorded yet; why lanes are apart."""
         return {
             "buffers": self.modules.others_state(),
             "late": self.modules.late,
@@ -285,6 +291,7 @@ class Replica:
             "groups": self._groups(),
             "beside": {name: p.detach() for name, p in self.moved().items()},
             "measured": self.measured.state(),
+            "apart": [self.apart.reason.name, self.apart.amount] if self.apart is not None else [],
         }
 
     def _groups(self) -> Any:
@@ -337,6 +344,8 @@ class Replica:
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(rest["scaler"])
         self.measured.load({} if options else rest.get("measured", {}))  # of other rows, maybe
+        reason, amount = rest.get("apart") or ("", 0.0)
+        self.apart = Mismatch(Reason[reason], float(amount)) if reason and not options else None
         self.samples, self.passes = Chain(rest["samples"]), 0
         if registered:
             self._loaded = rest["state"]
@@ -543,14 +552,3 @@ def _in_order(state: Any) -> Iterator[torch.Tensor]:
     elif isinstance(state, list | tuple):
         for value in state:
             yield from _in_order(value)
-
-
-def seed(purpose: str, *place: int) -> None:
-    """Set the process's generators (torch, NumPy, Python) to those of a place in the run: what is drawn follows the
-    place, not the worker."""
-    chosen = key(purpose, *place)
-    torch.default_generator.manual_seed(chosen)
-    if torch.cuda.is_initialized():
-        torch.cuda.manual_seed(chosen)
-    np.random.seed(chosen & 0xFFFFFFFF)  # users' augmentation may call the global generator
-    random.seed(chosen)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from headway.core.digest import WORDS, of_ids
+from headway.core.lanes_together import Mismatch, Reason
 from headway.core.order import Rows
 
 Words = np.ndarray[tuple[int, int], np.dtype[np.uint16]]
@@ -17,17 +18,19 @@ LARGEST = 2**24
 """Whole numbers below it cross a float32 sum unharmed."""
 
 
-FLAGS = 7
+REASONS = list(Reason)
+FLAGS = 7 + 2 + len(REASONS) + 1
 PARTS = 3
 """Floats of a lane's record: that there is one, its value in float32, and what is left of it."""
 
 
 class Tail:
     """Layout: stop request, news of a generation, of buffers and of more to say, a halt, an end by a loop's own
-    account, an evaluation in a step's place; the lanes' losses and rows, the digests of their sample ids, the
+    account, an evaluation in a step's place, a step that is to be done again, that lanes went together, why they are to
+    be kept apart and by how much they differed; the lanes' losses and rows, the digests of their sample ids, the
     replicas' and the lineages that they are of; what workers recorded; the lanes' records.
 
-    Every entry but the first seven is written by exactly one worker and zero elsewhere, so sums are exact.
+    Every entry but these flags is written by exactly one worker and zero elsewhere, so sums are exact.
 
     Args:
         lanes: number of lanes.
@@ -99,6 +102,10 @@ class Tail:
         several parts of a lane's batch add up."""
         self._waiting[lane] = self._waiting[lane] + loss if lane in self._waiting else loss
 
+    def lane_loss(self, lane: int) -> torch.Tensor:
+        """What a lane's loss is so far; it stays where it is."""
+        return self._waiting[lane]
+
     def record(self, lane: int, name: str, value: torch.Tensor | float) -> None:
         """A number of the user's own, the mean over the lane's rows; a tensor stays where it is, as a loss does.
 
@@ -141,6 +148,14 @@ class Tail:
         flags = (stop, news, late, bool(self.unnamed or self.measured), halt, own, evaluates)
         self._values[: len(flags)] = torch.tensor(flags, dtype=torch.float32)
 
+    def lanes(self, together: bool, spoilt: bool, apart: Mismatch | None) -> None:
+        """Whether lanes of this worker went together; whether what it sums is to be thrown away; why lanes are to be
+        kept apart, as far as it knows."""
+        self._values[7:9] = torch.tensor([spoilt, together], dtype=torch.float32)
+        if apart is not None:
+            self._values[9 + REASONS.index(apart.reason)] = 1.0
+            self._values[FLAGS - 1] = apart.amount
+
     def take(self, summed: torch.Tensor) -> None:
         """Take what came back from the reduction."""
         self._sum = summed
@@ -170,6 +185,22 @@ class Tail:
     def evaluating(self) -> int:
         """How many are at an evaluation."""
         return int(self._sum[6])
+
+    def spoilt(self) -> bool:
+        """Whether the step is to be done again, whatever came of it."""
+        return bool(self._sum[7] > 0)
+
+    def together(self) -> bool:
+        """Whether anybody's lanes went together."""
+        return bool(self._sum[8] > 0)
+
+    def apart(self) -> Mismatch | None:
+        """Why lanes are to be kept apart, if anybody says so: the first reason, and by how much on average."""
+        said = self._sum[9 : FLAGS - 1].tolist()
+        if not any(said):
+            return None
+        reason = next(reason for reason, count in zip(REASONS, said, strict=True) if count)
+        return Mismatch(reason, float(self._sum[FLAGS - 1]) / sum(said))
 
     def said_alike(self, size: int) -> bool:
         """Whether all of the first `size` workers that were there recorded the same outside of lanes."""
