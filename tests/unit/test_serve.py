@@ -33,7 +33,7 @@ class House:
 
 def assignment(number: int, folder: Path) -> Assignment:
     where = Place(f"w{number}", "127.0.0.1", 1, 2, "token")
-    return Assignment(number, where, lambda rank, nodes: None, {"source": Source(folder, "task", "T", "")})
+    return Assignment(number, where, lambda spot: None, {"source": Source(folder, "task", "T", "")})
 
 
 def test_it_works_for_each_as_new_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def test_what_a_task_raises_at_its_start_in_a_used_process_is_no_word_on_it(
     monkeypatch.setattr(main, "close", lambda *_, **more: None)
     monkeypatch.setattr(main.code, "load", lambda source: None)
     monkeypatch.setattr(main, "run", fails)
-    place.enter(Place("w0", "127.0.0.1", 1, 2, "token"), lambda rank, nodes: None)
+    place.enter(Place("w0", "127.0.0.1", 1, 2, "token"), lambda spot: None)
     recorder = SimpleNamespace(given=SimpleNamespace(remote=lambda: None))
     config = {"recorder": recorder, "job": job, "source": None}
     remark = main.work(config, SimpleNamespace(), bool(used))  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ import pytest
 from tests.unit.lead import DEADLINE_S, HOST, Cluster, Worker, frozen, wait
 
 from headway.core import membership
+from headway.core.ledger import BOOKED
 from headway.core.watch import At
 from headway.elastic.lead import server
 from headway.elastic.lead.peer import Peer
@@ -123,7 +124,7 @@ def test_bad_input_a_second_hello_of_one_that_is_connected_is_a_replay() -> None
 
 def test_bad_input_a_workers_messages_out_of_order_never_end_the_coordinator() -> None:
     draw = random.Random(3)
-    ledger = {**dict.fromkeys(("compute", "communication", "data"), 1.0)}
+    ledger = tuple(1.0 for _ in BOOKED)
     for _ in range(12):
         with Cluster(max=2, min=1) as here:
             first, _ = here.train("w0", "w1")
@@ -139,7 +140,7 @@ def test_bad_input_a_workers_messages_out_of_order_never_end_the_coordinator() -
                     wire.Diverged(draw.choice(["w0", "w1", "nobody"]), 3),
                     wire.Put(number, "k", "AA"),
                     wire.Want(number, "k"),
-                    wire.Beat(draw.randint(0, 99), 1e9, -5, draw.choice(["step", "?"]), True, 2**62, -1.0, ledger),
+                    wire.Beat(draw.randint(0, 99), 1e9, -5, draw.choice([3, 200]), True, 2**62, 1.0, ledger),
                     wire.Hello("w0", "", 0.0, 1, HOST, 0),
                 ]
                 try:
@@ -250,8 +251,44 @@ def test_scale_a_look_at_thousands_of_workers_takes_time_in_proportion(workers: 
 def test_2_8_a_worker_whose_heart_was_lost_while_it_stood_still_is_not_stopped_for_ever() -> None:
     peer = Peer()
     peer.feel(pulse.Pulse("w0", 1, 0.0, 1, 0, 3, False, True, 0), 1.0)
-    beat = {"heard": 0.0, "mark": 1, "at": "step", "waiting": False, "step": 0, "lane_s": 1.0, "ledger": {}}
+    beat = {"heard": 0.0, "mark": 1, "at": 3, "waiting": False, "step": 0, "lane_s": 1.0, "ledger": ()}
     peer.take(wire.Beat(number=1, **beat), 1.1)
     assert peer.stopped, "it was on its way before"
     peer.take(wire.Beat(number=2, **beat), 2.5)
     assert not peer.stopped, "only one that runs says something"
+
+
+def test_whose_pulse_has_come_and_was_not_read_yet_is_not_silent() -> None:
+    with Cluster(silence_s=2.0) as here:
+        here.train("w0", "w1")
+        lead = here.coordinator
+        secret = pulse.key(lead.token, "w1")
+        with frozen(here), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as late:
+            lead._peers["w1"].heard_at -= 100.0
+            for number in range(3 * server.PULSES):
+                said = pulse.Pulse("w1", 10**6 + number, 0.0, 0, 1, 3, False, False, 0)
+                late.sendto(pulse.pulse(said, secret), (HOST, lead.pulse_port))
+            lead._server.hear_out()
+            assert lead._peers["w1"].heard_at > 0.0
+            assert lead._peers["w1"]._pulse == 10**6 + 3 * server.PULSES - 1, "the last of all"
+
+
+def test_bad_input_a_bundle_of_pulses_is_answered_for_whom_it_is_and_no_other() -> None:
+    with Cluster() as here:
+        here.train("w0", "w1")
+        lead = here.coordinator
+        parts = [
+            pulse.pulse(pulse.Pulse(name, 10**6, 0.0, 0, 1, 3, False, False, 0), pulse.key(token, name))
+            for name, token in (("w0", lead.token), ("w1", "another"), ("nobody", lead.token))
+        ]
+        before = lead.refused["bad pulse"]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hub:
+            hub.settimeout(DEADLINE_S)
+            hub.sendto(pulse.bundle(7, [*parts, b"", b"x" * 100]), (HOST, lead.pulse_port))
+            number, answers = pulse.unbundled(hub.recv(2048))
+            assert number == 7
+            assert pulse.opened_answer(answers[0], pulse.key(lead.token, "w0")).number == 10**6
+            assert answers[1:] == [b""] * 4
+            wait(lambda: lead.refused["bad pulse"] == before + 4)
+            hub.sendto(pulse.bundle(8, parts)[:-3], (HOST, lead.pulse_port))
+            wait(lambda: lead.refused["bad pulse"] == before + 5)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from headway.checkpoint.fork import ORIGIN
 from headway.checkpoint.writing import Share
+from headway.core import digest
 from headway.core.gate import Word
 from headway.core.membership import seats
 from headway.core.schedules import SCHEDULES
@@ -78,6 +79,9 @@ class Engine:
         self.said = Said()
         self.logged = Logged(self)
         self.lineage = 0
+        self._parts: int | None = None
+        """In how many parts replicas are compared; None: to be found anew, as on all who enter a generation."""
+        self._equal = vote.Equal()
         self.start = 0
         """The generation in which all began, or began anew: from a checkpoint, wherever their code was."""
         self.news = False
@@ -213,9 +217,10 @@ class Engine:
         if aim != (self.pact.lanes, replica.step):
             context.train.carry(self.pact.lanes, replica.step)
         if context.keeping is not None:
-            context.keeping.carried(len(set(start.nodes)))
-        self.together.neighbours = start.nodes.count(start.nodes[start.rank]) if start.nodes else 1
+            context.keeping.carried(start.spot.nodes)
+        self.together.neighbours = start.spot.local_size
         self.fit()
+        self._parts = None
         self.news, self._first, context.rank = False, True, self.pact.rank
         context.journal.enter(leads=self.pact.rank == 0)
         if self.pact.rank == 0 and not led:
@@ -357,6 +362,7 @@ class Engine:
         replica.outcome.stopping |= given["ending"]
         self._owed = transfer.copied({key: given[key] for key in GIVEN}) if level else None
         self.lineage = given["lineage"]
+        self._equal.clear()
         if not level:
             self.context.journal.take(given["journal"])
             self.saver.begin(given["saved_step"])
@@ -364,9 +370,23 @@ class Engine:
         if not kept and self.standing < Standing.WATCHING:
             self.standing = Standing.WATCHING
 
-    def heal(self, votes: list[tuple[int, bytes]]) -> bool:
+    def part_due(self, step: int) -> tuple[int, int] | None:
+        """Which part of the replicas is compared before a step, and of how many; None: none is. Those of a large state
+        are compared in turn, so that all of it is within `replica_check_every` steps, and none of them takes long."""
+        every = self.job.replica_check_every
+        if every is None or self.pact.size < 2:
+            return None
+        if self._parts is None or step % every == 0:  # it is larger once the optimiser has stepped
+            self._parts = digest.parts(self.replica.bytes(), every)
+        part = digest.due(step, every, self._parts)
+        return None if part is None else (part, self._parts)
+
+    def heal(self, votes: list[tuple[int, bytes]], part: int = 0, of: int = 1) -> bool:
         """Compare the replicas' digests before a step; whoever differs takes the majority's state. Returns whether all
-        were equal: from then on each stands for itself again.
+        were equal: once all parts were, each stands for itself again.
+
+        Args:
+            part: of the state, this one of `of`.
 
         Raises:
             RunFailed: there is no majority.
@@ -375,8 +395,9 @@ class Engine:
         step = self.replica.step
         right, ill = vote.verdict(votes, step)
         if not ill:
-            self.lineage = vote.lineage_of(self.pact.names[self.pact.rank])
-            self.context.journal.replicas(step, votes[right][1].hex())
+            if self._equal.add(part, of, votes[right][1]):
+                self.lineage = vote.lineage_of(self.pact.names[self.pact.rank])
+                self.context.journal.replicas(step, self._equal.told())
             return True
         self.replica.buffers.rewind()  # the state that was compared is that before the step
         self._hand_on(right, ill, ill)
@@ -393,6 +414,7 @@ class Engine:
         context, pact, replica = self.context, self.pact, self.replica
         self._owed = None
         self.lineage, self._abreast, self._of = vote.lineage_of(pact.names[0]), False, ""
+        self._equal.clear()
         if pact.rank == 0:
             with self.account("regroup", At.RESTORING):
                 context.trouble("restore", replica.model, replica.step)

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from headway.core.gate import Word
 from headway.core.pace import Typical
+from headway.core.spots import Spot, spots
 from headway.core.watch import At
 from headway.elastic.wire import messages as wire
 from headway.elastic.worker.line import Line, News, Start
@@ -96,7 +97,7 @@ class Led:
         line: connected.
         backend: gloo or nccl.
         address: of this node, as the other workers reach it.
-        show: told (rank, nodes) when the membership changed.
+        show: told its spot when the membership changed.
         silence_s: of the job.
         longest_s: for which a member may keep the others waiting and be in order.
         rounding: how this machine rounds; see `rounding.digest`.
@@ -107,7 +108,7 @@ class Led:
         line: Line,
         backend: str,
         address: str,
-        show: Callable[[int, tuple[str, ...]], None],
+        show: Callable[[Spot], None],
         silence_s: float = 2.0,
         longest_s: float = 900.0,
         rounding: str = "",
@@ -187,7 +188,7 @@ class Led:
                 given_up=lambda: self._line.superseded(news.number),
             )
         self._line.hold(group, news.number)
-        self._show(start.rank, start.nodes)
+        self._show(start.spot)
         return Pact(news.number, start.rank, news.members, news.lanes, group, self)
 
     def lost(self, pact: Pact, error: PeerLost) -> None:
@@ -262,7 +263,7 @@ class Alone:
     ) -> Start:
         rank, size = (self._group.rank, self._group.size) if self._group else (0, 1)
         names = tuple(f"w{number}" for number in range(size))
-        return Start(News(1, names, self._lanes, True), rank, None, ((-1, 0),) * size, names)
+        return Start(News(1, names, self._lanes, True), rank, None, ((-1, 0),) * size, spots(names)[rank])
 
     def join(self, start: Start) -> Pact:
         news = start.news

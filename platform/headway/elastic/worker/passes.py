@@ -150,10 +150,9 @@ class Pass(Walk):
         strategy.begin(self._mine)
         tail.clear()
         replica.buffers.begin()
-        every = engine.job.replica_check_every
-        checked = every is not None and self.number % every == 0 and pact.size > 1 and first and not self._pass
-        if checked:
-            tail.replica(pact.rank, engine.lineage, replica.words())
+        compared = engine.part_due(self.number) if first and not self._pass else None
+        if compared is not None:
+            tail.replica(pact.rank, engine.lineage, replica.words(*compared))
         yield from self._walk()
         engine.check_fit()
         stop = engine.context.journal.stop_requested or bool(engine.members.leaving) or engine.stop_asked
@@ -168,7 +167,7 @@ class Pass(Walk):
             engine.halt()
             self.committed = True
             return None
-        if checked and not engine.heal(tail.replicas(pact.size)):
+        if compared is not None and not engine.heal(tail.replicas(pact.size), *compared):
             ledger.abandon(now())
             return None  # nothing was applied: once more, from the healed state
         if tail.late():

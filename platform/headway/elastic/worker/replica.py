@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import xxhash
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from headway import optim
 from headway.core.digest import WORDS, Chain
+from headway.core.keys import key
 from headway.core.lanes_together import Mismatch, Reason
-from headway.elastic.worker import update
+from headway.elastic.worker import digests, update
 from headway.elastic.worker.buffers import LaneBuffers
+from headway.elastic.worker.digests import Digest
 from headway.elastic.worker.modules import Modules
 from headway.elastic.worker.updates import Update, Updates
 from headway.errors import BadInput, NonFiniteLoss, nearest
@@ -125,6 +126,7 @@ class Replica:
         self.torn = False
         """Whether it came in part: then it is not that of the beginning either."""
         self._registered: dict[str, Any] = {}
+        self._weights: digests.Weights = {}
         self._loaded: dict[str, Any] = {}
         self._other_length = False
         """Whether that is of a run of another length."""
@@ -400,15 +402,18 @@ class Replica:
         """Size of all that."""
         return sum(t.numel() * t.element_size() for t in self.tensors())
 
-    def words(self) -> Words:
-        """XXH3 of all these tensors and the rates, in a fixed order; shape [WORDS]. It finds
-        accidents, so it need not withstand malice, and has to keep up with memory."""
-        digest = xxhash.xxh3_64()
-        for tensor in self.tensors():
-            plain = tensor.detach().to("cpu").contiguous()
-            digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
-        digest.update(repr(self.updates.rates()).encode())
-        return np.frombuffer(digest.digest(), "<u2")[:WORDS]
+    def words(self, part: int = 0, of: int = 1) -> Words:
+        """Digest of these tensors and the rates, in a fixed order; shape [WORDS]. It finds accidents, so it need not
+        withstand malice, and has to keep up with memory; see `digests`.
+
+        Args:
+            part: of the tensors' bytes, this one of `of`.
+        """
+        digest = Digest(self._weights)
+        for integers in digests.part(self.tensors(), part, of):
+            digest.add(integers)
+        digest.say(repr(self.updates.rates()))
+        return np.frombuffer(digest.read(), "<u2")[:WORDS]
 
     def _constants(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Buffers that the state dict leaves out."""
