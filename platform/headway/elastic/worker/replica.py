@@ -18,7 +18,6 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from headway import optim
 from headway.core.digest import WORDS, Chain
-from headway.core.keys import key
 from headway.core.lanes_together import Mismatch, Reason
 from headway.elastic.worker import digests, update
 from headway.elastic.worker.buffers import LaneBuffers
