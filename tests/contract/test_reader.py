@@ -66,7 +66,7 @@ class Streamed(RayReader):
         self._make = partial(self.make, transform)
 
     def batch(self, epoch: int, step: int, lane: int) -> Batch:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180  # a process of Ray's that was lost as it started is missed after 60 s
         while self._job is not None and not self._job.flows:
             assert time.monotonic() < deadline, "Ray Data gives nothing"
             time.sleep(0.005)

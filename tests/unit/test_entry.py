@@ -83,9 +83,10 @@ def test_a_python_without_ray_is_passed_over(script: Path, tmp_path: Path) -> No
 
 def test_where_no_ray_is_above_it_says_so(script: Path, tmp_path: Path) -> None:
     said = tmp_path / "said"
+    (tmp_path / "path" / "ray").mkdir(parents=True)  # a folder of that name is no Ray, as /tmp/ray is none
     # Begun by nobody: its parent is gone before it looks, and this process may have a real Ray in memory.
     orphan = f"(while kill -0 $$ 2>/dev/null; do sleep 0.01; done; sh {script} > {said}; echo $? >> {said}) &"
-    subprocess.run(["sh", "-c", orphan], check=True)
+    subprocess.run(["sh", "-c", orphan], check=True, env={**os.environ, "PYTHONPATH": str(tmp_path / "path")})
     until(lambda: said.exists() and len(said.read_text().splitlines()) == 2, "the script ended")
     line, code = said.read_text().splitlines()
     assert code == "2"

@@ -23,8 +23,8 @@ while [ "${p:-0}" -gt 0 ]; do
 done
 made=
 case "$VIRTUAL_ENV" in */runtime_resources/*) made="$VIRTUAL_ENV/bin/python" ;; esac
-has_ray='import importlib.util as u, sys; sys.exit(u.find_spec("ray") is None)'
-for python in "$made" "${so%/lib*/python*}/bin/python3" "$(readlink "/proc/${p:-0}/exe" 2>/dev/null)"; do
+has_ray='import importlib.util as u, sys; sys.exit(getattr(u.find_spec("ray"), "origin", None) is None)'
+for python in "$made" "${so:+${so%/lib*/python*}/bin/python3}" "$(readlink "/proc/${p:-0}/exe" 2>/dev/null)"; do
   if [ -x "$python" ] && "$python" -c "$has_ray" 2>/dev/null; then
     export PYTHONSAFEPATH=1
     exec "$python" -u -m MODULE
