@@ -434,6 +434,8 @@ class Coordinator:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        self._server.close()  # the last that were let in while those ended
+        await asyncio.sleep(0)  # connections that were cut close their sockets in the loop's next round
         self._loop.call_soon(self._loop.stop)
 
     def _soon(self, call: Callable[[], None]) -> None:
