@@ -9,7 +9,7 @@ from typing import Any
 _now, _sleep = time.monotonic, time.sleep  # tests may put others in their place
 
 
-def until(condition: Callable[[], Any], what: str = "", within_s: float = 60.0) -> None:
+def until(condition: Callable[[], Any], what: str = "", within_s: float = 20.0) -> None:
     """Wait for a condition, looking often; fails by name when the time is up."""
     deadline = _now() + within_s
     while not condition():

@@ -526,6 +526,6 @@ def test_a_node_that_cannot_start_says_why_though_its_folder_is_gone(tmp_path: P
             "temp_dir": str(folder),
         }
         with pytest.raises(RunFailed, match="node 0 of the local cluster is gone: ValueError: Port is not specified"):
-            node.ask({**settings, "temp_dir": str(folder)})
+            node.ask(settings)
     finally:
         node.close()
