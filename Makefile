@@ -8,10 +8,14 @@ PYTEST := $(BIN)/python -m pytest --durations=10
 # Most tests wait more than they compute: two at once even on one core, and no more than memory holds on many.
 JOBS   ?= $(shell $(PYTHON) -c 'import os; print(max(2, min(4, os.cpu_count() or 2)))')
 
+# Files that have tests of a mark. To collect from all of them takes every pytest half a minute.
+marked = $$(grep -rlE 'mark\.$(1)\b' tests --include='test_*.py' | sort)
+
 # Run the tests of a tier: all at once but those marked alone, and then those; 5 says that there was none.
+# 1: which; 2: the files that have them, else all.
 define tier
-$(PYTEST) -n $(JOBS) -m "($(1)) and not alone and not long"
-$(PYTEST) -m "($(1)) and alone and not long" || test $$? -eq 5
+$(PYTEST) -n $(JOBS) -m "($(1)) and not alone and not long" $(2)
+$(PYTEST) -m "($(1)) and alone and not long" $(call marked,alone) || test $$? -eq 5
 endef
 
 .PHONY: setup check test slow soak demo bench ui clean
@@ -35,7 +39,7 @@ test: check
 	$(call tier,not slow)
 
 slow: setup
-	$(call tier,slow)
+	$(call tier,slow,$(call marked,slow))
 
 # What is random, at length: hours. HEADWAY_DRILLS=100 for more drills.
 soak: export HEADWAY_TIER = soak

@@ -9,7 +9,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("start_up", "checkpoint", "step_time", "data", "imbalance", "shuffle_quality", "files", "try_out")
+BENCHMARKS = (
+    "start_up",
+    "checkpoint",
+    "step_time",
+    "lanes",
+    "replica_check",
+    "data",
+    "imbalance",
+    "shuffle_quality",
+    "files",
+    "try_out",
+)
 
 
 def main() -> None:

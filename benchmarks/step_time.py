@@ -57,6 +57,8 @@ def be_peer(size: str, steps: int) -> None:
     from torch.utils.data import DataLoader, TensorDataset
     from torch.utils.data.distributed import DistributedSampler
 
+    from headway.testing.forks import for_good
+
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     torch.manual_seed(7)
@@ -66,7 +68,7 @@ def be_peer(size: str, steps: int) -> None:
     dataset = TensorDataset(torch.from_numpy(arrays["image"]), torch.from_numpy(arrays["label"]))
     sampler = DistributedSampler(dataset, seed=7)
     loader = DataLoader(dataset, batch_size=GLOBAL_BATCH // WORKERS, sampler=sampler)
-    model = DistributedDataParallel(task.model())
+    model = for_good(DistributedDataParallel(task.model()))
     optimizer = task.optimizer(model)
     times: list[float] = []
     while len(times) <= steps:
@@ -105,6 +107,7 @@ def strategies_alone(group: Any, folder: str, size: str, steps: int) -> dict[str
     from torch.nn.parallel import DistributedDataParallel
 
     from headway.strategies import create
+    from headway.testing.forks import for_good
 
     dist.init_process_group("gloo", init_method=f"file://{folder}/ddp", rank=group.rank, world_size=group.size)
     torch.manual_seed(7)
@@ -112,7 +115,7 @@ def strategies_alone(group: Any, folder: str, size: str, steps: int) -> dict[str
     batch = {"image": torch.randn(share, 1, 28, 28), "label": torch.randint(10, (share,))}
 
     def ddp() -> Callable[[], None]:
-        model = DistributedDataParallel(task.model())
+        model = for_good(DistributedDataParallel(task.model()))
         optimizer = task.optimizer(model)
 
         def step() -> None:

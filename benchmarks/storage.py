@@ -441,6 +441,7 @@ def measure_memory(verb: str, at: str) -> None:
     from headway import config
     from headway.checkpoint.copies import Copies
     from headway.checkpoint.store import Store
+    from headway.elastic.worker.footprint import status
     from headway.elastic.worker.memory import keep_freed
     from headway.job import Checkpoint
     from headway.storage.opener import open_storage
@@ -454,7 +455,8 @@ def measure_memory(verb: str, at: str) -> None:
         each = STATE_BYTES // parts // 4
         state["model"] = {f"part{number}": torch.full((each,), float(number)) for number in range(parts)}
     Path("/proc/self/clear_refs").write_text("5")  # what was needed up to here is no peak of what follows
-    base, begun = _status("VmRSS"), time.monotonic()
+    base, begun = status("VmRSS"), time.monotonic()
+    assert base, "the system does not say"
     if verb == "save":
         committed = store.write(1, Copies().take(state), {})
         assert committed is not None
@@ -462,14 +464,10 @@ def measure_memory(verb: str, at: str) -> None:
         found, loaded, _ = store.restore()
         assert found is not None
         assert float(loaded["model"]["part7"][5]) == 7.0
-    told = {"beside_of_state": round((_status("VmHWM") - base) / STATE_BYTES, 4), "seconds": time.monotonic() - begun}
+    peak = status("VmHWM")
+    assert peak, "the system does not say"
+    told = {"beside_of_state": round((peak - base) / STATE_BYTES, 4), "seconds": time.monotonic() - begun}
     print(json.dumps({**told, "base_mb": round(base / MB)}))
-
-
-def _status(name: str) -> int:
-    found = re.search(rf"^{name}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
-    assert found is not None
-    return 1024 * int(found[1])
 
 
 # -- requests --------------------------------------------------------------------------------------------------------

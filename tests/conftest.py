@@ -240,6 +240,14 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
+def warm_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Headway's own child processes are forked in this test, see `tests.warm`."""
+    from tests import warm
+
+    warm.fork_children(monkeypatch)
+
+
+@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MB."""
     folder = tmp_path / "small"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from headway.models.loading import load_model as load_model
     from headway.models.predict import predict as predict
     from headway.report import Report as Report
+    from headway.strategies.parameter_server.embedding import ServedEmbedding as ServedEmbedding
     from headway.sweeps.report import SweepReport as SweepReport
     from headway.sweeps.run import sweep as sweep
     from headway.sweeps.trainable import tune_trainable as tune_trainable
@@ -28,6 +29,7 @@ __all__ = [
     "Hook",
     "Job",
     "Report",
+    "ServedEmbedding",
     "SweepReport",
     "Task",
     "__version__",
@@ -47,6 +49,7 @@ _HOMES = {
     "Hook": "headway.hooks",
     "Job": "headway.job",
     "Report": "headway.report",
+    "ServedEmbedding": "headway.strategies.parameter_server.embedding",
     "Task": "headway.task",
     "SweepReport": "headway.sweeps.report",
     "evaluate": "headway.models.evaluate",

@@ -27,9 +27,9 @@ from headway.notation.plain import write
 from headway.notation.reading import mapping
 from headway.notation.section import Bytes, Count, Section, plain
 from headway.notify.webhook import Webhook
+from headway.strategies.options import KINDS, Strategy
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "adagrad", "rmsprop")
-STRATEGIES = ("all_reduce",)
 
 
 class Source(Section):
@@ -396,8 +396,17 @@ class FromFile(Section):
     """Its path, from the root or from `~`; a line's end behind the value is left out."""
 
 
+def _or_name(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = [*_alone(schema), {"enum": list(KINDS)}]
+
+
 def _or_false(schema: dict[str, Any]) -> None:
-    schema["anyOf"] = [*schema.get("anyOf", []), {"const": False}]
+    schema["anyOf"] = [*_alone(schema), {"const": False}]
+
+
+def _alone(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """What it allows so far, taken out of it: beside a reference anyOf would narrow it, for both would have to hold."""
+    return [{"$ref": schema.pop("$ref")}] if "$ref" in schema else schema.pop("anyOf", [])
 
 
 class Check(Section):
@@ -405,6 +414,16 @@ class Check(Section):
 
     limit_s: Annotated[float, Field(gt=0)] = 120.0
     """Seconds after which it is broken off; the run starts all the same."""
+
+
+def _blocks(value: Any) -> Any:
+    """One name may stand for a list of it. Raises ValueError: it is neither a switch nor names."""
+    value = [value] if isinstance(value, str) else value
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(each, str) and each for each in value):
+        raise ValueError("write true, false, or names of modules, as in [layers.*]")
+    return list(value)
 
 
 class Job(Section):
@@ -425,6 +444,20 @@ class Job(Section):
     accumulate: Count = 1
     """Parts, one after the other, in which a lane's rows go through the model: each needs a part of the memory, and the
     sum is the same. It divides lane_batch."""
+    micro_batch: Count | None = None
+    """The same by rows: so many of a lane's rows go through the model at once. It divides lane_batch; all of them when
+    not given."""
+    lanes_together: Literal["auto", "never"] = "auto"
+    """auto: a worker computes several lanes in one pass where that gives the same, which is tried now and then; never:
+    each by itself. With reproducible: bitwise, compression, parts of a lane's rows, and closures it is each by itself
+    as well."""
+    rows_together: Literal["auto"] | Count = "auto"
+    """Most rows of such a pass; auto: as many as fit into half of the memory that is free (four fifths on a GPU), by
+    what a lane takes. Not less than lane_batch."""
+    activation_checkpointing: Annotated[bool | list[str], BeforeValidator(_blocks)] = False
+    """Blocks of the model keep only what they were given, and compute the rest again in the backward pass: the same to
+    the bit, with less memory and about a third more time. true: the repeated blocks (a transformer's layers); or names
+    of modules or of their classes, and patterns of these (`layers.*`, `Block`)."""
     epochs: Count | None = None
     """Walks through the data; give this or steps."""
     steps: Count | None = None
@@ -453,8 +486,8 @@ class Job(Section):
     """What it is meant to cost."""
     notify: list[Webhook] = Field(default_factory=list)
     """Addresses that are told when the run ends, stalls, loses worker after worker, or has nearly spent its budget."""
-    strategy: str = "all_reduce"
-    """How lanes' gradients become an update."""
+    strategy: Strategy = Field(default_factory=Strategy, json_schema_extra=_or_name)
+    """How lanes' gradients become an update: the name of a kind, or a mapping with its options."""
     reproducible: Literal["order", "bitwise"] = "order"
     """order: the same samples and updates on any number of workers, up to rounding. bitwise: the same bits."""
     replica_check_every: Count | None = 100
@@ -510,13 +543,6 @@ class Job(Section):
             raise ValueError("write it as file.py:Class or package.module:Class")
         return task
 
-    @field_validator("strategy")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in STRATEGIES:
-            raise ValueError(f"unknown strategy {name!r}. {nearest(name, list(STRATEGIES))}")
-        return name
-
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         found = [*self._contradictions()]
@@ -533,6 +559,23 @@ class Job(Section):
                 f"accumulate={self.accumulate} does not divide lane_batch={self.lane_batch}: parts of a lane's batch "
                 f"have the same number of rows. Set accumulate to a divisor of {self.lane_batch}"
             )
+        if self.micro_batch is not None:
+            if self.lane_batch % self.micro_batch:
+                yield (
+                    f"micro_batch={self.micro_batch} does not divide lane_batch={self.lane_batch}: parts of a lane's "
+                    f"batch have the same number of rows. Set micro_batch to a divisor of {self.lane_batch}"
+                )
+            elif self.accumulate not in (1, self.lane_batch // self.micro_batch):
+                yield (
+                    f"micro_batch={self.micro_batch} and accumulate={self.accumulate} cut lane_batch={self.lane_batch} "
+                    f"each in its own way. Give one of them"
+                )
+        if self.rows_together != "auto" and self.rows_together < self.lane_batch:
+            yield (
+                f"rows_together={self.rows_together} is less than lane_batch={self.lane_batch}: a lane's rows go "
+                f"through the model at once. Set rows_together to {self.lane_batch} or more; or have a lane cut into "
+                f"parts, with micro_batch"
+            )
         if self.lanes < self.workers.max:
             idle = self.workers.max - self.lanes
             yield (
@@ -547,10 +590,21 @@ class Job(Section):
         if self.budget is not None and self.budget.dollars is not None and self.workers.price_per_hour is None:
             yield "budget.dollars needs workers.price_per_hour, the dollars of one worker's hour"
         yield from self.workers.contradictions()
+        yield from self.strategy.contradictions(self)
 
     def call(self) -> dict[str, Any]:
         """The arguments for one call of the task's constructor or function, which may change its own copy of them."""
         return copy.deepcopy(self.arguments)
+
+    @property
+    def part_rows(self) -> int:
+        """Rows of a lane that go through the model at once."""
+        return self.micro_batch or max(1, self.lane_batch // self.accumulate)
+
+    @property
+    def units(self) -> int:
+        """Parts of the run that a worker carries as a whole: lanes, or the strategy's replicas."""
+        return self.strategy.units(self)
 
     @property
     def global_batch(self) -> int:

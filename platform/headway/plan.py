@@ -27,6 +27,7 @@ from headway.data.store.cache import open_files
 from headway.errors import BadInput
 from headway.job import Job, Own, Store
 from headway.notation.values import canonical
+from headway.strategies.summary import Summary
 
 SLOTS = 2
 """States that a node's keeper has room for."""
@@ -46,6 +47,12 @@ class Plan:
         lanes_per_worker: lanes of each worker, by number of workers.
         parameters: trainable elements of the model; None until the task was tried, and for a loop of the user's own.
         checkpoint_bytes: estimate of one checkpoint; None likewise.
+        together: whether a worker's lanes go through the model together, by a few rows: empty where they do, else why
+            not, in words; None likewise, and where they are not to.
+        state_bytes: estimate of a worker's model, optimiser and gradients; None likewise.
+        row_bytes: estimate of what a row takes beside them until its backward pass, at the peak; None likewise.
+        checkpointed: which blocks compute their activations again, in words: empty where none was found; None where
+            none is to, or that is not known.
         keeps: whether nodes keep the newest state in memory.
         origin: where the user has what travels, for errors; None of a run's own copy.
         digest: of all that decides the run's result; a checkpoint of another digest is refused.
@@ -73,6 +80,16 @@ class Plan:
     origin: Path | None = None
     keeps: bool = False
     warnings: list[str] = field(default_factory=list)
+    together: str | None = None
+    state_bytes: int | None = None
+    row_bytes: int | None = None
+    checkpointed: str | None = None
+    rows_at_once: tuple[int, int] = (0, 0)
+    """Rows that go through the model at once: of a lane, and of several lanes together at most."""
+    whole_lane: bool = True
+    """Whether those of a lane are all of its rows."""
+    strategy: Summary | None = None
+    """How the workers are kept in step."""
 
     def shown(self) -> dict[str, Any]:
         """The plan as plain values, for people and JSON."""
@@ -81,7 +98,14 @@ class Plan:
         datasets = {use: {"rows": d.rows, "version": d.version} for use, d in self.datasets.items()}
         carried = {"files": len(self.cargo.files), "bytes": self.cargo.bytes}
         found = {name: getattr(self, name) for name in counts + rest}
-        return {**found, "sizes": self.sizes, "datasets": datasets, "shares": self.shares, "carried": carried}
+        found |= {"lanes_together": self.together, "memory": self.memory, "activation_checkpointing": self.checkpointed}
+        found |= {"strategy": self.told_strategy, "sizes": self.sizes, "datasets": datasets, "shares": self.shares}
+        return {**found, "carried": carried}
+
+    @property
+    def told_strategy(self) -> dict[str, Any] | None:
+        """See `headway.strategies.summary.Summary.shown`."""
+        return self.strategy.shown(self.parameters, self.checkpoint_bytes) if self.strategy is not None else None
 
     @property
     def lost(self) -> list[str]:
@@ -94,7 +118,8 @@ class Plan:
         """Numbers of workers that pay: the fewest, and each at which a step becomes shorter."""
         least, most = min(self.lanes_per_worker), max(self.lanes_per_worker)
         lanes = sum(self.lanes_per_worker[least])
-        return [least, *(size for size in demand.sizes(lanes, most) if size > least)]
+        units = (self.strategy and self.strategy.replicas) or lanes
+        return [least, *(size for size in demand.sizes(units, most) if size > least)]
 
     @property
     def keeper_bytes(self) -> int | None:
@@ -102,6 +127,21 @@ class Plan:
         if not self.keeps:
             return 0
         return None if self.checkpoint_bytes is None else SLOTS * self.checkpoint_bytes
+
+    @property
+    def memory(self) -> dict[str, int] | None:
+        """Bytes of each worker where there are fewest, about: of what stays, of the rows that must fit, of those that
+        go together where they do, and of all at the peak; the numbers of these rows; None where that is not known."""
+        if self.state_bytes is None or self.row_bytes is None:
+            return None
+        least = min(self.lanes_per_worker)
+        lane, most = self.rows_at_once
+        rows = max(lane, min(most, max(self.lanes_per_worker[least]) * lane)) if self.together == "" else lane
+        sizes = {"lane_bytes": lane * self.row_bytes, "together_bytes": rows * self.row_bytes}
+        counts = {"lane_rows": lane, "together_rows": rows, "whole_lane": int(self.whole_lane)}
+        state = self.state_bytes * (self.strategy.carried(least) if self.strategy else 1)
+        peak = state + sizes["together_bytes"]
+        return {"workers": least, "state_bytes": state, **sizes, **counts, "peak_bytes": peak}
 
     @property
     def shares(self) -> dict[str, float]:
@@ -137,9 +177,7 @@ def check(job: Job, source: code.Source | None = None, cargo: Cargo | None = Non
         total_steps=total_steps,
         global_batch=job.global_batch,
         last_batch=sum(sizes),
-        lanes_per_worker={
-            w: [len(c) for c in carried(job.lanes, w)] for w in range(job.workers.min, job.workers.max + 1)
-        },
+        lanes_per_worker={w: _lanes(job, w) for w in range(job.workers.min, job.workers.max + 1)},
         parameters=None,
         checkpoint_bytes=None,
         digest=digest(job, [datasets[use] for use in training]),
@@ -149,12 +187,22 @@ def check(job: Job, source: code.Source | None = None, cargo: Cargo | None = Non
         cargo=cargo,
         origin=None if source.copied else cargo.base,
         keeps=job.checkpoint.memory_every is not None,
+        rows_at_once=(job.part_rows, job.global_batch if job.rows_together == "auto" else job.rows_together),
+        whole_lane=job.part_rows == job.lane_batch,
+        strategy=(strategy := Summary.of(job)),
         warnings=[
+            *strategy.notes(),
             *_warnings(job, order.rows, sizes, total_steps),
             *(note for each in datasets.values() if isinstance(each, Described) for note in each.notes),
             *cargo.said(),
         ],
     )
+
+
+def _lanes(job: Job, workers: int) -> list[int]:
+    """How many lanes each of so many workers carries: whole replicas, where there are some."""
+    sizes = [len(lanes) for lanes in carried(job.lanes, job.units)]
+    return [sum(sizes[unit] for unit in units) for units in carried(job.units, workers)]
 
 
 def walked(job: Job, source: code.Source | None = None) -> tuple[dict[str, manifests.Manifest], Walk]:
@@ -187,7 +235,8 @@ def places(job: Job) -> dict[str, tuple[str, int | None]]:
 
 
 def pinned(job: Job, checked: Plan) -> Job:
-    """The job with the versions of its datasets written down, so that the run reads the same after an append."""
+    """The job with the versions of its datasets written down, so that the run reads the same after an append; and how
+    many replicas its strategy has, so that they stay as many whatever becomes of workers.max."""
     versions = {use: dataset.version or None for use, dataset in checked.datasets.items()}
     own = {use: Own(**each.facts) for use, each in checked.datasets.items() if isinstance(each, Described)}
     data: dict[str, Any] = {"validation_version": versions.get("validation"), "own": own}
@@ -198,7 +247,8 @@ def pinned(job: Job, checked: Plan) -> Job:
             source.model_copy(update={"version": versions[f"train[{number}]"]})
             for number, source in enumerate(job.data.train)
         ]
-    return job.model_copy(update={"data": job.data.model_copy(update=data)})
+    strategy = job.strategy.pinned(job)
+    return job.model_copy(update={"data": job.data.model_copy(update=data), "strategy": strategy})
 
 
 def digest(job: Job, train: Sequence[manifests.Manifest]) -> str:
@@ -206,12 +256,13 @@ def digest(job: Job, train: Sequence[manifests.Manifest]) -> str:
     fields = {"arguments", "lanes", "lane_batch", "seed", "precision", "optimizer", "schedule", "clip_norm", "strategy"}
     fields |= {"reproducible"}
     kept = canonical(job.model_dump(include=fields))
+    kept["strategy"] = job.strategy.deciding(job)
     if job.schedule is not None:  # what came later counts where it is used, so that older checkpoints fit
         for name in ("metric", "patience", "mode"):
             if kept["schedule"][name] == type(job.schedule).model_fields[name].default:
                 del kept["schedule"][name]
-    if job.accumulate > 1:  # parts of a batch have randomness of their own
-        kept["accumulate"] = job.accumulate
+    if job.part_rows < job.lane_batch:  # parts of a batch have randomness of their own
+        kept["accumulate"] = job.lane_batch // job.part_rows
     kept["task"] = job.task.rpartition("/")[2]
     kept["data"] = [[source.digest for source in train], job.data.columns, job.data.shuffle, job.data.window]
     kept["sampling"] = job.data.sampling.model_dump()

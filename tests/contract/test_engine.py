@@ -15,6 +15,7 @@ from torch import nn
 
 from headway.checkpoint import flat
 from headway.checkpoint.store import Store
+from headway.core import digest
 from headway.data.read.streams import open_readers
 from headway.elastic.worker import transfer
 from headway.elastic.worker.context import Context
@@ -47,6 +48,7 @@ class Play:
         awaited: what others have said before one dies in an evaluation: "batches/done/worker".
         large: the state is held to be large, and cut into many buckets.
         unchecked: nobody looks whether what was read was complete.
+        in_parts: so is it for the replicas' comparison.
     """
 
     script: tuple[Generation, ...]
@@ -58,6 +60,7 @@ class Play:
     awaited: tuple[str, ...] = ()
     large: bool = False
     unchecked: bool = False
+    in_parts: bool = False
 
 
 class Net(nn.Module):
@@ -103,6 +106,7 @@ def part(group: Group, play: Play, folder: str, data: str) -> dict[str, Any]:
         transfer.EXTRA_BYTES, transfer.BUCKET_BYTES = 0, 64
     if play.unchecked:
         Group.confirm = Group.settle  # type: ignore[method-assign]
+    digest.PART_BYTES = 64 if play.in_parts else 2**25
     flat.CHUNK_BYTES = 512  # each worker writes some
     me, device = group.rank, group.device
     tree = {"name": "n", "task": "t.py:T", "lanes": LANES, "lane_batch": 4, "epochs": 2, "seed": 3}
@@ -429,6 +433,25 @@ def test_2_11_a_source_and_its_copy_have_one_vote(crew: Crew, tmp_path: Path, da
     for found in crew(part, 4, play, str(tmp_path), data):
         same(found, alone)
         assert found["told"] == [("w0", 4), ("w3", 4)]
+
+
+def test_a_replica_that_is_compared_in_parts_is_healed(
+    crew: Crew, tmp_path: Path, data: str, alone: dict[str, Any]
+) -> None:
+    """What is spoiled is in the part whose turn it is."""
+    play = Play((all_of(0, 1, 2),), {"replica_check_every": 2}, spoiled=((0, 4),), in_parts=True)
+    for found in crew(part, 3, play, str(tmp_path), data):
+        same(found, alone)
+        assert found["told"] == [("w0", 4)]
+
+
+def test_all_parts_of_a_replica_are_compared_in_turn(
+    crew: Crew, tmp_path: Path, data: str, alone: dict[str, Any]
+) -> None:
+    play = Play((all_of(0, 1),), {"replica_check_every": 3}, in_parts=True)
+    for found in crew(part, 2, play, str(tmp_path), data):
+        same(found, alone)
+        assert found["compared"][:2] == [2, 5], "the ends of rounds"
 
 
 # -- losing members --------------------------------------------------------------------------------------------------

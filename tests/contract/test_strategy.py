@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,16 +16,44 @@ from torch.utils.checkpoint import checkpoint
 
 from headway.core import reduction
 from headway.errors import BadInput
-from headway.job import STRATEGIES
 from headway.strategies import Reproducible, all_reduce, create, flat
+from headway.strategies.compress.exchange import Exchange
+from headway.strategies.compressed import Compressed
 from headway.strategies.connect import connect
 from headway.strategies.group import Group
+from headway.strategies.options import Compression, Strategy
+from headway.testing import compressing
 from headway.testing import strategy as contract
 from headway.testing.strategy import Way
 from headway.testing.workers import CREWS, crew
 
-WAYS: list[Way] = [(name, mode) for name in STRATEGIES for mode in ("order", "bitwise")]  # type: ignore[misc]
-ways = pytest.mark.parametrize("way", WAYS, ids="-".join)
+
+def how(**options: Any) -> Strategy:
+    return Strategy(kind="all_reduce", compression=Compression(**options))
+
+
+def called(way: Way) -> str:
+    return "-".join([way[0] if isinstance(way[0], str) else way[0].compression.kind, way[1]])
+
+
+WAYS: list[Way] = [("all_reduce", mode) for mode in ("order", "bitwise")]
+ways = pytest.mark.parametrize("way", WAYS, ids=called)
+NEAR: list[Way] = [
+    (how(kind="fp16"), "order"),
+    (how(kind="bf16"), "order"),
+    (how(kind="int8", dense_below=0), "bitwise"),
+    (how(kind="top_k", ratio=1.0, dense_below=0), "order"),
+    (how(kind="power_sgd", start_step=1000), "order"),
+]
+"""All that leave out little or nothing in one sum."""
+FAR: list[Way] = [
+    (how(kind="fp16"), "order"),
+    (how(kind="int8", dense_below=0), "order"),
+    (how(kind="top_k", ratio=0.1, dense_below=0), "order"),
+    (how(kind="power_sgd", rank=2, dense_below=0), "bitwise"),
+    (how(kind="power_sgd", rank=2, dense_below=0, start_step=2), "order"),
+]
+"""As they are used."""
 
 
 @pytest.fixture
@@ -58,10 +87,15 @@ def breaking_check(group: Group, index: int, way: Way) -> None:
 backends = pytest.mark.parametrize("backend", CREWS)
 
 
-@pytest.mark.parametrize("bucket_bytes", [None, 16])
 @pytest.mark.parametrize(
-    ("backend", "workers"),
-    [(backend, workers) for backend in CREWS for workers in ([2, 3] if backend == "gloo" else [1, 2, 3, 5])],
+    ("backend", "workers", "bucket_bytes"),
+    [
+        # All parameters in one bucket, as well: what is new there has nothing to do with how many workers there are.
+        pytest.param(backend, workers, bucket, marks=[pytest.mark.long] if bucket is None and workers in (1, 5) else [])
+        for bucket in (None, 16)
+        for backend in CREWS
+        for workers in ([2, 3] if backend == "gloo" else [1, 2, 3, 5])
+    ],
 )
 @ways
 def test_contract(
@@ -70,6 +104,58 @@ def test_contract(
     if backend != "gloo":
         small_buckets(bucket_bytes, monkeypatch)
     crew(backend, tmp_path)(all_checks, workers, way, bucket_bytes if backend == "gloo" else None)
+
+
+def compressed_checks(group: Group, way: Way, checks: Sequence[Callable[..., None]]) -> None:
+    for check in checks:
+        try:
+            check(group, way)
+        except Exception as error:
+            raise AssertionError(f"{check.__name__}: {error!r}") from error
+
+
+@pytest.mark.parametrize(
+    ("way", "backend", "workers"),
+    [
+        *[(way, "threads", workers) for way in NEAR for workers in (1, 2, 3, 5)],
+        *[(way, "nccl_like", 3) for way in NEAR[:3:2]],
+    ],
+    ids=lambda value: called(value) if isinstance(value, tuple) else str(value),
+)
+def test_contract_of_compressed(way: Way, backend: str, workers: int, tmp_path: Path) -> None:
+    crew(backend, tmp_path)(all_checks, workers, way, None)
+
+
+@pytest.mark.parametrize(
+    ("way", "backend", "workers"),
+    [
+        *[(way, "threads", workers) for way in FAR for workers in (1, 2, 3)],
+        *[(way, "nccl_like", 2) for way in FAR[1:4]],
+        *[(way, "gloo", 3) for way in FAR[1:4:2]],
+    ],
+    ids=lambda value: called(value) if isinstance(value, tuple) else str(value),
+)
+def test_what_compressed_promises_besides(way: Way, backend: str, workers: int, tmp_path: Path) -> None:
+    checks = compressing.CHECKS[:1] if backend == "nccl_like" else compressing.CHECKS  # its device is slow
+    crew(backend, tmp_path)(compressed_checks, workers, way, checks)
+
+
+@pytest.mark.parametrize("index", range(len(contract.BREAKING_CHECKS)))
+@pytest.mark.parametrize("way", NEAR[2:], ids=called)
+def test_compressed_is_broken_off(way: Way, index: int, tmp_path: Path) -> None:
+    crew("threads", tmp_path)(contract.BREAKING_CHECKS[index], 3, way)
+
+
+@pytest.mark.parametrize("way", NEAR[2:], ids=called)
+def test_compressed_loses_a_peer(way: Way, tmp_path: Path) -> None:
+    seconds = crew("threads", tmp_path)(contract.a_killed_peer_is_a_lost_peer, 3, way, str(tmp_path))
+    assert all(s < 2.0 for i, s in enumerate(seconds) if i != 1)
+
+
+@pytest.mark.parametrize("check", contract.CHECKS_ALONE)
+@pytest.mark.parametrize("way", NEAR[2:4], ids=called)
+def test_meddling_with_compressed_gradients(check: Callable[..., None], way: Way, alone: Group) -> None:
+    check(alone, way)
 
 
 @pytest.mark.parametrize("index", range(len(contract.BREAKING_CHECKS)))
@@ -210,3 +296,34 @@ def test_the_contract_finds_another_order_of_additions(alone: Group, monkeypatch
         assert broken(contract.bitwise_sums_are_those_of_the_tree, alone, "bitwise")
     finally:
         reduction.plan.cache_clear()
+
+
+def test_the_contract_finds_a_compressing_strategy_that_breaks_it(
+    alone: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_broken(check: Callable[..., None], way: Way) -> bool:
+        try:
+            check(alone, way)
+        except AssertionError:
+            return True
+        return False
+
+    def commits_as_it_waits(self: Exchange, out: torch.Tensor) -> None:
+        wait(self, out)
+        commit(self)
+
+    def keeps_for_its_place(self: Exchange, unused: Any = ()) -> None:
+        commit(self, unused)
+        self._kept.own = dict.fromkeys(self._kept.own, self._kept.own[0])
+
+    wait, commit, int8 = Exchange.wait, Exchange.commit, FAR[1]
+    monkeypatch.setattr(Exchange, "commit", lambda self, unused=(): None)
+    assert is_broken(compressing.what_is_left_out_arrives, int8)
+    monkeypatch.setattr(Exchange, "wait", commits_as_it_waits)
+    assert is_broken(compressing.a_step_that_is_done_again_moves_nothing_that_is_kept, int8)
+    monkeypatch.undo()
+    monkeypatch.setattr(Compressed, "finite", lambda self: True)
+    assert is_broken(compressing.gradients_that_are_no_numbers_are_not_kept, int8)
+    monkeypatch.undo()
+    monkeypatch.setattr(Exchange, "commit", keeps_for_its_place)
+    assert is_broken(compressing.what_is_left_out_arrives, int8)

@@ -188,11 +188,16 @@ def headway(tmp_path: Path) -> Iterator[Callable[..., Command]]:
 
 
 def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 180) -> None:
-    """Wait for a condition, looking often; fails by name when the time is up."""
+    """Wait for a condition, looking often; fails by name when the time is up.
+
+    A look at a run's files, or at a store, takes time that the run could use: a tenth of it all at most.
+    """
     deadline = time.monotonic() + timeout_s
+    begun = time.monotonic()
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s"
-        time.sleep(0.02)
+        time.sleep(min(max(0.02, 9 * (time.monotonic() - begun)), 0.25))
+        begun = time.monotonic()
 
 
 @pytest.fixture

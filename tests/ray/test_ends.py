@@ -20,8 +20,7 @@ from headway.cluster.local.processes import session_of
 from headway.runs import now
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-SEEDS = [random.randrange(10**6) for _ in range(20)] if SOAK else [11, 12]
-FEW = SEEDS if SOAK else SEEDS[:1]
+SEEDS = [random.randrange(10**6) for _ in range(20)] if SOAK else [11]
 START_S = 15.0
 """About what a run takes to its first step here."""
 
@@ -49,6 +48,7 @@ def moment(random: random.Random, run: Path) -> None:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.soak
 @pytest.mark.parametrize("seed", SEEDS)
 def test_asked_to_end_at_a_random_moment(seed: int, headway: Callable[..., Command], project: Project) -> None:
     chance = random.Random(seed)
@@ -98,7 +98,7 @@ def test_a_run_that_waits_for_workers_in_vain_can_be_ended(headway: Callable[...
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", FEW)
+@pytest.mark.parametrize("seed", SEEDS)
 def test_stopped_by_another_process_at_a_random_moment(
     seed: int, headway: Callable[..., Command], project: Project
 ) -> None:
@@ -130,7 +130,8 @@ def test_stopped_by_another_process_at_a_random_moment(
 
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore:.*noload", "ignore::DeprecationWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize("seed", FEW)
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", SEEDS)
 def test_killed_at_a_random_moment_it_is_closed_by_who_finds_it(
     seed: int, headway: Callable[..., Command], project: Project
 ) -> None:

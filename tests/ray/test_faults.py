@@ -126,6 +126,7 @@ def test_1_a_worker_killed_while_it_computes(begin: Begin, quiet: Report) -> Non
     assert not trained_later(fire, victim["id"], recovery["generation"])
 
 
+@pytest.mark.long  # as in 1, where they come to wait for it
 @pytest.mark.slow
 def test_2_a_worker_killed_while_the_others_wait_for_it_in_a_collective(begin: Begin, quiet: Report) -> None:
     fire = begin()
@@ -294,6 +295,7 @@ def test_11_a_stopped_worker_that_goes_on_later_commits_nothing(begin: Begin, qu
     assert not trained_later(fire, leader["id"], recovery["generation"])
 
 
+@pytest.mark.long  # tests/unit/test_elastic_run.py has it, in processes that are killed
 @pytest.mark.slow
 def test_12_a_training_thread_that_hangs(begin: Begin, quiet: Report) -> None:
     fire = begin(workers={"hang_s": 7.0})
@@ -382,6 +384,7 @@ def controller(cluster: Cluster) -> int:
     return pid
 
 
+@pytest.mark.long  # tests/contract/test_engine.py and tests/unit/test_elastic_run.py have it
 @pytest.mark.slow
 def test_17_a_flipped_bit_is_found_and_healed(begin: Begin, quiet: Report) -> None:
     fire = begin(workers={"max": 3}, replica_check_every=1)
@@ -393,6 +396,7 @@ def test_17_a_flipped_bit_is_found_and_healed(begin: Begin, quiet: Report) -> No
     assert report.replicas["step"] > 0
 
 
+@pytest.mark.long  # tests/ray/test_runs.py has it
 @pytest.mark.slow
 def test_18_an_exception_on_one_worker_ends_the_run_with_its_traceback(begin: Begin) -> None:
     fire = begin(brake=0.0, arguments={"trouble": "raise", "rank": 1})

@@ -37,6 +37,7 @@ def test_the_only_worker_is_killed_and_its_state_is_kept(begin: Begin, quiet: Re
     wait_until(lambda: not any(map(running, keepers)), "the keeper ends with the run")
 
 
+@pytest.mark.long  # tests/unit/test_kept_runs.py has it; of raylets, the one above and fault 16
 @pytest.mark.slow
 def test_all_workers_of_all_nodes_are_killed_and_the_driver_too(begin: Begin, quiet: Report) -> None:
     """The machines live. The run is resumed by another driver, from what the keepers hold."""

@@ -37,15 +37,22 @@ def two(connected: None, project: Project, runs: Path) -> headway.Report:
     return run(project, runs, "two", 2)
 
 
-def test_the_cluster_decides_how_fast_never_what(
-    alone: headway.Report, two: headway.Report, project: Project, runs: Path
-) -> None:
-    for wide, workers in ((two, 2), (run(project, runs, "three", 3), 3)):
-        assert wide.samples_sha256 == alone.samples_sha256
-        assert wide.losses[0] == pytest.approx(alone.losses[0], abs=1e-6)
-        assert wide.losses == pytest.approx(alone.losses, abs=1e-3)
-        assert wide.metrics["accuracy"] == pytest.approx(alone.metrics["accuracy"], abs=0.02)
-        assert wide.workers[0]["workers"] == workers
+def assert_as_alone(wide: headway.Report, alone: headway.Report, workers: int) -> None:
+    assert wide.samples_sha256 == alone.samples_sha256
+    assert wide.losses[0] == pytest.approx(alone.losses[0], abs=1e-6)
+    assert wide.losses == pytest.approx(alone.losses, abs=1e-3)
+    assert wide.metrics["accuracy"] == pytest.approx(alone.metrics["accuracy"], abs=0.02)
+    assert wide.workers[0]["workers"] == workers
+
+
+def test_the_cluster_decides_how_fast_never_what(alone: headway.Report, project: Project, runs: Path) -> None:
+    assert_as_alone(run(project, runs, "three", 3), alone, 3)
+
+
+@pytest.mark.long
+def test_two_are_as_one_too(alone: headway.Report, two: headway.Report) -> None:
+    """As tests/ray/test_crew.py has it, of runs of one worker and the command line's of two."""
+    assert_as_alone(two, alone, 2)
 
 
 @pytest.mark.long
@@ -72,6 +79,7 @@ def test_a_task_that_raises_ends_the_run_once(project: Project, runs: Path) -> N
     assert report.steps == 5
 
 
+@pytest.mark.long  # tests/ray/test_crew.py has it
 @pytest.mark.slow
 def test_a_nan_is_caught_by_name_and_step(project: Project, runs: Path) -> None:
     with pytest.raises(RunFailed, match=r"loss=nan at step 5, from lane 3: the update was not applied") as caught:
@@ -122,9 +130,9 @@ def test_another_jobs_checkpoint_is_refused(alone: headway.Report, runs: Path) -
         headway.resume("other", runs_folder=runs, settings=["lane_batch=4"])
 
 
-def test_2_14c_other_threads_are_told_and_must_be_allowed(project: Project, runs: Path) -> None:
-    run(project, runs, "threads", 1, reproducible="bitwise", epochs=None, steps=3)
-    settings = ["steps=4", "workers.cpus=2"]
+def test_2_14c_other_threads_are_told_and_must_be_allowed(alone: headway.Report, runs: Path) -> None:
+    copy(runs, "threads")
+    settings = ["workers.cpus=2"]
     with pytest.raises(BadInput, match=r"threads=2, and 1 before.*--allow threads"):
         headway.resume("threads", runs_folder=runs, settings=settings)
     said: list[str] = []
@@ -164,8 +172,8 @@ def test_a_wider_resume_goes_on_with_the_same_samples(alone: headway.Report, run
     assert [w["workers"] for w in report.workers] == [1, 3]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.long)])
+@pytest.mark.long  # tests/unit/test_session.py has it
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_trains(project: Project, runs: Path, precision: str) -> None:
     report = run(project, runs, precision, 2, precision=precision)
     assert report.state == "finished"
@@ -174,7 +182,7 @@ def test_mixed_precision_trains(project: Project, runs: Path, precision: str) ->
 
 def test_an_unreachable_tracking_server_does_not_stop_training(project: Project, runs: Path, free_port: int) -> None:
     uri = f"http://127.0.0.1:{free_port}"
-    report = run(project, runs, "untracked", 1, tracking={"uri": uri}, epochs=1)
+    report = run(project, runs, "untracked", 1, tracking={"uri": uri}, epochs=None, steps=4)
     assert report.state == "finished"
     assert report.tracking["waiting"] > 0
     assert report.tracking["error"]

@@ -57,6 +57,7 @@ def test_a_spare_takes_the_place_of_a_worker_that_is_killed(begin: Begin, quiet:
     assert not fire.repeated
 
 
+@pytest.mark.long  # tests/unit/test_elastic_run.py has it
 def test_a_spare_goes_on_when_the_last_worker_is_killed(begin: Begin, quiet: Report) -> None:
     fire = begin(workers={"max": 1, "spares": 1})
     spare = wait_for_spare(fire, 1)

@@ -199,6 +199,7 @@ def test_tune_pauses_our_trials_and_hands_their_process_on(project: Project, con
     assert best.metrics["accuracy"] == alone[best.metrics["step"]], "as a run that nobody paused"
 
 
+@pytest.mark.long  # tests/ray/test_crew.py has it, and tests/unit/test_sweep_loop.py
 def test_a_trial_whose_task_raises_ends_no_other(project: Project, connected: None, tmp_path: Path) -> None:
     space = {"arguments.trouble": {"choice": ["", "raise"]}}
     report = sweep(

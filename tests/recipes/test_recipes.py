@@ -21,6 +21,7 @@ from headway.data.prepare.sources import text
 from headway.data.sets.known import FLIGHT_CODES, FLIGHT_NUMBERS
 from headway.data.write.sizing import Sizes
 from headway.data.write.writer import write_dataset
+from headway.driver.in_process import ADDRESS
 
 TRAINERS = Path(__file__).resolve().parents[2] / "trainers"
 CONTEXT = 32
@@ -64,7 +65,7 @@ def flights(rows: int) -> pa.Table:
 
 
 def small(recipe: str, folder: Path, runs: Path, *settings: str, workers: int = 1) -> headway.Report:
-    """Run a recipe's own job file with other data and fewer steps."""
+    """Run a recipe's own job file with other data and fewer steps; one worker is this process."""
     job = jobs.load(
         TRAINERS / recipe / "job.yaml",
         [
@@ -75,7 +76,7 @@ def small(recipe: str, folder: Path, runs: Path, *settings: str, workers: int = 
             *settings,
         ],
     )
-    return headway.train(job, runs_folder=runs)
+    return headway.train(job, runs_folder=runs, address=None if workers > 1 else ADDRESS)
 
 
 def assert_sane(report: headway.Report, steps: int, rows: int, metrics: set[str], workers: int = 1) -> None:
@@ -108,8 +109,7 @@ def test_image_classification(connected: None, data: Path, tmp_path: Path) -> No
     assert report.metrics["accuracy"] > 0.5
 
 
-@pytest.mark.ray
-def test_language_model(connected: None, data: Path, tmp_path: Path) -> None:
+def test_language_model(data: Path, tmp_path: Path) -> None:
     arguments = f"arguments={{context: {CONTEXT}, width: 32, heads: 2, layers: 2, dropout: 0.1, rate: 0.01}}"
     settings = ("steps=20", "schedule.warmup_steps=4", "precision=bf16")
     report = small("language_model", data / "source", tmp_path, arguments, *settings)
@@ -119,12 +119,21 @@ def test_language_model(connected: None, data: Path, tmp_path: Path) -> None:
     assert report.metrics["bits_per_byte"] == pytest.approx(report.metrics["loss"] / math.log(2), rel=1e-5)
 
 
-@pytest.mark.ray
-def test_tabular(connected: None, data: Path, tmp_path: Path) -> None:
+def test_tabular(data: Path, tmp_path: Path) -> None:
     report = small("tabular", data / "flights", tmp_path, "epochs=4", "lane_batch=8", "schedule.warmup_steps=4")
     assert_sane(report, 32, 4 * 512, {"log_loss", "accuracy", "brier"})
     assert fall(report.losses) < 0.7
     assert report.metrics["accuracy"] > 0.8
+
+
+@pytest.mark.parametrize("strategy", ["served", "all_reduce"])
+def test_recommender(strategy: str, data: Path, tmp_path: Path) -> None:
+    settings = ["epochs=4", "lane_batch=8", "schedule.warmup_steps=4", "arguments.rate=0.1"]
+    settings += ["arguments.rows=5000000"] if strategy == "served" else ["arguments.rows=2000", "strategy=all_reduce"]
+    report = small("recommender", data / "flights", tmp_path, *settings)
+    assert_sane(report, 32, 4 * 512, {"log_loss", "accuracy", "brier"})
+    assert fall(report.losses) < 0.8
+    assert report.metrics["accuracy"] > 0.7
 
 
 @pytest.mark.ray

@@ -20,6 +20,7 @@ import torch
 
 from headway.driver import determinism
 from headway.elastic.worker import afresh as module
+from headway.elastic.worker import garbage
 from headway.elastic.worker.afresh import Afresh
 
 
@@ -29,12 +30,12 @@ def afresh() -> Iterator[Afresh]:
     made = Afresh()
     yield made
     made.again()
-    gc.unfreeze()
+    garbage.take_in()
 
 
 def test_what_a_run_changed_is_as_before(tmp_path: Path) -> None:
     afresh = Afresh()
-    gc.unfreeze()
+    garbage.take_in()
     before, folder, streams, filters = dict(os.environ), Path.cwd(), (sys.stdout, sys.stderr), list(warnings.filters)
     drawn = (random.getstate(), torch.random.get_rng_state().tolist(), np.random.get_state()[1].tolist())  # type: ignore[index]
     settings = (torch.get_default_dtype(), torch.get_num_threads(), torch.get_float32_matmul_precision(), np.geterr())

@@ -145,6 +145,12 @@ def test_the_plan(run: Run, job: Path) -> None:
     assert plan["last_batch"] == 4
     assert plan["lanes_per_worker"] == {"1": [4], "2": [2, 2], "3": [2, 1, 1]}
     assert plan["parameters"] == 10
+    assert plan["lanes_together"] == ""
+    assert plan["memory"]["workers"] == 1
+    assert plan["memory"]["together_bytes"] == 4 * plan["memory"]["lane_bytes"] > 0
+    _, out, _ = run("job", "check", str(job))
+    assert "lanes  those of a worker go through the model together" in out
+    assert "memory  1 worker: 0.2 kB of model, optimiser and gradients" in out
     code, out, _ = run("job", "check", str(job), "--set", "check=false")
     assert "lanes 2, 1, 1 (no faster than 2)" in out
     assert "lanes 2, 2\n" in out

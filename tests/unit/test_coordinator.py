@@ -12,6 +12,7 @@ import pytest
 from tests.unit.lead import DEADLINE_S, HOST, Cluster, Worker, frozen, wait
 
 from headway.core.ledger import CAUSES
+from headway.core.spots import Spot
 from headway.elastic.lead import coordinator
 from headway.elastic.wire import link
 from headway.elastic.wire import messages as wire
@@ -41,7 +42,7 @@ def test_workers_join_and_all_are_told_to_go(cluster: Make) -> None:
     assert [s.rank for s in starts] == [0, 1, 2]
     assert sorted(lane for start in starts for lane in start.news.lanes) == [0, 1, 2, 3]
     assert {s.source for s in starts} == {None}
-    assert starts[0].nodes == ("node-w0", "node-w1", "node-w2")
+    assert [s.spot for s in starts] == [Spot(rank, 3, 0, 1, rank, 3) for rank in range(3)]
     assert here.members == ["w0", "w1", "w2"]
     (generation,) = here.of("generation")
     assert generation["generation"] == starts[0].news.number
@@ -306,7 +307,8 @@ def test_a_worker_alone_commits_nothing_without_word(cluster: Make) -> None:
 def test_the_account_adds_up_to_the_time_that_places_were_held(cluster: Make) -> None:
     here = cluster()
     first, *_ = here.train("w0", "w1", "w2")
-    begun = {name: account.opened_at for name, account in here.coordinator._books._open.items()}
+    books = here.coordinator._books
+    begun = {name: (books._since or 0.0) + account.opened_s for name, account in books._open.items()}
     first.ledger.switch("compute", time.monotonic())
     wait(lambda: here.coordinator.account()["compute"] > 0.3)
     ended = time.monotonic()

@@ -38,7 +38,7 @@ def refusal(folder: Path, text: str, settings: list[str] | None = None) -> str:
 def test_a_minimal_job_has_sensible_defaults(tmp_path: Path) -> None:
     job = loaded(tmp_path)
     assert (job.lanes, job.lane_batch, job.global_batch) == (8, 32, 256)
-    assert (job.workers.min, job.workers.max, job.precision, job.strategy) == (1, 1, "fp32", "all_reduce")
+    assert (job.workers.min, job.workers.max, job.precision, job.strategy.kind) == (1, 1, "fp32", "all_reduce")
     assert job.checkpoint.keep_last == 2
 
 
@@ -78,6 +78,26 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "lanes: 8\nworkers: {max: 12}",
         ["lanes=8 cannot be carried by workers.max=12", "4 workers would idle", "Set lanes to 12 or more"],
     ),
+    "rows together below a lane": (
+        "lane_batch: 32\nrows_together: 16",
+        ["rows_together=16 is less than lane_batch=32", "Set rows_together to 32 or more", "micro_batch"],
+    ),
+    "no rows together": ("rows_together: 0", ["rows_together=0"]),
+    "rows together by another word": ("rows_together: all", ["rows_together='all'"]),
+    "lanes together by another word": ("lanes_together: always", ["lanes_together='always'", "'auto' or 'never'"]),
+    "micro_batch that does not divide": (
+        "lane_batch: 32\nmicro_batch: 5",
+        ["micro_batch=5 does not divide lane_batch=32", "Set micro_batch to a divisor of 32"],
+    ),
+    "micro_batch and accumulate": (
+        "lane_batch: 32\nmicro_batch: 8\naccumulate: 2",
+        ["micro_batch=8 and accumulate=2", "Give one of them"],
+    ),
+    "activation checkpointing by a number": (
+        "activation_checkpointing: 3",
+        ["activation_checkpointing", "write true, false, or names of modules"],
+    ),
+    "activation checkpointing of nothing": ("activation_checkpointing: []", ["names of modules"]),
     "zero lanes": ("lanes: 0", ["lanes=0"]),
     "negative lane batch": ("lane_batch: -1", ["lane_batch=-1"]),
     "negative steps": ("steps: -5", ["steps=-5"]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import random
 import signal
@@ -25,11 +24,10 @@ from headway.elastic.worker import keeper
 from headway.elastic.worker.keeping import Keeping, Places
 from headway.elastic.worker.nearest import Kept, nearest
 from headway.elastic.worker.shelf import HEAD, HEAD_BYTES, Busy, Shelf, shortage
+from headway.testing.forks import forks
 
 JOB, MADE, TOTAL = "a" * 64, "made", 10_000
 DEADLINE_S = 20.0
-
-_processes = multiprocessing.get_context("forkserver")
 
 
 def wait(condition: Callable[[], Any], what: str = "it") -> Any:
@@ -255,11 +253,10 @@ def test_a_kill_in_mid_copy_tears_nothing(folder: Path) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    _processes.set_forkserver_preload(["headway.elastic.worker.nearest"])
     last = 0
     for _ in range(8):
-        receive, send = _processes.Pipe(duplex=False)
-        process = _processes.Process(target=_train, args=(str(folder), 2_000_000, send))
+        receive, send = forks.Pipe(duplex=False)
+        process = forks.Process(target=_train, args=(str(folder), 2_000_000, send))
         process.start()
         send.close()
         wait(lambda: receive.poll(0), "the first state")  # noqa: B023
@@ -290,8 +287,8 @@ def _train_with_a_child(folder: str, size: int, pipe: Any) -> None:
 
 def test_a_child_that_outlives_its_worker_holds_up_no_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headway.elastic.worker.keeping.AGAIN_S", 0.1)
-    receive, send = _processes.Pipe(duplex=False)
-    process = _processes.Process(target=_train_with_a_child, args=(str(folder), 0, send))
+    receive, send = forks.Pipe(duplex=False)
+    process = forks.Process(target=_train_with_a_child, args=(str(folder), 0, send))
     process.start()
     send.close()
     child = receive.recv()

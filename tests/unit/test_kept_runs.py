@@ -160,7 +160,7 @@ def test_a_replica_that_was_healed_is_kept_anew_at_once(tmp_path: Path, data: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [11, 12])
+@pytest.mark.parametrize("seed", [11, pytest.param(12, marks=pytest.mark.long)])
 def test_random_kills(tmp_path: Path, data: Path, calm: Calm, seed: int) -> None:
     """Of some workers or of all, at any moment, in a start among them: nothing shows afterwards."""
     chance = random.Random(seed)

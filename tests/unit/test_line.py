@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import replace
 
 import pytest
 from tests.unit.lead import DEADLINE_S, HOST, Cluster, Group, Worker, frozen, wait
 
+from headway.core import events
+from headway.core.lanes import moved
 from headway.core.watch import At
-from headway.elastic.wire import link
+from headway.elastic.lead import coordinator
+from headway.elastic.lead.peer import Peer
+from headway.elastic.lead.telling import Telling
+from headway.elastic.wire import link, pulse
 from headway.elastic.wire import messages as wire
 from headway.elastic.worker import line as lines
-from headway.elastic.worker.line import Seat
 
 
 class Stuck(Group):
@@ -99,7 +104,8 @@ def test_2_7_whoever_cannot_be_reached_is_named_and_the_exchange_broken(monkeypa
     with Cluster() as here:
         first, second, third = here.train("w0", "w1", "w2")
         number = first.started[0].news.number
-        first.line._seats = tuple(Seat(w, f"10.0.0.{i}", 4000 + i) for i, w in enumerate(("w0", "w1", "w2")))
+        for i, peer in enumerate(here.coordinator._peers.values()):
+            peer.hello = replace(peer.hello, node_ip=f"10.0.0.{i}", probe_port=4000 + i)  # type: ignore[type-var]
         group = Stuck("10.0.0.2")
         hold(first, group)
         assert group.severed.wait(DEADLINE_S)
@@ -171,13 +177,41 @@ def test_whoever_hears_of_the_next_change_with_the_word_to_go_goes_first(urgent:
         with frozen(here):
             with first.line._changed:
                 first.line._take(wire.Publish(number + 1, ("w0", "w1"), False, (0, 1)))
-                first.line._take(wire.Go(number + 1, 0, (1, 0), (), (("node-w0", HOST),), ((0, 0), (0, 0)), 5.0))
+                first.line._take(wire.Go(number + 1, 0, (1, 0), (), 5.0, (0, 0, 2, 0, 1)))
                 first.line._take(wire.Publish(number + 2, ("w0", "w1", "w2"), urgent, (0,)))
             if urgent:
                 assert first.line._start is None, "what it was to enter is over"
             else:
                 wait(lambda: len(first.started) == 2)
                 assert (first.started[1].news.number, first.started[1].news.lanes) == (number + 1, (0, 1))
+
+
+def test_among_thousands_hearts_tell_most_of_it_and_beats_come_when_one_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The lead asks for few signs of life; all three are on one node, and send theirs together."""
+    monkeypatch.setattr(coordinator, "period_s", lambda workers, silence_s: 0.4)
+    with Cluster(silence_s=2.0) as here:
+        workers = here.train("w0", "w1", "w2")
+        peers = here.coordinator._peers
+        wait(lambda: all(w.line._heart.page.period_s == pytest.approx(0.4) for w in workers))  # type: ignore[union-attr]
+        bundles: list[int] = []
+        unbundled = pulse.unbundled
+        monkeypatch.setattr(pulse, "unbundled", lambda data: bundles.append(1) or unbundled(data))  # type: ignore[func-returns-value]
+        wait(lambda: len(bundles) > 3)
+        before = {name: peers[name]._beat for name in peers}
+        begun, number = time.monotonic(), peers["w0"]._pulse
+        wait(lambda: peers["w0"]._pulse >= number + 6)
+        lasted = time.monotonic() - begun
+        assert all(peers[name]._beat - before[name] <= 1 + lasted / 5 for name in before), "beats are rare"
+        assert all(w.line.leased for w in workers)
+        assert workers[0].line._heart is not None
+        workers[0].line._heart._process.kill()  # type: ignore[attr-defined]
+        before_w0 = peers["w0"]._beat
+        wait(lambda: peers["w0"]._beat > before_w0 + 5)
+        assert {"w0", "w1", "w2"} <= set(here.coordinator.membership.workers)
+        assert workers[0].line.leased
+        assert not any(w.left.is_set() for w in workers)
 
 
 def test_an_exchange_that_gets_on_is_no_hang() -> None:
@@ -358,3 +392,86 @@ def test_2_3_one_that_was_evicted_cannot_fail_the_run() -> None:
             second.line.tell(wire.Raised("user", {**FAILURE, "kind": "task"}))
         assert second.left.wait(DEADLINE_S)
         assert here.over == []
+
+
+def test_what_became_of_a_generation_is_all_that_is_said_to_who_knows_it() -> None:
+    """And who comes later is told all; both have the same members in the same order."""
+    with Cluster(max=4, lanes=8, silence_s=30.0) as here:
+        first, second, third = here.train("w0", "w1", "w2")
+        said: list[wire.Publish] = []
+        for worker in (first, second):
+            published = worker.line._published
+            worker.line._published = (  # type: ignore[method-assign]
+                lambda message, before=published: said.append(message) or before(message)  # type: ignore[func-returns-value]
+            )
+        third.drop()
+        wait(lambda: len(said) == 2)
+        assert all((message.base, message.gone, message.members) == (1, ((2, 1),), ()) for message in said)
+        for worker in (first, second):
+            worker.arrive(1)
+        wait(lambda: len(first.started) == 2 and len(second.started) == 2)
+        said.clear()
+        (late,) = here.start("w3")
+        late.arrive(-1)
+        wait(lambda: len(said) == 2)
+        assert all(message.members == ("w3",) and not message.gone for message in said)
+        for worker in (first, second):
+            worker.arrive(1)
+        wait(lambda: bool(late.started))
+        assert late.started[0].news.members == first.started[2].news.members == ("w0", "w1", "w3")
+        assert late.started[0].positions == ((1, 0), (1, 0), (-1, 0))
+
+
+def test_a_line_that_is_new_is_told_all_whatever_its_worker_was_told_before() -> None:
+    """What became of a generation says nothing where that one was never said."""
+
+    class Kept:
+        def __init__(self) -> None:
+            self.said: list[wire.Publish] = []
+
+        def write(self, line: bytes) -> None:
+            message = wire.from_lead(line)
+            assert isinstance(message, wire.Publish)
+            self.said.append(message)
+
+    def generation(number: int, *members: str) -> events.Generation:
+        return events.Generation(number, members, moved(8, members, {}), True, "why")
+
+    telling, peers = Telling(), {name: Peer(node=name) for name in ("w0", "w1")}
+    hello = wire.Hello("w0", "token", 0.0, 1, HOST, 0)
+    firsts = {name: Kept() for name in peers}
+    for name, peer in peers.items():
+        peer.join(replace(hello, worker=name), firsts[name], 0.0)  # type: ignore[arg-type]
+    telling.publish(generation(1, "w0", "w1"), peers)
+    anew = Kept()
+    peers["w1"].join(replace(hello, worker="w1"), anew, 1.0)  # type: ignore[arg-type]
+    telling.publish(generation(2, "w1"), peers)
+    assert [(said.base, said.members) for said in firsts["w0"].said] == [(0, ("w0*2",)), (1, ())]
+    assert [(said.base, said.members, said.lanes) for said in anew.said] == [(0, ("w1",), tuple(range(8)))]
+
+
+def test_a_change_of_a_generation_that_was_never_said_ends_the_line() -> None:
+    with Cluster() as here:
+        first, *_ = here.train("w0", "w1")
+        number = first.started[-1].news.number
+        for bad in (
+            wire.Publish(number + 1, (), True, (), number - 7),
+            wire.Publish(9, (), True, (), number, ((5, 1),)),
+        ):
+            with pytest.raises(ValueError, match=r"was the last|cannot be gone"):
+                first.line._take(bad)
+        with pytest.raises(ValueError, match="another is rank"):
+            first.line._take(wire.Go(number, 0, (1, 0), (), 5.0, (1, 0, 2, 0, 1)))
+        with pytest.raises(ValueError, match="are behind"):
+            first.line._take(wire.Go(number, 0, (1, 0), ((1, 2, 0, 0),), 5.0, (0, 0, 2, 0, 1)))
+
+
+def test_2_7_where_a_member_is_is_known_from_the_lead_or_not_at_all() -> None:
+    with Cluster() as here:
+        first, *_ = here.train("w0", "w1", "w2")
+        number = first.started[-1].news.number
+        found = first.line._located(number, (HOST, "10.9.9.9"))
+        assert {seat.worker for seat in found[HOST]} == {"w0", "w1", "w2"}
+        assert found["10.9.9.9"] == ()
+        assert {seat.probe_port for seat in found[HOST]} == {w.line._heart.probe_port for w in here.workers}  # type: ignore[union-attr]
+        assert first.line._located(number - 1, ("10.9.9.8",)) == found, "of another generation nothing is said"

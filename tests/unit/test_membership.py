@@ -670,3 +670,40 @@ def test_2_18_where_all_must_leave_the_state_is_handed_on_though_each_lane_is_ta
         source = enter(m, {"w0": 7, "w1": 7} | dict.fromkeys(m.carried.keys() & {"w2"}, 7), 7.5).source
         assert source is not None
     assert m.published.members == ("w2", "w3")
+
+
+def test_a_hundred_losses_at_once_are_one_generation() -> None:
+    names = tuple(f"w{i}" for i in range(300))
+    m = Membership(Policy(lanes=600, min=1, max=300))
+    m.begin()
+    for name in names:
+        m.step(Placed(name, f"node-{name}", 0.0))
+    (publish,) = [a for a in m.together([Ready(name, 1.0) for name in names]) if isinstance(a, Publish)]
+    assert set(publish.generation.members) == set(names)
+    for name in names:
+        m.step(Arrived(name, 1, 0, 0, False, 2.0))
+    assert m.active is not None
+    for name in names:
+        m.step(Committed(name, 1, 1, 0.1, 2.5))
+    gone = names[50:150]
+    actions = m.together([Gone(name, "process_died", 3.0) for name in gone])
+    (publish,) = [a for a in actions if isinstance(a, Publish)]
+    assert publish.generation.urgent
+    assert publish.generation.members == tuple(name for name in names if name not in gone)
+    assert sum(isinstance(a, Dismiss) for a in actions) == len(gone)
+    assert sum(isinstance(a, Launch) for a in actions) == len(gone)
+    assert "100 workers are gone, w50 (process_died) first" in publish.generation.reason
+
+
+def test_a_tick_over_a_run_at_rest_looks_at_nobody() -> None:
+    m = started(4, 4)
+    looked: list[float] = []
+    planned = m._planned
+    m._planned = lambda at: looked.append(at) or planned(at)  # type: ignore[method-assign, func-returns-value]
+    assert m.step(Tick(13.0)) == []
+    assert m.step(Tick(14.0)) == []
+    assert looked == [13.0]
+    m.step(Drained("w1", 100.0, 14.0))
+    m.step(Tick(15.0))
+    assert looked[-1] == 15.0, "a deadline may be near at any tick"
+    assert kinds(m.step(Tick(96.0))) == ["Publish"]

@@ -92,6 +92,35 @@ def test_wild_histories_keep_the_invariants(first: int):
         assert given_up(world) or (isinstance(world.ended, End) and unharmed(world)), f"seed {seed}: {world.ended}"
 
 
+@pytest.mark.parametrize("first", [0, pytest.param(250, marks=pytest.mark.slow)])
+def test_what_is_taken_in_at_once_keeps_the_invariants(first: int):
+    """The losses of some, and that others are ready, decided about together: at any moment, among all other events."""
+    gone = mixed = 0
+    for seed in range(first, first + 250):
+        chance = random.Random(seed)
+        most = chance.randint(2, 6)
+        policy = Policy(chance.randint(most, 9), chance.randint(1, most // 2), most, spares=seed % 3)
+        world = World(policy, chance.choice([3, 6, 30]), together=True)
+        rate = chance.choice([0.02, 0.05, 0.2])
+        for _ in range(chance.choice([50, 200, 600])):
+            if world.ended is not None:
+                break
+            draw = chance.random()
+            possible = list(world.faults() if draw < rate else world.moves())
+            if possible and draw < 0.97:
+                # Not looked for by the deaths alone: it is to happen often.
+                at_once = [move for move in possible if move == world.gather]
+                chance.choice(at_once if at_once and chance.random() < 0.3 else possible)()
+            else:
+                world.tick(chance.choice([0.3, 1.0, 5.0]))
+        settle(world, chance)
+        taken = [line.partition("\n")[0] for line in world.log if ") and " in line.partition("\n")[0]]
+        gone += sum(line.count("Gone(") > 1 for line in taken)
+        mixed += sum("Gone(" in line and "Ready(" in line for line in taken)
+        assert given_up(world) or (isinstance(world.ended, End) and unharmed(world)), f"seed {seed}: {world.ended}"
+    assert (gone > 100, mixed > 100) == (True, True), f"{gone} times several are gone, {mixed} times others are ready"
+
+
 @pytest.mark.parametrize("first", [0, pytest.param(500, marks=pytest.mark.slow)])
 def test_sizes_asked_for_at_any_moment_keep_the_invariants(first: int):
     """In a recovery, a drain, an evaluation, a pause, many at once: whoever asks for whatever size."""

@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn import metrics as peer
 from tests.tiers import examples
 from tests.unit.test_elastic_run import Exact
 from tests.unit.test_hooks import calm, tree
@@ -48,6 +47,8 @@ def cut(arrays: tuple[torch.Tensor, ...], rows: int) -> list[tuple[torch.Tensor,
 @settings(max_examples=examples(40, 400), deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 60), st.integers(1, 7), st.integers(1, 5), st.booleans())
 def test_auc_is_exact(seed: int, rows: int, batch: int, lanes: int, ties: bool) -> None:
+    from sklearn import metrics as peer  # seconds, and every worker imports this file
+
     random = np.random.default_rng(seed)
     labels = torch.from_numpy(random.integers(0, 2, rows))
     labels[:2] = torch.tensor([0, 1])
@@ -57,6 +58,8 @@ def test_auc_is_exact(seed: int, rows: int, batch: int, lanes: int, ties: bool) 
 
 
 def test_auc_of_two_columns_is_of_their_difference() -> None:
+    from sklearn import metrics as peer  # seconds, and every worker imports this file
+
     logits = torch.tensor([[0.0, 1.0], [3.0, 2.0], [0.5, 0.0], [1.0, 4.0]])
     labels = torch.tensor([1, 0, 1, 1])
     assert of(AUC(), [(logits, labels)], 1).values["m"] == peer.roc_auc_score(labels, logits[:, 1] - logits[:, 0])
@@ -69,6 +72,8 @@ def test_auc_of_one_class_is_none() -> None:
 @settings(max_examples=examples(40, 400), deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 5), st.integers(1, 40), st.integers(1, 7), st.integers(1, 4))
 def test_classes_are_counted_as_scikit_learn_does(seed: int, classes: int, rows: int, batch: int, lanes: int) -> None:
+    from sklearn import metrics as peer  # seconds, and every worker imports this file
+
     random = np.random.default_rng(seed)
     found, labels = (torch.from_numpy(random.integers(0, classes, rows)) for _ in range(2))
     batches = cut((found, labels), batch)

@@ -29,6 +29,7 @@ from headway.job import Job, load, parse, to_yaml
 from headway.testing.elastic import Run, advance
 from headway.tryout.small import try_out
 
+warm = pytest.mark.usefixtures("warm_children")
 TASK = """
 import headway, torch
 
@@ -91,6 +92,7 @@ def make(tmp_path: Path) -> Any:
     return job
 
 
+@warm
 def test_the_plan(make: Any, tmp_path: Path) -> None:
     found = plan.check(make(data={"validation": f"{tmp_path}/rows.py:held_out"}))
     assert (found.rows, found.steps_per_epoch, found.total_steps) == (50, 5, 10)
@@ -251,6 +253,7 @@ KEYS: dict[str, dict[str, Any]] = {
 }
 
 
+@warm
 @pytest.mark.parametrize("words", KEYS)
 def test_keys_that_need_columns_are_refused_by_name(make: Any, words: str) -> None:
     with pytest.raises(BadInput, match=f"{words}: data.train=rows.py:train_set is given by code"):
@@ -281,6 +284,7 @@ def train_set():
 """
 
 
+@warm
 def test_rows_that_raise_end_the_run_or_are_set_aside(make: Any) -> None:
     more = UNLIKE.replace('({"y": 1} if row == 7 else {})', "{}")
     with closing(reader_of(make("train_set", more, lanes=1, lane_batch=20))) as reader:
@@ -380,6 +384,7 @@ def test_a_stream_is_shared_out_among_lanes(make: Any, kind: str) -> None:
         assert reader.batch(0, 4, 2).arrays[1].tolist() == seen[4][2]
 
 
+@warm
 def test_a_stream_says_what_does_not_hold(make: Any, tmp_path: Path) -> None:
     job = make("stream", STREAMS["plain"], epochs=None, steps=6)
     found = plan.check(job)
@@ -398,6 +403,7 @@ def test_a_stream_without_rows_for_a_lane(make: Any) -> None:
             reader.batch(0, 0, 0)
 
 
+@warm
 def test_a_dataset_as_it_is_travels_with_the_task(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By value, beside a task that is named by its file: what workers of another machine make of the run's copy."""
     monkeypatch.setenv("HEADWAY_CACHE", str(tmp_path / "cache"))
@@ -433,6 +439,7 @@ def test_a_dataset_as_it_is_travels_with_the_task(make: Any, tmp_path: Path, mon
         asked.job_of(tree, data={"test": table})
 
 
+@warm
 def test_a_transform_that_would_never_be_called(make: Any, tmp_path: Path) -> None:
     job = make()
     more = "    def transform(self, table, random, training):\n        return {}\n"
@@ -442,6 +449,7 @@ def test_a_transform_that_would_never_be_called(make: Any, tmp_path: Path) -> No
         try_out(job, source, 10, tmp_path)
 
 
+@warm
 def test_the_try_out_takes_a_step_on_its_rows(make: Any, tmp_path: Path) -> None:
     job = make(data={"validation": f"{tmp_path}/rows.py:held_out"})
     assert try_out(job, code.locate(job.task), 10, tmp_path).parameters == 5

@@ -15,6 +15,7 @@ from headway.job import load
 from headway.runs import RunFolder
 from headway.runs.requests import Box, Stop, of_epoch
 
+warm = pytest.mark.usefixtures("warm_children")
 TASK = """
 import headway, torch
 
@@ -87,6 +88,7 @@ def cut(folder: Path, job: dict[str, Any], at: int = 7) -> None:
     assert train(folder, job, name="cut", watch=watch).state == "stopped"
 
 
+@warm
 @pytest.mark.parametrize("name", ["train_set", "stream"])
 def test_one_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path, name: str) -> None:
     whole = train(tmp_path, tree(tmp_path, train=name), name="whole")
@@ -100,6 +102,7 @@ def test_one_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path, name: str
     assert again.weights_sha256 == whole.weights_sha256
 
 
+@warm
 def test_other_rows_are_no_going_on(tmp_path: Path) -> None:
     cut(tmp_path, tree(tmp_path, "time.sleep(0.02)"))
     (tmp_path / "own_rows.py").write_text(DATA.replace("PACE", "pass").replace("return 48", "return 49"))
@@ -138,6 +141,7 @@ def test_datasets_as_they_are(tmp_path: Path) -> None:
     assert any(path.name.startswith("by_value_") for path in (folder / "code").rglob("*.pkl"))
 
 
+@warm
 def test_a_row_that_raises_ends_the_run_with_its_authors_lines(tmp_path: Path) -> None:
     with pytest.raises(UserCodeFailed) as caught:
         train(tmp_path, tree(tmp_path, "assert row != 13, 'thirteen'"), name="r")

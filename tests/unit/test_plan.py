@@ -61,6 +61,27 @@ def test_the_numbers(make: Any) -> None:
     assert plan.check(make(epochs=None, steps=7)).total_steps == 7
 
 
+def test_replicas_are_carried_as_a_whole(make: Any) -> None:
+    found = plan.check(make(lanes=8, workers={"min": 1, "max": 3}, strategy={"kind": "diloco", "replicas": 3}))
+    assert found.lanes_per_worker == {1: [8], 2: [6, 2], 3: [3, 3, 2]}  # replicas of 3, 3 and 2 lanes
+    assert found.sizes == [1, 2, 3]
+    shown = found.shown()["strategy"]
+    assert (shown["kind"], shown["replicas"], shown["bytes"]) == ("diloco", [[0, 2], [3, 5], [6, 7]], None)
+    known = dataclasses.replace(found, parameters=10, state_bytes=100, row_bytes=1, checkpoint_bytes=120)
+    assert known.memory is not None
+    assert known.memory["state_bytes"] == 300, "one worker has the states of all three"
+    assert known.shown()["strategy"]["bytes"]["all_reduce"] == round(2 * 2 / 3 * 40)
+    own = plan.check(make(strategy={"kind": "gossip", "inner_state": "own"}))
+    assert any("strategy.inner_state=own" in warning for warning in own.warnings)
+
+
+def test_a_run_is_pinned_to_its_number_of_replicas(make: Any) -> None:
+    job = make(strategy="diloco")
+    pinned = plan.pinned(job, plan.check(job))
+    assert (job.strategy.replicas, pinned.strategy.replicas) == (None, 2)
+    assert plan.check(pinned).digest == plan.check(job).digest
+
+
 def append(folder: Path, rows: Path) -> None:
     """A new version of a dataset: another's shard behind its own."""
     old, new = load(folder), load(rows)
@@ -203,6 +224,9 @@ def test_the_digest_is_of_what_decides_the_result(make: Any, tmp_path: Path, mak
         {"workers": {"max": 3}},
         {"checkpoint": {"every_steps": 1}},
         {"tracking": {"enabled": False}},
+        {"lanes_together": "never", "rows_together": 100},
+        {"activation_checkpointing": True},
+        {"activation_checkpointing": ["layers.*"]},
         {"data": {"train": str(tmp_path / "train")}},
     ]
     for fields in same:
@@ -225,3 +249,5 @@ def test_the_digest_is_of_what_decides_the_result(make: Any, tmp_path: Path, mak
     ]
     digests = [plan.check(make(**fields)).digest for fields in other]
     assert len({digest, *digests}) == len(other) + 1
+    parts = [plan.check(make(lane_batch=8, **fields)).digest for fields in ({"accumulate": 4}, {"micro_batch": 2})]
+    assert parts[0] == parts[1] != plan.check(make(lane_batch=8, micro_batch=8)).digest

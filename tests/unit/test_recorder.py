@@ -15,11 +15,13 @@ import pytest
 from tests.waiting import until
 
 from headway import durable, report
+from headway.core import footprints
 from headway.elastic.lead import recorder as recorders
 from headway.elastic.lead.recorder import Recorder
 from headway.elastic.worker import journal as journals
 from headway.elastic.worker.journal import Journal
 from headway.logs.writer import Writer
+from headway.report.story import tell
 from headway.runs import RunFolder, epochs
 
 
@@ -372,6 +374,41 @@ def test_a_warning_is_said_once_over_all_workers_and_named(make: Callable[..., K
     assert kit.messages()[-2:] == ["w1 warns: UserWarning: 3 rows are odd", "w1 warns: ERROR theirs: broken"]
     kit.finish()
     assert len([e for e in kit.run.events() if e["kind"] == "warned"]) == 2
+
+
+def test_why_lanes_are_apart_is_said_once_and_kept(make: Callable[..., Kit]) -> None:
+    kit = make()
+    leading(kit, 1)
+    apart = {"kind": "lanes", "time": 1.0, "text": "one by one", "step": 3, "apart": "random", "why": "one by one"}
+    full = {"kind": "lanes", "time": 1.0, "text": "too much for the memory"}
+    for worker in ("w0", "w1"):
+        kit.remote(worker, [apart, full])
+    assert [text for text in kit.messages() if text in ("one by one", "too much for the memory")] == [
+        "one by one",
+        "too much for the memory",
+    ]
+    kit.finish()
+    assert kit.run.read()["lanes_apart"] == {"step": 3, "apart": "random", "why": "one by one"}
+    assert report.load(kit.run).lanes_apart == "one by one"
+
+
+def test_the_peak_of_memory_is_kept_of_a_few_and_reported(make: Callable[..., Kit]) -> None:
+    kit = make()
+    leading(kit, 1)
+    for number in range(100):
+        told = {"kind": "memory", "time": 1.0, "worker": f"w{number}", "host": (number + 1) * 10**8, "base": 10**7}
+        kit.remote(f"w{number}", [told])
+    kit.remote("w99", [{"kind": "memory", "time": 2.0, "worker": "w99", "host": 10**6, "base": 10**6}])
+    kit.finish()
+    kept = kit.run.read()["memory_peak"]
+    assert len(kept) == footprints.MOST
+    assert kept["w99"] == {"host": 10**10, "base": 10**7}, "of what took the most"
+    kit.run.write({**kit.run.read(), "memory_planned": 9 * 10**9})
+    found = report.load(kit.run).memory
+    assert found["planned"] == 9 * 10**9
+    sentence = "10.0 GB (w99; 10.0 GB of it for the training; plan said 9.0 GB)"
+    assert footprints.sentence(found["workers"], found["planned"]) == sentence
+    assert sentence in tell(kit.run).words.cost
 
 
 def test_a_flood_of_warnings_is_cut_and_its_place_named(make: Callable[..., Kit]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -19,6 +18,7 @@ from headway.runs.folder import RunFolder
 from headway.runs.mirror import Mirror
 from headway.runs.remote import RemoteRun
 from headway.storage.opener import open_storage
+from headway.testing.forks import forks
 
 LEASE_S = 0.6
 ROUNDS = 30
@@ -80,8 +80,7 @@ def stop(pid: int, lock: Path) -> None:
 @pytest.mark.slow
 def test_thirty_leaders_that_are_killed(tmp_path: Path) -> None:
     seed = 12
-    draw, context = random.Random(seed), multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["headway.runs.mirror", "headway.runs.remote", "headway.storage.opener"])
+    draw = random.Random(seed)
     store = str(tmp_path / "store")
     reader = RemoteRun(open_storage(store), "run")
     reader.create({}, lease_s=LEASE_S).release()
@@ -91,7 +90,7 @@ def test_thirty_leaders_that_are_killed(tmp_path: Path) -> None:
     try:
         for number in range(ROUNDS):
             told, folder = tmp_path / f"told-{number}", tmp_path / f"copy-{draw.randrange(3) if not asleep else number}"
-            process = context.Process(target=lead, args=(store, str(folder), str(told)))
+            process = forks.Process(target=lead, args=(store, str(folder), str(told)))
             process.start()
             processes.append(process)
             epochs.append(int(heard(told, "leads")[1]))

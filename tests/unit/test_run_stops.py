@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from tests.tiers import examples
 
 from headway.errors import BadInput
 from headway.runs import changes, head, shipping
@@ -294,9 +295,10 @@ def two_at_once(world: World) -> Iterator[Process]:
     yield from (one, other)
 
 
-@pytest.mark.parametrize("part", range(10))
-def test_a_thousand_stops(part: int, tmp_path: Path) -> None:
-    """A hundred in each of ten worlds; the seed is in the test's name."""
+@pytest.mark.soak
+@pytest.mark.parametrize("part", range(examples(4, 100)))
+def test_hundreds_of_stops(part: int, tmp_path: Path) -> None:
+    """A hundred in each world; the seed is in the test's name."""
     world = World(part, tmp_path)
     while world.told["stopped"] < 100:
         life(world)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from headway.carried.code import Source
 from headway.elastic.wire import place
 from headway.elastic.wire.messages import Raised
 from headway.elastic.wire.place import Assignment, Place
-from headway.elastic.worker import main, serve
+from headway.elastic.worker import garbage, main, serve
 
 
 class House:
@@ -33,7 +32,7 @@ class House:
 
 def assignment(number: int, folder: Path) -> Assignment:
     where = Place(f"w{number}", "127.0.0.1", 1, 2, "token")
-    return Assignment(number, where, lambda rank, nodes: None, {"source": Source(folder, "task", "T", "")})
+    return Assignment(number, where, lambda spot: None, {"source": Source(folder, "task", "T", "")})
 
 
 def test_it_works_for_each_as_new_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +58,7 @@ def test_it_works_for_each_as_new_and_says_so(tmp_path: Path, monkeypatch: pytes
     try:
         serve.serve({})
     finally:
-        gc.unfreeze()
+        garbage.take_in()
     assert house.told == [("p3", 7, ""), ("p3", 9, "it had better be replaced")]
     assert [each[:3] for each in seen] == [("w7", None, False), ("w9", None, False)]
     assert seen[0][3] == seen[1][3] > 0, "one process is beside it, for all of them"
@@ -94,7 +93,7 @@ def test_what_a_task_raises_at_its_start_in_a_used_process_is_no_word_on_it(
     monkeypatch.setattr(main, "close", lambda *_, **more: None)
     monkeypatch.setattr(main.code, "load", lambda source: None)
     monkeypatch.setattr(main, "run", fails)
-    place.enter(Place("w0", "127.0.0.1", 1, 2, "token"), lambda rank, nodes: None)
+    place.enter(Place("w0", "127.0.0.1", 1, 2, "token"), lambda spot: None)
     recorder = SimpleNamespace(given=SimpleNamespace(remote=lambda: None))
     config = {"recorder": recorder, "job": job, "source": None}
     remark = main.work(config, SimpleNamespace(), bool(used))  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ import random
 import socket
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from tests.unit.lead import DEADLINE_S, HOST, Cluster, Worker, frozen, wait
 
 from headway.core import membership
+from headway.core.ledger import BOOKED
 from headway.core.watch import At
 from headway.elastic.lead import server
 from headway.elastic.lead.peer import Peer
@@ -123,7 +124,7 @@ def test_bad_input_a_second_hello_of_one_that_is_connected_is_a_replay() -> None
 
 def test_bad_input_a_workers_messages_out_of_order_never_end_the_coordinator() -> None:
     draw = random.Random(3)
-    ledger = {**dict.fromkeys(("compute", "communication", "data"), 1.0)}
+    ledger = tuple(1.0 for _ in BOOKED)
     for _ in range(12):
         with Cluster(max=2, min=1) as here:
             first, _ = here.train("w0", "w1")
@@ -139,7 +140,7 @@ def test_bad_input_a_workers_messages_out_of_order_never_end_the_coordinator() -
                     wire.Diverged(draw.choice(["w0", "w1", "nobody"]), 3),
                     wire.Put(number, "k", "AA"),
                     wire.Want(number, "k"),
-                    wire.Beat(draw.randint(0, 99), 1e9, -5, draw.choice(["step", "?"]), True, 2**62, -1.0, ledger),
+                    wire.Beat(draw.randint(0, 99), 1e9, -5, draw.choice([3, 200]), True, 2**62, 1.0, ledger),
                     wire.Hello("w0", "", 0.0, 1, HOST, 0),
                 ]
                 try:
@@ -186,7 +187,7 @@ def test_2_21_the_rendezvous_is_for_members_and_goes_with_its_generation() -> No
         for worker in (first, second):
             worker.arrive(1)
         wait(lambda: len(first.started) == 2 and len(second.started) == 2)
-        assert here.coordinator._rendezvous._values == {}, "what belonged to the generation before is gone"
+        assert here.coordinator._rendezvous.keys == (), "what belonged to the generation before is gone"
         with pytest.raises(RuntimeError):
             second.line.fetch(first.started[1].news.number, "key", 0.1)
 
@@ -250,8 +251,72 @@ def test_scale_a_look_at_thousands_of_workers_takes_time_in_proportion(workers: 
 def test_2_8_a_worker_whose_heart_was_lost_while_it_stood_still_is_not_stopped_for_ever() -> None:
     peer = Peer()
     peer.feel(pulse.Pulse("w0", 1, 0.0, 1, 0, 3, False, True, 0), 1.0)
-    beat = {"heard": 0.0, "mark": 1, "at": "step", "waiting": False, "step": 0, "lane_s": 1.0, "ledger": {}}
+    beat = {"heard": 0.0, "mark": 1, "at": 3, "waiting": False, "step": 0, "lane_s": 1.0, "ledger": ()}
     peer.take(wire.Beat(number=1, **beat), 1.1)
     assert peer.stopped, "it was on its way before"
     peer.take(wire.Beat(number=2, **beat), 2.5)
     assert not peer.stopped, "only one that runs says something"
+
+
+def test_whose_pulse_has_come_and_was_not_read_yet_is_not_silent() -> None:
+    with Cluster(silence_s=2.0) as here:
+        here.train("w0", "w1")
+        lead = here.coordinator
+        secret = pulse.key(lead.token, "w1")
+        with frozen(here), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as late:
+            lead._peers["w1"].heard_at -= 100.0
+            for number in range(3 * server.PULSES):
+                said = pulse.Pulse("w1", 10**6 + number, 0.0, 0, 1, 3, False, False, 0)
+                late.sendto(pulse.pulse(said, secret), (HOST, lead.pulse_port))
+            lead._server.hear_out()
+            assert lead._peers["w1"].heard_at > 0.0
+            assert lead._peers["w1"]._pulse == 10**6 + 3 * server.PULSES - 1, "the last of all"
+
+
+def test_bad_input_a_bundle_of_pulses_is_answered_for_whom_it_is_and_no_other() -> None:
+    with Cluster() as here:
+        here.train("w0", "w1")
+        lead = here.coordinator
+        parts = [
+            pulse.pulse(pulse.Pulse(name, 10**6, 0.0, 0, 1, 3, False, False, 0), pulse.key(token, name))
+            for name, token in (("w0", lead.token), ("w1", "another"), ("nobody", lead.token))
+        ]
+        before = lead.refused["bad pulse"]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hub:
+            hub.settimeout(DEADLINE_S)
+            hub.sendto(pulse.bundle(7, [*parts, b"", b"x" * 100]), (HOST, lead.pulse_port))
+            number, answers = pulse.unbundled(hub.recv(2048))
+            assert number == 7
+            assert pulse.opened_answer(answers[0], pulse.key(lead.token, "w0")).number == 10**6
+            assert answers[1:] == [b""] * 4
+            wait(lambda: lead.refused["bad pulse"] == before + 4)
+            hub.sendto(pulse.bundle(8, parts)[:-3], (HOST, lead.pulse_port))
+            wait(lambda: lead.refused["bad pulse"] == before + 5)
+
+
+@pytest.mark.parametrize("rounds", range(6))
+def test_who_is_let_in_as_all_ends_is_shown_out(rounds: int) -> None:
+    """It was accepted in the very round of the loop in which the end begins: it has no protocol yet."""
+    with Cluster() as here, ExitStack() as stack:
+        loop, stands, goes_on = here.coordinator._loop, threading.Event(), threading.Event()
+
+        def end(left: int) -> None:
+            if left:
+                loop.call_soon(end, left - 1)
+            else:
+                loop.create_task(here.coordinator._stop())
+
+        def stand() -> None:
+            stands.set()
+            goes_on.wait(DEADLINE_S)
+            loop.call_soon(end, rounds)
+
+        loop.call_soon_threadsafe(stand)
+        assert stands.wait(DEADLINE_S)
+        late = [stack.enter_context(socket.create_connection((HOST, here.port), DEADLINE_S)) for _ in range(5)]
+        goes_on.set()
+        here.coordinator._thread.join(DEADLINE_S)
+        here.coordinator.close()
+        for each in late:
+            with suppress(ConnectionResetError):
+                assert each.recv(1) == b""

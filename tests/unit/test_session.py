@@ -91,6 +91,9 @@ class Heard:
     def checkpoint_skipped(self, step: int, reason: str) -> None:
         pass
 
+    def memory(self, found: dict[str, int]) -> None:
+        pass
+
     def checkpoint_done(self, checkpoint: Any, error: str | None, let_go: Any = ()) -> None:
         pass
 

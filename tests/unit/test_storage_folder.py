@@ -37,12 +37,15 @@ CALLS = ("os.open", "os.write", "os.utime", "os.fsync", "fcntl.flock", "os.link"
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, call: str, at: int, number: int) -> list[int]:
-    """Let the call with this number fail; returns a list that grows with each call."""
+    """Let the call with this number fail, of those that this thread makes (others may go on from tests before); returns
+    a list that grows with each."""
     owner: Any = {"os": module.os, "fcntl": module.fcntl, "pathlib": Path}[call.partition(".")[0]]
     name = call.rpartition(".")[2]
-    real, calls = getattr(owner, name), []
+    real, calls, here = getattr(owner, name), [], threading.get_ident()
 
     def fail(*arguments: Any, **named: Any) -> Any:
+        if threading.get_ident() != here:
+            return real(*arguments, **named)
         calls.append(0)
         if len(calls) == at + 1:
             raise OSError(number, os.strerror(number))

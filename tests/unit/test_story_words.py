@@ -165,6 +165,13 @@ def test_where_nothing_is_known_nothing_is_made_up() -> None:
     assert words["again"] == "How it was started is not recorded."
 
 
+def test_why_lanes_were_apart_is_said_with_what_it_cost() -> None:
+    assert told(apart="lanes are computed one by one from step 4 on: noise")["cost"].endswith(
+        " Lanes are computed one by one from step 4 on: noise."
+    )
+    assert "one by one" not in told()["cost"]
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [

@@ -30,6 +30,18 @@ PLAN = {
     "global_batch": 256,
     "parameters": 1200000,
     "checkpoint_bytes": 14400000,
+    "lanes_together": "random numbers are drawn in the loss",
+    "activation_checkpointing": "12 Block (layers.0 to layers.11)",
+    "memory": {
+        "workers": 1,
+        "state_bytes": 19_200_000,
+        "lane_bytes": 2_000_000,
+        "lane_rows": 8,
+        "whole_lane": 0,
+        "together_bytes": 2_000_000,
+        "together_rows": 8,
+        "peak_bytes": 21_200_000,
+    },
     "readers": ["the data: whoever may read s3://bucket/train"],
     "warnings": ["no checkpoints until the end"],
 }
@@ -117,6 +129,12 @@ def test_a_dry_run(headway: Run, ray: RayJobsDouble) -> None:
     assert code == 0
     assert out == f"one could begin on {ray.address}. Nothing was started.\n"
     assert "lanes      3 workers: 3, 3, 2" in err
+    assert "lanes      computed one by one: random numbers are drawn in the loss" in err
+    assert "recomputed 12 Block (layers.0 to layers.11), in the backward pass" in err
+    assert (
+        "memory     1 worker: 19.2 MB of model, optimiser and gradients, 2.0 MB for 8 rows of a lane at once; 21.2 MB"
+        in err
+    )
     assert ray.jobs == {}
 
 
@@ -167,6 +185,10 @@ def test_a_plan_in_words() -> None:
         "lanes      1 worker: 8",
         "lanes      3 workers: 3, 3, 2",
         "steps      1,875 of 256 rows, 1,200,000 parameters, checkpoints of 14 MB",
+        "lanes      computed one by one: random numbers are drawn in the loss",
+        "recomputed 12 Block (layers.0 to layers.11), in the backward pass",
+        "memory     1 worker: 19.2 MB of model, optimiser and gradients, 2.0 MB for 8 rows of a lane at once; 21.2 MB "
+        "at the peak, beside the process itself",
         "read by    the data: whoever may read s3://bucket/train",
         "note       no checkpoints until the end",
     ]

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headway.core.digest import of_ids
+from headway.core.lanes_together import Mismatch, Reason
 from headway.elastic.worker.tail import Tail
 
 
@@ -42,6 +43,23 @@ def test_one_worker_that_raises_a_flag_is_enough(stop: bool, news: bool) -> None
     tails[2].flags(False, news)
     tails[0].take(sum(tail.values for tail in tails))  # type: ignore[arg-type]
     assert (tails[0].stopping(), tails[0].news()) == (stop, news)
+
+
+def test_one_worker_that_sees_why_lanes_must_be_apart_is_enough() -> None:
+    tails = [Tail(2, 3) for _ in range(3)]
+    for tail in tails:
+        tail.flags(False, False)
+    tails[0].lanes(together=True, spoilt=False, apart=None)
+    tails[1].lanes(together=False, spoilt=False, apart=Mismatch(Reason.LOSS, 0.25))
+    tails[2].lanes(together=True, spoilt=False, apart=Mismatch(Reason.LOSS, 0.75))
+    tails[0].take(sum(tail.values for tail in tails))  # type: ignore[arg-type]
+    assert tails[0].apart() == Mismatch(Reason.LOSS, 0.5)
+    assert (tails[0].together(), tails[0].spoilt()) == (True, False)
+    assert [tails[0].stopping(), tails[0].news(), tails[0].evaluating()] == [False, False, 0]
+    tails[1].clear()
+    tails[1].lanes(together=False, spoilt=True, apart=None)
+    tails[0].take(tails[1].values)
+    assert (tails[0].apart(), tails[0].together(), tails[0].spoilt()) == (None, False, True)
 
 
 def test_clearing_forgets_the_step_before() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -121,6 +123,22 @@ def test_what_is_the_same_wherever_it_is_made_is_made_by_one_process(tmp_path: P
     assert done.returncode == 0, done.stdout
     (made,) = (tmp_path / "made").read_text().split()
     assert {(tmp_path / f"found-{i}").read_text() for i in range(4)} == {made}
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_a_tier_of_few_files_looks_into_all_that_have_its_tests() -> None:
+    """The Makefile finds them by the words of the mark, which have to stand in the file itself."""
+    done = subprocess.run(
+        ["make", "-n", "slow", "STAMP=Makefile"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    of_slow, alone = (line for line in done.stdout.splitlines() if "pytest" in line)
+    for line, mark in ((of_slow, "slow"), (alone, "alone")):
+        find = re.search(r"\$\((.*)\)", line)
+        assert find is not None, line
+        found = subprocess.run(find[1], cwd=ROOT, shell=True, capture_output=True, text=True, check=True).stdout.split()
+        by_name = {path for path in (ROOT / "tests").rglob("*.py") if re.search(rf"\bmark\.{mark}\b", path.read_text())}
+        assert {ROOT / name for name in found} == by_name, "none in a helper or a conftest"
+        assert by_name
 
 
 @pytest.mark.parametrize(("tier", "number"), [("", 3), ("soak", 1000)])

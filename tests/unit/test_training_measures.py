@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import confusion_matrix, roc_auc_score
 from tests.unit.loops import Undisturbed, check, job, raised, rows
 from torch import nn
 
@@ -105,6 +104,8 @@ NAMES = {"train/auc", "train/spread/total", "train/spread/rows", "train/spread/o
 
 
 def test_they_are_of_all_rows_of_an_epoch(data: Path, tmp_path: Path) -> None:
+    from sklearn.metrics import confusion_matrix, roc_auc_score  # seconds, and every worker imports this file
+
     found = Undisturbed(job(data), tmp_path, train)
     assert list(found.values) == [3, 7, 11], "the last step of each epoch"
     for epoch, values in enumerate(found.values.values()):

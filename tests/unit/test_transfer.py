@@ -87,6 +87,28 @@ def test_2_2_a_tree_arrives_as_it_was_sent(crew: Crew, bucket_bytes: int, chain:
     assert crew(exchanged, max(chain) + 1, bucket_bytes, chain) == [True] * (max(chain) + 1)
 
 
+def test_a_tree_goes_to_many_by_way_of_two_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten receivers of a few buckets: in a chain the last would wait for nine others."""
+    monkeypatch.setattr(transfer, "BUCKET_BYTES", transfer.BUCKET_BYTES)
+    chain = [4, 0, 1, 10, 3, 2, 5, 9, 7, 6, 8]
+    assert transfer.fan_out(10, len(transfer._chunks([]))) == 2
+    assert workers.crew("threads", tmp_path)(exchanged, 11, 2**23, chain) == [True] * 11
+
+
+@pytest.mark.parametrize("receivers", [1, 2, 5, 6, 9, 100, 1000])
+@pytest.mark.parametrize("chunks", [0, 1, 2, 30, 3000])
+def test_each_has_one_that_it_is_handed_on_by_and_all_have_it_soon(receivers: int, chunks: int) -> None:
+    chain = [7 * rank % 1009 for rank in range(receivers + 1)]
+    ways = [transfer._route(chain, place, chunks) for place in range(receivers + 1)]
+    for place in range(1, receivers + 1):
+        assert [chain[at] for at, (_, to) in enumerate(ways) if chain[place] in to] == [ways[place][0]]
+    arrived, rounds = {chain[0]: 0}, transfer.fan_out(receivers, chunks)
+    for place in range(1, receivers + 1):
+        arrived[chain[place]] = arrived[ways[place][0]] + 1
+    hops = max(arrived.values())
+    assert rounds * (chunks + hops) <= 2 * (chunks + 2 * math.log2(receivers + 1))
+
+
 def in_place(group: Group) -> None:
     sent = on(group.device, tree())
     if group.rank == 0:

@@ -29,6 +29,7 @@ from headway.job import Job, parse
 from headway.tryout import small
 from headway.tryout.small import Tried, try_out
 
+warm = pytest.mark.usefixtures("warm_children")
 HEAD = """
 import os, signal, sys, threading, time
 import headway, torch
@@ -111,8 +112,98 @@ def method(name: str, body: str, head: str = GOOD) -> str:
 
 def test_a_good_task_is_measured(bench: Bench) -> None:
     found = bench.tried(GOOD)
-    assert found == Tried(10, 10 * 4 * 3 + 2 * 4, [])  # weights, AdamW's two moments, its step for both tensors
+    bytes_kept = 10 * 4 * 3 + 2 * 4  # weights, AdamW's two moments, its step for both tensors
+    assert (found.parameters, found.checkpoint_bytes, found.notes) == (10, bytes_kept, [])
+    assert found.state_bytes == bytes_kept + 10 * 4
     assert bench.tried(GOOD, optimizer={"name": "sgd", "lr": 0.1}).checkpoint_bytes == 40
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "said"),
+    [
+        (GOOD, {}, ""),
+        (method("model", "return nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 2))"), {}, "random numbers are drawn"),
+        (GOOD, {"reproducible": "bitwise"}, None),
+        (GOOD, {"lanes_together": "never"}, None),
+        (GOOD, {"lane_batch": 32, "accumulate": 16}, None),
+    ],
+)
+def test_whether_lanes_go_together_is_tried_too(
+    bench: Bench, text: str, fields: dict[str, Any], said: str | None
+) -> None:
+    found = bench.tried(text, **fields)
+    assert found.notes == []
+    assert (said in (found.together or "")) if said else found.together == said
+
+
+def test_what_a_row_takes_is_measured(bench: Bench) -> None:
+    """Of each row: 4 numbers in, 64 that tanh keeps, the scores that the loss keeps, its class."""
+    found = bench.tried(method("model", "return nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 2))"))
+    assert found.row_bytes is not None
+    assert 4 * 4 + 64 * 4 <= found.row_bytes <= 4 * 4 + 64 * 4 + 100
+
+
+BLOCKS = "return nn.Sequential(nn.Linear(4, 8), *(nn.Sequential(nn.Linear(8, 64), nn.Linear(64, 8)) for _ in range(9)))"
+
+
+def test_activation_checkpointing_is_measured_with_and_told(bench: Bench) -> None:
+    task = method("model", BLOCKS)
+    plain, some = bench.tried(task), bench.tried(task, activation_checkpointing=True)
+    assert plain.checkpointed is None
+    assert some.checkpointed == "9 Sequential (1 to 9)"
+    assert some.row_bytes is not None
+    assert plain.row_bytes is not None
+    assert 9 * 8 * 4 < some.row_bytes < plain.row_bytes / 3
+    assert (some.parameters, some.checkpoint_bytes) == (plain.parameters, plain.checkpoint_bytes)
+    refused = bench.refused(task, activation_checkpointing=["layers.*"])
+    assert "activation_checkpointing: 'layers.*'" in str(refused)
+
+
+def test_a_strategy_that_does_not_fit_the_model_is_refused(bench: Bench) -> None:
+    refused = bench.refused(GOOD, strategy={"kind": "parameter_server", "sparse": ["tables.*"]})
+    assert "strategy.sparse names 'tables.*'" in str(refused)
+    assert not refused.traceback, "nothing of the task's raised"
+
+
+def test_what_replicas_do_is_not_tried(bench: Bench) -> None:
+    """Of the few rows that are tried there are fewer lanes than replicas."""
+    assert bench.tried(GOOD, strategy={"kind": "diloco", "replicas": 4}, lanes=4).parameters
+
+
+def test_where_there_are_no_blocks_is_told(bench: Bench) -> None:
+    none = bench.tried(GOOD, activation_checkpointing=True)
+    assert none.checkpointed == ""
+    assert ["no repeated blocks" in note for note in none.notes] == [True]
+
+
+def test_a_block_that_computes_something_else_the_second_time_is_refused_with_the_reason(bench: Bench) -> None:
+    text = net(
+        """
+class Grows(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.line, self.seen = nn.Linear(4, 4), []
+    def forward(self, x):
+        self.seen.append(x)
+        return torch.tanh(self.line(torch.cat(self.seen)))[-len(x):]
+class Net(nn.Module):
+    def __init__(self, a, b):
+        super().__init__()
+        self.layers, self.end = nn.Sequential(Grows(), Grows()), nn.Linear(a, b)
+    def forward(self, x):
+        for layer in self.layers:
+            layer.seen.clear()
+        return self.end(self.layers(x))
+"""
+    )
+    assert bench.tried(text).parameters
+    refused = bench.refused(text, activation_checkpointing=["layers.?"])
+    assert "set activation_checkpointing: false, or name other blocks" in str(refused)
+
+
+def test_what_is_compiled_is_not_measured_by_row(bench: Bench) -> None:
+    found = bench.tried(method("model", "return torch.compile(nn.Linear(4, 2), backend='eager')"))
+    assert found.row_bytes is None
 
 
 @pytest.mark.parametrize(
@@ -439,7 +530,10 @@ def child(bench: Bench, text: str, **fields: Any) -> tryout.Found:
 def test_a_child_measures_the_same(bench: Bench) -> None:
     strange = "os.write(1, bytes(range(256))); os.closerange(1, 3); sys.stdin.read(); return nn.Linear(4, 2)"
     text = method("model", f"if done: return nn.Linear(4, 2)\ndone.append(1); {strange}")
-    assert child(bench, text) == tryout.Found(10, 128, [])
+    found = child(bench, text)
+    assert (found.parameters, found.checkpoint_bytes, found.notes) == (10, 128, [])
+    assert (found.together, found.state_bytes) == ("", 168)
+    assert found.row_bytes
 
 
 @pytest.mark.parametrize(
@@ -449,6 +543,7 @@ def test_a_child_measures_the_same(bench: Bench) -> None:
         ("os.kill(os.getpid(), signal.SIGSEGV)", "task T ended its process with SIGSEGV in T.loss()"),
     ],
 )
+@warm
 def test_a_task_that_ends_its_process(bench: Bench, body: str, said: str) -> None:
     with pytest.raises(BadInput) as caught:
         child(bench, method("loss", body))
@@ -457,6 +552,7 @@ def test_a_task_that_ends_its_process(bench: Bench, body: str, said: str) -> Non
         assert f'File "{bench.folder}/task_' in caught.value.traceback, "the user's own path"
 
 
+@warm
 def test_a_task_that_is_killed_or_hangs_is_told_and_starts(bench: Bench) -> None:
     killed = child(bench, method("loss", "os.kill(os.getpid(), signal.SIGKILL)"))
     assert "ended by SIGKILL in T.loss() (was the memory full?)" in killed.notes[0]
@@ -466,6 +562,7 @@ def test_a_task_that_is_killed_or_hangs_is_told_and_starts(bench: Bench) -> None
     assert "check.limit_s=5 seconds were over" in hung.notes[0]
 
 
+@warm
 def test_what_a_task_starts_ends_with_the_trial(bench: Bench) -> None:
     mark = bench.folder / "pid"
     body = "pid = os.fork()\nif not pid:\n    time.sleep(600)\n"

@@ -11,7 +11,8 @@ from torch import nn
 
 from headway import optim
 from headway.elastic.worker import batches, update
-from headway.elastic.worker.replica import Replica, seed
+from headway.elastic.worker.draws import seed
+from headway.elastic.worker.replica import Replica
 from headway.errors import BadInput
 from headway.job import OPTIMIZERS, Optimizer, Schedule
 

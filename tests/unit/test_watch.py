@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from dataclasses import replace
 
@@ -9,7 +10,9 @@ import pytest
 
 from headway.core.pace import Pace
 from headway.core.watch import (
+    IN_A_SILENCE,
     LATELY,
+    PULSE_S,
     SLOW,
     START_SILENCE_S,
     STOPPED_PATIENCE,
@@ -17,10 +20,14 @@ from headway.core.watch import (
     Clock,
     Look,
     Patience,
+    Rest,
     Sign,
     Verdict,
     Watch,
+    examine_s,
+    is_well,
     lease_s,
+    period_s,
 )
 
 SILENCE, HANG, SLOWNESS = 2.0, 100.0, 900.0
@@ -331,3 +338,78 @@ def test_a_whole_machine_that_stands_still_is_found_by_its_heart() -> None:
     found = Watch(PATIENCE).look({"w0": replace(WELL, silent_s=2.1 * PATIENCE.silence_s, answers=True, pulsed=True)})
     assert [v.cause for v in found.condemned] == ["stopped"]
     assert not Watch(PATIENCE).look({"w0": replace(WELL, silent_s=2.1 * PATIENCE.silence_s, answers=True)}).condemned
+
+
+# Thousands: most are well, and none of these is looked at alone
+
+
+def drawn(draw: random.Random, nodes: int) -> Sign:
+    """A worker's sign: well more often than not."""
+    ill = draw.random() < 0.2
+    silent_s = draw.choice([0.0, 0.5, 1.1, 2.5, 5.0, 40.0]) if ill else draw.choice([0.0, 0.1, 0.3])
+    deaf_s = silent_s + draw.choice([0.0, 0.2, 1.5, 3.0] if ill else [0.0, 0.2])
+    return Sign(
+        at=draw.choice(list(At)),
+        silent_s=silent_s,
+        deaf_s=deaf_s,
+        answers=max(silent_s, deaf_s) < SILENCE / 2 or draw.random() < 0.5,
+        still_s=draw.choice([0.0, 1.0, 4.1, 9.0, 101.0, 901.0]),
+        stopped=ill and draw.random() < 0.3,
+        waiting=draw.random() < 0.9,
+        member=draw.random() < 0.8,
+        node=f"n{draw.randrange(nodes)}",
+        pulsed=draw.random() < 0.5,
+        standing=draw.random() < 0.2,
+    )
+
+
+def is_well_of(sign: Sign) -> bool:
+    found = sign.silent_s, sign.deaf_s, sign.still_s, sign.at, sign.waiting, sign.stopped
+    return is_well(PATIENCE, *found)
+
+
+def rest_of(signs: dict[str, Sign]) -> Rest:
+    well = [s for s in signs.values() if is_well_of(s)]
+    members = [s for s in well if s.member]
+    return Rest(
+        signs.keys(),
+        len(members),
+        sum(s.waiting for s in members),
+        lambda: {s.node for s in well},
+        lambda: (min(s.still_s for s in members), {s.at for s in members}),
+    )
+
+
+def test_a_look_at_the_few_that_are_not_well_finds_what_one_at_all_finds() -> None:
+    stuck = doubted = condemned = 0
+    for seed in range(200):
+        draw = random.Random(seed)
+        whole, part, nodes = Watch(PATIENCE), Watch(PATIENCE), draw.choice([1, 3, 8])
+        names = [f"w{i}" for i in range(draw.choice([2, 5, 12]))]
+        for _ in range(12):
+            signs = {w: drawn(draw, nodes) for w in names if draw.random() < 0.95}
+            if draw.random() < 0.3:  # all wait, and none gets on
+                signs = {w: replace(s, waiting=True, at=At.EXCHANGE, stopped=False) for w, s in signs.items()}
+                signs = {w: replace(s, silent_s=0.1, deaf_s=0.1, answers=True) for w, s in signs.items()}
+            elif draw.random() < 0.2:  # all fall silent
+                signs = {w: replace(s, silent_s=3.0, deaf_s=3.1, answers=False) for w, s in signs.items()}
+            found = whole.look(signs)
+            few = {w: s for w, s in signs.items() if not is_well_of(s)}
+            assert part.look(few, rest_of(signs)) == found
+            accused = draw.sample(names, 2)
+            assert part.credible(names[0], accused) == whole.credible(names[0], accused)
+            stuck, doubted = stuck + found.stuck, doubted + (found.doubt is not None)
+            condemned += len(found.condemned)
+    assert min(stuck, doubted, condemned) > 10, (stuck, doubted, condemned)
+
+
+@pytest.mark.parametrize("silence_s", [0.5, 2.0, 10.0])
+def test_signs_of_life_become_rarer_with_workers_and_stay_within_the_silence(silence_s: float) -> None:
+    periods = [period_s(workers, silence_s) for workers in (1, 100, 500, 1000, 4000, 10_000, 100_000)]
+    assert periods == sorted(periods)
+    assert periods[0] == PULSE_S
+    assert all(IN_A_SILENCE * each <= silence_s for each in periods)
+    assert period_s(4000, 10.0) == pytest.approx(0.8)
+    looks = [examine_s(workers, silence_s) for workers in (1, 1000, 10_000, 100_000)]
+    assert looks == sorted(looks)
+    assert looks[-1] <= silence_s / 10

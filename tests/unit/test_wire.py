@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 import typing
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from headway.core.watch import Patience
-from headway.elastic.wire import link, pulse
+from headway.core import roll
+from headway.core.ledger import BOOKED
+from headway.core.watch import At, Patience
+from headway.elastic.wire import frames, link, pulse
 from headway.elastic.wire import messages as wire
 
-LEDGER = {"start": 1.0, "compute": 2.5}
+LEDGER = tuple(float(cause) for cause in range(len(BOOKED)))
 FROM_WORKER: list[Any] = [
     wire.Hello("w0", "token", 0.5, 12, "10.0.0.1", 4000),
-    wire.Beat(3, 1.25, 17, "step", False, 4, 0.5, LEDGER),
+    wire.Beat(3, 1.25, 17, 3, False, 4, 0.5, LEDGER, 77),
     wire.Ready(),
     wire.Arrived(2, -1, 0, True),
     wire.Committed(2, 5, 0.25),
@@ -26,6 +30,7 @@ FROM_WORKER: list[Any] = [
     wire.Finished(),
     wire.Put(2, "0/1", "AAAA"),
     wire.Want(2, "0/1"),
+    wire.Locate(2, ("10.0.0.1",)),
     wire.Keeper("10.0.0.1", 4002),
     wire.Evaluated(40, {"loss": "0.25", "accuracy": "nan"}, True),
 ]
@@ -33,9 +38,11 @@ FROM_LEAD: list[Any] = [
     wire.Welcome(True, (("10.0.0.1", 4002),), 40, "paused"),
     wire.Keepers((("10.0.0.1", 4002), ("10.0.0.2", 4003))),
     wire.Publish(2, ("w0", "w1"), True, (0, 3)),
+    wire.Publish(3, ("w5*3",), False, (1,), 2, ((0, 1), (3, 2))),
     wire.Pause(3, False, True),
-    wire.Go(2, None, (-1, 0), ((1, 2, 3),), (("node", "10.0.0.1"),), ((0, 4000), (0, 4001)), 1.6),
-    wire.Lease(3, 100.5),
+    wire.Go(2, None, (-1, 0), ((1, 2, 3, 4),), 1.6, (0, 0, 1, 0, 2)),
+    wire.Seats(2, ("10.0.0.1",), (("w0", "10.0.0.1", 4000),)),
+    wire.Lease(3, 100.5, 0.8),
     wire.Save("why"),
     wire.Until(40),
     wire.Leave("paused"),
@@ -59,7 +66,9 @@ def test_the_other_sides_messages_are_refused() -> None:
             wire.from_worker(wire.encode(message))
 
 
-@pytest.mark.parametrize("message", FROM_WORKER, ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(
+    "message", [m for m in FROM_WORKER if not isinstance(m, wire.Beat)], ids=lambda m: type(m).__name__
+)
 def test_fields_are_of_their_type_and_none_is_missing_or_more(message: Any) -> None:
     tree = json.loads(wire.encode(message))
     others: list[Any] = [None, "x", True, 1, 1.5, [], {}, [[1]], {"a": []}, 2**63, 1e300]
@@ -81,7 +90,7 @@ def test_fields_are_of_their_type_and_none_is_missing_or_more(message: Any) -> N
     "line",
     [
         *(b"", b"\n", b"null", b"[]", b"{}", b"\xff", b"[" * 99999),
-        *(b'{"kind":1}', b'{"kind":["beat"]}', b'{"kind":"nonsense"}'),
+        *(b'{"kind":1}', b'{"kind":["beat"]}', b'{"kind":"beat"}', b'{"kind":"nonsense"}'),
         b'{"kind":"committed","generation":1,"step":1,"pause_s":NaN}',
         b'{"kind":"want","generation":1e9,"key":""}',
         b'{"kind":"want","generation":' + b"9" * 5000 + b',"key":""}',
@@ -94,24 +103,73 @@ def test_what_is_no_message_is_a_value_error(line: bytes) -> None:
         wire.from_worker(line)
 
 
-def test_a_publish_is_encoded_once_for_all() -> None:
-    line = wire.publish(4, ("w0", "w1"), True)
+def test_what_is_told_to_all_is_encoded_once() -> None:
+    line = wire.publish(4, (((0, 1),), ("w0", "w1")), True, 3)
     for lanes in ((), (1,), (0, 2, 5)):
-        assert line(lanes) == wire.encode(wire.Publish(4, ("w0", "w1"), True, lanes))
+        assert line(lanes) == wire.encode(wire.Publish(4, ("w0", "w1"), True, lanes, 3, ((0, 1),)))
+    word = wire.Go(4, 0, (5, 5), ((1, 1, -1, 0),), 1.6, (1, 0, 1, 0, 2))
+    assert wire.go(word)(word.spot) == wire.encode(word)
 
 
-def test_a_generation_of_thousands_costs_each_worker_little() -> None:
-    """2: scale. Each worker is sent its own lanes; everything together was 58 kB for each of 4,000, 232 MB in all."""
-    members = tuple(f"w{i}" for i in range(4000))
-    assert len(wire.publish(1, members, True)((0, 1))) < 40_000
-    hosts = tuple((f"{i:056x}", f"10.0.{i // 256}.{i % 256}") for i in range(500))
-    go = wire.Go(1, 0, (5, 5), (), hosts, tuple((i // 8, 40000) for i in range(4000)), 24.0)
-    assert len(wire.encode(go)) < 100_000
+def test_a_generation_of_ten_thousand_costs_each_worker_little() -> None:
+    """2: scale. Everything together was 58 kB for each of 4,000, 232 MB in all."""
+    members = [f"w{i}" for i in range(10_000)]
+    assert len(wire.publish(1, ((), roll.written(members)), True, 0)((0, 1))) < 200
+    lost = random.Random(0).sample(members, 100)
+    after = [m for m in members if m not in set(lost)] + [f"w{10_000 + i}" for i in range(100)]
+    change = roll.change(members, after)
+    assert change is not None
+    assert len(wire.publish(2, change, True, 1)((0, 1))) < 1500
 
 
 def test_a_secret_is_not_shown() -> None:
     assert "token" not in repr(wire.Hello("w0", "very-secret", 0.0, 1, "", 0)).replace("token=", "")
     assert "very-secret" not in repr(wire.Hello("w0", "very-secret", 0.0, 1, "", 0))
+
+
+BEAT: Any = FROM_WORKER[1]
+
+
+@pytest.mark.parametrize("number", range(400))
+def test_bad_input_a_beat_is_whole_and_says_what_can_be_or_is_none(number: int) -> None:
+    draw, frame = random.Random(number), wire.encode(BEAT)
+    at = draw.randrange(1, len(frame))
+    bad = draw.choice([frame[:at], frame + b"x", frame[:at] + draw.randbytes(draw.randint(1, 16)) + frame[at:]])
+    with pytest.raises(ValueError, match="no beat"):
+        wire.from_worker(bad)
+    changed = frame[:at] + draw.randbytes(1) + frame[at + 1 :]
+    try:
+        found: Any = wire.from_worker(changed)
+    except ValueError:
+        return
+    assert 0 <= found.at < len(At)
+    assert found.number >= 0
+    assert all(0.0 <= seconds < 2.0**36 for seconds in (found.heard, found.lane_s, *found.ledger))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0, 1e15, 1e300])
+@pytest.mark.parametrize("name", ["heard", "lane_s", "ledger"])
+def test_bad_input_a_beat_of_what_is_no_time_is_refused(name: str, bad: float) -> None:
+    for place in range(len(BOOKED)) if name == "ledger" else [0]:
+        value: Any = (*LEDGER[:place], bad, *LEDGER[place + 1 :]) if name == "ledger" else bad
+        with pytest.raises(ValueError, match="what there is not"):
+            wire.from_worker(wire.encode(replace(BEAT, **{name: value})))
+
+
+def test_bad_input_a_lease_that_cannot_be_is_refused() -> None:
+    for lease in (wire.Lease(1, float("nan")), wire.Lease(1, -1.0), wire.Lease(1, 1.0, 0.0), wire.Lease(1, 1.0, 1e9)):
+        with pytest.raises(ValueError, match="what there is not"):
+            wire.from_lead(wire.encode(lease))
+    secret = pulse.key("token", "w0")
+    for period_s in (0.0, -1.0, float("nan"), 1e9):
+        with pytest.raises(ValueError, match="between pulses"):
+            pulse.opened_answer(pulse.answer(pulse.Answer(1, 1.0, period_s), secret), secret)
+
+
+def test_no_frame_begins_as_a_line_does_and_each_is_small() -> None:
+    assert not {ord("{"), ord("\n")} & set(frames.SIZES)
+    assert all(len(wire.encode(m)) == frames.SIZES[wire.encode(m)[0]] for m in (BEAT, wire.Lease(1, 2.0)))
+    assert max(frames.SIZES.values()) < 200
 
 
 SAID = pulse.Pulse("w0", 5, 2.5, 7, -1, 3, True, False, 1200)

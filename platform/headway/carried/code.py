@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -415,13 +415,26 @@ def _make_importable(source: Source) -> None:
     others = _folders - {source.folder}
     _folders.add(source.folder)
     if not others:
-        return  # to look at every module takes a quarter of a second
-    for name, module in sys.modules.copy().items():
-        top = name.partition(".")[0]
-        there = (source.folder / f"{top}.py").is_file() or (source.folder / top).is_dir()
+        return  # nothing of another task is here
+    own = _names_in(source.folder)
+    for name, module in sys.modules.copy().items():  # thousands: only those of our names are looked at
+        if name.partition(".")[0] not in own:
+            continue
         file = Path(getattr(module, "__file__", None) or os.sep)
-        if there and not file.is_relative_to(source.folder) and any(map(file.is_relative_to, others)):
+        if not file.is_relative_to(source.folder) and any(map(file.is_relative_to, others)):
             del sys.modules[name]
+
+
+def _names_in(folder: Path) -> set[str]:
+    """What an import may find in a folder: its modules, and folders that may be packages."""
+    found = set()
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                found.add(entry.name)
+            elif entry.name.endswith(".py") and entry.is_file():
+                found.add(entry.name[:-3])
+    return found
 
 
 def _module(source: Source) -> Any:

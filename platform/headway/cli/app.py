@@ -15,6 +15,7 @@ import typer
 from headway.cli import (
     audit,
     cluster,
+    compare,
     dashboards,
     data,
     doctor,
@@ -34,6 +35,7 @@ from headway.cli import (
     runs,
     simulate,
     stop,
+    strategies,
     submit,
     sweep,
     sync,
@@ -83,7 +85,9 @@ app.command()(tunnel.tunnel)
 app.command()(sync.sync)
 app.command()(doctor.doctor)
 app.command()(drill.drill)
+app.command()(compare.compare)
 app.command()(simulate.simulate)
+app.command()(strategies.strategies)
 
 
 def main() -> None:

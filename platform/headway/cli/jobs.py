@@ -32,7 +32,7 @@ def check(
     """Validate all that can be known before a run, try the task on a few rows, and print the plan."""
     import json as encoder
 
-    from headway import tryout, variables
+    from headway import plan_words, tryout, variables
     from headway.job import load
     from headway.runs import Place
 
@@ -45,6 +45,7 @@ def check(
         return
     lanes, sizes = found.pop("lanes_per_worker"), found.pop("sizes")
     warnings = found.pop("warnings")
+    said = {name: found.pop(name) for name in ("strategy", "memory", "lanes_together", "activation_checkpointing")}
     datasets, shares, cargo = found.pop("datasets"), found.pop("shares"), found.pop("carried")
     print(f"{file}: good")
     for name, value in found.items():
@@ -56,8 +57,9 @@ def check(
         like = max(size for size in sizes if size <= workers)
         same = f" (no faster than {like})" if like < workers else ""
         print(f"{f'{workers} workers' if workers > 1 else '1 worker':>18}  lanes {', '.join(map(str, carried))}{same}")
-    size = f"{cargo['bytes'] / 1e6:,.1f} MB" if cargo["bytes"] >= 1e6 else f"{cargo['bytes'] / 1e3:,.1f} kB"
-    print(f"{'carried':>18}  {cargo['files']:,} files, {size}")
+    for name, text in plan_words.lines(said):
+        print(f"{name:>18}  {text}")
+    print(f"{'carried':>18}  {cargo['files']:,} files, {plan_words.size(cargo['bytes'])}")
     for warning in warnings:
         print(f"{'note':>18}  {warning}")
 

@@ -182,6 +182,10 @@ def _chosen(context: typer.Context, runs: str | None) -> str | None:
 
 def show(report: Report) -> None:
     """Print a report for people, on standard output."""
+    from headway.core import footprints
+    from headway.plan_words import size
+
+    peak = footprints.sentence(report.memory.get("workers") or {}, report.memory.get("planned"))
     rows = [
         ("run", f"{report.run}  {report.state}" + (f" ({report.message})" if report.message else "")),
         ("steps", f"{report.steps} of {report.total_steps}  (epoch {report.epoch}, {report.samples_seen:,} samples)"),
@@ -190,6 +194,9 @@ def show(report: Report) -> None:
         ("workers", ", ".join(f"{w['workers']} from step {w['step']}" for w in report.workers) or "-"),
         ("changes", _changes(report) or "none"),
         ("goodput", _goodput(report) or "-"),
+        *([("sent", f"{size(report.exchanged_bytes)} between workers")] if report.exchanged_bytes else []),
+        *([("memory", f"at most {peak}")] if peak else []),
+        *([("lanes", report.lanes_apart)] if report.lanes_apart else []),
         ("samples", report.samples_sha256 or "-"),
         ("weights", report.weights_sha256 or "-"),
         ("checkpoints", ", ".join(f"step {c['step']}" for c in report.checkpoints) or "none"),

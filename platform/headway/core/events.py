@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Generation:
     def carries(self) -> dict[str, tuple[int, ...]]:
         """Lanes by worker."""
         return dict(zip(self.members, self.lanes, strict=True))
+
+    @cached_property
+    def seated(self) -> frozenset[str]:
+        """The members, to be asked for one."""
+        return frozenset(self.members)
 
 
 # Events. `at` is the time in seconds on any one clock that does not go back.

@@ -49,7 +49,7 @@ class Incidents:
         """
         ended = [incident for incident in (self._open, self._joining) if incident is not None]
         self._open = self._joining = None
-        if ended and ended[-1].cause == "joined" and not set(ended[-1].workers) <= set(active.members):
+        if ended and ended[-1].cause == "joined" and not active.seated.issuperset(ended[-1].workers):
             self._open = ended.pop()  # they are still to come
         reason = f"step {event.step} is committed by generation {active.number}"
         told = []

@@ -10,6 +10,8 @@ CAUSES = ("start", "compute", "communication", "data", "checkpoint", "regroup", 
 one. regroup: finding the others again. repeated: work on steps that were not committed. spare: standing by, while
 others train. idle: waiting with nothing to do."""
 PRODUCTIVE = ("compute", "communication", "data")
+BOOKED = (*CAUSES, "open")
+"""What a snapshot has, in the order in which it is told."""
 
 
 class Ledger:

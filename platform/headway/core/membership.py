@@ -24,8 +24,8 @@ the next waits until the last lease that they may hold has run out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headway.core.events import (
@@ -86,6 +86,23 @@ STOOD_S = 60.0
 APART_NODES = 100
 """Among more than so many nodes a spare shares none with most members, wherever it is."""
 PARTED_S = 0.3
+NAMED = 16
+"""Workers that are named one by one in a reason."""
+
+
+@dataclass
+class _PutOff:
+    """What is left to be decided when several events have been taken in.
+
+    Args:
+        left: members that are gone, and whether the others' exchange breaks by it.
+        considered: when a change was to be thought of.
+        hired: why, and when, others were to be asked for.
+    """
+
+    left: list[tuple[Gone, bool]] = field(default_factory=list)
+    considered: float | None = None
+    hired: tuple[str, float] | None = None
 
 
 class Membership:
@@ -119,6 +136,11 @@ class Membership:
         self._head_deadline = float("inf")
         self._head_saves = 0
         """Checkpoints still to be asked for, since the machine that leads will be taken away."""
+        self.moves = 0
+        """Grows with whatever may have changed who is there, and as what."""
+        self._settled = -1
+        """`moves` when a tick found that nothing is to be done, whatever the time."""
+        self._put_off: _PutOff | None = None
 
     @property
     def published(self) -> Generation | None:
@@ -157,6 +179,7 @@ class Membership:
         """
         if self.ended:
             return []
+        self.moves += not isinstance(event, Tick)
         worker = getattr(event, "worker", None)
         if worker is not None and worker not in self.workers and not isinstance(event, Placed):
             if worker not in self._hiring.asked:
@@ -164,6 +187,31 @@ class Membership:
             if not isinstance(event, Gone | Raised):
                 return []  # it has no place yet, as far as is known
         return _HANDLERS[type(event)](self, event)
+
+    def together(self, events: Sequence[Gone | Ready]) -> list[Action]:
+        """Take in what happened at about the same time, and decide about all of it once: the loss of a hundred workers
+        is one generation, and a thousand that are ready cost no more thought than one.
+
+        The actions are those of `step` for each, but for publishing, pausing and hiring, which follow at the end.
+        """
+        if len(events) == 1:
+            return self.step(events[0])
+        put_off = self._put_off = _PutOff()
+        actions: list[Action] = []
+        try:
+            for event in events:
+                actions += self.step(event)
+        finally:
+            self._put_off = None
+        if self.ended:
+            return actions
+        if put_off.left:
+            actions += self._left_behind(put_off.left)
+        if put_off.considered is not None and not self.ended:
+            actions += self._consider(put_off.considered)
+        if put_off.hired is not None and not self.ended:
+            actions += self._hire(*put_off.hired)
+        return actions
 
     # What happens
 
@@ -304,7 +352,7 @@ class Membership:
         if phase == FINISHED:
             return actions + self._consider(event.at)
         active = self.active
-        breaks = active is None or event.worker in active.members  # else the others step on undisturbed
+        breaks = active is None or event.worker in active.seated  # else the others step on undisturbed
         if phase in ENTERED:
             self._strike(worker, event)
         if phase not in ENTERED or raised is not None:
@@ -322,7 +370,7 @@ class Membership:
                     f"workers died {self._deaths} times without a single new step (the last: {reason})"
                 )
         if phase in ENTERED:
-            actions += self._left_behind(event, breaks, reason)
+            actions += self._left_behind([(event, breaks)])
         return actions + self._consider(event.at) + self._hire(reason, event.at)
 
     def _strike(self, worker: Worker, event: Gone) -> None:
@@ -334,15 +382,24 @@ class Membership:
         if event.cause not in DEAD:
             self._fence = max(self._fence, event.at - event.heard_s + worker.lease_s)
 
-    def _left_behind(self, event: Gone, breaks: bool, reason: str) -> list[Action]:
-        """What those do that are left when a member is gone."""
-        state = self._state
-        if isinstance(state, Waiting):
-            if state.stopping is not None and event.worker in state.stopping.members:
-                return self._pause(event.at, True, f"{reason} before all had stopped")
+    def _left_behind(self, left: list[tuple[Gone, bool]]) -> list[Action]:
+        """What those do that are left when members are gone: each, and whether the others' exchange breaks by it."""
+        if self._put_off is not None:
+            self._put_off.left += left
             return []
-        if breaks or (state.generation is not None and event.worker in state.generation.members):
-            return self._without(event.at, breaks, reason)
+        state, (first, _) = self._state, left[0]
+        at, breaks = max(event.at for event, _ in left), any(breaks for _, breaks in left)
+        reason = f"{first.worker} is gone ({first.cause})"
+        if len(left) > 1:
+            reason = f"{len(left)} workers are gone, {first.worker} ({first.cause}) first"
+        if isinstance(state, Waiting):
+            stopping = state.stopping.seated if state.stopping is not None else ()
+            if any(event.worker in stopping for event, _ in left):
+                return self._pause(at, True, f"{reason} before all had stopped")
+            return []
+        members = state.generation.seated if state.generation is not None else ()
+        if breaks or any(event.worker in members for event, _ in left):
+            return self._without(at, breaks, reason)
         return []
 
     def _in_vain(self, event: Gone, raised: Raised | None) -> list[Action] | None:
@@ -450,8 +507,16 @@ class Membership:
             self._head_saves -= 1
             actions.append(Save("the machine that leads the run is about to go"))
         if isinstance(self._state, Broken) and event.at >= self._state.until:
+            self.moves += 1
             return actions + self._part(event.at)
-        return actions + self._consider(event.at)
+        if self._settled == self.moves:
+            return actions
+        found = self._consider(event.at)
+        if found:
+            self.moves += 1
+        elif isinstance(self._state, Training) and all(w.deadline is None for w in self.workers.values()):
+            self._settled = self.moves  # nothing that comes to be due by time alone
+        return actions + found
 
     # Who is in
 
@@ -483,6 +548,9 @@ class Membership:
 
     def _consider(self, at: float) -> list[Action]:
         """Publish a planned change, or a first generation, if it is time."""
+        if self._put_off is not None:
+            self._put_off.considered = at
+            return []
         state = self._state
         if self._finishing:
             return []
@@ -490,15 +558,16 @@ class Membership:
             return self._start(state, at)
         if not isinstance(state, Training):
             return []  # the last change is not through yet; the next one waits, and gathers more
-        wanted, members = self._planned(at), set(state.generation.members)
+        wanted, members = self._planned(at), state.generation.seated
         few = len(members) < self.policy.min and not state.busy
         if not self._reshape and not few and set(wanted) == members:
             return []
-        left = [m for m in state.generation.members if m not in set(wanted)]
+        staying = set(wanted)
+        left = [m for m in state.generation.members if m not in staying]
         if not self._enough(wanted, at, False):
-            return self._pause(at, False, f"{', '.join(left) or 'some'} left, and fewer than {self.policy.min} remain")
+            return self._pause(at, False, f"{_named(left) or 'some'} left, and fewer than {self.policy.min} remain")
         joined = [m for m in wanted if m not in members]
-        words = [f"{', '.join(joined)} joined" if joined else "", f"{', '.join(left)} left" if left else ""]
+        words = [f"{_named(joined)} joined" if joined else "", f"{_named(left)} left" if left else ""]
         reason = "; ".join(w for w in words if w) or "lanes are shared anew"
         cause = "resized" if all(self.workers[m].surplus for m in left) else "drained"
         self._incidents.note(cause if left else "joined" if joined else "rebalanced", left or joined, at)
@@ -564,6 +633,9 @@ class Membership:
 
     def _hire(self, reason: str, at: float) -> list[Action]:
         """Ask for as many as are missing to the full number, and for spares; first call back who is about to leave."""
+        if self._put_off is not None:
+            self._put_off.hired = reason, at
+            return []
         if self._finishing:
             return []
         self._call_back()
@@ -596,6 +668,13 @@ class Membership:
     def _fail(self, reason: str, worker: str | None = None) -> list[Action]:
         self._state = Ended(self.published)
         return [Fail(reason, worker)]
+
+
+def _named(workers: list[str]) -> str:
+    """In words; of many the first."""
+    if len(workers) <= NAMED:
+        return ", ".join(workers)
+    return f"{', '.join(workers[: NAMED - 1])} and {len(workers) - NAMED + 1} others"
 
 
 _HANDLERS: dict[type[Event], Callable[[Membership, Any], list[Action]]] = {

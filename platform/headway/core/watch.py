@@ -9,12 +9,19 @@ that the observer was awake for (`Clock`): what it slept through, it cannot have
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
 TICK_S = 0.1
+PULSE_S = 0.1
+"""Shortest time between two signs of life of a worker."""
+EACH_S = 2e-4
+"""Each worker makes it so much longer: a sign costs the lead some 20 microseconds."""
+IN_A_SILENCE = 4
+"""So many signs come in the silence after which a worker is given up."""
+LOOK_EACH_S = 5e-5
 STALL_S = 0.5
 START_SILENCE_S = 60.0  # before it is a member nobody waits for it, and its node may be busy
 STOPPED_PATIENCE = 2.0  # times silence_s: a process that is stopped may be about to go on
@@ -67,6 +74,25 @@ class Patience:
     def at(self, at: At) -> float:
         """Seconds without progress at something, before it is held for a hang."""
         return self.slow_s if at in SLOW else self.hang_s
+
+
+def period_s(workers: int, silence_s: float) -> float:
+    """Seconds between two signs of life of each worker.
+
+    So long that all of them together cost the lead no more than a tenth of a core, as far as is known, and so short
+    that several may be lost before a silence counts.
+
+    Args:
+        workers: that are heard.
+        silence_s: of the job.
+    """
+    return min(max(PULSE_S, workers * EACH_S), max(PULSE_S, silence_s / IN_A_SILENCE))
+
+
+def examine_s(workers: int, silence_s: float) -> float:
+    """Least seconds between two looks at so many workers: a look at thousands costs milliseconds, and a tenth of the
+    silence is soon enough."""
+    return min(workers * LOOK_EACH_S, silence_s / 10.0)
 
 
 def lease_s(patience: Patience, nodes: int) -> float:
@@ -141,6 +167,38 @@ class Sign:
         return max(self.silent_s, self.deaf_s - self.silent_s)
 
 
+def is_well(
+    patience: Patience, silent_s: float, deaf_s: float, still_s: float, at: At, waiting: bool, stopped: bool
+) -> bool:
+    """Whether nothing of a connected worker needs a closer look, so that it may be in the `Rest`. Arguments as of
+    `Sign`."""
+    half_s = patience.silence_s / 2
+    if silent_s >= half_s or deaf_s >= half_s or stopped:
+        return False
+    return still_s <= patience.hang_s or waiting or at is At.IDLE
+
+
+@dataclass(frozen=True)
+class Rest:
+    """Connected workers that are well (see `is_well`), all together: among thousands nearly all are.
+
+    Args:
+        names: holds all that are connected.
+        members, waiting: how many of the well ones are members; and how many of these wait.
+        nodes: gives where they are.
+        stands: gives how long the one of their members that got on last has stood still, and what they are at.
+    """
+
+    names: Container[str] = ()
+    members: int = 0
+    waiting: int = 0
+    nodes: Callable[[], Collection[str]] = tuple
+    stands: Callable[[], tuple[float, Collection[At]]] = lambda: (float("inf"), ())
+
+
+NOBODY = Rest()
+
+
 @dataclass(frozen=True)
 class Verdict:
     """A worker is to be held for gone; `events.Gone` takes all of it.
@@ -194,13 +252,19 @@ class Watch:
         self._broken = 0
         """Exchanges in a row that were held for stuck."""
 
-    def look(self, signs: Mapping[str, Sign]) -> Look:
-        """Judge the workers that are connected, several times a second; O(n)."""
-        self._late = {w: looks - 1 for w, looks in self._late.items() if looks > 1 and w in signs}
+    def look(self, signs: Mapping[str, Sign], rest: Rest = NOBODY) -> Look:
+        """Judge the workers that are connected, several times a second.
+
+        Args:
+            signs: of all that are not well; others may be among them.
+            rest: all others.
+        """
+        here = rest.names
+        self._late = {w: looks - 1 for w, looks in self._late.items() if looks > 1 and (w in signs or w in here)}
         self._late |= {w: LATELY for w, s in signs.items() if s.unheard_s > self._patience.silence_s / 2}
-        doubt = self._doubt(signs)
-        members = sum(s.member for s in signs.values())
-        waiting = sum(s.member and s.waiting for s in signs.values())
+        doubt = self._doubt(signs, rest)
+        members = rest.members + sum(s.member for s in signs.values())
+        waiting = rest.waiting + sum(s.member and s.waiting for s in signs.values())
         self._stopped_at = {w: s for w, s in self._stopped_at.items() if w in signs and signs[w].stopped}
         condemned: list[Verdict] = []
         for worker, sign in signs.items():
@@ -211,7 +275,7 @@ class Watch:
         if doubt is not None or condemned:
             self._waited_s, stuck = 0.0, False  # it is known what they wait for
         else:
-            stuck = self._is_stuck(signs, members > 1 and waiting == members)
+            stuck = self._is_stuck(signs, rest, members > 1 and waiting == members)
         return Look(tuple(condemned), stuck, doubt)
 
     def credible(self, worker: str, peers: Iterable[str]) -> tuple[str, ...]:
@@ -263,7 +327,7 @@ class Watch:
             return max(usual_s, self._patience.lost_s)
         return max(usual_s, min(self._excused.get(worker, 0.0), self._patience.lost_s))
 
-    def _doubt(self, signs: Mapping[str, Sign]) -> str | None:
+    def _doubt(self, signs: Mapping[str, Sign], rest: Rest) -> str | None:
         """Whether most nodes fell silent together, on at least two of them."""
         silence_s = self._patience.silence_s
         longest = max(_silences(signs), default=0.0)
@@ -271,7 +335,7 @@ class Watch:
         if longest <= silence_s and not self._doubting:
             return None
         # Whoever is not heard for half as long as the first that would be judged fell silent with it.
-        heard = {s.node for s in signs.values() if s.unheard_s <= silence_s / 2 or s.answers}
+        heard = {s.node for s in signs.values() if s.unheard_s <= silence_s / 2 or s.answers} | set(rest.nodes())
         quiet = {s.node for s in signs.values()} - heard
         if len(quiet) >= 2 and len(quiet) > len(heard):
             self._doubting = True
@@ -282,20 +346,25 @@ class Watch:
             self._excused = {w: unheard_s + silence_s for w, unheard_s in late.items()}
         return None
 
-    def _is_stuck(self, signs: Mapping[str, Sign], all_wait: bool) -> bool:
+    def _is_stuck(self, signs: Mapping[str, Sign], rest: Rest, all_wait: bool) -> bool:
         """Whether all members have waited for each other for much longer than an exchange takes."""
-        if not all_wait or any(s.member and s.at is At.IDLE for s in signs.values()):
+        if not all_wait:
             self._note_exchange()
             return False
         members = [s for s in signs.values() if s.member]
-        waited_s = min(s.still_s for s in members)
+        stood_s, doing = rest.stands() if rest.members else (float("inf"), ())
+        at = {s.at for s in members} | set(doing)
+        if At.IDLE in at:
+            self._note_exchange()
+            return False
+        waited_s = min([stood_s, *(s.still_s for s in members)])
         if waited_s < self._waited_s:
             self._note_exchange()
         self._waited_s = waited_s
         # Not the longest: that may have been one that broke.
         exchange_s = sorted(self._exchanges)[-2] if len(self._exchanges) > 1 else 0.0
         usual_s = max(STUCK_PATIENCE * self._patience.silence_s, STUCK_EXCHANGES * exchange_s)
-        slow_s = self._patience.slow_s if any(s.at in SLOW for s in members) else 0.0
+        slow_s = self._patience.slow_s if at & SLOW else 0.0
         # An exchange that is only long will be through before the limit has doubled often.
         if waited_s <= max(slow_s, usual_s * 2.0**self._broken):
             return False

@@ -45,7 +45,7 @@ def policy(job: Job) -> Policy:
     """Of the run's membership."""
     workers = job.workers
     patience = Patience.of(workers.silence_s, workers.hang_s, workers.patience_s)
-    return Policy(job.lanes, workers.min, workers.max, slow=workers.slow, patience=patience, spares=workers.spares)
+    return Policy(job.units, workers.min, workers.max, slow=workers.slow, patience=patience, spares=workers.spares)
 
 
 def alike(job: Job) -> bool:

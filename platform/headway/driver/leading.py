@@ -105,7 +105,7 @@ def lead(
         found = leader.look(trial, ear)
         settle()
         leader = leader.settled()
-        leader.keep(values if late else found.values, found.parameters)
+        leader.keep(values if late else found.values, found)
         recorder = leader.record(after, through_ray=not own)
         if submission is not None:
             submission.began(Began(run.name, run.where, run.far, epoch, resumed_from))
@@ -150,9 +150,12 @@ class _Leader:
             raise KeyboardInterrupt
         return values
 
-    def keep(self, values: bytes | None, parameters: int | None) -> None:
-        """Have what the task was fitted to now with the run, for good: it is not fitted again. And how large it is."""
-        told: dict[str, Any] = {} if parameters is None else {"parameters": parameters}
+    def keep(self, values: bytes | None, found: tryout.Found) -> None:
+        """Have what the task was fitted to now with the run, for good: it is not fitted again. And how large it is, by
+        its trial."""
+        memory = found.told(self.checked).memory
+        told: dict[str, Any] = {} if found.parameters is None else {"parameters": found.parameters}
+        told |= {} if memory is None else {"memory_planned": memory["peak_bytes"]}
         if values is not None:
             told["fitted"] = fitted.put(values, self.run.code)
         if not told:
@@ -179,8 +182,7 @@ class _Leader:
             if found.checkpoint_bytes is not None and run.far is None:
                 plan.check_space(self.job, found.checkpoint_bytes, run.path)
             if look is not None:
-                sizes = found.parameters, found.checkpoint_bytes
-                look.done(replace(self.checked, parameters=sizes[0], checkpoint_bytes=sizes[1]), self.stop.is_set)
+                look.done(found.told(self.checked), self.stop.is_set)
                 self._unless_stopped(ear)
             return found
 

@@ -256,8 +256,7 @@ def rehearse(
             if watch is not None:
                 said = [f"note: {note}" for note in (*notes, *found.notes)]
                 watch(Progress("", 0, checked.total_steps, 0, None, 0.0, 0.0, 0, 0.0, {}, said))
-            sizes_found = found.parameters, found.checkpoint_bytes
-            look.done(replace(checked, parameters=sizes_found[0], checkpoint_bytes=sizes_found[1]), stop.is_set)
+            look.done(found.told(checked), stop.is_set)
             if stop.is_set():
                 raise KeyboardInterrupt
 

@@ -31,7 +31,7 @@ class Sizes:
     def ask(self, wish: Resize) -> None:
         """In any thread. Whoever asked before the run began did not see its job: what that leaves open is filled in
         here, no more are taken than its lanes can carry, and what it forbids is not taken."""
-        most = min(wish.max, self._job.lanes)
+        most = min(wish.max, self._job.units)
         least = min(self._job.workers.min if wish.min == AS_BEFORE else wish.min, most)
         workers = self._job.workers.model_copy(update={"min": least, "max": most})
         why = next(workers.contradictions(), None)

@@ -19,6 +19,7 @@ from headway.models import kept
 from headway.models.calling import called
 from headway.models.kept import Trained
 from headway.runs import RunFolder
+from headway.strategies.parameter_server.embedding import filled
 from headway.task import Task
 
 
@@ -159,13 +160,15 @@ def _fill(trained: Trained, modules: Modules) -> None:
     rest = trained.parts["session"]
     own, beside = rest.get("own") or {}, rest.get("beside") or {}
     there = dict(modules.named_parameters())
+    trees = ((rest.get("strategy") or {}).get("own") or {}).values()
     try:
-        modules.load(trained.parts["model"], rest.get("buffers", {}), rest.get("late", []))
+        state = filled(trained.parts["model"], trees, modules.model)
+        modules.load(state, rest.get("buffers", {}), rest.get("late", []))
         if isinstance(own, dict):  # an earlier release's has no names
             for name, value in {**own, **beside}.items():
                 if name in there:
                     there[name].copy_(value)
-    except (RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError, LookupError) as error:
         raise BadCheckpoint(
             f"checkpoint {trained.checkpoint.where} does not fit the task's model",
             " ".join(str(error).split())[:500],

@@ -13,6 +13,10 @@ from headway.notation.values import Place, dotted
 _PART = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|([^."'\s][^.]*?|))\s*(?:\.|$)""")
 
 
+NAMES: dict[Place, str] = {("strategy",): "kind", ("strategy", "compression"): "kind"}
+"""Places in a job where a name stands for a mapping with this key, see `opened`."""
+
+
 class _Quoted(str):
     """A part that was written in quotes: text, and whole."""
 
@@ -72,18 +76,33 @@ def _put(
         way = (*way, place)
         if not parts:
             break
-        below = at[place] if isinstance(at, list) or place in at else None
+        below = opened(way, at[place] if isinstance(at, list) or place in at else None)
         if below is not None and not isinstance(below, dict | list):
             remedy = f"Set it whole: {'--set ' if said.startswith('--set') else ''}{dotted(way)}=..."
             raise BadInput(said, f"{dotted(way)} is {below!r}, which has no parts", remedy)
         at[place] = at = {} if below is None else below.copy()
     value = anchored(way, value)
     there = at[place] if isinstance(at, list) else at.get(place)
-    if isinstance(value, dict) and isinstance(there, dict) and not whole(way):
+    if isinstance(value, dict) and not (_key(way) and _key(way) in value):
+        there = opened(way, there)
+        laid_over = isinstance(there, dict) and not whole(way)
+    else:
+        laid_over = False
+    if laid_over:
         at[place] = dict(there)
         merge(at[place], value)
     else:
         at[place] = value
+
+
+def opened(way: Place, value: Any) -> Any:
+    """What is at a place, a name there as the mapping that it stands for: another of its keys may be set then."""
+    return {_key(way): value} if isinstance(value, str) and _key(way) else value
+
+
+def _key(way: Place) -> str:
+    """That a mapping at this place is told apart by: another's keys are not laid over it. Empty where there is none."""
+    return NAMES.get(way[1:] if way[:1] == ("job",) else way, "")
 
 
 def _malformed(setting: str) -> BadInput:

@@ -109,6 +109,8 @@ class Headline(Part):
     samples: int
     goodput: float | None
     """Share of worker-seconds that ended in committed steps."""
+    exchanged_bytes: int | None = None
+    """That workers sent to each other; null where nobody counted them."""
     workers_max: int
     worker_seconds: float | None
     dollars: float | None
@@ -131,6 +133,12 @@ class Headline(Part):
     """How often it was started."""
     checkpoints: int
     """That were written."""
+    memory: str = ""
+    """The most that a worker took, in words; empty where that is not known."""
+    memory_bytes: int | None = None
+    """That: of its device where it has one, else of its process."""
+    memory_planned: int | None = None
+    """Bytes that the plan said, beside what the process takes by itself."""
 
 
 class Series(Part):

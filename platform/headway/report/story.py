@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headway.core import ledger
+from headway.core import footprints, ledger
 from headway.core.cost import so_far
 from headway.report import curves, happenings, inputs, logged, machines, origin, spending, words
 from headway.report.happenings import Happenings
@@ -55,6 +55,7 @@ def tell(run: RunFolder) -> Story:
         job=told,
         data=data,
         headline=head,
+        apart=str((facts.get("lanes_apart") or {}).get("why", "")),
         lost={c: n for c, n in happened.causes.items() if c == "drained" or c not in PLANNED},
         kept=happened.from_kept,
         checkpoint=happened.from_checkpoint,
@@ -111,6 +112,7 @@ def headline(
         epochs=round(count / per_epoch, 4) if per_epoch else None,
         samples=int(np.nansum(steps.rows)),
         goodput=round(ledger.goodput(account.seconds), 4) if spent else None,
+        exchanged_bytes=facts.get("exchanged_bytes"),
         workers_max=max((each.workers for each in happened.workers), default=1 if count else 0),
         worker_seconds=round(spent, 1) if spent else None,
         dollars=so_far(facts, spent),
@@ -125,7 +127,18 @@ def headline(
         longest_pause_s=happened.longest_pause_s,
         starts=happened.starts,
         checkpoints=len(happened.saved),
+        **_memory(facts),
     )
+
+
+def _memory(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The most that a worker took."""
+    known, planned = facts.get("memory_peak") or {}, facts.get("memory_planned")
+    found = footprints.largest(known)
+    if found is None:
+        return {}
+    size = found[1].get("device", found[1].get("host"))
+    return {"memory": footprints.sentence(known, planned), "memory_bytes": size, "memory_planned": planned}
 
 
 def _best(job: Job | None, measured: Measurements) -> Best | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,8 @@ class Report(BaseModel):
     """Share of worker-seconds that ended in committed steps."""
     ledger_s: dict[str, float]
     """Worker-seconds by cause: start, compute, communication, data, checkpoint, regroup, repeated, idle."""
+    exchanged_bytes: int | None = None
+    """Bytes that workers sent to each other; null where nobody counted them."""
     recoveries: list[dict[str, Any]]
     """Every change of membership: cause, workers, step, when detected and resumed (Unix seconds), pause_s."""
     quarantined: dict[str, int]
@@ -81,6 +84,12 @@ class Report(BaseModel):
     """MLflow's URI and run id, points sent and still waiting."""
     path: str
     """Folder of the run, or its URL."""
+    lanes_apart: str = ""
+    """Why lanes were computed one by one though they may go together, and since which step; else empty."""
+    memory: dict[str, Any] = {}
+    """Most bytes of memory, in the newest start: workers (of each host, base, device: of its process, of that before
+    there was a model, of its device), and planned, what the plan said beside the base for each of the fewest workers.
+    Empty where nothing is known."""
     notes: list[str] = []
     """What does not hold of it because of its data: of a stream, say."""
 
@@ -128,11 +137,20 @@ def load(run: RunFolder) -> Report:
         workers=run.workers(),
         goodput=facts.get("goodput", round(ledger.goodput(account), 4) if account else None),
         ledger_s=account,
+        exchanged_bytes=accounts.exchanged(run.path, facts),
         recoveries=[{key: event[key] for key in RECOVERY} for event in run.events() if event["kind"] == "recovery"],
         quarantined={source: sum(found.values()) for source, found in facts.get("quarantine", {}).items()},
         replicas=facts.get("replicas", {}),
         seconds=round(ended - facts["created"], 3) if ended else None,
         tracking=facts.get("tracking", {}),
         path=run.where,
+        lanes_apart=(facts.get("lanes_apart") or {}).get("why", ""),
+        memory=peaks(facts),
         notes=facts.get("notes", []),
     )
+
+
+def peaks(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of workers' memory, see `Report.memory`."""
+    known = facts.get("memory_peak")
+    return {"workers": known, "planned": facts.get("memory_planned")} if known else {}

@@ -40,6 +40,8 @@ class Known:
         validation: the latest numbers of evaluations, by name.
         aside: rows that were set aside.
         saved: steps of the checkpoints that are there.
+        apart: since when, and why, lanes were computed one by one; empty where nothing was found against their going
+            together.
         final: digest of the weights at the end, if there is one.
     """
 
@@ -56,6 +58,7 @@ class Known:
     aside: int = 0
     saved: Sequence[int] = ()
     command: str = ""
+    apart: str = ""
 
 
 def of(known: Known) -> Words:
@@ -138,6 +141,12 @@ def _state(run: Run) -> str:
 
 
 def _cost(known: Known) -> str:
+    apart = f" {_sentence(known.apart[:1].upper() + known.apart[1:])}" if known.apart else ""
+    peak = f" Peak memory per worker: {_sentence(known.headline.memory)}" if known.headline.memory else ""
+    return _spent(known) + apart + peak
+
+
+def _spent(known: Known) -> str:
     head = known.headline
     if head.worker_seconds is None:
         return "What it cost is not recorded."

@@ -129,11 +129,12 @@ class World:
     Args:
         policy: of the run.
         steps: after which a worker has finished.
+        together: the coordinator may take in at once who is dead and who is ready.
     """
 
-    def __init__(self, policy: Policy, steps: int) -> None:
+    def __init__(self, policy: Policy, steps: int, together: bool = False) -> None:
         self.machine = Membership(policy)
-        self.steps = steps
+        self.steps, self.together = steps, together
         self.now = 0.0
         self.number = 0
         self.processes: dict[str, Process] = {}
@@ -153,6 +154,8 @@ class World:
 
     def moves(self) -> Iterator[Callable[[], None]]:
         """Everything that could happen next with nothing going wrong."""
+        if self.together and len(self._at_once()) > 1:
+            yield self.gather
         for p in self.processes.values():
             if p.news and not p.cut:
                 yield lambda p=p: self.deliver(p)  # type: ignore[misc]
@@ -212,6 +215,25 @@ class World:
         """The coordinator finds a worker dead."""
         p.noticed = True
         self.hear(Gone(p.name, "process_died", self.now))
+
+    def gather(self) -> None:
+        """The coordinator takes in at once who is dead, and who is ready."""
+        events: list[Gone | Ready] = []
+        for p in self._at_once():
+            if p.alive:
+                events.append(Ready(p.name, self.now))
+                p.news.popleft()
+            else:
+                p.noticed = True
+                events.append(Gone(p.name, "process_died", self.now))
+        self.hear_together(events)
+
+    def _at_once(self) -> list[Process]:
+        dead = [p for p in self.processes.values() if not p.alive and not p.noticed and not p.news]
+        ready = [
+            p for p in self.processes.values() if p.alive and not p.cut and p.news and isinstance(p.news[0], Ready)
+        ]
+        return dead + ready
 
     def place(self, p: Process) -> None:
         """A worker that was asked for gets a place."""
@@ -379,6 +401,20 @@ class World:
             self.gone_since_commit = 0
         if isinstance(event, Gone) and known:
             self.gone_since_commit += 1
+        self._check(actions, carried, there)
+
+    def hear_together(self, events: list[Gone | Ready]) -> None:
+        """Likewise several at once."""
+        self.now += MOVE_S
+        carried, there = dict(self.machine.carried), set(self.machine.workers)
+        self.gone_since_commit += sum(isinstance(event, Gone) and event.worker in there for event in events)
+        actions = self.machine.together(events)
+        self.log.append(" and ".join(map(str, events)) + "\n   -> " + "\n   -> ".join(map(str, actions)))
+        told = [a for a in actions if isinstance(a, Publish)]
+        require(len(told) <= 1, f"several generations for what happened at once: {told}")
+        self._check(actions, carried, there)
+
+    def _check(self, actions: list[Action], carried: dict[str, tuple[int, ...]], there: set[str]) -> None:
         for action in actions:
             if isinstance(action, Publish):
                 self._check_generation(action.generation, carried)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from headway.strategies.group import Group
+    from headway.strategies.kept import Kept
+    from headway.strategies.options import Strategy as Options
 
 Reproducible = Literal["order", "bitwise"]
 
@@ -57,12 +59,20 @@ class Strategy(Protocol):
             BadInput: the user's loop changed gradients between the lanes.
         """
 
+    def finite(self) -> bool:
+        """After `finish`: whether all of those sums are known to be numbers. It costs less than their norm; False may
+        also say that they are too large to be added up. Waits for a device."""
+
+    def commit(self) -> None:
+        """The step's update is applied, here or by those ahead: only now may what is kept from step to step change. A
+        step that `finish` has summed may still be done again instead."""
+
     def close(self) -> None:
         """Let go of the model: hooks are removed. What is still under way is broken off, and the group with it."""
 
 
 def create(
-    name: str,
+    options: Options | str,
     parameters: Sequence[nn.Parameter],
     *,
     reproducible: Reproducible = "order",
@@ -70,11 +80,14 @@ def create(
     tail: int,
     changes: int,
     group: Group | None = None,
+    replicas: Sequence[Sequence[int]] = (),
+    kept: Kept | None = None,
+    update: str = "",
 ) -> Strategy:
-    """The strategy called `name` for a set of parameters. Make another one when the set changes.
+    """The strategy for a set of parameters. Make another one when the set changes.
 
     Args:
-        name: as in the job.
+        options: as in the job, or its kind.
         parameters: all that are trained, the model's and the optimiser's own, each once, in the same order on every
             worker; on their final device. Those without `requires_grad` are left out.
         reproducible: order sums gradients in whatever order is fastest; bitwise in one that does not depend on who
@@ -83,17 +96,21 @@ def create(
         tail: elements of the tail.
         changes: elements of what `lane_done` is given.
         group: of the workers; None for a worker alone.
+        replicas: numbers of those that each worker carries, by rank, where the strategy has some.
+        kept: of the run, what the strategy keeps from step to step.
+        update: whose parameters they are, where a step has several.
 
     Raises:
         BadInput: no such strategy; parameters on several devices.
     """
-    from headway.errors import BadInput, nearest
+    from headway.errors import BadInput
     from headway.strategies.all_reduce import AllReduce
+    from headway.strategies.compressed import Compressed
+    from headway.strategies.kept import Kept
     from headway.strategies.tree import Tree
 
-    known: dict[str, dict[Reproducible, type[AllReduce | Tree]]] = {"all_reduce": {"order": AllReduce, "bitwise": Tree}}
-    if name not in known:
-        raise BadInput(f"strategy={name!r}", "there is no such strategy", nearest(name, list(known)))
+    if isinstance(options, str):
+        options = named(options)
     each_once = list(dict.fromkeys(parameters))
     devices = sorted({str(parameter.device) for parameter in each_once})
     if len(devices) > 1:
@@ -102,4 +119,32 @@ def create(
             "a worker has one device, where all its gradients are summed",
             "Move the model, and parameters that only the optimiser holds, to session.device.",
         )
-    return known[name][reproducible](each_once, lanes=lanes, tail=tail, changes=changes, group=group)
+    if options.compresses and options.kind == "all_reduce":
+        return Compressed(
+            each_once,
+            compression=options.compression,
+            lanes=lanes,
+            tail=tail,
+            changes=changes,
+            group=group,
+            replicas=replicas or [(rank,) for rank in range(group.size if group is not None else 1)],
+            kept=kept if kept is not None else Kept(),
+            update=update,
+        )
+    ways: dict[Reproducible, type[AllReduce] | type[Tree]] = {"order": AllReduce, "bitwise": Tree}
+    return ways[reproducible](each_once, lanes=lanes, tail=tail, changes=changes, group=group)
+
+
+def named(kind: str) -> Options:
+    """The options of a kind, as they are when a job names it alone.
+
+    Raises:
+        BadInput: there is no such kind.
+    """
+    from headway.errors import BadInput, nearest
+    from headway.strategies.options import KINDS
+    from headway.strategies.options import Strategy as Options
+
+    if kind not in KINDS:
+        raise BadInput(f"strategy={kind!r}", "there is no such strategy", nearest(kind, list(KINDS)))
+    return Options(kind=kind)

@@ -14,6 +14,7 @@ from torch import nn
 from headway.strategies.flat import (
     Departures,
     Place,
+    are_numbers,
     came_twice,
     changed_between_lanes,
     drop_unused,
@@ -21,6 +22,7 @@ from headway.strategies.flat import (
     let_go,
     places,
     sparse,
+    sum_of,
 )
 from headway.strategies.flight import Flight
 from headway.strategies.group import Group
@@ -44,6 +46,11 @@ class AllReduce:
         self._layouts = layouts(self._parameters, tail + changes + len(self._parameters))
         self._buffers = [layout.buffer() for layout in self._layouts]
         self._slices = [layout.slices(b) for layout, b in zip(self._layouts, self._buffers, strict=True)]
+        self._gradients = [layout.gradients(b) for layout, b in zip(self._layouts, self._buffers, strict=True)]
+        self._totals: list[torch.Tensor] = []
+        """Of each bucket's gradients, by which it is known whether they are numbers."""
+        self._left: list[tuple[int, int]] = []
+        """Buckets in the order in which they left."""
         self._changes = torch.zeros(changes, dtype=torch.float32, device="cpu")
         self._group = group if group is not None and group.size > 1 else None
         self._flight = Flight(self._group) if self._group is not None else None
@@ -64,6 +71,7 @@ class AllReduce:
             parameter.grad = None  # the first gradient of a step is copied to its place: half the traffic of adding it
         self._changes.zero_()
         self._departures.restart()
+        self._left, self._totals = [], []
         self._used = [False] * len(self._parameters)
         self._last = False
         self.after_backward()
@@ -90,9 +98,17 @@ class AllReduce:
                 place.parameter.grad = view.zero_()
         if self._flight is not None:
             whole = self._exchange(self._flight, whole)
+        else:
+            self._totals = [sum_of(each) for parts in self._gradients for each in parts]
         summed, changes, used = whole.split([len(tail), len(self._changes), len(self._used)])
         drop_unused(self._parameters, used)
         return summed, changes
+
+    def finite(self) -> bool:
+        return are_numbers(self._totals)
+
+    def commit(self) -> None:
+        pass  # nothing is kept
 
     def close(self) -> None:
         let_go(self._flight, self._hooks, self._parameters)
@@ -101,10 +117,14 @@ class AllReduce:
         room = self._buffers[-1][self._layouts[-1].extra]
         room.copy_(whole)
         self._launch(everything=True)
-        flight.wait()
+        flight.wait(then=self._add_up)  # the others are still on their way
         found = room.to("cpu", copy=True)
         flight.confirm()
         return found
+
+    def _add_up(self, number: int) -> None:
+        flat, bucket = self._left[number]
+        self._totals.append(sum_of(self._gradients[flat][bucket]))
 
     def _hook(self, place: Place, view: torch.Tensor) -> Callable[[torch.Tensor], None]:
         def ready(parameter: torch.Tensor) -> None:
@@ -113,8 +133,7 @@ class AllReduce:
             else:
                 self._used[place.index] = True
                 take(parameter, view)
-            if self._last:
-                self._departures.arrived(place.bucket)
+            if self._last and self._departures.arrived(place.bucket):
                 self._launch()
 
         return ready
@@ -122,6 +141,7 @@ class AllReduce:
     def _launch(self, everything: bool = False) -> None:
         if self._group is not None and self._flight is not None:
             for flat, bucket in self._departures.leaving(everything):
+                self._left.append((flat, bucket))
                 self._flight.launch(self._group.all_reduce, self._slices[flat][bucket])
 
     def _check_unchanged(self) -> None:
@@ -129,20 +149,19 @@ class AllReduce:
             raise changed_between_lanes()
 
 
-@torch.no_grad()
 def take(parameter: torch.Tensor, view: torch.Tensor) -> None:
     """Have a parameter's first gradient of a step in its place."""
-    assert parameter.grad is not None
-    if parameter.grad.layout != torch.strided:
+    gradient = parameter.grad
+    assert gradient is not None
+    if gradient.layout != torch.strided:
         raise sparse()
-    view.copy_(parameter.grad)
+    view.copy_(gradient.detach())  # `no_grad` for each parameter would cost more than a small one's copy
     parameter.grad = view
 
 
-@torch.no_grad()
 def take_back(parameter: torch.Tensor, view: torch.Tensor) -> None:
     """Add a gradient that became a tensor of its own (after the user's `zero_grad()`) to those of earlier lanes."""
     if parameter.grad is not view:
         if parameter.grad is not None:
-            view.add_(parameter.grad)
+            view.add_(parameter.grad.detach())
         parameter.grad = view

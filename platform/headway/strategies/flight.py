@@ -47,8 +47,13 @@ class Flight:
                 raise self._loss or PeerLost("it was not begun")
             work.wait()
 
-    def wait(self, work: Work | None = None) -> None:
+    def wait(self, work: Work | None = None, then: Callable[[int], None] | None = None) -> None:
         """Until a collective is done; by default all. It may still have been broken off, see `confirm`.
+
+        Args:
+            work: to be waited for alone.
+            then: called after each with its number, in the order in which they were launched, while others are on
+                their way.
 
         Raises:
             PeerLost: a peer went away. Nothing is under way any more, and no buffer is written to.
@@ -56,8 +61,10 @@ class Flight:
         with self._watched():
             if self._loss is not None:
                 raise self._loss
-            for each in self._works if work is None else [work]:
+            for number, each in enumerate(self._works if work is None else [work]):
                 each.wait()
+                if then is not None:
+                    then(number)
             self._group.confirm()  # reading would wait too, but without a limit
             if work is None:
                 self._works = []

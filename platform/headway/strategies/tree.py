@@ -19,6 +19,7 @@ from headway.strategies.flat import (
     Departures,
     Layout,
     Place,
+    are_numbers,
     came_twice,
     changed_between_lanes,
     drop_unused,
@@ -26,10 +27,12 @@ from headway.strategies.flat import (
     let_go,
     places,
     sparse,
+    sum_of,
 )
 from headway.strategies.flight import Flight
 from headway.strategies.group import Group, Work
 from headway.strategies.lost import PeerLost
+from headway.strategies.totals import added, spread
 
 
 class Sum:
@@ -75,7 +78,7 @@ class Tree:
         self._group = group if group is not None and group.size > 1 else None
         self._flight = Flight(self._group) if self._group is not None else None
         self._rank, self._size = (group.rank, group.size) if group is not None else (0, 1)
-        self._layouts = layouts(self._parameters, changes, self._size)
+        self._layouts = self._laid_out(changes)
         self._device = self._layouts[-1].device
         self._places = places(self._parameters, self._layouts)
         self._departures = Departures(self._layouts)
@@ -159,8 +162,18 @@ class Tree:
         drop_unused(self._parameters, used)
         return summed, changes
 
+    def finite(self) -> bool:
+        kinds = zip(self._layouts, self._stack[0].buffers, strict=True) if self._stack else ()
+        return are_numbers([sum_of(each) for layout, buffer in kinds for each in layout.gradients(buffer)])
+
+    def commit(self) -> None:
+        pass  # nothing is kept
+
     def close(self) -> None:
         let_go(self._flight, self._hooks, self._parameters)
+
+    def _laid_out(self, changes: int) -> list[Layout]:
+        return layouts(self._parameters, changes, self._size)
 
     def _hook(self, place: Place) -> Callable[[torch.Tensor], None]:
         def ready(parameter: torch.Tensor) -> None:
@@ -179,8 +192,7 @@ class Tree:
                 self._held[place.index] = gradient if before is not None else gradient.detach().clone()
                 return
             self._place(place, gradient)
-            if self._last and self._flight is not None:
-                self._departures.arrived(place.bucket)
+            if self._last and self._flight is not None and self._departures.arrived(place.bucket):
                 self._launch()
 
         return ready
@@ -232,15 +244,8 @@ class Tree:
             self._flight.launch(self._group.all_reduce, parts[0])
             return
         shard = (self._layouts[flat].cuts[bucket + 1] - self._layouts[flat].cuts[bucket]) // self._size
-        if len(parts) == 1:
-            sent = parts[0]
-        elif parts:
-            sent = torch.stack([part.view(self._size, shard) for part in parts], dim=1).view(-1)
-        else:
-            sent = torch.empty(0, dtype=self._layouts[flat].dtype, device=self._device)
-        sizes = [len(folded.left) * shard for folded in found.own]
-        came = torch.empty(sum(sizes), dtype=sent.dtype, device=self._device)
-        work = self._flight.launch(self._group.all_to_all, came, sent, sizes, [len(parts) * shard] * self._size)
+        dtype = self._layouts[flat].dtype
+        work, came = spread(self._flight, self._group, found, parts, shard, dtype, self._device)
         self._sending.append(Shard((flat, bucket), work, came))
 
     def _exchange(self, flight: Flight, group: Group, whole: torch.Tensor) -> torch.Tensor:
@@ -256,8 +261,8 @@ class Tree:
             assert self._plan is not None
             flight.order(sent.work)
             flat, bucket = sent.place
-            total = added(self._plan, sent.came)
-            flight.launch(group.all_gather, self._stack[0].slices[flat][bucket], total)
+            shard = added(self._plan, sent.came)
+            flight.launch(group.all_gather, self._stack[0].slices[flat][bucket], shard)
         flight.wait()
         return whole.cpu()
 
@@ -272,23 +277,9 @@ class Tree:
             raise changed_between_lanes()
 
 
-def added(found: Plan, came: torch.Tensor) -> torch.Tensor:
-    """All workers' partial sums of one shard, [rank, partial sum, element] flattened, added up in the tree's order."""
-    counts = [len(folded.left) for folded in found.own]
-    parts = iter(came.view(sum(counts), -1))
-    of = {(rank, number): next(parts) for rank, count in enumerate(counts) for number in range(count)}
-    stack: list[torch.Tensor] = []
-    for key, merges in zip(found.order, found.merges, strict=True):
-        total = of[key]
-        for _ in range(merges):
-            total = stack.pop().add_(total)
-        stack.append(total)
-    return stack[0]
-
-
-@torch.no_grad()
 def _put(room: torch.Tensor, value: torch.Tensor | None, add: int) -> None:
     """Set or add; None is nought."""
+    value = value.detach() if value is not None else None
     if add:
         room.add_(0.0 if value is None else value)  # adding nought turns -0 into 0, as it would at another worker
     elif value is None:

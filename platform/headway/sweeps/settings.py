@@ -25,6 +25,7 @@ _SWEPT = (
     "schedule",
     "seed",
     "steps",
+    "strategy",
     ("data", "columns"),
     ("data", "mixture_epoch"),
     ("data", "sampling"),
@@ -33,7 +34,11 @@ _SWEPT = (
 )
 """Keys that decide what a trial computes."""
 _KEPT = {
+    "activation_checkpointing": "it changes no result; it is for all trials alike",
     "accumulate": "all trials cut their batches alike",
+    "lanes_together": "trials that are compared should be computed alike",
+    "micro_batch": "all trials cut their batches alike",
+    "rows_together": "it is for all trials alike",
     "checkpoint": "all trials are kept alike",
     "data": "all trials are measured on the same data",
     "evaluate_every_steps": "trials are compared where they are evaluated",

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headway.core.gate import Gate, Word
+from headway.core.spots import spots
 from headway.core.watch import At
 from headway.elastic.worker.line import Dismissed, News, Start
 from headway.elastic.worker.pact import Pact
@@ -156,7 +157,7 @@ class Company:
         rank = members.index(self._me)
         names = tuple(map(_name, members))
         share = tuple(range(self._lanes))[rank :: len(members)]
-        return Start(News(self._number, names, share, False), rank, source, positions, names)
+        return Start(News(self._number, names, share, False), rank, source, positions, spots(names)[rank])
 
     def join(self, start: Start) -> Pact:
         number, size = start.news.number, len(start.news.members)

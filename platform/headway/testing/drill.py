@@ -70,7 +70,7 @@ def drill(
     if script is None:
         carrying = max(1, nodes - spares)
         script = random_faults(seed, plan.check(first).total_steps, carrying, without=lacking())
-    chosen, checked = _planned(job, settings, nodes, script)
+    chosen, checked = planned(job, settings, nodes, script)
     for verb in sorted({fault.verb for fault in script}):
         require(verb)
     means = {VERBS[fault.verb].means for fault in script} - {""}
@@ -109,7 +109,7 @@ def usual(steps: int | None, script: Sequence[Fault]) -> list[str]:
     return found + ([f"replica_check_every={CHECK_STEPS}"] if "flip" in verbs else [])
 
 
-def _planned(job: str | Path, settings: Sequence[str], nodes: int, script: Sequence[Fault]) -> tuple[Job, plan.Plan]:
+def planned(job: str | Path, settings: Sequence[str], nodes: int, script: Sequence[Fault]) -> tuple[Job, plan.Plan]:
     """The job, with as many workers as there will be nodes, but for those of its spares; what it comes to; and whether
     the script fits it.
 

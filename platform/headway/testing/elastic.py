@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import multiprocessing
 import os
 import signal
 import threading
@@ -39,6 +38,7 @@ from headway.elastic.worker.journal import DriverLost, Journal
 from headway.elastic.worker.line import Dismissed, Line
 from headway.job import Job
 from headway.runs import RunFolder
+from headway.testing.forks import forks
 from headway.tracking.prometheus.way import Exported
 
 if TYPE_CHECKING:
@@ -48,16 +48,6 @@ HOST = "127.0.0.1"
 DIGEST = "a" * 64
 """Of every run's job."""
 POLL_S = 0.005
-PRELOADED = [
-    "headway.testing.elastic",
-    "headway.elastic.worker.session",
-    "headway.data.read.streams",
-    "headway.strategies.all_reduce",
-    "headway.strategies.tree",
-    "torch._dynamo",  # seconds, once
-]
-
-_processes = multiprocessing.get_context("forkserver")
 
 
 @dataclass(frozen=True)
@@ -111,6 +101,9 @@ class Run:
         hold: after so many steps all stand, where the function calls `advance`, until `join` lets them go on; -1: they
             do not. One that takes long to start is there before the run's end so.
         exports: its figures are served for Prometheus, with an entry in the folder's parent, as by the job.
+        host: of the coordinator, as workers reach it.
+        enter: called as enter(worker) in each worker's process before it connects, into a network of its own for one;
+            returns the worker's address there. Importable by name.
         policy: fields of `Policy` to set beside the job's.
     """
 
@@ -128,14 +121,17 @@ class Run:
         shelf: str = "",
         hold: int = -1,
         exports: bool = False,
+        host: str = HOST,
+        enter: Callable[[str], str] | None = None,
         **policy: Any,
     ) -> None:
         self.folder, self.job, self._exports = folder, job, exports
+        self._host, self._enter = host, enter
         self._machines = machines
         self._more = {"save_at": save_at, "shelf": shelf}
         self._setup, self._train, self._arguments = setup, train, arguments
         workers = job.workers
-        of_job = {"lanes": job.lanes, "slow": workers.slow}
+        of_job = {"lanes": job.units, "slow": workers.slow}
         of_job |= {"min": workers.min, "max": workers.max, "spares": workers.spares}
         patience = Patience.of(workers.silence_s, workers.hang_s, workers.patience_s)
         self.coordinator = Coordinator(Policy(**{**of_job, "patience": patience, **policy}), self, until=until)
@@ -150,8 +146,8 @@ class Run:
         """What a cluster that buys machines could be asked for: places in all, and workers that are worth one."""
         self.failure: str | None = None
         self._slots = _Slots(workers.max + workers.spares if places is None else places)
-        self._step = _processes.Value("q", 0, lock=False)  # a worker killed in it would hold a lock for ever
-        self._hold = _processes.Value("q", hold, lock=False)
+        self._step = forks.Value("q", 0, lock=False)  # a worker killed in it would hold a lock for ever
+        self._hold = forks.Value("q", hold, lock=False)
         self._lock = threading.RLock()
         self._recording = threading.Lock()  # the recorder is an actor elsewhere, and does one thing at a time
         self._over = threading.Event()
@@ -160,7 +156,6 @@ class Run:
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
-        _processes.set_forkserver_preload(PRELOADED)
         self.folder.mkdir(parents=True, exist_ok=True)
         files = RunFolder(self.folder)
         if not (self.folder / "run.json").exists():
@@ -170,7 +165,7 @@ class Run:
         )
         self._listener = Listener(str(self.folder / "r"))
         self._thread(self._accept)
-        self._port = self.coordinator.start(HOST)
+        self._port = self.coordinator.start(self._host)
         self.coordinator.begin()
         self._fill()
         return self
@@ -228,6 +223,10 @@ class Run:
         before = self._ready()
         self.places(number)
         self.wait_until(lambda: len(self._ready() - before) >= number)
+        self.release()
+
+    def release(self) -> None:
+        """Where all stand, let them go on."""
         self._hold.value = -1
 
     def _ready(self) -> set[str]:
@@ -345,12 +344,12 @@ class Run:
                 self._spawn(worker)
 
     def _spawn(self, worker: str) -> None:
-        receive, send = _processes.Pipe(duplex=False)
-        where = Place(worker, HOST, self._port, self.coordinator.pulse_port, self.coordinator.token)
+        receive, send = forks.Pipe(duplex=False)
+        where = Place(worker, self._host, self._port, self.coordinator.pulse_port, self.coordinator.token)
         tree = self.job.model_dump()
-        config = {"folder": str(self.folder), "machine": self._machine(worker), **self._more}
+        config = {"folder": str(self.folder), "machine": self._machine(worker), "enter": self._enter, **self._more}
         arguments = (send, where, tree, config, (self._step, self._hold), self._setup, self._train, self._arguments)
-        process = _processes.Process(target=_work, args=arguments, daemon=True)
+        process = forks.Process(target=_work, args=arguments, daemon=True)
         process.start()
         send.close()
         self.processes[worker] = process
@@ -476,13 +475,14 @@ def _work(
     job = Job.model_validate(tree)
     torch.manual_seed(job.seed)
     line = Line(where, ledger, job.workers.silence_s)
-    line.connect(HOST)
+    address = HOST if config["enter"] is None else config["enter"](where.worker)
+    line.connect(address)
     context = None
     starting = True
     try:
         if setup is not None:
             setup(where.worker)
-        context = _context(job, Path(config["folder"]), line, ledger, config)
+        context = _context(job, Path(config["folder"]), line, ledger, {**config, "address": address})
         contexts.enter(context)
         starting = False
         value = train(context, *arguments)
@@ -522,7 +522,7 @@ def _context(job: Job, folder: Path, line: Line, ledger: Ledger, told: dict[str,
     own = opening.opened(job, code.locate(job.task)) if naming.named(job) else {}
     training, validation = open_readers(job, journal.quarantined, own=own)
     config = {"digest": DIGEST, **({"keeper": {**keeper_of(folder), "shelf": told["shelf"]}} if machine else {})}
-    keeping = keeping_of(config, job, line, HOST, journal.note, machine)
+    keeping = keeping_of(config, job, line, told["address"], journal.note, machine)
     if keeping is not None:
         keeping.open()
     return Context(
@@ -533,7 +533,7 @@ def _context(job: Job, folder: Path, line: Line, ledger: Ledger, told: dict[str,
         saver=Saver(store, job.checkpoint, journal),
         journal=journal,
         run=folder.name,
-        members=Led(line, "gloo", HOST, lambda rank, nodes: None, job.workers.silence_s, job.workers.patience_s),
+        members=Led(line, "gloo", told["address"], lambda spot: None, job.workers.silence_s, job.workers.patience_s),
         ledger=ledger,
         keeping=keeping,
         save_at=frozenset(save_at),

@@ -55,6 +55,7 @@ def under_fire(
     tell: Tell,
     ready: Callable[[Fault], bool] = lambda _: True,
     look: Callable[[RunFolder, Injector], None] = lambda *_: None,
+    name: str = "fire",
 ) -> Run:
     """The run, and what is done to it.
 
@@ -66,9 +67,11 @@ def under_fire(
         tell: called with what happens, in words.
         ready: see `Injector`.
         look: called again and again until the run's end.
+        name: of the run.
     """
-    tell("the run under fire")
-    driver = Driver(cluster, folder, "fire", job)
+    if name == "fire":
+        tell("the run under fire")
+    driver = Driver(cluster, folder, name, job)
     injector = Injector(driver.run.path, script, cluster, driver.kill, ready)
 
     def follow() -> None:

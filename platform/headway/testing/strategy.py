@@ -1,7 +1,8 @@
 """The contract of a strategy that sums gradients synchronously: what `headway.strategies.Strategy` promises, as checks.
 
 Each check runs in every worker of a group (`headway.testing.workers.crew`) and raises AssertionError where the strategy
-breaks the promise. A way is the strategy's name and whether it is `order` or `bitwise`. `CHECKS` lists them:
+breaks the promise. A way is the strategy's name, or its options, and whether it is `order` or `bitwise`. `CHECKS` lists
+them; `headway.testing.compressing` has what a strategy promises besides that sends less than the numbers.
 
     @pytest.mark.parametrize("check", CHECKS)
     @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -20,17 +21,25 @@ from typing import Any
 import torch
 from torch import nn
 
+from headway.core.lanes import carried
 from headway.errors import BadInput
-from headway.strategies import PeerLost, Reproducible, Strategy, create
+from headway.strategies import PeerLost, Reproducible, Strategy, create, named
 from headway.strategies.group import Group
+from headway.strategies.kept import Kept
+from headway.strategies.options import Strategy as Options
 from headway.testing.workers import connect_again, die, start_values
 
 LANES = 7
 ROWS = (4, 3, 0, 2, 1, 3, 2)
 """Rows of each lane: uneven, one empty, one of a single row."""
 CHANGES = 5
+REPLICAS = 5
+"""Of a strategy that has some: sets of lanes that are carried as a whole."""
+TOLERANCES = {"fp16": 2e-3, "bf16": 2e-2, "int8": 2e-2}
+"""Of compressors that leave little out, in one sum; of all others 1e-6, so that a way is made with options for which
+that holds (top_k with ratio 1, power_sgd with a start_step that is never reached)."""
 
-Way = tuple[str, Reproducible]
+Way = tuple[str | Options, Reproducible]
 
 
 class Net(nn.Module):
@@ -114,16 +123,51 @@ def dealt(workers: int, seed: int | None = None) -> list[list[int]]:
     return [[lane for lane, carrier in enumerate(carriers) if carrier == rank] for rank in range(workers)]
 
 
-def mine(group: Group, seed: int | None = None) -> list[int]:
-    """This worker's lanes that have rows."""
-    return [lane for lane in dealt(group.size, seed)[group.rank] if ROWS[lane]]
+def options(way: Way) -> Options:
+    """Of the strategy."""
+    return named(way[0]) if isinstance(way[0], str) else way[0]
 
 
-def made(way: Way, model: nn.Module, group: Group, tail: int = 0, changes: int = CHANGES) -> Strategy:
-    """The strategy under test, for the contract's lanes."""
-    name, reproducible = way
+def replicas(way: Way, workers: int) -> list[tuple[int, ...]]:
+    """By rank, where the strategy has some: in turn."""
+    return [tuple(range(rank, REPLICAS, workers)) for rank in range(workers)] if options(way).compresses else []
+
+
+def mine(group: Group, seed: int | None = None, way: Way = ("all_reduce", "order")) -> list[int]:
+    """This worker's lanes that have rows; those of its replicas, where the strategy has some."""
+    return [lane for lane in every(group, seed, way) if ROWS[lane]]
+
+
+def every(group: Group, seed: int | None = None, way: Way = ("all_reduce", "order")) -> list[int]:
+    """This worker's lanes, with rows or without."""
+    found = dealt(group.size, seed)[group.rank]
+    if own := replicas(way, group.size):
+        lanes = carried(LANES, REPLICAS)
+        found = sorted(lane for replica in own[group.rank] for lane in lanes[replica])
+    return found
+
+
+def made(
+    way: Way,
+    model: nn.Module,
+    group: Group | None,
+    tail: int = 0,
+    changes: int = CHANGES,
+    among: Sequence[Sequence[int]] | None = None,
+    kept: Kept | None = None,
+) -> Strategy:
+    """The strategy under test, for the contract's lanes; among: its replicas by rank, where they are not dealt in
+    turn."""
     return create(
-        name, list(model.parameters()), reproducible=reproducible, lanes=LANES, tail=tail, changes=changes, group=group
+        options(way),
+        list(model.parameters()),
+        reproducible=way[1],
+        lanes=LANES,
+        tail=tail,
+        changes=changes,
+        group=group,
+        replicas=among or replicas(way, group.size if group is not None else 1),
+        kept=kept,
     )
 
 
@@ -146,7 +190,7 @@ def do_lanes(
         strategy.lane_done(change(lane, step))
 
 
-def assert_sums(model: nn.Module, wanted: dict[str, torch.Tensor | None]) -> None:
+def assert_sums(model: nn.Module, wanted: dict[str, torch.Tensor | None], way: Way) -> None:
     for name, parameter in model.named_parameters():
         given, right = parameter.grad, wanted[name]
         if right is None:
@@ -154,7 +198,8 @@ def assert_sums(model: nn.Module, wanted: dict[str, torch.Tensor | None]) -> Non
         else:
             assert given is not None, f"{name} has no gradient"
             grad = given.cpu()
-            tolerance = 2e-2 if right.dtype == torch.bfloat16 else 1e-6
+            tolerance = TOLERANCES.get(options(way).compression.kind, 1e-6)
+            tolerance = 2e-2 if right.dtype == torch.bfloat16 else tolerance
             assert torch.allclose(grad, right, rtol=tolerance, atol=tolerance), f"{name}: {grad} is not {right}"
 
 
@@ -162,19 +207,19 @@ def gradients_are_the_sum_over_all_lanes(group: Group, way: Way) -> None:
     model = Net().to(group.device)
     strategy = made(way, model, group, 2)
     for step, seed in enumerate([None, 1, 2, 3]):
-        do_lanes(strategy, model, mine(group, seed), step)
+        do_lanes(strategy, model, mine(group, seed, way), step)
         _, changes = strategy.finish(torch.zeros(2))
-        assert_sums(model, expected(step))
+        assert_sums(model, expected(step), way)
         assert torch.allclose(changes, in_tree_order(step)[1], atol=1e-5)
 
 
 def bitwise_sums_are_those_of_the_tree(group: Group, way: Way) -> None:
-    if way[1] != "bitwise":
+    if way[1] != "bitwise" or options(way).compresses:
         return
     model = Net().to(group.device)
     strategy = made(way, model, group)
     for step in range(8):
-        do_lanes(strategy, model, mine(group, step or None), step)
+        do_lanes(strategy, model, mine(group, step or None, way), step)
         _, changes = strategy.finish(torch.zeros(0))
         sums, wanted_changes = in_tree_order(step)
         for name, parameter in model.named_parameters():
@@ -188,9 +233,9 @@ def zero_grad_in_the_loop_loses_nothing(group: Group, way: Way) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     strategy = made(way, model, group, 2)
     for step in range(2):
-        do_lanes(strategy, model, mine(group), step, lambda: optimizer.zero_grad(set_to_none=True))
+        do_lanes(strategy, model, mine(group, way=way), step, lambda: optimizer.zero_grad(set_to_none=True))
         strategy.finish(torch.zeros(2))
-        assert_sums(model, expected(step))
+        assert_sums(model, expected(step), way)
 
 
 def gradients_changed_between_lanes_are_refused(group: Group, way: Way) -> None:
@@ -199,11 +244,11 @@ def gradients_changed_between_lanes_are_refused(group: Group, way: Way) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     strategy = made(way, model, group)
     try:
-        do_lanes(strategy, model, mine(group), between=lambda: optimizer.zero_grad(set_to_none=False))
+        do_lanes(strategy, model, mine(group, way=way), between=lambda: optimizer.zero_grad(set_to_none=False))
         strategy.finish(torch.zeros(0))
     except BadInput:
         return
-    assert_sums(model, expected())
+    assert_sums(model, expected(), way)
 
 
 def a_backward_pass_of_the_users_own_is_refused(group: Group, way: Way) -> None:
@@ -211,7 +256,7 @@ def a_backward_pass_of_the_users_own_is_refused(group: Group, way: Way) -> None:
     model = Net().to(group.device)
     strategy = made(way, model, group)
     try:
-        do_lanes(strategy, model, mine(group), between=lambda: loss(model, 0).backward())
+        do_lanes(strategy, model, mine(group, way=way), between=lambda: loss(model, 0).backward())
         strategy.finish(torch.zeros(0))
     except BadInput:
         return
@@ -223,7 +268,7 @@ def the_state_of_unused_parameters_does_not_move(group: Group, way: Way) -> None
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
     strategy = made(way, model, group)
     for step in range(2):
-        do_lanes(strategy, model, mine(group), step)
+        do_lanes(strategy, model, mine(group, way=way), step)
         strategy.finish(torch.zeros(0))
         optimizer.step()
     assert model.never.weight not in optimizer.state
@@ -237,25 +282,26 @@ def the_tail_arrives_exactly(group: Group, way: Way) -> None:
     part = torch.where(torch.arange(300) % group.size == group.rank, values, torch.zeros(300))
     strategy = made(way, model, group, 300)
     for step in range(2):
-        do_lanes(strategy, model, mine(group), step)
+        do_lanes(strategy, model, mine(group, way=way), step)
         assert torch.equal(strategy.finish(part)[0], values)
-        assert_sums(model, expected(step))
+        assert_sums(model, expected(step), way)
 
 
 def a_worker_without_lanes_takes_part(group: Group, way: Way) -> None:
     """In the last step of an epoch a worker may carry only empty lanes."""
     model = Net().to(group.device)
-    strategy = made(way, model, group, 1)
+    among = [range(REPLICAS), *[()] * (group.size - 1)] if options(way).compresses else None
+    strategy = made(way, model, group, 1, among=among)
     do_lanes(strategy, model, [lane for lane in range(LANES) if ROWS[lane]] if group.rank == 0 else [])
     assert strategy.finish(torch.ones(1))[0].item() == group.size
-    assert_sums(model, expected())
+    assert_sums(model, expected(), way)
 
 
 def a_step_begun_again_leaves_nothing_behind(group: Group, way: Way) -> None:
     """The sums are right, or the peers are lost; never wrong."""
     model = Net().to(group.device)
     strategy = made(way, model, group)
-    lanes = mine(group)
+    lanes = mine(group, way=way)
     for done in range(len(lanes)):
         strategy.begin(lanes)
         for lane in lanes[:done]:
@@ -269,14 +315,29 @@ def a_step_begun_again_leaves_nothing_behind(group: Group, way: Way) -> None:
     except PeerLost:
         assert group.size > 1, "a worker alone has no peer to lose"
         return
-    assert_sums(model, expected())
+    assert_sums(model, expected(), way)
     assert torch.allclose(changes, in_tree_order()[1], atol=1e-5)
+
+
+def gradients_that_are_no_numbers_are_known(group: Group, way: Way) -> None:
+    """By all workers, whoever has them and whichever bucket they are in; and only those."""
+    model = Net().to(group.device)
+    strategy = made(way, model, group)
+    for step, bad in enumerate([None, model.first.weight, model.coarse.bias, None, model.last.bias]):
+        if bad is not None and 0 in mine(group, way=way):
+            hook = bad.register_hook(lambda gradient, step=step: gradient * float("inf" if step % 2 else "nan"))
+        do_lanes(strategy, model, mine(group, way=way), step)
+        strategy.finish(torch.zeros(0))
+        if bad is not None and 0 in mine(group, way=way):
+            hook.remove()
+        assert strategy.finite() == (bad is None), f"step {step}"
+    strategy.close()
 
 
 def closing_lets_go_of_the_model(group: Group, way: Way) -> None:
     model = Net().to(group.device)
     strategy = made(way, model, group, 1)
-    do_lanes(strategy, model, mine(group))
+    do_lanes(strategy, model, mine(group, way=way))
     strategy.finish(torch.zeros(1))
     strategy.close()
     assert all(p.grad is None for p in model.parameters())
@@ -289,8 +350,9 @@ def closing_lets_go_of_the_model(group: Group, way: Way) -> None:
 def a_model_without_float32_works(group: Group, way: Way) -> None:
     model = nn.Linear(2, 1).bfloat16().to(group.device)
     strategy = made(way, model, group, 3, changes=0)
-    strategy.begin([group.rank])
-    strategy.before_backward(group.rank, last=True)
+    lane = every(group, way=way)[0]
+    strategy.begin([lane])
+    strategy.before_backward(lane, last=True)
     model(torch.ones(1, 2, dtype=torch.bfloat16, device=group.device)).sum().backward()
     strategy.after_backward()
     strategy.lane_done(torch.zeros(0))
@@ -303,9 +365,9 @@ def a_lost_peer_never_raises_in_backward(group: Group, way: Way) -> None:
     """The connection breaks before the last lane's backward pass; only `finish` says so. Leaves the group broken."""
     model = Net().to(group.device)
     strategy = made(way, model, group)
-    strategy.begin(mine(group))
+    strategy.begin(mine(group, way=way))
     group.sever()
-    do_lanes(strategy, model, mine(group))
+    do_lanes(strategy, model, mine(group, way=way))
     try:
         strategy.finish(torch.zeros(0))
     except PeerLost:
@@ -317,12 +379,12 @@ def a_killed_peer_is_a_lost_peer(group: Group, way: Way, folder: str) -> float:
     """Rank 1 dies in its second step; the others repeat it without. Returns the seconds after which they knew."""
     model = Net().to(group.device)
     strategy = made(way, model, group, 1)
-    do_lanes(strategy, model, mine(group))
+    do_lanes(strategy, model, mine(group, way=way))
     strategy.finish(torch.zeros(1))
     if group.rank == 1:
-        strategy.begin(mine(group))
+        strategy.begin(mine(group, way=way))
         die()
-    do_lanes(strategy, model, mine(group), step=1)
+    do_lanes(strategy, model, mine(group, way=way), step=1)
     begun = time.monotonic()
     try:
         strategy.finish(torch.zeros(1))
@@ -335,9 +397,9 @@ def a_killed_peer_is_a_lost_peer(group: Group, way: Way, folder: str) -> float:
     fewer = connect_again(group, "fewer", max(group.rank - 1, 0), group.size - 1, folder)
     strategy = made(way, model, fewer, 1)
     for step in (1, 2):
-        do_lanes(strategy, model, mine(fewer), step)
+        do_lanes(strategy, model, mine(fewer, way=way), step)
         assert strategy.finish(torch.ones(1))[0].item() == fewer.size
-        assert_sums(model, expected(step))
+        assert_sums(model, expected(step), way)
     fewer.close()
     return seconds
 
@@ -348,6 +410,7 @@ CHECKS = [
     zero_grad_in_the_loop_loses_nothing,
     the_state_of_unused_parameters_does_not_move,
     the_tail_arrives_exactly,
+    gradients_that_are_no_numbers_are_known,
     a_worker_without_lanes_takes_part,
     closing_lets_go_of_the_model,
     a_model_without_float32_works,

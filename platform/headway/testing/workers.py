@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import multiprocessing
 import os
 import signal
 import sys
@@ -27,6 +26,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from headway.testing.forks import forks
 
 if TYPE_CHECKING:
     from headway.strategies.group import Group
@@ -41,17 +42,8 @@ TOLD_S = 0.05
 CREWS = ("gloo", "threads", "nccl_like")
 """Processes over gloo; threads over what is like gloo; threads, in a process of their own, over what is like NCCL."""
 
-PRELOADED = [
-    "headway.data.read.streams",
-    "headway.elastic.worker.session",
-    "headway.strategies.all_reduce",
-    "headway.testing.nccl_like",
-    "torch._dynamo",
-]
-"""Takes seconds, once."""
 TOGETHER_S = 60.0
 
-_processes = multiprocessing.get_context("forkserver")
 _here = threading.local()
 
 
@@ -101,7 +93,7 @@ def run(
     """
     pipes, processes = [], []
     for rank in range(workers):
-        receive, send = _processes.Pipe(duplex=False)
+        receive, send = forks.Pipe(duplex=False)
         process = launch(_work, send, function, rank, workers, str(folder), arguments)
         send.close()
         pipes.append(receive)
@@ -125,15 +117,14 @@ def launch(function: Callable[..., Any], *arguments: Any) -> Any:
     Returns:
         The `multiprocessing.Process`, to be joined.
     """
-    _processes.set_forkserver_preload(PRELOADED)
-    process = _processes.Process(target=function, args=arguments)
+    process = forks.Process(target=function, args=arguments)
     process.start()
     return process
 
 
 def _apart(backend: str, function: Callable[..., Any], workers: int, *arguments: Any) -> list[Any]:
     """`together` in a process of its own: torch must know of a device before its first backward pass in a process."""
-    receive, send = _processes.Pipe(duplex=False)
+    receive, send = forks.Pipe(duplex=False)
     process = launch(_together, send, backend, function, workers, arguments)
     send.close()
     try:

@@ -32,5 +32,9 @@ def at_end(facts: Mapping[str, Any]) -> dict[str, str]:
         found[f"best_validation/{best['metric']}"] = f"{value:.6g} at step {step}"
     if facts.get("ledger_s"):
         found["headway.worker_seconds"] = json.dumps(facts["ledger_s"])
-    found |= {f"headway.{name}": str(facts[name]) for name in ("goodput", "recoveries") if facts.get(name) is not None}
+    found |= {
+        f"headway.{name}": str(facts[name])
+        for name in ("goodput", "recoveries", "exchanged_bytes")
+        if facts.get(name) is not None
+    }
     return found

@@ -15,6 +15,7 @@ import signal
 import sys
 import traceback
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def _answer(small: Any, ask: Ask, folder: Path, tell: Any) -> dict[str, Any]:
         if not ask.tries:
             return {"notes": []}
         found = small.try_out(ask.job, ask.source, ask.total_steps, folder, tell, values)
-        return {"parameters": found.parameters, "checkpoint_bytes": found.checkpoint_bytes, "notes": found.notes}
+        return asdict(found)
     except _Later as later:
         return {"notes": [str(later)]}
     except BadInput as error:

@@ -23,15 +23,15 @@ from headway.checkpoint.store import Store
 from headway.data.own.opening import opened
 from headway.data.own.taking import Own
 from headway.data.read.streams import collate_of, transform_of
+from headway.elastic.worker import blocks, update
 from headway.elastic.worker import context as contexts
-from headway.elastic.worker import update
 from headway.elastic.worker.batches import tensors_of
 from headway.elastic.worker.context import Context
+from headway.elastic.worker.draws import seed
 from headway.elastic.worker.failures import of_machine
 from headway.elastic.worker.journal import Journal
 from headway.elastic.worker.loop import run_step, session_of
 from headway.elastic.worker.members import Alone
-from headway.elastic.worker.replica import seed
 from headway.elastic.worker.saver import Saver
 from headway.elastic.worker.session import Session
 from headway.elastic.worker.step import Step
@@ -39,8 +39,11 @@ from headway.errors import BadData, BadInput, HeadwayError
 from headway.faults import blame
 from headway.job import Checkpoint, Job
 from headway.metrics.merging import Measures
+from headway.strategies import fit
+from headway.strategies.options import Strategy
 from headway.task import Task
 from headway.tryout import rows, words
+from headway.tryout.activations import per_row
 
 KEPT_BYTES = 256 * 2**20
 """A state up to this size is written to the disk and read back; of a larger one its kinds of values are looked at."""
@@ -59,11 +62,19 @@ class Tried:
         parameters: trainable elements; None for a loop of the user's own.
         checkpoint_bytes: of one checkpoint, about; None likewise.
         notes: what could not be tried, in words.
+        together: whether lanes go together, in words: empty where they do, else why not; None where that is not known.
+        state_bytes: of model, optimiser and gradients.
+        row_bytes: that a row takes beside them, about, until its backward pass.
+        checkpointed: which blocks compute their activations again, in words; empty: none was found; None: none is to.
     """
 
     parameters: int | None = None
     checkpoint_bytes: int | None = None
     notes: list[str] = field(default_factory=list)
+    together: str | None = None
+    state_bytes: int | None = None
+    row_bytes: int | None = None
+    checkpointed: str | None = None
 
 
 class Unclear(Exception):
@@ -112,8 +123,8 @@ def try_out(
     try:
         trial.run(rows.few)
     except Unclear as unclear:
-        return Tried(trial.parameters, trial.bytes, [str(unclear)])
-    return Tried(trial.parameters, trial.bytes, trial.notes)
+        return trial.found([str(unclear)])
+    return trial.found(trial.notes)
 
 
 def _function(job: Job, found: Any, own: Mapping[str, Own], tell: Tell) -> Tried:
@@ -154,6 +165,10 @@ class _Trial:
         self.parameters: int | None = None
         self.bytes: int | None = None
         self.notes: list[str] = []
+        self._together: str | None = None
+        self._state_bytes: int | None = None
+        self._row_bytes: int | None = None
+        self._checkpointed: str | None = None
 
     def run(self, chosen: Callable[..., rows.Batches]) -> None:
         """Try it on the rows chosen.
@@ -174,6 +189,11 @@ class _Trial:
         else:
             return
         self.run(rows.first)
+
+    def found(self, notes: list[str]) -> Tried:
+        """What was learnt, with these notes."""
+        sizes = self._state_bytes, self._row_bytes
+        return Tried(self.parameters, self.bytes, notes, self._together, *sizes, self._checkpointed)
 
     def _judged(self, error: BaseException) -> BadInput:
         """Raises Unclear."""
@@ -299,8 +319,12 @@ class _Trial:
 
     def _small(self, lanes: int, lane_batch: int) -> Job:
         job = self._job
+        sparse = job.strategy.sparse  # tables may be too large for one process
+        served = Strategy(kind="parameter_server", sparse=sparse) if sparse else None
         return job.model_copy(
             update={
+                # A worker alone has nobody to exchange with, and few lanes for replicas.
+                "strategy": served or Strategy(),
                 "lanes": lanes,
                 "lane_batch": lane_batch,
                 "steps": self._total_steps,
@@ -343,10 +367,13 @@ class _Trial:
                 self._steps(session, task)
                 self.parameters = sum(p.numel() for p in session.replica.trainable)
                 self.bytes = session.replica.bytes()
+                gradients = sum(p.numel() * p.element_size() for p in session.replica.trainable)
+                self._state_bytes, self._together = self.bytes + gradients, session.engine.together.said
                 self._go("metrics")
                 session.evaluate(task.metrics, task.measures())
                 if self._loss_s < LOSS_S:
                     self._note_changed(session, task)
+                    self._measure_rows(session, task)
                     self._note_unsteady(session, task)
                 self._go("save")
                 Copies().take(_hollow(session.replica.snapshot()))
@@ -381,6 +408,10 @@ class _Trial:
 
     def _session(self, task: Task) -> Session:
         session = session_of(task)
+        if self._job.activation_checkpointing:
+            self._checkpointed = blocks.words(session.checkpointed)
+            if not self._checkpointed and blocks.NONE not in self.notes:
+                self.notes.append(blocks.NONE)
         self._optimizer = type(session.optimizer).__name__
         if not session.replica.trainable:
             reason = "its model has no trainable parameter"
@@ -433,6 +464,15 @@ class _Trial:
                 "not kept for a resume. Let it follow from buffers of the model, or from a hook of the optimiser"
             )
 
+    def _measure_rows(self, session: Session, task: Task) -> None:
+        """What a row takes."""
+        if session.replica.updates.several:
+            return
+        found = session.context.train.batch(0, 0, 0)
+        batch, rows = tensors_of(found, session.device), len(found.ids)
+        with update.autocast(self._job.precision, session.device):
+            self._row_bytes = per_row(lambda part: task.loss(session.model, part), session.model, batch, rows)
+
     @torch.no_grad()
     def _note_unsteady(self, session: Session, task: Task) -> None:
         """Metrics of the same rows are the same, whatever came between: else somebody keeps a sum over batches."""
@@ -461,7 +501,7 @@ class _Trial:
             )
 
     def _watch(self, session: Session) -> None:
-        """Know which gradients are sparse, and when the optimiser is done."""
+        """Know whether the strategy fits the model, which gradients are sparse, and when the optimiser is done."""
 
         def look(name: str) -> Callable[[torch.Tensor], None]:
             def seen(gradient: torch.Tensor) -> None:
@@ -470,6 +510,7 @@ class _Trial:
 
             return seen
 
+        fit.refuse(self._job.strategy, session.model)
         for name, parameter in session.model.named_parameters():
             if parameter.requires_grad:
                 parameter.register_hook(look(name))

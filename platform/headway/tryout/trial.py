@@ -63,6 +63,7 @@ class Found:
         parameters: trainable elements of the model; None where not known.
         checkpoint_bytes: of one checkpoint, about; None likewise.
         notes: what was not tried, and why.
+        together, state_bytes, row_bytes, checkpointed: see `headway.plan.Plan`.
         values: that the task was fitted to now, packed; None: it was not.
     """
 
@@ -70,6 +71,15 @@ class Found:
     checkpoint_bytes: int | None = None
     notes: list[str] = field(default_factory=list)
     values: bytes | None = field(default=None, repr=False)
+    together: str | None = None
+    state_bytes: int | None = None
+    row_bytes: int | None = None
+    checkpointed: str | None = None
+
+    def told(self, checked: plan.Plan) -> plan.Plan:
+        """The plan with what was found."""
+        names = ("parameters", "checkpoint_bytes", "together", "state_bytes", "row_bytes", "checkpointed")
+        return replace(checked, **{name: getattr(self, name) for name in names})
 
 
 @contextmanager
@@ -119,7 +129,7 @@ def check(job: Job, space: Path | None = None) -> plan.Plan:
     if space is not None and found.checkpoint_bytes is not None:
         plan.check_space(job, found.checkpoint_bytes, space)
     warnings = [*checked.warnings, *found.notes]
-    return replace(checked, parameters=found.parameters, checkpoint_bytes=found.checkpoint_bytes, warnings=warnings)
+    return replace(found.told(checked), warnings=warnings)
 
 
 class Trial:
@@ -244,7 +254,8 @@ class Trial:
             error.traceback = self._own(answer["traceback"])[0]
             raise error
         notes = [self._own(note)[0] for note in answer["notes"]]
-        return Found(answer.get("parameters"), answer.get("checkpoint_bytes"), notes)
+        known = ("parameters", "checkpoint_bytes", "together", "state_bytes", "row_bytes", "checkpointed")
+        return Found(notes=notes, **{name: answer.get(name) for name in known})
 
     def _fits(self) -> bool:
         """Whether the task's `fit` has begun, and not come to its end."""

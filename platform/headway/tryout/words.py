@@ -85,6 +85,11 @@ def _remedy(error: BaseException, place: str) -> str:
         return "Set workers.gpus, or build it on the CPU: Headway moves the model and every batch to the worker's GPU."
     if isinstance(error, ImportError):
         return f"Install what it needs, or {UNTRIED}."
+    if type(error).__name__ == "CheckpointError":
+        return (
+            "A block of the model keeps something between calls (a cache, a counter), and computes something else the "
+            "second time: set activation_checkpointing: false, or name other blocks."
+        )
     if place == "built":
         return "Mend the task, or the job's arguments."
     if place == "update":

@@ -30,7 +30,7 @@ def kept_as_found(checked: Plan) -> Iterator[None]:
     import numpy as np
 
     from headway import generators
-    from headway.elastic.worker import settings
+    from headway.elastic.worker import garbage, settings
 
     path, modules, put_settings_back = list(sys.path), sys.modules.copy(), settings.as_found()
     frozen = gc.get_freeze_count()
@@ -48,7 +48,7 @@ def kept_as_found(checked: Plan) -> Iterator[None]:
         random.setstate(drawn[1])
         sys.path[:] = path
         if not frozen:  # the session leaves what was there out of its searches; for good, would it stay so
-            gc.unfreeze()
+            garbage.take_in()
         if debugger.startswith("ray."):
             os.environ[BREAKPOINT] = debugger
         if shapes is None:

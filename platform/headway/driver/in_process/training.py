@@ -148,6 +148,6 @@ class Worker:
             saver=Saver(main.store_of(place, job), job.checkpoint, journal),
             journal=journal,
             run=run.name,
-            members=Sole(job.lanes, self.seat, self.orders),
+            members=Sole(job.units, self.seat, self.orders),
             ledger=self.account,
         )

@@ -174,7 +174,7 @@ def given(leg: Leg, keeper: Mapping[str, Any]) -> told.Given:
     """For the house. keeper: of the sweep: id, token and bytes of memory."""
     leg.source = equipment.source_for(leg.run, leg.checked)
     config = equipment.config_of(leg.run, leg.job, leg.checked, leg.source, leg.seat, leg.epoch)
-    most = max(1, min(leg.wish.workers, leg.job.lanes))
+    most = max(1, min(leg.wish.workers, leg.job.units))
     policy = replace(equipment.policy(leg.job), min=1, max=most, spares=0)
     until = min(leg.wish.until, leg.checked.total_steps)
     return told.Given(

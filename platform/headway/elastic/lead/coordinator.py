@@ -20,14 +20,16 @@ from headway.core.demand import Worth
 from headway.core.membership import Membership, Policy
 from headway.core.pace import Pace, slowest
 from headway.core.prospect import Prospect, on_their_way_out
-from headway.core.watch import START_SILENCE_S, TICK_S, Clock, Watch, lease_s
+from headway.core.watch import PULSE_S, START_SILENCE_S, TICK_S, Clock, examine_s, lease_s, period_s
 from headway.elastic.lead.books import Books
+from headway.elastic.lead.examiner import Examiner
 from headway.elastic.lead.peer import Peer
 from headway.elastic.lead.rendezvous import Deliveries, Rendezvous
 from headway.elastic.lead.server import Line, Server
 from headway.elastic.lead.shown import Shown
+from headway.elastic.lead.telling import Telling
 from headway.elastic.wire import messages as wire
-from headway.elastic.wire.pulse import Pulse
+from headway.elastic.wire.pulse import Answer, Pulse
 from headway.faults import blame
 
 logger = logging.getLogger(__name__)
@@ -35,8 +37,8 @@ logger = logging.getLogger(__name__)
 LOOK_S = 1.0
 PROBE_S = 0.5
 GRACE_S = 30.0
-CALL_S = 0.2
-"""After so long without a word from a worker it is spoken to at each tick."""
+TOGETHER_S = 1e-5
+"""What happens within so long, for each worker there is, is decided about at once: each decision looks at all."""
 SHORTER_S = 0.5
 """By so much must a second notice for a machine be shorter to be one."""
 AT_FAULT = frozenset(
@@ -46,6 +48,8 @@ AT_FAULT = frozenset(
 """Causes after which nobody counts on a worker's process, see `headway.core.events.Gone`."""
 LIVING = frozenset({"link_cut", "stopped", "hung", "parted", "diverged", "unreachable"})
 """Those of them after which it may be there still, and had better not be."""
+ROUNDS_TO_ENTER = 3
+"""Of asyncio's loop, after which a connection that it has accepted is a protocol's."""
 KEEPERS_TOLD = 8
 """Of the run's keepers workers are told so many: each has a whole state."""
 
@@ -106,8 +110,11 @@ class Coordinator:
         self.membership = Membership(policy)
         self._patience, self._effects, self._node = policy.patience, effects, node
         self._server = Server(self)
-        self._clock, self._watch, self._pace = Clock(), Watch(policy.patience), Pace()
+        self._clock, self._examiner, self._pace = Clock(), Examiner(policy.patience), Pace()
         self._books, self._rendezvous, self._shown = Books(), Rendezvous(), Shown(effects.record)
+        self._gathering: asyncio.TimerHandle | None = None
+        """Until values of the rendezvous go to those that wait."""
+        self._telling = Telling()
         self._peers: dict[str, Peer] = {}
         self._went: dict[str, Peer] = {}
         """Those of the present incident."""
@@ -120,6 +127,7 @@ class Coordinator:
         self._keepers_told: tuple[tuple[str, int], ...] = ()
         self._keepers_kept: tuple[tuple[str, int], ...] = ()
         self._lease_s = lease_s(policy.patience, 1)
+        self._period_s = PULSE_S
         self._alike, self._rounding = alike, ""
         self._head_deadline = float("inf")
         self._at_risk: set[str] = set()
@@ -140,6 +148,11 @@ class Coordinator:
         """The newest evaluation that was told: its step, and whether the run stands there."""
         self._changed = False
         self._over = False
+        self._at_once: list[events.Gone | events.Ready | events.Lost] = []
+        """What happened just now, and is not decided about yet."""
+        self._undecided: set[str] = set()
+        """To whom."""
+        self._deciding: asyncio.TimerHandle | None = None
         self._exchanged = 0
         """Bytes that those who are gone had exchanged."""
 
@@ -352,6 +365,9 @@ class Coordinator:
     def expects(self, worker: str) -> bool:
         return worker in self.membership.workers and worker in self._peers
 
+    def awaited(self) -> int:
+        return max(0, len(self._peers) - len(self._server.lines))
+
     def joined(self, hello: wire.Hello, line: Line) -> None:
         now = time.monotonic()
         self._peers[hello.worker].join(hello, line, self._clock.advance(now))
@@ -369,12 +385,17 @@ class Coordinator:
         match message:
             case wire.Beat():
                 self._books.take(worker, message.ledger)
-                peer.take(message, awake)
-                self._say(worker, wire.Lease(message.number, awake))
+                peer.take(message, awake, self._period_s)
+                # Among thousands who has answers by way of its heart needs no second one.
+                if self._period_s <= PULSE_S or not peer.hears(awake, self._period_s):
+                    self._say(worker, wire.Lease(message.number, awake, self._period_s))
             case wire.Put():
-                self._deliver(self._rendezvous.put(worker, message))
+                if self._rendezvous.put(worker, message) and self._gathering is None:
+                    self._gathering = self._loop.call_later(self._rendezvous.gather_s, self._gathered)
             case wire.Want():
                 self._deliver(self._rendezvous.want(worker, message))
+            case wire.Locate():
+                self._locate(worker, message)
             case wire.Ready(rounding):
                 self._ready(worker, rounding, now)
             case wire.Arrived(generation, step, exchanges, busy):
@@ -382,8 +403,8 @@ class Coordinator:
             case wire.Committed(generation, step, pause_s):
                 self._feed(events.Committed(worker, generation, step, pause_s, now))
             case wire.Lost(generation, reason, peers):
-                self._shown.event("lost", worker=worker, generation=generation, reason=reason, peers=peers)
-                self._feed(events.Lost(worker, generation, self._watch.credible(worker, peers), now))
+                self._shown.lost(worker, generation, reason, peers)
+                self._feed(events.Lost(worker, generation, self._examiner.credible(worker, peers), now))
             case wire.Diverged():
                 if message.worker not in self.membership.workers:
                     return
@@ -399,8 +420,9 @@ class Coordinator:
             case wire.Finished():
                 self._feed(events.Finished(worker, now))
             case wire.Keeper(host, port):
-                self._keepers[peer.node] = (host, port)
-                self._tell_keepers()
+                before, self._keepers[peer.node] = self._keepers.get(peer.node), (host, port)
+                if len(self._keepers_told) < KEEPERS_TOLD or before in self._keepers_told:
+                    self._tell_keepers()
             case wire.Hello():
                 raise ValueError("a second hello")
         peer.heard_at = awake
@@ -414,10 +436,10 @@ class Coordinator:
         if peer is not None and peer.line is line:
             self._soon(lambda: self._gone(worker, "process_died"))
 
-    def beat(self, said: Pulse) -> float | None:
+    def beat(self, said: Pulse) -> Answer:
         awake = self._clock.advance(time.monotonic())
         self._peers[said.worker].feel(said, awake)
-        return awake
+        return Answer(said.number, awake, self._period_s)
 
     # The loop
 
@@ -427,14 +449,14 @@ class Coordinator:
 
     async def _stop(self) -> None:
         self._over = True
+        self._server.deafen()
+        for _ in range(ROUNDS_TO_ENTER):
+            await asyncio.sleep(0)
         self._server.close()
-        await asyncio.sleep(0.01)
-        self._server.close()  # whoever was being let in at that moment has a transport by now, which can be cut
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        self._server.close()  # the last that were let in while those ended
         await asyncio.sleep(0)  # connections that were cut close their sockets in the loop's next round
         self._loop.call_soon(self._loop.stop)
 
@@ -466,37 +488,28 @@ class Coordinator:
 
     async def _tick(self) -> None:
         with self._leading():
-            looked = 0.0
+            looked = examined = 0.0
             while not self._over:
                 await asyncio.sleep(TICK_S)
                 now = time.monotonic()
-                self._examine(now)
+                if now - examined >= examine_s(len(self._peers), self._patience.silence_s):
+                    examined = now
+                    self._server.hear_out()
+                    self._examine(time.monotonic())
                 if now - looked >= LOOK_S:
                     looked = now
                     self._look(now)
                 self._feed(events.Tick(now))
                 if self._changed:
-                    self._changed = False
-                    self._shown.there(self.membership, self._peers)
+                    self._changed = not self._shown.there(self.membership, self._peers, now)
 
     def _examine(self, now: float) -> None:
         """Whoever is silent or hangs is gone, unless it is this process that is deaf."""
         awake, active = self._clock.advance(now), self.membership.active
-        known = self.membership.workers
-        entered = {w for w, k in known.items() if k.phase in (membership.MEMBER, membership.LEAVING)}
-        members = entered | set(active.members if active else ())  # while it is broken, they look for each other
-        for worker, peer in self._peers.items():
-            if peer.line is not None and awake - max(peer.heard_at, peer.understood_at) > CALL_S:
-                # What is not acknowledged tells a cut link from a worker that stands still.
-                self._say(worker, wire.Lease(0, awake))
-        signs = {
-            worker: peer.sign(
-                awake, self._patience.silence_s, worker in members, known[worker].phase == membership.READY
-            )
-            for worker, peer in self._peers.items()
-            if peer.line is not None and worker in known
-        }
-        look = self._watch.look(signs)
+        self._period_s = period = period_s(len(self._server.lines), self._patience.silence_s)
+        look = self._examiner.look(
+            self._peers, self.membership, awake, lambda worker: self._say(worker, wire.Lease(0, awake, period)), period
+        )
         self._shown.doubt(look.doubt)
         for verdict in look.condemned:
             self._gone(verdict.worker, verdict.cause, verdict.seconds)
@@ -535,7 +548,7 @@ class Coordinator:
     # What befalls workers
 
     def _gone(self, worker: str, cause: str, silent_s: float = 0.0) -> None:
-        if self._over:
+        if self._over or any(e.worker == worker and isinstance(e, events.Gone) for e in self._at_once):
             return
         peer = self._peers.get(worker)
         if peer is not None and cause == "node_died":
@@ -596,15 +609,41 @@ class Coordinator:
     def _feed(self, event: events.Event) -> None:
         if self._over:
             return
+        if isinstance(event, events.Gone | events.Ready | events.Lost):
+            self._at_once.append(event)
+            self._undecided.add(event.worker)
+            if self._deciding is None:
+                self._deciding = self._loop.call_later(min(TICK_S, TOGETHER_S * len(self._peers)), self._decide)
+            return
+        if self._at_once:  # each worker's words keep their order
+            goes_by = isinstance(event, events.Arrived | events.Committed) and event.worker not in self._undecided
+            if not goes_by:
+                self._decide()
         with self._leading():
             self._do(self.membership.step(event))
             self._changed = self._changed or not isinstance(event, events.Tick)
+
+    def _decide(self) -> None:
+        """About what happened at once."""
+        if self._deciding is not None:
+            self._deciding.cancel()
+        found, self._at_once, self._undecided, self._deciding = self._at_once, [], set(), None
+        if self._over or not found:
+            return
+        with self._leading():
+            together = [event for event in found if not isinstance(event, events.Lost)]
+            if together:
+                self._do(self.membership.together(together))
+            for event in found:  # where somebody is gone it is known by now why the exchange broke
+                if isinstance(event, events.Lost):
+                    self._do(self.membership.step(event))
+            self._changed = True
 
     def _do(self, actions: list[events.Action]) -> None:
         for action in actions:
             match action:
                 case events.Publish(generation):
-                    self._publish(generation)
+                    self._telling.publish(generation, self._peers)
                 case events.Go():
                     self._go(action)
                 case events.Pause(number, urgent, save, reason):
@@ -646,33 +685,20 @@ class Coordinator:
             "remedy": "Look for it in Ray's worker logs, or try a smaller lane_batch.",
         }
 
-    def _publish(self, generation: events.Generation) -> None:
-        line = wire.publish(generation.number, generation.members, generation.urgent)
-        lanes = generation.carries()
-        for worker, peer in self._peers.items():
-            if peer.line is not None:
-                peer.line.write(line(lanes.get(worker, ())))
-
     def _go(self, action: events.Go) -> None:
-        generation, positions = action.generation, action.positions
-        self._rendezvous.begin(generation.number, generation.members)
+        members = action.generation.members
+        self._rendezvous.begin(action.generation.number, members)
         self._lease_s = action.lease_s
-        source = generation.members.index(action.source) if action.source is not None else None
-        newest = positions[source] if source is not None else (-1, 0)
-        hosts: dict[tuple[str, str], int] = {}
-        seats = []
-        for worker in generation.members:
-            peer = self._peers[worker]
-            address, port = (peer.hello.node_ip, peer.hello.probe_port) if peer.hello else ("", 0)
-            seats.append((hosts.setdefault((peer.node, address), len(hosts)), port))
-        behind = tuple((rank, *position) for rank, position in enumerate(positions) if position != newest)
-        word = wire.Go(generation.number, source, newest, behind, tuple(hosts), tuple(seats), action.lease_s)
-        line = wire.encode(word)
-        for worker in generation.members:
-            self._write(worker, line)
+        self._telling.go(action, self._peers)
         self._tell_keepers()
         self._shown.generation(action)
-        self._effects.changed(list(generation.members))
+        self._effects.changed(list(members))
+
+    def _locate(self, worker: str, said: wire.Locate) -> None:
+        active = self.membership.active
+        found = self._telling.seats(said, active.members, self._peers) if active is not None else None
+        if found is not None:
+            self._say(worker, found)
 
     def _dismiss(self, action: events.Dismiss) -> None:
         worker = action.worker
@@ -707,9 +733,13 @@ class Coordinator:
 
     # Telling
 
+    def _gathered(self) -> None:
+        self._gathering = None
+        self._deliver(self._rendezvous.due())
+
     def _deliver(self, deliveries: Deliveries) -> None:
-        for worker, value in deliveries:
-            self._say(worker, value)
+        for worker, lines in deliveries:
+            self._write(worker, lines)
 
     def _tell_keepers(self) -> None:
         """Where there are keepers, where that has changed."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headway.core.watch import At, Sign
+from headway.core.watch import PULSE_S, At, Sign
 from headway.elastic.lead.server import Line
 from headway.elastic.wire import link
 from headway.elastic.wire.messages import Beat, Hello
 from headway.elastic.wire.pulse import Pulse
 
 _AT = tuple(At)
-PULSED_S = 1.0  # pulses come ten times as often
+PULSED = 10
+"""So many pulses may be missed before a heart counts as one that is not heard."""
 
 
 @dataclass
@@ -41,6 +42,8 @@ class Peer:
     stopped: bool = False
     step: int = -1
     lane_s: float = 0.0
+    told: int = 0
+    """The newest generation that was said on its line; 0: none."""
     exchanged: int = 0
     """Bytes to and from other workers."""
     _beat: int = -1
@@ -53,18 +56,18 @@ class Peer:
 
     def join(self, hello: Hello, line: Line, at: float) -> None:
         """Its process has connected."""
-        self.hello, self.line = hello, line
+        self.hello, self.line, self.told = hello, line, 0
         self.heard_at = self.understood_at = self.moved_at = at
 
-    def take(self, beat: Beat, at: float) -> None:
-        """A beat. Raises ValueError if it is an old one, or says what there is not."""
-        if beat.number <= self._beat:
+    def take(self, beat: Beat, at: float, period_s: float = PULSE_S) -> None:
+        """A beat. Raises ValueError if it is an old one, or says what there is not. period_s: between two pulses."""
+        if beat.number <= self._beat or beat.at >= len(_AT):
             raise ValueError("an old beat")
         self._beat = beat.number
         self.lane_s, self.exchanged = beat.lane_s, max(self.exchanged, beat.exchanged)
         # Its heart may have been lost since it said so, and only one that runs sends beats.
-        self.stopped = self.stopped and at - self.felt_at < PULSED_S
-        self._hear(At(beat.at), beat.mark, beat.waiting, beat.step, beat.heard, at)
+        self.stopped = self.stopped and at - self.felt_at < PULSED * period_s
+        self._hear(_AT[beat.at], beat.mark, beat.waiting, beat.step, beat.heard, at)
 
     def feel(self, pulse: Pulse, at: float) -> None:
         """A pulse. Raises ValueError if it is an old one, or says what there is not."""
@@ -73,6 +76,11 @@ class Peer:
         self._pulse = pulse.number
         self.stopped, self.felt_at = pulse.stopped, at
         self._hear(_AT[pulse.at], pulse.mark, pulse.waiting, pulse.step, pulse.heard, at)
+
+    def hears(self, at: float, period_s: float) -> bool:
+        """Whether its heart is felt, and hears the answers."""
+        newest_s = 2 * period_s
+        return at - self.felt_at < newest_s and at - self.understood_at < newest_s
 
     def _hear(self, doing: At, mark: int, waiting: bool, step: int, heard: float, at: float) -> None:
         self.heard_at = at
@@ -83,8 +91,10 @@ class Peer:
         if mark >= self.mark:
             self.mark, self.at, self.waiting, self.step = mark, doing, waiting, max(step, self.step)
 
-    def sign(self, at: float, silence_s: float, member: bool, standing: bool = False) -> Sign:
-        """For the watch; member, standing as there. The line must be there."""
+    def sign(
+        self, at: float, silence_s: float, member: bool, standing: bool = False, period_s: float = PULSE_S
+    ) -> Sign:
+        """For the watch; member, standing as there; period_s: between two pulses. The line must be there."""
         assert self.line is not None
         silent_s, deaf_s = at - self.heard_at, at - self.understood_at
         answers = max(silent_s, deaf_s) < silence_s / 2 or link.answers(self.line.socket, silence_s / 2)
@@ -98,6 +108,6 @@ class Peer:
             waiting=self.waiting,
             member=member,
             node=self.node,
-            pulsed=0 <= self.heard_at - self.felt_at < PULSED_S,
+            pulsed=0 <= self.heard_at - self.felt_at < PULSED * period_s,
             standing=standing,
         )

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from headway.core import chronicle, ledger
+from headway.core import chronicle, footprints, ledger
 from headway.core.alarms import Seen
 from headway.core.cost import Paid, Terms
 from headway.core.incidents import PLANNED
@@ -123,6 +123,7 @@ class Recorder:
         self._unsaved = ""
         """Why the newest checkpoint could not be written."""
         self._warned: set[str] = set()
+        self._lanes_told: set[str] = set()
         """What was warned of in this start."""
         self._warned_at, self._warned_lately = 0.0, 0
         self._measured = -1
@@ -138,13 +139,15 @@ class Recorder:
         self._facts = self._run.read()
         self._terms = terms or Terms()
         self._facts["ledger_before"] = accounts.known(self._run.path, self._facts)
-        self._facts.pop("ledger_s", None)
+        self._facts["exchanged_before"] = accounts.exchanged(self._run.path, self._facts)
+        for of_before in ("ledger_s", "exchanged_bytes"):
+            self._facts.pop(of_before, None)
         left = self._left_open()
         if "dollars" in self._facts:  # else the start before was killed, and what it spent has no price yet
             self._facts.update(dollars_before=self._facts.pop("dollars"))
             self._facts.update(dollars_before_s=sum(self._facts["ledger_before"].values()))
         self._facts["environment"] = first.get("environment") or self._facts.get("environment", {})
-        for of_a_start in ("ended", "closed", "in_process", "tracking", "price_per_hour"):
+        for of_a_start in ("ended", "closed", "in_process", "tracking", "price_per_hour", "memory_peak"):
             self._facts.pop(of_a_start, None)
         if self._terms.price is not None:
             self._facts["price_per_hour"] = self._terms.price
@@ -227,7 +230,9 @@ class Recorder:
         if kind == "ledger":
             self._ledger = event
             self._standing.account(event)
-            self._accounts.look(time.time(), self._seen["step"], lambda: self._account()["ledger_s"])
+            self._accounts.look(
+                time.time(), self._seen["step"], lambda: (self._account()["ledger_s"], self._exchanged())
+            )
             self._seen.update(goodput=event["goodput"], workers=event["workers"])
             return
         if kind == "nodes":
@@ -334,9 +339,10 @@ class Recorder:
         self._lookout.ended(state, message)
         self._scribe.line("events", {"kind": "end", "time": now, **told, "step": self._seen["step"]})
         self._save(**told, ended=now, lately=self._standing.close(), **self._account())
+        self._save(exchanged_bytes=self._exchanged())
         self.send()
         account = self._account()
-        self._accounts.keep(now, self._seen["step"], account["ledger_s"])
+        self._accounts.keep(now, self._seen["step"], account["ledger_s"], self._exchanged())
         self._drawing.rest()
         self._scribe.track({"kind": "state", **told, "tags": at_end(self._facts)})
         self._scribe.sync()
@@ -444,6 +450,11 @@ class Recorder:
         cost = self._terms.cost(sum(seconds.values()), Paid.of(self._facts))
         told = {"ledger_s": {k: round(v, 3) for k, v in seconds.items()}, "goodput": round(ledger.goodput(seconds), 4)}
         return told if cost is None else {**told, "dollars": round(cost, 6)}
+
+    def _exchanged(self) -> int | None:
+        """Bytes that workers have sent to each other in all starts; None where nobody counts them."""
+        before, now = self._facts.get("exchanged_before"), self._ledger.get("exchanged_bytes")
+        return before if now is None else (before or 0) + int(now)
 
     def _workers(self, step: int, workers: int, time: float) -> None:
         """So many train from a step on. A generation that begins from a checkpoint knows its step only later (-1)."""
@@ -554,6 +565,21 @@ class Recorder:
         if record["text"] not in self._messages:  # that all workers say alike
             self._say(record["text"])
         self._reason = record.get("ends", self._reason)
+
+    def _on_lanes(self, record: dict[str, Any]) -> None:
+        """How lanes are put together; each text once, whoever says it."""
+        if record["text"] in self._lanes_told or len(self._lanes_told) >= WARNINGS:
+            return
+        self._lanes_told.add(record["text"])
+        if record.get("apart"):
+            self._save(lanes_apart={name: record[name] for name in ("step", "apart", "why")})
+        self._say(record["text"])
+
+    def _on_memory(self, record: dict[str, Any]) -> None:
+        """What a worker took at most; of many workers those are kept that took the most."""
+        known = footprints.grown(self._facts.get("memory_peak") or {}, record)
+        if known is not None:
+            self._save(memory_peak=known)
 
     def _on_warned(self, record: dict[str, Any]) -> None:
         """Each text once, whoever of the workers says it; and not more than can be read."""

@@ -17,15 +17,25 @@ from collections import Counter
 from typing import Any, Protocol
 
 from headway import certificates
-from headway.elastic.wire import link, pulse
+from headway.elastic.wire import frames, link, pulse
 from headway.elastic.wire import messages as wire
 
 HELLO_S = 10.0
 FAREWELL_S = 1.0
 """For the end of a connection under TLS that is closed in good order."""
 STRANGERS = 128
-"""Connections that have not said hello; when there are more, the oldest goes: workers speak at once."""
+"""Connections that have not said hello, beside as many as there are workers to come; when there are more, the oldest
+goes: workers speak at once."""
 BACKLOG = 1024
+PULSES = 256
+"""That are taken in a row, before others get a turn."""
+MANY, REST_S = 500, 0.005
+"""From so many workers on pulses are looked for so often."""
+DRAINED = 32
+"""Times so many, before workers are judged."""
+PULSE_BYTES = 2048
+ROOM_BYTES = 2**22
+"""For pulses that come while the coordinator is busy; kernels grant less."""
 UNREAD_BYTES = 2**26
 """Of words that a worker has not read; it is given up then."""
 
@@ -45,8 +55,11 @@ class Hears(Protocol):
     def left(self, worker: str, line: Line) -> None:
         """The connection of one that had joined is closed."""
 
-    def beat(self, said: pulse.Pulse) -> float | None:
-        """A worker's heart beats. Returns the clock for the answer; None: no answer."""
+    def beat(self, said: pulse.Pulse) -> pulse.Answer | None:
+        """A worker's heart beats. Raises ValueError for what makes no sense; None: no answer."""
+
+    def awaited(self) -> int:
+        """How many workers were launched, are not gone, and have not said hello."""
 
 
 class Server:
@@ -66,7 +79,7 @@ class Server:
         """Of workers that are connected."""
         self.strangers: dict[Line, asyncio.TimerHandle] = {}
         self._server: asyncio.Server | None = None
-        self._pulses: asyncio.DatagramTransport | None = None
+        self._pulses: _Pulses | None = None
         self._keys: dict[str, bytes] = {}
         self.context: ssl.SSLContext | None = None
         self.securing: set[asyncio.Task[None]] = set()
@@ -78,11 +91,17 @@ class Server:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: Line(self), host, 0, backlog=BACKLOG)
         self.port = self._server.sockets[0].getsockname()[1]
-        self._pulses, _ = await loop.create_datagram_endpoint(lambda: _Pulses(self), local_addr=(host, 0))
-        self.pulse_port = self._pulses.get_extra_info("sockname")[1]
+        self._pulses = _Pulses(self, (await loop.getaddrinfo(host, 0, type=socket.SOCK_DGRAM))[0])
+        self.pulse_port = self._pulses.open(loop)
+
+    def deafen(self) -> None:
+        """Let nobody in any more. Who was on the way in is in after a round of the loop, and can be cut then: asyncio's
+        server, once closed, would leave such a connection open behind it."""
+        for listening in self._server.sockets if self._server is not None else ():
+            asyncio.get_running_loop().remove_reader(listening.fileno())
 
     def close(self) -> None:
-        """Stop; connections are cut."""
+        """Stop, after `deafen`; connections are cut."""
         if self._server is not None:
             self._server.close()
         if self._pulses is not None:
@@ -91,6 +110,11 @@ class Server:
             line.cut()
         for task in self.securing:
             task.cancel()
+
+    def hear_out(self) -> None:
+        """Take all pulses that have come and were not read yet: who has sent one is not silent."""
+        if self._pulses is not None:
+            self._pulses.drain()
 
     def refuse(self, reason: str) -> None:
         """Count it."""
@@ -110,7 +134,7 @@ class Server:
         """Somebody has connected."""
         late = asyncio.get_running_loop().call_later(HELLO_S, self._late, line)
         self.strangers[line] = late
-        if len(self.strangers) > STRANGERS:
+        if len(self.strangers) > STRANGERS + self.hears.awaited():
             self._late(next(iter(self.strangers)))
 
     def hello(self, line: Line, text: bytes) -> None:
@@ -212,23 +236,33 @@ class Line(asyncio.Protocol):
         self._read += data
         if not self._secured:
             return
-        while not self._transport.is_closing():
-            end = self._read.find(b"\n")
-            most = wire.HELLO_BYTES if self.worker is None else wire.LINE_BYTES
-            if end < 0 and len(self._read) <= most:
-                return
-            text = bytes(self._read[: end + 1])
-            del self._read[: end + 1]
+        while self._read and not self._transport.is_closing():
             try:
-                if end < 0 or end > most:
-                    raise ValueError("too long")
+                word = self._next()
+                if word is None:
+                    return
                 if self.worker is None:
-                    self._server.hello(self, text)
+                    self._server.hello(self, word)
                 else:
-                    self._server.hears.heard(self.worker, wire.from_worker(text))
+                    self._server.hears.heard(self.worker, wire.from_worker(word))
             except ValueError:
                 self._server.refuse("bad hello" if self.worker is None else "bad message")
                 self.cut()
+
+    def _next(self) -> bytes | None:
+        """The next line or frame; None: not all of it is there. Raises ValueError: it is too long."""
+        size = frames.SIZES.get(self._read[0]) if self.worker is not None else None
+        if size is None:
+            end = self._read.find(b"\n")
+            most = wire.HELLO_BYTES if self.worker is None else wire.LINE_BYTES
+            if end > most or (end < 0 and len(self._read) > most):
+                raise ValueError("too long")
+            size = end + 1 or most + 1
+        if len(self._read) < size:
+            return None
+        word = bytes(self._read[:size])
+        del self._read[:size]
+        return word
 
     def connection_lost(self, error: Exception | None) -> None:
         self._server.known(self)
@@ -237,25 +271,87 @@ class Line(asyncio.Protocol):
             self._server.hears.left(self.worker, self)
 
 
-class _Pulses(asyncio.DatagramProtocol):
-    def __init__(self, server: Server) -> None:
+class _Pulses:
+    """Takes all datagrams that are there in one go: asyncio's own way takes one at each turn of its loop."""
+
+    def __init__(self, server: Server, where: tuple[Any, ...]) -> None:
+        family, kind, _, _, address = where
         self._server = server
-        self._transport: Any = None
+        self._socket = socket.socket(family, kind)
+        self._socket.setblocking(False)
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM_BYTES)
+        self._socket.bind(address)
+        self._loop: asyncio.AbstractEventLoop | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+    def open(self, loop: asyncio.AbstractEventLoop) -> int:
+        """Returns the port."""
+        self._loop = loop
+        loop.add_reader(self._socket, self._wake)
+        return int(self._socket.getsockname()[1])
 
-    def datagram_received(self, data: bytes, address: tuple[str | Any, int]) -> None:
+    def close(self) -> None:
+        if self._loop is not None:
+            self._loop.remove_reader(self._socket)
+            self._loop = None
+            self._socket.close()
+
+    def _wake(self) -> None:
+        """Something has come. Among many workers more comes all the time: it is then looked for now and again, since to
+        be woken for each costs more than to read it."""
+        self._read()
+        if self._loop is not None and len(self._server.lines) >= MANY:
+            self._loop.remove_reader(self._socket)
+            self._loop.call_later(REST_S, self._look)
+
+    def _look(self) -> None:
+        if self._loop is None:
+            return
+        if self._read():
+            self._loop.call_later(REST_S, self._look)
+        else:
+            self._loop.add_reader(self._socket, self._wake)
+
+    def drain(self) -> None:
+        for _ in range(DRAINED):
+            if self._loop is None or self._read() < PULSES:
+                return
+
+    def _read(self) -> int:
+        """How many there were."""
+        for number in range(PULSES):
+            try:
+                data, address = self._socket.recvfrom(PULSE_BYTES)
+            except OSError:  # no more are there, or an earlier answer could not be delivered
+                return number
+            self._take(data, address)
+        return PULSES
+
+    def _take(self, data: bytes, address: Any) -> None:
+        if not pulse.is_bundle(data):
+            answer = self._answer(data)
+        else:
+            try:
+                number, parts = pulse.unbundled(data)
+            except ValueError:
+                self._server.refuse("bad pulse")
+                return
+            answers = [self._answer(part) for part in parts]
+            answer = pulse.bundle(number, answers) if any(answers) else b""
+        if answer:
+            with contextlib.suppress(OSError):
+                self._socket.sendto(answer, address)
+
+    def _answer(self, data: bytes) -> bytes:
+        """To one pulse; empty: there is none."""
         server = self._server
         try:
             worker = pulse.claimed(data)
             if not server.hears.expects(worker):
                 raise ValueError("not expected")
-            said = pulse.opened(data, server.key(worker))
-            at = server.hears.beat(said)
+            key = server.key(worker)
+            answer = server.hears.beat(pulse.opened(data, key))
         except ValueError:
             server.refuse("bad pulse")
-            return
-        if at is not None:
-            with contextlib.suppress(OSError):
-                self._transport.sendto(pulse.answer(pulse.Answer(said.number, at), server.key(worker)), address)
+            return b""
+        return pulse.answer(answer, key) if answer is not None else b""

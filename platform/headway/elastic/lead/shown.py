@@ -12,6 +12,10 @@ from headway.elastic.lead.peer import Peer
 
 Record = Callable[[dict[str, Any]], None]
 REFUSED_S = 10.0
+LOST = 64
+"""So many that lost one generation are told one by one."""
+THERE_EACH_S = 5e-4
+"""Who is there is told no more often than this for each: ten thousand take five seconds."""
 
 
 class Shown:
@@ -24,6 +28,9 @@ class Shown:
     def __init__(self, record: Record) -> None:
         self._record = record
         self._there: Any = None
+        self._there_at = float("-inf")
+        self._lost = (0, 0)
+        """The newest generation that was lost, and how many have said so."""
         self._doubt: str | None = None
         self._waits = self._seeks = ""
         self._refused = 0
@@ -45,6 +52,16 @@ class Shown:
             step=max(step for step, _ in action.positions),
             reason=generation.reason,
         )
+
+    def lost(self, worker: str, generation: int, reason: str, peers: tuple[str, ...]) -> None:
+        """A member's exchange broke. Where all of thousands say so, the first of them are told, and then that there are
+        more."""
+        newest, said = self._lost
+        self._lost = (generation, said + 1 if generation == newest else 1)
+        if self._lost[1] <= LOST:
+            self.event("lost", worker=worker, generation=generation, reason=reason, peers=peers)
+        elif self._lost[1] == LOST + 1:
+            self.event("lost", worker=worker, generation=generation, reason="and others say the same", peers=())
 
     def recovered(self, action: events.Recovered, peers: list[Peer]) -> None:
         """Training goes on. peers: what was known of the workers that it is about."""
@@ -84,8 +101,11 @@ class Shown:
             self._waits, self._seeks = reason, more
             self.event("waits", reason=reason, more=more)
 
-    def there(self, membership: Membership, peers: dict[str, Peer]) -> None:
-        """Who is there, when it has changed."""
+    def there(self, membership: Membership, peers: dict[str, Peer], now: float) -> bool:
+        """Who is there, when it has changed. Returns False where it is to be asked for again: it was told just now."""
+        if now - self._there_at < THERE_EACH_S * len(peers):
+            return False
+        self._there_at = now
         active = membership.active or membership.published
         lanes = active.carries() if active else {}
         rank = {w: i for i, w in enumerate(active.members)} if active else {}
@@ -106,3 +126,4 @@ class Shown:
         if (number, shown) != self._there:
             self._there = (number, shown)
             self.event("members", generation=number, workers=shown)
+        return True

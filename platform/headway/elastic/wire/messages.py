@@ -1,5 +1,8 @@
 """What the coordinator and its workers say to each other: a JSON object a line, over one connection per worker.
 
+What is said again and again, beats and their answers, is a frame instead (see `headway.elastic.wire.frames`): a byte
+with which no line begins, and a size that follows from it.
+
 Whatever comes in is read strictly: a kind that is not known, a field that is missing, unknown or of another type, and a
 line that is too long are a ValueError, and nothing else.
 """
@@ -10,8 +13,12 @@ import json
 import types
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
+
+from headway.core.roll import Runs
+from headway.core.watch import PULSE_S
+from headway.elastic.wire import frames
 
 HELLO_BYTES = 4096
 """Longest line of one that has not shown the run's token."""
@@ -20,6 +27,8 @@ LINE_BYTES = 2**20
 WORD_BYTES = 2**26
 """Longest line of the coordinator: it may name thousands of members."""
 TRACE_BYTES = 2**16
+MOST_LOCATED = 64
+"""Addresses that are asked for at a time."""
 _LARGEST = 2**63
 
 # From a worker
@@ -50,21 +59,21 @@ class Beat:
         number: grows from beat to beat.
         heard: `Lease.at` of the newest that it has had; 0 before the first.
         mark: moves with the training thread.
-        at: a `core.watch.At`.
+        at: index of a `core.watch.At`.
         waiting: for the others.
         lane_s: typical seconds of a lane; 0 while not known.
-        ledger: its account, in seconds by cause.
+        ledger: its account, in seconds, in the order of `core.ledger.BOOKED`.
         exchanged: bytes to and from other workers so far.
     """
 
     number: int
     heard: float
     mark: int
-    at: str
+    at: int
     waiting: bool
     step: int
     lane_s: float
-    ledger: dict[str, float]
+    ledger: tuple[float, ...]
     exchanged: int = 0
 
 
@@ -146,6 +155,14 @@ class Want:
 
 
 @dataclass(frozen=True)
+class Locate:
+    """Asks which members of a generation are at these addresses, and can be probed where."""
+
+    generation: int
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Keeper:
     """Its node has a keeper (see `headway.elastic.worker.keeper`), which others reach there."""
 
@@ -196,12 +213,21 @@ class Keepers:
 
 @dataclass(frozen=True)
 class Publish:
-    """A new generation. lanes: those of whom this is said to; none if it is no member."""
+    """A new generation.
+
+    Args:
+        members: that came to the end of those of `base`, in runs (see `headway.core.roll`).
+        lanes: of the one whom this is said to; none if it is no member.
+        base: the newest generation before it that was said on this line; 0: `members` are all there are.
+        gone: ranks of that one who are in it no more, in runs.
+    """
 
     number: int
     members: tuple[str, ...]
     urgent: bool
     lanes: tuple[int, ...]
+    base: int = 0
+    gone: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -220,27 +246,36 @@ class Go:
     Args:
         source: rank of who holds the newest state; None: nobody does.
         newest: its (steps, exchanges); (-1, 0) if nobody does.
-        behind: (rank, steps, exchanges) of each that is elsewhere.
-        hosts: the members' distinct (node id, address).
-        seats: (index into hosts, port that answers probes), by rank.
+        behind: (first rank, how many, steps, exchanges) of those in a row that are alike, and elsewhere.
         lease_s: how long word of the coordinator lasts in this generation.
+        spot: of the one whom this is said to, as of `headway.core.spots.Spot`: rank, local rank, local size, rank of
+            its node, number of nodes.
     """
 
     number: int
     source: int | None
     newest: tuple[int, int]
-    behind: tuple[tuple[int, int, int], ...]
-    hosts: tuple[tuple[str, str], ...]
-    seats: tuple[tuple[int, int], ...]
+    behind: tuple[tuple[int, int, int, int], ...]
     lease_s: float
+    spot: tuple[int, int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Seats:
+    """The answer to `Locate`. seats: (worker, address, port that answers probes) of each that is there."""
+
+    generation: int
+    addresses: tuple[str, ...]
+    seats: tuple[tuple[str, str, int], ...]
 
 
 @dataclass(frozen=True)
 class Lease:
-    """The answer to a beat. at: the coordinator's clock, to be told again."""
+    """The answer to a beat. at: the coordinator's clock, to be told again; period_s: until the next is wanted."""
 
     number: int
     at: float
+    period_s: float = PULSE_S
 
 
 @dataclass(frozen=True)
@@ -278,40 +313,78 @@ class Dismiss:
 
 @dataclass(frozen=True)
 class Value:
-    """The answer to `Want`."""
+    """The answer to `Want`, and what comes with it. more: another follows at once, so that it is not asked for."""
 
     generation: int
     key: str
     value: str
+    more: bool = False
 
 
 FromWorker = (
-    Hello | Beat | Ready | Arrived | Committed | Lost | Diverged | Raised | Finished | Put | Want | Keeper | Evaluated
+    Hello
+    | Beat
+    | Ready
+    | Arrived
+    | Committed
+    | Lost
+    | Diverged
+    | Raised
+    | Finished
+    | Put
+    | Want
+    | Locate
+    | Keeper
+    | Evaluated
 )
-FromLead = Welcome | Publish | Pause | Go | Lease | Save | Dismiss | Value | Keepers | Until | Leave
+FromLead = Welcome | Publish | Pause | Go | Seats | Lease | Save | Dismiss | Value | Keepers | Until | Leave
 Message = FromWorker | FromLead
 
 
 def encode(message: Message) -> bytes:
-    """One line."""
+    """One line, or frame."""
+    if isinstance(message, Beat):
+        return frames.beat(tuple(vars(message).values()))
+    if isinstance(message, Lease):
+        return frames.lease(message.number, message.at, message.period_s)
     tree = {"kind": type(message).__name__.lower(), **{f.name: getattr(message, f.name) for f in fields(message)}}
     return json.dumps(tree, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
-def publish(number: int, members: tuple[str, ...], urgent: bool) -> Callable[[tuple[int, ...]], bytes]:
-    """Makes the line of a `Publish` from lanes. What is the same for thousands of members is encoded once."""
-    head = encode(Publish(number, members, urgent, ())).removesuffix(b"[]}\n")
-    return lambda lanes: head + json.dumps(lanes, separators=(",", ":")).encode() + b"}\n"
+def publish(number: int, change: tuple[Runs, tuple[str, ...]], urgent: bool, base: int) -> Callable[[Any], bytes]:
+    """Makes the line of a `Publish` from lanes. What is the same for thousands of members is encoded once.
+
+    Args:
+        change: ranks of `base` that are gone, and names that came, in runs.
+    """
+    gone, came = change
+    return _but_for(Publish(number, came, urgent, (), base, gone), "lanes")
+
+
+def go(word: Go) -> Callable[[Any], bytes]:
+    """Likewise the line of a `Go` from spots."""
+    return _but_for(replace(word, spot=()), "spot")  # type: ignore[arg-type]
+
+
+def _but_for(message: Message, name: str) -> Callable[[Any], bytes]:
+    whole, place = encode(message), f',"{name}":['.encode()
+    at = whole.rindex(place) + len(place)  # what comes after it has no such field
+    head, end = whole[:at], whole[at:]
+    return lambda numbers: head + ",".join(map(str, numbers)).encode() + end
 
 
 def from_worker(line: bytes) -> FromWorker:
     """What a worker says. Raises ValueError for anything else."""
+    if line[:1] == frames.BEAT:
+        return Beat(*frames.read_beat(line))
     message: FromWorker = _decode(line, _FROM_WORKER, LINE_BYTES)
     return message
 
 
 def from_lead(line: bytes) -> FromLead:
     """What the coordinator says. Raises ValueError for anything else."""
+    if line[:1] == frames.LEASE:
+        return Lease(*frames.read_lease(line))
     message: FromLead = _decode(line, _FROM_LEAD, WORD_BYTES)
     return message
 
@@ -319,6 +392,8 @@ def from_lead(line: bytes) -> FromLead:
 def _decode(line: bytes, known: dict[str, _Kind], most: int) -> Any:
     if len(line) > most:
         raise ValueError(f"a line of {len(line)} bytes is longer than {most}")
+    if line[:1] and line[0] in frames.SIZES:  # the other side's
+        raise ValueError("not a message")
     try:
         tree = json.loads(line, parse_constant=_refuse)
     except RecursionError:
@@ -382,6 +457,7 @@ def _kinds(union: Any) -> dict[str, _Kind]:
     return {
         kind.__name__.lower(): (kind, {name: _reader(hint) for name, hint in typing.get_type_hints(kind).items()})
         for kind in typing.get_args(union)
+        if kind not in (Beat, Lease)  # which are frames
     }
 
 

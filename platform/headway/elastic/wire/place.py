@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from headway.core.spots import Spot
+
 
 @dataclass(frozen=True)
 class Place:
@@ -26,7 +28,7 @@ class Place:
     token: str = field(repr=False)
 
 
-Show = Callable[[int, tuple[str, ...]], None]
+Show = Callable[[Spot], None]
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Assignment:
     Args:
         number: by which it is told again when the process comes back.
         place: in that run.
-        show: told (rank, nodes) when the run's membership changed.
+        show: told its spot when the run's membership changed.
         config: of the train function, see `headway.elastic.worker.main`.
     """
 
@@ -51,7 +53,7 @@ _show: Show | None = None
 
 
 def enter(place: Place, show: Show) -> None:
-    """Called in the worker's process. show: told (rank, nodes) when the membership changed."""
+    """Called in the worker's process. show: told its spot when the membership changed."""
     global _place, _show
     _place, _show = place, show
 
@@ -63,7 +65,7 @@ def current() -> Place:
     return _place
 
 
-def show(rank: int, nodes: tuple[str, ...]) -> None:
+def show(spot: Spot) -> None:
     """Tell whoever started this worker what its place among the members is now."""
     if _show is not None:
-        _show(rank, nodes)
+        _show(spot)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-EVERYBODYS = {"quarantine", "warned"}
+EVERYBODYS = {"quarantine", "warned", "lanes", "memory"}
 """Kinds that are taken from any worker, not from the leader alone."""
 
 

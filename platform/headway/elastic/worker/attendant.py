@@ -216,8 +216,8 @@ class _Attending:
                 if os.getppid() != self._parent:
                     return
                 if self._heart is not None:
-                    self._heart.beat(now)
-                due = max(due + pulse.PULSE_S, now) if self._heart is not None else now + IDLE_S
+                    self._heart.tick(now)
+                due = self._heart.due if self._heart is not None else now + IDLE_S
             sources: list[Any] = [self._control, *([] if self._watch is None else [self._watch])]
             sources += self._heart.sources if self._heart is not None else []
             ready = select.select(sources, [], [], max(0.0, due - now))[0]
@@ -225,6 +225,7 @@ class _Attending:
                 return
             if self._heart is not None:
                 self._heart.take(ready)
+                due = min(due, self._heart.due)
             if self._control in ready:
                 if not self._hear():
                     return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,75 @@ def _cut(batch: Any, rows: int, first: int, last: int) -> Any:
             "Have collate() return one entry per row, or leave accumulate out.",
         )
     return batch[first:last]
+
+
+class Unlike(Exception):
+    """Batches that cannot become one. Args: why, in words."""
+
+
+def joined(batches: Sequence[Any], rows: Sequence[int]) -> Any:
+    """Batches laid end to end, the opposite of `parts`: what has one entry per row, in any nest of dicts, lists and
+    tuples. Anything else must be equal in all.
+
+    Args:
+        batches: one at least, on one device.
+        rows: of each.
+
+    Raises:
+        Unlike: their shapes, types or names differ; something of them is of a kind that nobody can lay end to end.
+    """
+    return batches[0] if len(batches) == 1 else _join(batches, rows, "the batch")
+
+
+def _join(parts: Sequence[Any], rows: Sequence[int], where: str) -> Any:
+    first, kind = parts[0], type(parts[0])
+    if any(type(part) is not kind for part in parts):
+        raise Unlike(f"{where} is a {kind.__name__} in one lane, and something else in another")
+    if isinstance(first, torch.Tensor | np.ndarray):
+        return _end_to_end(parts, rows, where)
+    if isinstance(first, dict):
+        if any(part.keys() != first.keys() for part in parts):
+            raise Unlike(f"{where} has other names in other lanes")
+        made = {name: _join([part[name] for part in parts], rows, f"{name!r}") for name in first}
+        return made if kind is dict else like(first, made)
+    if kind in (list, tuple) or hasattr(first, "_fields"):
+        if kind in (list, tuple) and _by_row(parts, rows):
+            return kind(entry for part in parts for entry in part)
+        if any(len(part) != len(first) for part in parts):
+            raise Unlike(f"{where} has other lengths in other lanes")
+        each = [_join(column, rows, f"{where}[{at}]") for at, column in enumerate(zip(*parts, strict=True))]
+        return kind(*each) if hasattr(first, "_fields") else kind(each)
+    if kind in _PLAIN and all(part == first for part in parts):
+        return first
+    raise Unlike(f"{where} is a {kind.__name__}, which cannot be laid end to end")
+
+
+def _end_to_end(parts: Sequence[Any], rows: Sequence[int], where: str) -> Any:
+    first = parts[0]
+    if isinstance(first, np.ndarray):
+        plain = type(first) is np.ndarray  # one with a mask, say, would lose it
+    else:  # before anything is asked of them: a nested one has no shape
+        plain = all(p.layout is torch.strided and not p.is_nested and p.device == first.device for p in parts)
+    if not plain:
+        raise Unlike(f"{where} is no plain {'array' if isinstance(first, np.ndarray) else 'tensor'}")
+    if any(part.ndim == 0 or part.shape[0] != count for part, count in zip(parts, rows, strict=True)):
+        raise Unlike(f"{where} has not one entry per row")
+    other = next((part for part in parts if part.shape[1:] != first.shape[1:]), None)
+    if other is not None:
+        raise Unlike(
+            f"{where} has rows of shape {tuple(first.shape[1:])} in one lane, {tuple(other.shape[1:])} in another"
+        )
+    if any(part.dtype != first.dtype for part in parts):
+        raise Unlike(f"{where} has other types in other lanes")
+    return np.concatenate(parts) if isinstance(first, np.ndarray) else torch.cat(list(parts))
+
+
+def _by_row(parts: Sequence[Any], rows: Sequence[int]) -> bool:
+    """Whether lists have one entry per row, which is no nest itself."""
+    return all(len(part) == count and not any(map(_is_nest, part)) for part, count in zip(parts, rows, strict=True))
+
+
+_PLAIN = (str, bytes, bool, int, float, type(None))
 
 
 def _is_nest(value: Any) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from headway.core.lanes_together import Buffers
 from headway.elastic.worker.modules import Modules
 from headway.errors import BadInput
 
@@ -92,6 +93,23 @@ class LaneBuffers:
         summed = summed.clone()
         summed[: self._num_floats] *= factor
         return summed
+
+    @torch.no_grad()
+    def compared(self, apart: torch.Tensor, together: torch.Tensor) -> list[Buffers]:
+        """How two ways of doing the same lanes differ in what they changed, in each buffer and in all counters.
+
+        Args:
+            apart: sum of what `leave` gave for each lane; shape [size].
+            together: what it gave for all at once.
+        """
+        found = [Buffers(counters=torch.equal(apart[self._num_floats :], together[self._num_floats :]))]
+        ways = (way[: self._num_floats].double().split(self._sizes[0]) for way in (apart, together))
+        for one, other, buffer in zip(*ways, self._floats, strict=True):
+            before = buffer.reshape(-1).to("cpu", torch.float64)
+            moved = before[((one != 0) | (other != 0)) & before.isfinite()]
+            coarse = max(1.0, torch.finfo(buffer.dtype).eps / torch.finfo(torch.float32).eps)
+            found.append(Buffers(float((one - other).norm()), float(one.norm()), coarse * float(moved.norm())))
+        return found
 
     @torch.no_grad()
     def accept(self, summed: torch.Tensor) -> None:

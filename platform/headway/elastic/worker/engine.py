@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from headway.checkpoint.fork import ORIGIN
 from headway.checkpoint.writing import Share
+from headway.core import digest, footprints, lanes
 from headway.core.gate import Word
 from headway.core.membership import seats
 from headway.core.schedules import SCHEDULES
 from headway.core.watch import At
-from headway.elastic.worker import transfer, vote
+from headway.elastic.worker import garbage, together, transfer, vote
+from headway.elastic.worker.draws import seed
+from headway.elastic.worker.footprint import Footprint
 from headway.elastic.worker.logged import Logged
 from headway.elastic.worker.nearest import as_bytes, nearest
-from headway.elastic.worker.replica import GIVEN, Outcome, TornState, seed
+from headway.elastic.worker.replica import GIVEN, Outcome, TornState, Words
 from headway.elastic.worker.said import Said
 from headway.elastic.worker.saver import Together
 from headway.elastic.worker.standing import Standing
@@ -30,6 +33,7 @@ from headway.strategies import PeerLost, Strategy, create
 if TYPE_CHECKING:
     import torch
 
+    from headway.elastic.worker.carried import Carried, OfRounds, OfSteps
     from headway.elastic.worker.context import Context
     from headway.elastic.worker.keeping import Keeping
     from headway.elastic.worker.line import Start
@@ -61,6 +65,8 @@ class Engine:
         job = context.job
         self.context, self.job, self.order = context, job, context.train.order
         self.replica, self.members, self.saver = replica, context.members, context.saver
+        self.footprint = Footprint(replica.device, replica.host_bytes, self._tell_memory)
+        self.together = together.Together(job, replica, context.journal, self.footprint)
         self.tail = Tail(job.lanes, seats(job.lanes, job.workers.max))
         self.standing = Standing.OUTSIDE
         self.total_steps = context.total_steps
@@ -75,7 +81,17 @@ class Engine:
         """Whether all have left at a gate: what the rest of the loop's body says is of no step."""
         self.said = Said()
         self.logged = Logged(self)
+        self.rounds: OfRounds | None = None
+        """Where replicas differ between exchanges."""
+        self.held: OfSteps | None = None
+        """Where the strategy keeps what is not the same on all."""
+        self._unit_lanes = lanes.carried(job.lanes, job.units)
+        self._save_agreed = False
+        self._wanted: str | None = None
         self.lineage = 0
+        self._parts: int | None = None
+        """In how many parts replicas are compared; None: to be found anew, as on all who enter a generation."""
+        self._equal = vote.Equal()
         self.start = 0
         """The generation in which all began, or began anew: from a checkpoint, wherever their code was."""
         self.news = False
@@ -93,15 +109,24 @@ class Engine:
         self._first = True
         self._compiled = False
         self._committed_at = now()
-        self._swept = False
 
     def finish(self, why: str) -> None:
         """The run has come to its end after this step. What decides it is the same on all workers."""
-        outcome = self.replica.outcome
+        outcome, between = self.replica.outcome, self.rounds is None or self.rounds.between
         if outcome.finished != why:
-            text = f"finished after step {self.replica.step} of {self.total_steps}: {why}"
+            verb = "finished" if between else "finishes with the round that it is in,"
+            text = f"{verb} after step {self.replica.step} of {self.total_steps}: {why}"
             self.context.journal.note(text, ends=why)
-        outcome.stopping, outcome.finished = True, why
+        outcome.finished = why
+        if between:
+            outcome.stopping = True
+        else:
+            self.stop_asked = True
+
+    def _tell_memory(self, found: dict[str, int]) -> None:
+        """Of a few workers, which carry the most lanes: the recorder's work is bounded, whatever their number."""
+        if self.pact.rank < footprints.MOST:
+            self.context.journal.memory(found)
 
     # What the time goes to
 
@@ -134,15 +159,48 @@ class Engine:
         """
         owed, self._owed = self._owed, None
         if owed is not None:
-            ending = self.replica.outcome.stopping
+            ending, own = self.replica.outcome.stopping, self.replica.kept.own
             self.replica.take(owed)
-            self.replica.outcome.stopping = ending
+            self.replica.outcome.stopping, self.replica.kept.own = ending, own
 
     def boundary(self) -> None:
-        """Between two steps: into the next generation, if all have agreed to it, or one has broken."""
+        """Between two steps: into the next generation, if all have agreed to it, or one has broken. Those whose
+        replicas go on by themselves agree to nothing: each comes after the step that it is at."""
         self.settle()
-        if self.news or self.members.broken or (self.pact.size == 1 and self.members.news):
+        if self.held is not None and self.news and not self.members.broken:
+            self._leave_behind()
+        if (
+            (self.rounds is not None and self.leaves_round)
+            or self.news
+            or self.members.broken
+            or (self.pact.size == 1 and self.members.news)
+        ):
             self.regroup()
+
+    @property
+    def carried(self) -> Carried | None:
+        """What the strategy keeps of replicas or ranges, in rounds or in steps."""
+        return self.rounds or self.held
+
+    @property
+    def leaves_round(self) -> bool:
+        """Whether this worker goes into the next generation now. Where somebody is to leave, all meet first, so that
+        what its replicas have done stays here."""
+        members, rounds = self.members, self.rounds
+        assert rounds is not None
+        staying = members.staying
+        if not members.news or staying is None:
+            return members.news
+        return rounds.parted >= staying[0] or set(self.pact.names) <= set(staying[1])
+
+    def _leave_behind(self) -> None:
+        """All go into the next generation, and some of them to none: what they keep goes to the others."""
+        assert self.held is not None
+        try:
+            with self.account("regroup"):
+                self.held.leave()
+        except PeerLost as error:
+            self.members.lost(self.pact, error)
 
     def stand(self) -> None:
         """At the gate, if it is here: until it is moved, or all are asked to leave, which ends the loop. Whatever comes
@@ -162,9 +220,15 @@ class Engine:
                 self.regroup()
 
     def evaluated(self, stands: bool) -> None:
-        """Say what the newest evaluation gave, where the run goes by gates."""
+        """Say what the newest evaluation gave, where the run goes by gates; and what memory was taken until then."""
+        self.footprint.due(now())
         if self.members.until >= 0 and self.pact.rank == 0:
             self.members.evaluated(self.replica.step, dict(self.replica.outcome.metrics), stands)
+
+    @property
+    def may_halt(self) -> bool:
+        """Whether all may leave here: not in the middle of a round, at whose end it is told that one asked for it."""
+        return self.rounds is None or self.rounds.between
 
     @property
     def at_gate(self) -> bool:
@@ -173,7 +237,8 @@ class Engine:
 
     def repair(self, error: PeerLost) -> None:
         """The exchange broke: find the others again."""
-        self.members.lost(self.pact, error)
+        if self.rounds is None or not self.members.news:  # there, the others have left for the next generation
+            self.members.lost(self.pact, error)
         self.regroup()
 
     def regroup(self) -> None:
@@ -189,7 +254,8 @@ class Engine:
         aim: tuple[tuple[int, ...], int] | None = None
         while True:
             self.pact.close()
-            position = (replica.step if replica.whole else -1, replica.exchanges)
+            at = replica.step if self.rounds is None else self.rounds.start
+            position = (at if replica.whole else -1, replica.exchanges)
             # In a step's middle nobody new can come in either: its code would begin with the step's first pass.
             start = members.meet(*position, self.busy or bool(replica.passes), self._pause, self.spend)
             if (
@@ -199,20 +265,28 @@ class Engine:
             self.spend("regroup")
             if replica.whole or start.source is not None:
                 # Where it will go on is known before it is level with the others: it reads while the group is built.
-                aim = (start.news.lanes, replica.step if start.source is None else start.positions[start.source][0])
+                aim = (
+                    self._lanes_of(start.news.lanes),
+                    replica.step if start.source is None else start.positions[start.source][0],
+                )
                 context.train.carry(*aim)
             context.trouble("regroup", replica.model, replica.step)
             try:
                 self.pact = members.join(start)
+                self.pact.lanes = self._lanes_of(self.pact.units)
                 self._level(start)
+                if self.carried is not None:
+                    self.carried.settle()
                 break
             except PeerLost as error:
                 members.lost(self.pact, error)
         if aim != (self.pact.lanes, replica.step):
             context.train.carry(self.pact.lanes, replica.step)
         if context.keeping is not None:
-            context.keeping.carried(len(set(start.nodes)))
+            context.keeping.carried(start.spot.nodes)
+        self.together.neighbours = start.spot.local_size
         self.fit()
+        self._parts, self._save_agreed = None, False
         self.news, self._first, context.rank = False, True, self.pact.rank
         context.journal.enter(leads=self.pact.rank == 0)
         if self.pact.rank == 0 and not led:
@@ -220,6 +294,10 @@ class Engine:
         self._sweep()
         context.ledger.switch(before if before != "idle" else "compute", now())
         members.at = place
+
+    def _lanes_of(self, units: tuple[int, ...]) -> tuple[int, ...]:
+        """Lanes of what membership moves."""
+        return tuple(sorted(lane for unit in units for lane in self._unit_lanes[unit]))
 
     def fit(self) -> None:
         """Have a strategy for what is trained now, and for what rides on it.
@@ -277,9 +355,15 @@ class Engine:
 
     def strategy_for(self, group: Group | None) -> Strategy:
         """Of the job, for what is trained now."""
+        if self.held is not None:
+            return self.held.strategy(group)
+        return self.plain_strategy(None if self.rounds is not None else group)
+
+    def plain_strategy(self, group: Group | None) -> Strategy:
+        """That sums gradients as they are."""
         job = self.job
         return create(
-            job.strategy,
+            "all_reduce",
             self.replica.trainable,
             reproducible=job.reproducible,
             lanes=job.lanes,
@@ -294,9 +378,7 @@ class Engine:
         What was there when the session began (in a pool's process: when the run did) is left out of the search, which
         then takes a millisecond.
         """
-        if not self._swept and not gc.get_freeze_count():
-            gc.freeze()
-        self._swept = True
+        garbage.leave_out()
         gc.collect()
 
     def _level(self, start: Start) -> None:
@@ -319,11 +401,15 @@ class Engine:
         """
         if len(ahead) == 1:
             return ahead[0], []
-        mine = (self.lineage, self.replica.words().tobytes().hex()) if self.pact.rank in ahead else None
+        mine = (self.lineage, self._words().tobytes().hex()) if self.pact.rank in ahead else None
         found = self.pact.gather(mine)
         votes = [(found[rank][0], bytes.fromhex(found[rank][1])) for rank in ahead]
         right, ill = vote.verdict(votes, self.replica.step)
         return ahead[right], [ahead[place] for place in ill]
+
+    def _words(self) -> Words:
+        """Digest of what is the same on all."""
+        return self.replica.words() if self.rounds is None else self.rounds.words()
 
     def _hand_on(self, source: int, receivers: list[int], ill: list[int]) -> None:
         """Give the source's state to those that need it; all others go on at once."""
@@ -332,6 +418,7 @@ class Engine:
             given = {**replica.given(), "lineage": self.lineage, "ending": self.standing is Standing.ENDING}
             given |= {"journal": self.context.journal.journal(), "saved_step": self.saver.saved_step}
             given["course"] = (self._made, self._of)
+            given = given if self.rounds is None else self.rounds.given(given)
             pact.give(given, receivers)
         elif pact.rank in receivers:
             self._take_from(source, receivers, (replica.whole or self._abreast) and pact.rank not in ill)
@@ -348,12 +435,21 @@ class Engine:
         staged = kept and level and replica.bytes() <= transfer.EXTRA_BYTES
         replica.whole, replica.torn, self._abreast = staged, replica.torn or not staged, level
         given = self.pact.take(source, receivers, None if staged else replica.places(registered=not level))
+        if level and self.held is not None:
+            self.held.levelled()
+        own = (kept or level) and self.standing >= Standing.ABREAST
+        at = replica.step if own else None
         replica.take(given, registered=not level)
+        if self.rounds is not None:
+            self.rounds.taken(level, at, given["round"])
         self._abreast = False
         self.said.miss()
         replica.outcome.stopping |= given["ending"]
-        self._owed = transfer.copied({key: given[key] for key in GIVEN}) if level else None
+        # In rounds each comes to what they did in its own time, on the same common state.
+        owes = level and self.rounds is None
+        self._owed = transfer.copied({key: given[key] for key in GIVEN}) if owes else None
         self.lineage = given["lineage"]
+        self._equal.clear()
         if not level:
             self.context.journal.take(given["journal"])
             self.saver.begin(given["saved_step"])
@@ -361,9 +457,23 @@ class Engine:
         if not kept and self.standing < Standing.WATCHING:
             self.standing = Standing.WATCHING
 
-    def heal(self, votes: list[tuple[int, bytes]]) -> bool:
+    def part_due(self, step: int) -> tuple[int, int] | None:
+        """Which part of the replicas is compared before a step, and of how many; None: none is. Those of a large state
+        are compared in turn, so that all of it is within `replica_check_every` steps, and none of them takes long."""
+        every = self.job.replica_check_every
+        if every is None or self.pact.size < 2:
+            return None
+        if self._parts is None or step % every == 0:  # it is larger once the optimiser has stepped
+            self._parts = digest.parts(self.replica.bytes(), every)
+        part = digest.due(step, every, self._parts)
+        return None if part is None else (part, self._parts)
+
+    def heal(self, votes: list[tuple[int, bytes]], part: int = 0, of: int = 1) -> bool:
         """Compare the replicas' digests before a step; whoever differs takes the majority's state. Returns whether all
-        were equal: from then on each stands for itself again.
+        were equal: once all parts were, each stands for itself again.
+
+        Args:
+            part: of the state, this one of `of`.
 
         Raises:
             RunFailed: there is no majority.
@@ -372,8 +482,9 @@ class Engine:
         step = self.replica.step
         right, ill = vote.verdict(votes, step)
         if not ill:
-            self.lineage = vote.lineage_of(self.pact.names[self.pact.rank])
-            self.context.journal.replicas(step, votes[right][1].hex())
+            if self._equal.add(part, of, votes[right][1]):
+                self.lineage = vote.lineage_of(self.pact.names[self.pact.rank])
+                self.context.journal.replicas(step, self._equal.told())
             return True
         self.replica.buffers.rewind()  # the state that was compared is that before the step
         self._hand_on(right, ill, ill)
@@ -390,13 +501,18 @@ class Engine:
         context, pact, replica = self.context, self.pact, self.replica
         self._owed = None
         self.lineage, self._abreast, self._of = vote.lineage_of(pact.names[0]), False, ""
+        self._equal.clear()
         if pact.rank == 0:
             with self.account("regroup", At.RESTORING):
                 context.trouble("restore", replica.model, replica.step)
                 self._restore()
         if pact.size > 1:
+            if pact.rank == 0 and self.carried is not None:
+                self.carried.begin()
             with self.account("regroup", At.RESTORING):
                 self._hand_on(0, list(range(1, pact.size)), [])
+        if self.carried is not None and (pact.rank or pact.size == 1):
+            self.carried.begin()
         if self.start:
             self.said.miss()
         replica.whole = True  # not before: where the handing on breaks off, this is no begin, and comes once more
@@ -480,7 +596,10 @@ class Engine:
     def _pause(self) -> None:
         """All are about to be taken away: nothing may be lost with them. (What is in the middle of a step is no state
         to go on from: the step's beginning is not there any more.)"""
-        if self.replica.whole and self.pact.rank == 0 and not self.replica.passes:
+        alone = not self._in_parts
+        # What is common is as at a round's beginning; the user's own state is where the loop is.
+        alone &= self.rounds is None or self.rounds.between or not self.replica.registers
+        if self.replica.whole and self.pact.rank == 0 and not self.replica.passes and alone:
             self.make_safe("all workers are being taken away")
 
     # Steps
@@ -513,8 +632,25 @@ class Engine:
         replica.passes = 0
         self.said.compared()
         replica.outcome.stopping, self.news = self.tail.stopping(), self.tail.news()
+        self._save_agreed = self.held is not None and self.tail.saving()
         replica.outcome.early = self.tail.own_end()
         self.context.ledger.commit(at)
+        self.members.committed(self.pact, replica.step, at - self._committed_at, self._first)
+        if self._first:  # with these lanes
+            self.footprint.say()
+        self._first, self._committed_at, self._compiled = False, at, True
+
+    def commit_alone(self, until: int) -> None:
+        """The replicas carried here have made their updates up to, not including, this step, or let those be that are
+        left of the round; after its last, all have met."""
+        rounds, replica, at = self.rounds, self.replica, now()
+        assert rounds is not None
+        while replica.step < until:
+            replica.updates.step_schedules(sometimes=True)
+            replica.step += 1
+        self.context.ledger.commit(at)
+        if rounds.met:
+            rounds.open()
         self.members.committed(self.pact, replica.step, at - self._committed_at, self._first)
         self._first, self._committed_at, self._compiled = False, at, True
 
@@ -524,29 +660,46 @@ class Engine:
         """Take a checkpoint of this moment, together with the others; it is written in the background."""
         self.settle()
         replica = self.replica
+        if self.rounds is not None and not self.rounds.ready:
+            self.rounds.wanted = reason  # as soon as there is a state that is common to all
+            return
+        if self.held is not None and not self.held.gathered:
+            self._wanted = reason  # after the next step, when all have agreed to it
+            return
         with self.account("checkpoint"):
-            arguments = (replica.step, replica.snapshot, self._facts(), reason, replica.names(), self._together())
+            arguments = (replica.step, self._snapshot, self._facts(), reason, replica.names(), self._together())
             begun = self.saver.save(*arguments)
         if begun:
             self.context.trouble("checkpoint", replica.model, replica.step)
             self.saved()
+        if self.held is not None:
+            self.held.forget()
+        self.footprint.due(now())
 
     def _together(self) -> Together | None:
         """Whom a checkpoint is written with. The attempt's name is the same on all: no generation comes again in an
         epoch, and none saves a step twice."""
         pact = self.pact
-        if pact.size == 1:
-            return None
+        if pact.size == 1 or self._in_parts:
+            return None  # of what replicas keep for themselves only the one that leads has all
         return Together(Share(pact.rank, pact.size), f"g{pact.generation:06d}-{pact.size}")
+
+    def _snapshot(self) -> dict[str, Any]:
+        return self.replica.snapshot() if self.carried is None else self.carried.snapshot()
+
+    @property
+    def _at(self) -> int:
+        """The step of the state that is common to all."""
+        return self.replica.step if self.rounds is None else self.rounds.start
 
     def _facts(self) -> dict[str, Any]:
         replica, outcome = self.replica, self.replica.outcome
-        cursor = self.order.cursor(replica.step)
+        cursor = self.order.cursor(self._at)
         return {
             "run": self.context.run,
             "cursor": {"seed": cursor.seed, "epoch": cursor.epoch, "step": cursor.step},
             "samples_sha256": replica.samples.hexdigest(),
-            "metrics": outcome.metrics if outcome.evaluated_step == replica.step else {},
+            "metrics": outcome.metrics if outcome.evaluated_step == self._at else {},
             "total_steps": self.total_steps,
             "workers": self.pact.size,
         }
@@ -554,6 +707,17 @@ class Engine:
     def save_if_due(self) -> None:
         """As the job says, and as the lead asks."""
         replica = self.replica
+        if self.rounds is not None:
+            if self.rounds.wanted is not None and self.rounds.between:
+                wanted, self.rounds.wanted = self.rounds.wanted, None
+                if replica.step in self.context.save_at and replica.step != self.saver.saved_step:
+                    with self.account("checkpoint", At.SAVING):
+                        self.saver.finish()  # this one is not left out
+                self.save(wanted)
+            return
+        if self.held is not None:
+            self._save_kept()
+            return
         evaluated = replica.outcome.evaluated_step == replica.step
         if replica.step in self.context.save_at and replica.step != self.saver.saved_step:
             with self.account("checkpoint", At.SAVING):
@@ -564,9 +728,40 @@ class Engine:
         if reason is not None:
             self.save(reason)
 
+    def save_due(self) -> bool:
+        """Whether the worker that leads has a checkpoint taken after the step that is under way, where all must do it
+        together."""
+        if self.held is None or self.pact.rank:
+            return False
+        step = self.replica.step + 1
+        due = self.saver.due(step, now(), False, self.members.save_wanted or self._wanted)
+        return due is not None or step in self.context.save_at
+
+    def _save_kept(self) -> None:
+        assert self.held is not None
+        agreed, self._save_agreed = self._save_agreed, False
+        if not agreed or self.replica.outcome.stopping:
+            return
+        try:
+            with self.account("checkpoint", At.SAVING):
+                self.held.gather()
+        except PeerLost as error:  # the next one comes; the others are found before the next step
+            self.members.lost(self.pact, error)
+            return
+        due = self.saver.due(self.replica.step, now(), False, self.members.save_wanted or self._wanted)
+        self._wanted = None
+        self.save(due or "asked for")
+
+    @property
+    def _in_parts(self) -> bool:
+        """Whether each worker has a part of the state."""
+        return self.held is not None or (self.rounds is not None and self.rounds.keeps)
+
     def keep_if_due(self) -> None:
         """In the node's memory, as the job says and as it costs."""
         keeping, replica = self.context.keeping, self.replica
+        if self._in_parts or (self.rounds is not None and not self.rounds.between):
+            return
         if keeping is not None and keeping.due(replica.step, now()):
             with self.account("checkpoint"):
                 self._keep(keeping)
@@ -589,7 +784,7 @@ class Engine:
     def hold(self) -> None:
         """Where the run is to go on later from here: have this state in the node's memory, if there is a keeper."""
         context, keeping = self.context, self.context.keeping
-        if keeping is None or self.members.leaving != PAUSED:
+        if keeping is None or self.members.leaving != PAUSED or self._in_parts:
             return
         context.goes_on = True
         with self.account("checkpoint", At.SAVING):
@@ -600,9 +795,10 @@ class Engine:
     def make_safe(self, reason: str) -> None:
         """Wait until this state is on the disk, with all records before it."""
         self.settle()
+        self.footprint.say()
         replica = self.replica
         with self.account("checkpoint", At.SAVING):
-            arguments = (replica.step, replica.snapshot, self._facts(), reason, replica.names(), self._together())
+            arguments = (self._at, self._snapshot, self._facts(), reason, replica.names(), self._together())
             before = self.saver.saved_step
             self.saver.end(*arguments)
             if self.pact.rank == 0 and self.saver.saved_step != before:

@@ -13,7 +13,7 @@ from torch import nn
 from headway.core.watch import At
 from headway.elastic.worker import batches, halting, hollow, records, update
 from headway.elastic.worker import tail as tails
-from headway.elastic.worker.replica import seed
+from headway.elastic.worker.draws import seed
 from headway.errors import BadInput
 from headway.metrics import merging
 from headway.metrics.merging import Measures
@@ -207,6 +207,8 @@ class Evaluation:
         seed("lane", engine.job.seed, -1, step, number)
         with update.autocast(engine.job.precision, engine.replica.device):
             found = self._metrics(engine.replica.model, batches.tensors_of(batch, engine.replica.device))
+        if engine.held is not None and engine.held.tables is not None:
+            engine.held.tables.require()
         lane.rows += rows
         values = {}
         for name, value in _items(found):

@@ -22,9 +22,11 @@ def told(engine: Engine, mine: str) -> bool:
     Raises:
         PeerLost: a worker is gone.
     """
-    found = set(engine.pact.gather(OVER if engine.halting else mine))
-    if found == {mine}:
+    found = engine.pact.gather(OVER if engine.halting else mine)
+    if all(each == mine for each in found):
         return False
+    if engine.rounds is not None:
+        engine.rounds.left(met=False)
     engine.halt()
     return True
 
@@ -37,7 +39,7 @@ def before_evaluation(engine: Engine) -> bool:
     """
     pact, replica, tail = engine.pact, engine.replica, engine.tail
     replica.buffers.begin()
-    if replica.updates.several:
+    if replica.updates.several or engine.rounds is not None:
         return told(engine, EVALUATION)
     engine.fit()
     pact.strategy.begin([])  # as in a step, of no lanes

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import mmap
 import os
 import select
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from headway.elastic.wire import pulse
+from headway.elastic.worker.neighbours import Neighbours
 
 START_S = 10.0
 _ROOT = str(Path(__file__).parents[3])
@@ -37,7 +39,7 @@ class Page:
         descriptor: of a file of at least `mmap.PAGESIZE` bytes.
     """
 
-    _MARK, _CARRIED, _STEP, _AT, _WAITING, _LEASED = range(0, 48, 8)
+    _MARK, _CARRIED, _STEP, _AT, _WAITING, _LEASED, _PERIOD = range(0, 56, 8)
     _INTEGER, _FLOAT = struct.Struct("=q"), struct.Struct("=d")
 
     def __init__(self, descriptor: int) -> None:
@@ -66,6 +68,12 @@ class Page:
         found: float = self._FLOAT.unpack_from(self._memory, self._LEASED)[0]
         return found
 
+    @property
+    def period_s(self) -> float:
+        """Between two pulses, as the lead wants them; 0 before it has said so."""
+        found: float = self._FLOAT.unpack_from(self._memory, self._PERIOD)[0]
+        return found
+
     # The heart's
 
     @property
@@ -84,6 +92,10 @@ class Page:
     @property
     def waiting(self) -> bool:
         return bool(self._read(self._WAITING))
+
+    def pace(self, period_s: float) -> None:
+        """See `period_s`."""
+        self._FLOAT.pack_into(self._memory, self._PERIOD, period_s)
 
     def lease(self, at: float) -> None:
         """See `leased_at`."""
@@ -196,8 +208,12 @@ class Beating:
         self._page, self._pulses, self._listener = page, pulses, listener
         self._number = 0
         self._heard = 0.0
+        self.period_s = pulse.PULSE_S
+        """Between two pulses; the lead says it."""
         self._sent: dict[int, float] = {}
         """When the latest pulses were sent, by number."""
+        self._neighbours = Neighbours(self._lead, told["address"], pulses)
+        self._due = time.monotonic()
 
     @classmethod
     def of(cls, told: dict[str, Any], page: Page) -> Self:
@@ -217,16 +233,42 @@ class Beating:
     @property
     def sources(self) -> list[socket.socket]:
         """Where something may come in; then it is for `take`."""
-        return [self._pulses, self._listener]
+        return [self._pulses, self._listener, *self._neighbours.sources]
+
+    @property
+    def due(self) -> float:
+        """When there is something to do next, for `tick`."""
+        return min(self._due, self._neighbours.flush_at)
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        if now >= self._due:
+            self._due = self._after(now)
+            self.beat(now)
+        self._neighbours.flush(now)
+
+    def _after(self, now: float) -> float:
+        """When the next pulse is due. Where there are many workers, all hearts of a node beat at the same moments."""
+        if self.period_s <= pulse.PULSE_S:
+            return max(self._due + self.period_s, now)
+        phase_s = self._neighbours.phase * self.period_s
+        return (math.floor((now - phase_s) / self.period_s) + 1) * self.period_s + phase_s
 
     def take(self, ready: list[Any]) -> None:
         if self._listener in ready:
             with contextlib.suppress(OSError):
                 self._listener.accept()[0].close()
         if self._pulses in ready:
-            self._hear()
+            with contextlib.suppress(OSError):
+                datagram = self._pulses.recv(2048)
+                answers = self._neighbours.answered(datagram) if pulse.is_bundle(datagram) else [datagram]
+                for answer in answers:
+                    self._hear(answer)
+        for answer in self._neighbours.take(ready, time.monotonic()):
+            self._hear(answer)
 
     def close(self) -> None:
+        self._neighbours.close()
         for each in self.sources:
             each.close()
         self._page.close()
@@ -234,16 +276,14 @@ class Beating:
     def run(self, watch: int | None) -> None:
         """Until the worker's end. watch: by which the kernel tells of it."""
         life = sys.stdin.fileno()
-        sources = [life, *self.sources, *([] if watch is None else [watch])]
-        due = time.monotonic()
         while True:
             now = time.monotonic()
-            if now >= due:
+            if now >= self.due:
                 if os.getppid() != self._parent:
                     return
-                self.beat(now)
-                due = max(due + pulse.PULSE_S, now)
-            ready = select.select(sources, [], [], max(0.0, due - now))[0]
+                self.tick(now)
+            sources = [life, *self.sources, *([] if watch is None else [watch])]
+            ready = select.select(sources, [], [], max(0.0, self.due - now))[0]
             if life in ready or watch in ready:
                 return
             self.take(ready)
@@ -259,15 +299,23 @@ class Beating:
         said = pulse.Pulse(
             self._worker, self._number, self._heard, page.mark, page.step, page.at, page.waiting, state in "Tt", cpu_ms
         )
+        datagram = pulse.pulse(said, self._key)
+        if self.period_s > pulse.PULSE_S and self._neighbours.send(datagram, now):
+            return
         with contextlib.suppress(OSError):  # the network is away
-            self._pulses.sendto(pulse.pulse(said, self._key), self._lead)
+            self._pulses.sendto(datagram, self._lead)
 
-    def _hear(self) -> None:
+    def _hear(self, datagram: bytes) -> None:
         try:
-            answer = pulse.opened_answer(self._pulses.recv(512), self._key)
-        except (OSError, ValueError):
+            answer = pulse.opened_answer(datagram, self._key)
+        except ValueError:
             return
         self._heard = max(self._heard, answer.at)
+        self._neighbours.heard(time.monotonic())
+        if answer.period_s != self.period_s:
+            self.period_s = answer.period_s
+            self._due = min(self._due, self._after(time.monotonic()))
+        self._page.pace(self.period_s)
         sent = self._sent.get(answer.number)
         if sent is not None and sent > self._page.leased_at:
             self._page.lease(sent)

@@ -272,6 +272,17 @@ class Journal:
         """ends: of one that says why the run comes to its end: why, for the books."""
         self._say("note", text=text, **({"ends": ends} if ends else {}))
 
+    def lanes(self, text: str, **facts: Any) -> None:
+        """How lanes are put together, or are not any more, in words; facts: for the books, where it holds for all. Sent
+        soon, by whoever says it."""
+        self._say("lanes", text=text, **facts)
+        self._begin()
+
+    def memory(self, found: dict[str, int]) -> None:
+        """The most bytes that this worker took, see `headway.elastic.worker.footprint`."""
+        self._say("memory", worker=self._worker, **found)
+        self._begin()
+
     def warned(self, text: str) -> None:
         """This worker's process warns. Sent soon, by whoever hears it."""
         self._say("warned", worker=self._worker, text=text)

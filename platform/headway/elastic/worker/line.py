@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from headway import certificates
+from headway.core import roll
 from headway.core.gate import Gate, Word
-from headway.core.ledger import Ledger
-from headway.core.watch import LEASED, At
-from headway.elastic.wire import link
+from headway.core.ledger import BOOKED, Ledger
+from headway.core.spots import Spot
+from headway.core.watch import LEASED, PULSE_S, At
+from headway.elastic.wire import frames, link
 from headway.elastic.wire import messages as wire
 from headway.elastic.wire.place import Place
 from headway.elastic.wire.secured import Secured
@@ -29,7 +31,11 @@ if TYPE_CHECKING:
     from headway.elastic.worker.rendezvous import LineStore
 
 BEAT_S = 0.2
+HEART_PULSES, RARER = 3, 20
+"""Pulses in which the heart must have had an answer; so much more the time between beats grows than that of pulses."""
 CONNECT_S = 30.0
+STORES = 16
+"""Of earlier generations that are kept."""
 LEASE_POLL_S = 0.01
 LOST_EXIT = 3  # exit status of a worker that is no longer led
 _AT = {at: index for index, at in enumerate(At)}
@@ -64,16 +70,14 @@ class Start:
         rank: of this worker in it.
         source: rank of who holds the newest state; None: begin from the newest checkpoint.
         positions: (steps, exchanges) of each member; (-1, _) for one without state.
-        nodes: of each member.
-        places: of each member.
+        spot: of this worker.
     """
 
     news: News
     rank: int
     source: int | None
     positions: tuple[tuple[int, int], ...]
-    nodes: tuple[str, ...]
-    places: tuple[Seat, ...] = ()
+    spot: Spot
 
 
 class Dismissed(BaseException):
@@ -146,17 +150,24 @@ class Line:
         self._told_lost = 0
         """The newest generation that was told to be broken here."""
         self._group: Breakable | None = None
-        self._seats: tuple[Seat, ...] = ()
+        self._members: tuple[int, tuple[str, ...]] = (0, ())
+        """Of the newest generation that was published: its number, and who."""
+        self._seats: dict[str, tuple[Seat, ...]] = {}
+        """Of the members, by address, as far as they were asked for."""
+        self._seats_of = 0
+        """The generation whose members these are."""
         self._dismissed: str | None = None
         self._lease_s = LEASED * silence_s
         self._leased_at = 0.0
+        self._period_s = PULSE_S
+        """Between two signs of life, as the lead wants them."""
         self._heard = 0.0
         self._sent: dict[int, float] = {}
         """When the latest beats were sent, by number."""
         self._exchanged = 0
         self._values: dict[tuple[int, str], bytes] = {}
         self._stores: list[LineStore] = []
-        """All there were: torch may hold one beyond its generation, and must not find it gone."""
+        """The latest: torch may hold one beyond its generation, and must not find it gone."""
         self._closing = threading.Event()
 
     def connect(self, address: str, stays: bool = False) -> None:
@@ -188,7 +199,7 @@ class Line:
         age_s = self._ledger.age(time.monotonic())
         self.tell(wire.Hello(place.worker, place.token, age_s, os.getpid(), address, heart.probe_port))
         lines = connection.makefile("rb")
-        welcome = wire.from_lead(lines.readline(wire.WORD_BYTES))
+        welcome = wire.from_lead(_word(lines))
         if isinstance(welcome, wire.Dismiss) and not stays:
             self._leave(LOST_EXIT)
         if not isinstance(welcome, wire.Welcome):
@@ -280,6 +291,14 @@ class Line:
         """Whether a newer generation is known that does not wait for the end of a step."""
         news = self._news
         return news is not None and news.number > self._entered and news.urgent
+
+    @property
+    def staying(self) -> tuple[int, tuple[str, ...]] | None:
+        """Number and members of a generation that was planned, and not entered yet; None: there is none."""
+        news = self._news
+        if news is None or news.number <= self._entered or news.urgent:
+            return None
+        return news.number, news.members
 
     @property
     def entered(self) -> bool:
@@ -430,7 +449,7 @@ class Line:
         """Where the members of a generation find one another."""
         from headway.elastic.worker.rendezvous import LineStore
 
-        self._stores.append(LineStore(self, generation))
+        self._stores = [*self._stores[1 - STORES :], LineStore(self, generation)]
         return self._stores[-1]
 
     def put(self, generation: int, key: str, value: bytes) -> None:
@@ -473,8 +492,8 @@ class Line:
 
     def _listen(self, lines: Any) -> None:
         try:
-            while line := lines.readline(wire.WORD_BYTES):
-                self._take(wire.from_lead(line))
+            while word := _word(lines):
+                self._take(wire.from_lead(word))
         except (OSError, ValueError):
             pass
         if not self._closing.is_set() and self._dismissed is None:
@@ -487,10 +506,15 @@ class Line:
                 case wire.Lease():
                     self._renew(message)
                     return
-                case wire.Value(generation, key, value):
+                case wire.Value(generation, key, value, more):
                     self._values[generation, key] = base64.b64decode(value)
-                case wire.Publish(number, members, urgent, lanes):
-                    self._hear(News(number, members, lanes, urgent))
+                    if more:
+                        return
+                case wire.Publish(number, _, urgent, lanes):
+                    self._members = number, self._published(message)
+                    self._hear(News(number, self._members[1], lanes, urgent))
+                case wire.Seats():
+                    self._locate(message)
                 case wire.Pause(number, urgent, save):
                     self._hear(News(number, (), (), urgent, save))
                 case wire.Go():
@@ -520,40 +544,62 @@ class Line:
 
     def _renew(self, lease: wire.Lease) -> None:
         sent = self._sent.pop(lease.number, None)
-        self._heard = max(self._heard, lease.at)
+        self._heard, self._period_s = max(self._heard, lease.at), lease.period_s
         if sent is not None:
             self._leased_at = max(self._leased_at, sent)
             self._changed.notify_all()
+
+    def _published(self, message: wire.Publish) -> tuple[str, ...]:
+        number, before = self._members
+        if not message.base:
+            return roll.read(message.members)
+        if message.base != number:
+            raise ValueError(f"what became of generation {message.base}, and {number} was the last")
+        return roll.changed(before, message.gone, message.members)
 
     def _begin(self, go: wire.Go) -> None:
         news = self._news
         if news is None or news.number != go.number or self.place.worker not in news.members:
             return
-        positions = [go.newest] * len(news.members)
-        for rank, step, exchanges in go.behind:
-            positions[rank] = (step, exchanges)
-        hosts = [go.hosts[index] for index, _ in go.seats]
-        seats = zip(news.members, hosts, go.seats, strict=True)
-        places = tuple(Seat(worker, address, port) for worker, (_, address), (_, port) in seats)
-        rank, nodes = news.members.index(self.place.worker), tuple(node for node, _ in hosts)
-        self._lease_s, self._seats = go.lease_s, places
-        self._values = {}
-        self._start = Start(news, rank, go.source, tuple(positions), nodes, places)
+        size = len(news.members)
+        positions = [go.newest] * size
+        for first, count, step, exchanges in go.behind:
+            if not 0 <= first <= first + count <= size:
+                raise ValueError(f"ranks {first} to {first + count} of {size} members are behind")
+            positions[first : first + count] = [(step, exchanges)] * count
+        rank, local_rank, local_size, node_rank, nodes = go.spot
+        if not 0 <= rank < size or news.members[rank] != self.place.worker:
+            raise ValueError(f"another is rank {rank} of {size}")
+        self._lease_s, self._seats_of, self._seats, self._values = go.lease_s, go.number, {}, {}
+        spot = Spot(rank, size, local_rank, local_size, node_rank, nodes)
+        self._start = Start(news, rank, go.source, tuple(positions), spot)
 
     def _beat(self) -> None:
-        number = 0
-        while not self._closing.wait(BEAT_S):
-            number += 1
+        number, last = 0, time.monotonic()
+        while not self._closing.wait(max(BEAT_S, self._period_s)):
             now = time.monotonic()
+            if now - last < self._between() - BEAT_S / 10:
+                continue
+            number, last = number + 1, now
             self._sent[number] = now
             self._sent.pop(number - 300, None)
             mark, at = self._mark + self._carried, self._at
-            account = self._ledger.snapshot(now)
+            seconds = self._ledger.snapshot(now)
+            account = tuple(max(0.0, seconds[cause]) for cause in BOOKED)  # clocks of two threads may cross
             how = (self._waiting, self._step, self.lane_s, account, self._exchanged)
             try:
-                self.tell(wire.Beat(number, self._heard, mark, at, *how))
+                self.tell(wire.Beat(number, self._heard, mark, _AT[at], *how))
             except OSError:
                 return  # the listening thread sees the same, and acts
+
+    def _between(self) -> float:
+        """Seconds between two beats. A heart that is answered tells most of it, so that beats may be rarer; when it is
+        answered no more they come at once."""
+        if self._heart is not None:
+            period_s = self._heart.page.period_s or self._period_s
+            if time.monotonic() - self._heart.page.leased_at < HEART_PULSES * period_s:
+                return BEAT_S + RARER * max(0.0, period_s - PULSE_S)
+        return max(BEAT_S, self._period_s)
 
     def _mind(self) -> None:
         """Watch the exchange: whether it gets on, and whether the peers can be reached."""
@@ -561,7 +607,7 @@ class Line:
         of: Breakable | None = None
         while not self._closing.wait(BEAT_S):
             with self._changed:
-                group, number, seats = self._group, self._entered, self._seats
+                group, number = self._group, self._entered
             if group is not of:
                 of, moved, told = group, 0, 0
             if group is None:
@@ -574,13 +620,14 @@ class Line:
                 if self._heart is not None:
                     self._heart.page.carry(self._carried)
             if self._waiting and not self.broken:
-                self._part(group, number, seats)
+                self._part(group, number)
 
-    def _part(self, group: Breakable, number: int, seats: tuple[Seat, ...]) -> None:
+    def _part(self, group: Breakable, number: int) -> None:
         """Break an exchange with peers that have not acknowledged anything for long."""
         late = group.unanswered(self._silence_s)
         if not late:
             return
+        seats = self._located(number, late)
         parted = [address for address in late if not self._reaches(address, seats)]
         if not parted:
             # They can be reached again, and the kernel's next attempt may be far off. It is given a moment.
@@ -592,11 +639,39 @@ class Line:
         with self._changed:
             if self._group is not group or not self._waiting:
                 return
-        peers = tuple(seat.worker for seat in seats if seat.host in parted)
+        peers = tuple(seat.worker for address in parted for seat in seats.get(address, ()))
         with contextlib.suppress(OSError):
             self.lost(number, why, peers)
         group.sever()
 
-    def _reaches(self, address: str, seats: tuple[Seat, ...]) -> bool:
-        ports = [seat.probe_port for seat in seats if seat.host == address and seat.probe_port]
+    def _located(self, number: int, addresses: tuple[str, ...]) -> dict[str, tuple[Seat, ...]]:
+        """Who is there, as far as the lead says so soon."""
+        deadline = time.monotonic() + WITHIN_S
+        with self._changed:
+            unknown = tuple(a for a in addresses if a not in self._seats)[: wire.MOST_LOCATED]
+        if unknown:
+            with contextlib.suppress(OSError):
+                self.tell(wire.Locate(number, unknown))
+        with self._changed:
+            while any(a not in self._seats for a in unknown) and (left := deadline - time.monotonic()) > 0:
+                self._changed.wait(left)
+            return dict(self._seats)
+
+    def _locate(self, found: wire.Seats) -> None:
+        if found.generation == self._seats_of:
+            for address in found.addresses:
+                self._seats[address] = tuple(Seat(*seat) for seat in found.seats if seat[1] == address)
+
+    def _reaches(self, address: str, seats: dict[str, tuple[Seat, ...]]) -> bool:
+        ports = [seat.probe_port for seat in seats.get(address, ()) if seat.probe_port]
         return bool(ports) and reachable(address, ports[0])
+
+
+def _word(lines: Any) -> bytes:
+    """What came next over a line; empty at its end."""
+    first: bytes = lines.read(1)
+    if not first:
+        return b""
+    size = frames.SIZES.get(first[0])
+    rest: bytes = lines.read(size - 1) if size else lines.readline(wire.WORD_BYTES - 1)
+    return first + rest

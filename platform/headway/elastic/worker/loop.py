@@ -11,7 +11,7 @@ from headway.elastic.worker import lazy, modules
 from headway.elastic.worker.context import current
 from headway.elastic.worker.session import Session, session
 from headway.elastic.worker.step import Step
-from headway.elastic.worker.updates import wants_closure
+from headway.elastic.worker.tables import building
 from headway.job import Job
 from headway.metrics.merging import Measures
 from headway.task import Task
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 def session_of(task: Task) -> Session:
     """The session that a task is trained in: of its model, its optimiser and its schedule."""
-    model = lazy.shaped(weights.whole(task.model()), task, current())
+    with building(current().job):
+        model = weights.whole(task.model())
+    model = lazy.shaped(model, task, current())
     optimizer = task.optimizer(model)
     clip = task.clip if type(task).clip is not Task.clip else None
     others, measures = modules.of_task(task, model), task.measures()
@@ -47,11 +49,15 @@ def run_step(task: Task, training: Session, step: Step) -> None:
     """One step of a task, with all its updates."""
     updates, loss = training.replica.updates, _loss_of(task, training)
     for update in step.updates(task.updates if updates.several else None):
-        if wants_closure(updates.named(update).optimizer):
+        if updates.named(update).wants_closure:
             step.minimize(partial(loss, update))
             continue
-        for batch in step.lanes():
-            step.backward(loss(update, batch))
+        for batch in step.lanes(together=True):
+            try:
+                step.backward(loss(update, batch))
+            except Exception as error:
+                if not step.takes(error):
+                    raise
 
 
 def _loss_of(task: Task, training: Session) -> Callable[[str, Any], Tensor]:

@@ -184,9 +184,11 @@ def run(job: Job, found: Callable[..., Any], source: code.Source | None = None, 
     from headway.data.read.streams import collate_of, transform_of
     from headway.elastic.worker.context import current
     from headway.elastic.worker.loop import train_task
+    from headway.elastic.worker.tables import building
 
     torch.manual_seed(job.seed)
-    task = found(**job.call())
+    with building(job):
+        task = found(**job.call())
     if not inspect.isclass(found):
         return
     if values is not None:

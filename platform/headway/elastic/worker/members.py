@@ -10,6 +10,7 @@ from typing import Protocol
 
 from headway.core.gate import Word
 from headway.core.pace import Typical
+from headway.core.spots import Spot, spots
 from headway.core.watch import At
 from headway.elastic.wire import messages as wire
 from headway.elastic.worker.line import Line, News, Start
@@ -17,6 +18,9 @@ from headway.elastic.worker.pact import Pact
 from headway.strategies import PeerLost
 from headway.strategies.connect import connect, limits
 from headway.strategies.group import Group
+
+LOOPBACK = "127.0.0.1"
+"""Of a worker that is told no address."""
 
 
 class Members(Protocol):
@@ -54,6 +58,14 @@ class Members(Protocol):
 
     def evaluated(self, step: int, values: dict[str, float], stands: bool) -> None:
         """All were evaluated. Arguments as of `wire.Evaluated`."""
+
+    @property
+    def address(self) -> str:
+        """Of this machine, for the others."""
+
+    @property
+    def staying(self) -> tuple[int, tuple[str, ...]] | None:
+        """Number and members of a planned generation that comes next, as far as is known."""
 
     def alone(self) -> Pact:
         """What a worker has before its first generation: nobody else, and no lanes."""
@@ -96,7 +108,7 @@ class Led:
         line: connected.
         backend: gloo or nccl.
         address: of this node, as the other workers reach it.
-        show: told (rank, nodes) when the membership changed.
+        show: told its spot when the membership changed.
         silence_s: of the job.
         longest_s: for which a member may keep the others waiting and be in order.
         rounding: how this machine rounds; see `rounding.digest`.
@@ -107,7 +119,7 @@ class Led:
         line: Line,
         backend: str,
         address: str,
-        show: Callable[[int, tuple[str, ...]], None],
+        show: Callable[[Spot], None],
         silence_s: float = 2.0,
         longest_s: float = 900.0,
         rounding: str = "",
@@ -159,6 +171,14 @@ class Led:
     def evaluated(self, step: int, values: dict[str, float], stands: bool) -> None:
         self._line.tell(wire.Evaluated(step, {name: repr(float(value)) for name, value in values.items()}, stands))
 
+    @property
+    def address(self) -> str:
+        return self._address or LOOPBACK
+
+    @property
+    def staying(self) -> tuple[int, tuple[str, ...]] | None:
+        return self._line.staying
+
     def alone(self) -> Pact:
         return Pact(0, 0, (self._line.place.worker,), (), None, self)
 
@@ -187,7 +207,7 @@ class Led:
                 given_up=lambda: self._line.superseded(news.number),
             )
         self._line.hold(group, news.number)
-        self._show(start.rank, start.nodes)
+        self._show(start.spot)
         return Pact(news.number, start.rank, news.members, news.lanes, group, self)
 
     def lost(self, pact: Pact, error: PeerLost) -> None:
@@ -239,6 +259,8 @@ class Alone:
     leaving = ""
     until = -1
     save_wanted: str | None = None
+    address = LOOPBACK
+    staying: tuple[int, tuple[str, ...]] | None = None
     at = At.STARTING
 
     def __init__(self, lanes: int, group: Group | None = None, share: tuple[int, ...] | None = None) -> None:
@@ -262,7 +284,7 @@ class Alone:
     ) -> Start:
         rank, size = (self._group.rank, self._group.size) if self._group else (0, 1)
         names = tuple(f"w{number}" for number in range(size))
-        return Start(News(1, names, self._lanes, True), rank, None, ((-1, 0),) * size, names)
+        return Start(News(1, names, self._lanes, True), rank, None, ((-1, 0),) * size, spots(names)[rank])
 
     def join(self, start: Start) -> Pact:
         news = start.news

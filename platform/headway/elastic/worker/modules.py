@@ -56,6 +56,8 @@ class Modules:
         self._promised: set[str] = set()
         """Keys whose modules do not know yet that they were given them."""
         self._suspect = self._ours = False
+        self._every: list[nn.Module] | None = None
+        """All modules, once they were asked for."""
         self.settle()
 
     # What there is
@@ -64,6 +66,14 @@ class Modules:
         """What is there now was there from the beginning."""
         self._owners = {id(module): prefix for prefix, module in self._modules()}
         self._keys = {*self.model.state_dict(keep_vars=True), *(key for key, _, _ in self._others_buffers())}
+        self._every = None
+
+    @property
+    def modes(self) -> bytes:
+        """Which of them are in training mode, one byte each in a fixed order."""
+        if self._every is None:
+            self._every = [module for _, module in self._modules()]
+        return bytes(module.training for module in self._every)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The model's, then those of the others, each once; shared ones by their first name."""
@@ -234,6 +244,7 @@ class Modules:
     def _grown(self, module: nn.Module, name: str, child: Any) -> None:
         """A hook of torch's, for every module that is put into another."""
         self._suspect |= id(module) in self._owners
+        self._every = None
 
     def _homes(self) -> Iterator[str]:
         """Keys of all buffers that there are, and that all have agreed on."""

@@ -55,6 +55,8 @@ class Pact:
         line: Watched,
     ) -> None:
         self.generation, self.rank, self.names, self.lanes = generation, rank, names, lanes
+        self.units = lanes
+        """What membership moves: lanes, or replicas of several."""
         self.group, self._line = group, line
         self._strategies: dict[str, tuple[Strategy, list[int], tuple[int, ...]]] = {}
         self._in_use = ""
@@ -140,6 +142,17 @@ class Pact:
             self._line.may_commit(self.size == 1)
         return found
 
+    def seal(self) -> None:
+        """All have come here: what they exchanged before may be committed.
+
+        Raises:
+            PeerLost, Dismissed: as of `sum`.
+        """
+        with self.waiting():
+            if self.group is not None:
+                self.group.barrier()
+            self._line.may_commit(self.size == 1)
+
     def give(self, tree: Any, receivers: Sequence[int]) -> None:
         """Hand a tree of tensors and plain values to others. Raises PeerLost."""
         assert self.group is not None
@@ -151,6 +164,13 @@ class Pact:
         assert self.group is not None
         with self.waiting():
             return transfer.receive(self.group, source, receivers, into)
+
+    def collect(self, tree: Any) -> list[Any]:
+        """Every member's tree of tensors and plain values, by rank, at rank 0; nothing on others. Raises PeerLost."""
+        for rank in range(1, self.size):
+            if self.rank == rank:
+                self.give(tree, [0])
+        return [tree, *(self.take(rank, [0], None) for rank in range(1, self.size))] if self.rank == 0 else []
 
     def barrier(self) -> None:
         """Wait for all. Raises PeerLost."""

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+import math
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from headway.elastic.worker import batches, closures, halting, hollow, said, update
+from headway.core.lanes_together import Mismatch, Reason
+from headway.core.watch import At
+from headway.elastic.worker import closures, draws, halting, hollow, said, update
 from headway.elastic.worker import tail as tails
 from headway.elastic.worker.engine import now
-from headway.elastic.worker.modules import NOWHERE
-from headway.elastic.worker.replica import seed
-from headway.elastic.worker.updates import ONLY, wants_closure
+from headway.elastic.worker.rounds import Rounds
+from headway.elastic.worker.updates import ONLY
+from headway.elastic.worker.walk import Walk
 from headway.errors import BadInput, NonFiniteLoss
 from headway.metrics import merging
-from headway.strategies import Strategy
+from headway.strategies import PeerLost
 
 if TYPE_CHECKING:
-    from headway.data.read.reader import Batch
     from headway.elastic.worker.engine import Engine
 
 MOST_AGREED = 10
@@ -39,32 +41,20 @@ class Recorded:
     measured: list[dict[str, Any]] = field(default_factory=list)
 
 
-class Pass:
+class Pass(Walk):
     """The part of a `Step` that its user does not see; see there. ended: called with the step, when it is committed."""
 
     def __init__(self, engine: Engine, ended: Callable[[Any], None] = lambda step: None) -> None:
-        self._engine, self._ended = engine, ended
+        super().__init__(engine)
+        self._ended = ended
         self.loss = float("nan")
         self.every_update = engine.replica.updates.names
         self.begun = self.committed = False
         self.counts = False
         """Whether it was committed by those that train, and not passed over."""
         self._updates: tuple[str, ...] = ()
-        self._pass = 0
-        """The number of the pass under way, in the step."""
         self._looped = self._anew = self._rehearsing = False
-        self._part = self._part_rows = 0
-        """The part of the lane's batch whose body runs, and its rows."""
-        self._parts: dict[str, dict[int, tuple[torch.Tensor | float, int]]] = {}
-        """What was recorded in parts of a lane's batch: values and rows, by name and part."""
-        self._whole = True
-        """Whether it is the lane's last."""
-        self._lane: int | None = None
-        self._open: int | None = None
-        """The lane whose body runs."""
         self._agreed = 0
-        self._found: dict[int, Batch] = {}
-        self._strategy: Strategy | None = None
         self._aim()
 
     def _aim(self) -> None:
@@ -78,16 +68,14 @@ class Pass:
         self._fullest = max(range(len(self.sizes)), key=self.sizes.__getitem__)
         self._mine = [lane for lane in engine.pact.lanes if self.sizes[lane]]
         self._found = {}
+        # Who is lost may have missed why all were to do it again by lane, and who has just joined does not know of it.
+        # So all forget it: one that decided otherwise than the others would train on by itself.
+        self._alone = False
 
     @property
     def update(self) -> str:
         """The name of the update whose pass is under way; empty where there is one without a name."""
         return self._updates[self._pass] if self._pass < len(self._updates) else ONLY
-
-    def _share(self, lane: int) -> float:
-        """Of the step's rows that the lane has; of those that were asked for, where some may be set aside."""
-        rows = len(self._found[lane].ids) if lane in self._found else self.sizes[lane]
-        return rows / self.rows
 
     def _attempt(self) -> Generator[dict[str, torch.Tensor], None, bool]:
         """All lanes once, and the update. Returns whether it was applied (or all have left): not if a replica had to be
@@ -99,7 +87,9 @@ class Pass:
         engine = self._engine
         if self._halted():
             return True
-        if wants_closure(engine.replica.updates.now.optimizer) and not engine.halting:
+        if isinstance(engine.rounds, Rounds):
+            return (yield from self._go_on(engine.rounds))
+        if engine.replica.updates.now.wants_closure and not engine.halting:
             raise closures.wanted(engine.replica.updates.now.optimizer)
         changes = yield from self._summed()
         if changes is None:
@@ -107,9 +97,107 @@ class Pass:
         recorded = self._recorded()
         last = self._pass + 1 == len(self._updates)
         self._take_losses(changes)
-        engine.replica.apply(engine.job.clip_norm, last)
+        assert self._strategy is not None
+        if engine.held is not None and engine.held.serves:
+            self._strategy.commit()
+            if engine.held.tables is not None:
+                engine.held.tables.commit()
+            engine.replica.updates.step_schedules(sometimes=True)
+        else:
+            engine.replica.apply(engine.job.clip_norm, last, self._strategy.finite)
+            self._strategy.commit()
         self._finish(recorded, last)
         return True
+
+    def _go_on(self, rounds: Rounds) -> Generator[dict[str, torch.Tensor], None, bool]:
+        """The step of each replica that is carried here, and of those that are behind all until it; at a round's end
+        all meet. Returns True.
+
+        Raises:
+            PeerLost: a worker is gone. What replicas have done they have done.
+        """
+        engine = self._engine
+        number, loss, rows = self.number, 0.0, 0
+        late = not engine.halting and rounds.late()
+        if late:
+            engine.replica.buffers.begin()
+        elif not engine.halting:
+            for replica, step in rounds.due(number):
+                self._aim_at(rounds.lanes[replica], step)
+                with rounds.carrying(replica, step):
+                    try:
+                        yield from self._do_alone(rounds, replica)
+                    except PeerLost:
+                        engine.replica.buffers.rewind()  # while they are in their place
+                        raise
+                    loss += rounds.did(replica, engine.tail, self.rows) * self.rows
+                rows += self.rows
+            self._aim()
+            engine.replica.buffers.begin()
+            if number + 1 == rounds.departs:
+                rounds.depart()
+        if engine.halting or late or number + 1 == rounds.end:
+            with engine.account("communication", At.EXCHANGE):
+                met = rounds.meet(number)
+            if not met or engine.halting:
+                rounds.left(met)
+                engine.halt()
+                self.committed = True
+                return True
+        else:
+            engine.replica.outcome.losses = [loss / rows] if rows else [0.0]  # of the lanes that are carried here
+        engine.commit_alone(rounds.met_at if late else number + 1)
+        self._was_met()
+        return True
+
+    def _was_met(self) -> None:
+        """The step is committed; a round's steps are told where it ends."""
+        self.loss, self.committed, self.counts = sum(self._engine.replica.outcome.losses), True, True
+        self._engine.logged.commit(self.number)
+
+    def _aim_at(self, lanes: list[int], step: int) -> None:
+        """Be a step with these lanes alone."""
+        engine = self._engine
+        cursor = engine.order.cursor(step)
+        self.number, self.epoch, self._at = step, cursor.epoch, cursor.step
+        self.sizes = engine.order.sizes(cursor.step)
+        self.rows = max(1, sum(self.sizes[lane] for lane in lanes))
+        self._fullest = max(lanes, key=self.sizes.__getitem__)
+        self._mine = [lane for lane in lanes if self.sizes[lane]]
+        self._found, self._may_join = {}, False
+
+    def _do_alone(self, rounds: Rounds, number: int) -> Generator[dict[str, torch.Tensor], None, None]:
+        """The lanes of a replica, and its own update."""
+        engine = self._engine
+        replica, tail = engine.replica, engine.tail
+        if rounds.served is not None:
+            rounds.served.pull(number, self.number)
+        engine.context.ledger.begin_step(now())
+        self._leave_out_empty_lanes()
+        rounds.bodies.check()
+        engine.fit()
+        self._strategy = strategy = engine.pact.strategy
+        strategy.begin(self._mine)
+        tail.clear()
+        replica.buffers.begin()
+        yield from self._walk()
+        engine.check_fit()
+        if replica.modules.found():
+            raise BadInput(
+                f"buffers were made in the lanes of step {self.number}",
+                "replicas go on by themselves, and their buffers are averaged when they meet: all must have the same",
+                "Make buffers where the model is built.",
+            )
+        engine.context.trouble("exchange", replica.model, self.number)
+        summed, changes = strategy.finish(tail.values)
+        tail.take(summed)
+        self._take_losses(changes)
+        if rounds.served is None:
+            replica.apply(engine.job.clip_norm, last=False, finite=strategy.finite)
+            return
+        if not strategy.finite():
+            replica.require_number(float(update.norm(replica.trained)))
+        rounds.served.push(number, self.rows / sum(self.sizes))
 
     def _halted(self) -> bool:
         """Before a step of several updates: whether somebody's loop is over.
@@ -137,6 +225,7 @@ class Pass:
         measured, outcome = self._engine.replica.measured, self._engine.replica.outcome
         outcome.record_tables = {}
         measured.add(recorded.measured)
+        self._alone = False
         if last and self._recorded_now:
             found = measured.recorded()
             outcome.records, outcome.record_tables = {**outcome.records, **found.values}, found.tables
@@ -164,33 +253,31 @@ class Pass:
         self._leave_out_empty_lanes()
         engine.fit()
         self._strategy = strategy = pact.strategy
-        strategy.begin(self._mine)
+        self._begin_anew()
         tail.clear()
         replica.buffers.begin()
-        every = engine.job.replica_check_every
-        checked = every is not None and self.number % every == 0 and pact.size > 1 and first and not self._pass
-        if checked:
-            tail.replica(pact.rank, engine.lineage, replica.words())
-        for lane in self._mine:
-            pact.check()
-            begun = now()
-            yield from self._do(lane)
-            replica.modules.used()
-            strategy.lane_done(replica.buffers.leave(self._share(lane), counters=lane == self._fullest))
-            engine.members.moved(now() - begun)
+        compared = engine.part_due(self.number) if first and not self._pass else None
+        if compared is not None:
+            tail.replica(pact.rank, engine.lineage, replica.words(*compared))
+        yield from self._walk()
         engine.check_fit()
         stop = engine.context.journal.stop_requested or bool(engine.members.leaving) or engine.stop_asked
-        tail.flags(stop, engine.members.news, bool(replica.modules.found()), engine.halting, engine.stop_asked)
+        late, save = bool(replica.modules.found()), engine.save_due()
+        tail.flags(stop, engine.members.news, late, engine.halting, engine.stop_asked, save=save)
         tail.said(pact.rank, engine.said.words)
+        tail.lanes(self._joined, self._spoilt, replica.apart)
         engine.context.trouble("exchange", replica.model, self.number)
         with engine.account("communication"):
             summed, changes = pact.sum(tail.values)
+        tables = engine.held.tables if engine.held is not None else None
+        if tables is not None:
+            strategy.beside = tables.finish()  # type: ignore[attr-defined]  # it is one that serves
         tail.take(summed)
         if tail.halting() or tail.evaluating():
             engine.halt()
             self.committed = True
             return None
-        if checked and not engine.heal(tail.replicas(pact.size)):
+        if compared is not None and not engine.heal(tail.replicas(pact.size), *compared):
             ledger.abandon(now())
             return None  # nothing was applied: once more, from the healed state
         if tail.late():
@@ -205,10 +292,28 @@ class Pass:
                 engine.agree_on_buffers()
             ledger.abandon(now())
             return None  # once more, by lane
+        if self._is_undone():
+            replica.buffers.rewind()
+            ledger.abandon(now())
+            return None  # once more, with lanes apart, or fewer of them together
         if not tail.said_alike(pact.size) and not self._compare():
             ledger.abandon(now())
             return None
         return changes
+
+    def _is_undone(self) -> bool:
+        """Whether the pass is to be done again, for the way in which lanes went together. All decide alike."""
+        engine, tail = self._engine, self._engine.tail
+        why = tail.apart()
+        finite = not (self._alone or tail.together()) or math.isfinite(sum(tail.losses()))
+        if self._alone and finite and why is None:
+            why = Mismatch(Reason.LOSS)
+        if why is not None:
+            engine.together.part(why, self.number, engine.pact.rank == 0)
+        if not tail.spoilt() and tail.together() and why is None and not finite:
+            self._alone = True
+            return True
+        return tail.spoilt() or (tail.together() and why is not None)
 
     def _record(self, found: dict[str, float]) -> None:
         """What this pass's lanes recorded, beside that of the step's passes before it."""
@@ -275,15 +380,31 @@ class Pass:
                 "Lower the learning rate, set clip_norm, or look at the rows of that step.",
             )
         if whole != 1.0:
-            update.scale(replica.trained, whole)
+            update.scale(replica.trained, whole)  # of those that have gradients
             changes = replica.buffers.scaled(changes, whole)
-        seed("update", engine.job.seed, self.number, *self._keys)  # an optimiser may draw: on all workers alike
+        draws.seed("update", engine.job.seed, self.number, *self._keys)  # an optimiser may draw: on all workers alike
+        self._serve(whole)
         replica.buffers.accept(changes)  # first, as in plain PyTorch: a hook of the optimiser may change buffers
 
-    @property
-    def _keys(self) -> tuple[int, ...]:
-        """Of the pass in the step, and of the part of a lane's batch, for keys of randomness; nothing of the first."""
-        return (self._pass, self._part) if self._part else (self._pass,) if self._pass else ()
+    def _serve(self, whole: float) -> None:
+        """Where the strategy makes the update: have it made, so that it can be applied.
+
+        Raises:
+            PeerLost: a worker is gone; nothing was applied.
+            NonFiniteLoss: the gradient is no number.
+        """
+        engine = self._engine
+        if engine.held is None or not engine.held.serves:
+            return
+        strategy = self._strategy
+        assert strategy is not None
+        if not strategy.finite():
+            engine.replica.require_number(strategy.norm())  # type: ignore[attr-defined]  # it is one that serves
+        clip = engine.job.clip_norm
+        if engine.held.tables is not None:
+            engine.held.tables.pend(strategy.factor(clip, 1 / whole))  # type: ignore[attr-defined]
+        with engine.account("communication"), engine.pact.waiting():
+            strategy.update(engine.replica.optimizer, clip, 1 / whole)  # type: ignore[attr-defined]
 
     def _tell(self) -> None:
         """The pass, and with the last one the step, is applied here or by those ahead."""
@@ -308,45 +429,3 @@ class Pass:
             with engine.account("data"):
                 self._found = {lane: self._read(lane) for lane in self._mine}
             self._mine = [lane for lane in self._mine if len(self._found[lane].ids)]
-
-    def _read(self, lane: int) -> Batch:
-        return self._engine.context.train.batch(self.epoch, self._at, lane)
-
-    def _do(self, lane: int) -> Iterator[dict[str, torch.Tensor]]:
-        """One lane, in the user's loop."""
-        engine = self._engine
-        engine.spend("data")
-        found = self._found[lane] if lane in self._found else self._read(lane)
-        batch = batches.tensors_of(found, engine.replica.device)
-        engine.spend("compute")
-        engine.tail.ids(lane, found.ids)
-        engine.replica.buffers.enter()
-        self._parts = {}
-        cut = batches.parts(batch, len(found.ids), engine.job.lane_batch // engine.job.accumulate)
-        try:
-            for self._part, (self._part_rows, part) in enumerate(cut):
-                self._whole = self._part + 1 == len(cut)
-                yield from self._body(lane, part)
-        finally:
-            self._part = 0
-        for name, by_part in self._parts.items():
-            weight = sum(rows for _, rows in by_part.values())
-            engine.tail.record(lane, name, sum(value * rows for value, rows in by_part.values()) / weight)
-        self._parts = {}
-
-    def _body(self, lane: int, part: dict[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
-        """One batch, in the user's loop: a lane's, or a part of it."""
-        engine = self._engine
-        seed("lane", engine.job.seed, self.epoch, self._at, lane, *self._keys)
-        self._lane = self._open = engine.replica.modules.lane = lane
-        try:
-            with update.autocast(engine.job.precision, engine.replica.device):
-                yield part
-        finally:
-            self._open, engine.replica.modules.lane = None, NOWHERE
-        if self._lane is not None:
-            raise BadInput(
-                f"lane {lane} of step {self.number} gave no loss",
-                "step.backward(loss) was not called in the loop over step.lanes()",
-                "Call it once for each batch.",
-            )

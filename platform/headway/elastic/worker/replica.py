@@ -6,7 +6,6 @@ It knows no network, no clock and no disk.
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -14,21 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import xxhash
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from headway import optim
 from headway.core.digest import WORDS, Chain
-from headway.core.keys import key
-from headway.elastic.worker import update
+from headway.core.lanes_together import Mismatch, Reason
+from headway.elastic.worker import digests, update
 from headway.elastic.worker.buffers import LaneBuffers
+from headway.elastic.worker.census import Census
+from headway.elastic.worker.digests import Digest
 from headway.elastic.worker.modules import Modules
 from headway.elastic.worker.updates import Update, Updates
 from headway.errors import BadInput, NonFiniteLoss, nearest
 from headway.hooks import Average
 from headway.metrics.merging import Measures
 from headway.metrics.running import Running
+from headway.strategies.kept import Kept
 from headway.weights import plain, plain_state
 
 if TYPE_CHECKING:
@@ -119,11 +120,16 @@ class Replica:
         self.measured = Running(Measures({}))
         """Metrics of training that are no means."""
         self.outcome = Outcome()
+        self.kept = Kept()
+        """Of the strategy."""
+        self.apart: Mismatch | None = None
+        """Why lanes are not put together any more, since that gave something else."""
         self.whole = False
         """Whether this is a state that others could go on from: not before the first, nor where one came in part."""
         self.torn = False
         """Whether it came in part: then it is not that of the beginning either."""
         self._registered: dict[str, Any] = {}
+        self._weights: digests.Weights = {}
         self._loaded: dict[str, Any] = {}
         self._other_length = False
         """Whether that is of a run of another length."""
@@ -143,6 +149,9 @@ class Replica:
         self._marks = self.marks()
         self._trained = {name: p.requires_grad for name, p in self._names.values()}
         self._known: list[nn.Parameter] = []
+        self._census = Census(self.model)
+        self._optimised: list[int] | None = None
+        """Numbers of the optimisers' parameters when all were named."""
         _ = self.trainable
 
     @property
@@ -162,6 +171,11 @@ class Replica:
     def only(self, update: str) -> AbstractContextManager[None]:
         """A pass of one of the updates, in which its parameters alone are trained."""
         return self.updates.only(update, [p for _, p in self._names.values()])
+
+    @property
+    def everything(self) -> list[nn.Parameter]:
+        """All parameters that there were when the session began, in the same order on every worker."""
+        return [p for _, p in self._names.values()]
 
     @property
     def own(self) -> dict[str, nn.Parameter]:
@@ -192,6 +206,10 @@ class Replica:
         Raises:
             BadInput: one was made after the session began.
         """
+        optimised = [*map(id, self.updates.parameters)]
+        if optimised == self._optimised and self._census.holds():
+            return self.trained
+        self._census, self._optimised = Census(self.model), optimised
         model = {id(p): p for p in self.model.parameters()}
         own = {id(p): p for p in self.updates.parameters if id(p) not in model}
         for number, parameter in (*model.items(), *own.items()):
@@ -204,6 +222,11 @@ class Replica:
     def trained(self) -> list[nn.Parameter]:
         """`trainable`, of those that there were when it was asked for last."""
         return [p for p in self._known if p.requires_grad]
+
+    @property
+    def known(self) -> list[nn.Parameter]:
+        """All that may be trained, of those that there were when `trainable` was asked for last."""
+        return self._known
 
     def check_groups(self) -> None:
         """Raises BadInput where an optimiser was given a group that its schedule knows nothing of."""
@@ -225,6 +248,11 @@ class Replica:
         return {plain(name): parameter.requires_grad for name, parameter in self.model.named_parameters()}
 
     # State of the user's own
+
+    @property
+    def registers(self) -> bool:
+        """Whether there is some."""
+        return bool(self._registered)
 
     def register(self, name: str, state: Any) -> None:
         """Raises BadInput for a name that is taken."""
@@ -277,7 +305,7 @@ class Replica:
     def _rest(self) -> dict[str, Any]:
         """What only some have: buffers of other modules, and parameters of theirs that something else than the
         optimiser moved; keys that appeared at first use; what was frozen or let go, and groups that the optimiser was
-        given, since the session began; what was measured in training and is not recorded yet."""
+        given, since the session began; what was measured in training and is not recorded yet; why lanes are apart."""
         return {
             "buffers": self.modules.others_state(),
             "late": self.modules.late,
@@ -285,7 +313,14 @@ class Replica:
             "groups": self._groups(),
             "beside": {name: p.detach() for name, p in self.moved().items()},
             "measured": self.measured.state(),
+            "apart": [self.apart.reason.name, self.apart.amount] if self.apart is not None else [],
+            "strategy": self._strategy(),
         }
+
+    def _strategy(self) -> dict[str, Any]:
+        """What the strategy keeps."""
+        own = {str(number): tree for number, tree in self.kept.own.items() if tree}
+        return {name: tree for name, tree in (("common", self.kept.common), ("own", own)) if tree}
 
     def _groups(self) -> Any:
         def added(each: Update) -> list[list[str]]:
@@ -337,6 +372,12 @@ class Replica:
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(rest["scaler"])
         self.measured.load({} if options else rest.get("measured", {}))  # of other rows, maybe
+        reason, amount = rest.get("apart") or ("", 0.0)
+        self.apart = Mismatch(Reason[reason], float(amount)) if reason and not options else None
+        strategy = rest.get("strategy", {})
+        self.kept.common = {} if options else dict(strategy.get("common", {}))
+        trees = {int(number): tree for number, tree in strategy.get("own", {}).items()}
+        self.kept.own = {n: tree for n, tree in trees.items() if "table" in tree or not options}  # rows are weights
         self.samples, self.passes = Chain(rest["samples"]), 0
         if registered:
             self._loaded = rest["state"]
@@ -363,6 +404,7 @@ class Replica:
 
     def take(self, given: dict[str, Any], registered: bool = True) -> None:
         """Take another worker's state and place; registered: the user's own state as well."""
+        own = self.kept.own
         self.load(given["parts"], registered)
         with torch.no_grad():
             for name, buffer in self._constants():
@@ -372,34 +414,47 @@ class Replica:
         self.step, self.exchanges, self.passes = given["step"], given["exchanges"], given.get("passes", 0)
         evaluated = self.outcome.evaluated_step
         self.outcome = Outcome(**given["outcome"])
-        if not registered:  # its own code goes on, and notes what it does
+        if not registered:  # its own code goes on, and notes what it does; so do the replicas that it carries
             self.outcome.evaluated_step = evaluated
+            self.kept.own = own
         self.whole, self.torn = True, False
 
-    def tensors(self) -> Iterator[torch.Tensor]:
-        """All parameters, buffers, optimiser state and averages of weights, in a fixed order."""
+    def tensors(self, averages: bool = True) -> Iterator[torch.Tensor]:
+        """All parameters, buffers, optimiser state and averages of weights, in a fixed order; without averages where
+        not asked for."""
         yield from self.modules.tensors()
         yield from (p.detach() for p in self.own.values())
         others = self.modules.others_state()
         yield from (others[key] for key in sorted(others))
         for state in self.updates.states():
             yield from _in_order(state)
-        averages = [kept.average for kept in self._registered.values() if isinstance(kept, Average)]
-        yield from (average[name] for average in averages for name in sorted(average))
+        hooks = [kept for kept in self._registered.values() if averages and isinstance(kept, Average)]
+        yield from (hook.average[name] for hook in hooks for name in sorted(hook.average))
 
     def bytes(self) -> int:
         """Size of all that."""
         return sum(t.numel() * t.element_size() for t in self.tensors())
 
-    def words(self) -> Words:
-        """XXH3 of all these tensors and the rates, in a fixed order; shape [WORDS]. It finds
-        accidents, so it need not withstand malice, and has to keep up with memory."""
-        digest = xxhash.xxh3_64()
-        for tensor in self.tensors():
-            plain = tensor.detach().to("cpu").contiguous()
-            digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
-        digest.update(repr(self.updates.rates()).encode())
-        return np.frombuffer(digest.digest(), "<u2")[:WORDS]
+    @property
+    def host_bytes(self) -> int:
+        """Size of the weights that are in the host's memory."""
+        host = (p for _, p in self.modules.named_parameters() if p.device.type == "cpu")
+        return sum(p.numel() * p.element_size() for p in host)
+
+    def words(self, part: int = 0, of: int = 1, rates: list[float] | None = None, averages: bool = True) -> Words:
+        """Digest of these tensors and the rates, in a fixed order; shape [WORDS]. It finds accidents, so it need not
+        withstand malice, and has to keep up with memory; see `digests`.
+
+        Args:
+            part: of the tensors' bytes, this one of `of`.
+            rates: in place of those of now.
+            averages: of weights as well.
+        """
+        digest = Digest(self._weights)
+        for integers in digests.part(self.tensors(averages), part, of):
+            digest.add(integers)
+        digest.say(repr(self.updates.rates() if rates is None else rates))
+        return np.frombuffer(digest.read(), "<u2")[:WORDS]
 
     def _constants(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Buffers that the state dict leaves out."""
@@ -455,12 +510,14 @@ class Replica:
         finally:
             self._applying = not may
 
-    def apply(self, clip_norm: float | None, last: bool = True) -> None:
+    def apply(self, clip_norm: float | None, last: bool = True, finite: Callable[[], bool] = lambda: False) -> None:
         """The update whose pass is under way, from the gradients at hand.
 
         Args:
             clip_norm: largest L2 norm of its gradients.
             last: it is the step's last: schedules are stepped.
+            finite: whether all of them are known to be numbers, which is asked where nothing is clipped; else their
+                norm says so.
 
         Raises:
             NonFiniteLoss: the gradient is no number, and nothing was applied. Under fp16 scaling an overflow skips the
@@ -469,11 +526,13 @@ class Replica:
         parameters, optimizer = self.trained, self.updates.now.optimizer
         if clip_norm is not None or self.clip is not None:
             self.scaler.unscale_(optimizer)
-        norm = self._norm(parameters)
         if clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
-        elif self.clip is not None:
-            self.clip(parameters)
+            torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, self._norm(parameters))
+        else:
+            if not self.scaler.is_enabled() and not finite():
+                self._norm(parameters)
+            if self.clip is not None:
+                self.clip(parameters)
         with self._may_step():
             update.step(optimizer, self.scaler)
             if last:
@@ -514,14 +573,19 @@ class Replica:
     def _norm(self, parameters: list[nn.Parameter]) -> torch.Tensor:
         """Of all their gradients together. Raises NonFiniteLoss: it is no number (under fp16 scaling it may be)."""
         norm = update.norm(parameters)
-        if not self.scaler.is_enabled() and not math.isfinite(value := float(norm)):
+        if not self.scaler.is_enabled():
+            self.require_number(float(norm))
+        return norm
+
+    def require_number(self, value: float) -> None:
+        """Of a gradient's norm. Raises NonFiniteLoss."""
+        if not math.isfinite(value):
             raise NonFiniteLoss(
                 f"the gradient's norm is {value} at step {self.step}, though the loss is a number",
                 "the update was not applied",
                 "Lower the learning rate, set clip_norm, or look for an infinite derivative (sqrt or norm at 0, log of "
                 "a vanishing number).",
             )
-        return norm
 
 
 def _mark(tensor: torch.Tensor) -> int:
@@ -543,14 +607,3 @@ def _in_order(state: Any) -> Iterator[torch.Tensor]:
     elif isinstance(state, list | tuple):
         for value in state:
             yield from _in_order(value)
-
-
-def seed(purpose: str, *place: int) -> None:
-    """Set the process's generators (torch, NumPy, Python) to those of a place in the run: what is drawn follows the
-    place, not the worker."""
-    chosen = key(purpose, *place)
-    torch.default_generator.manual_seed(chosen)
-    if torch.cuda.is_initialized():
-        torch.cuda.manual_seed(chosen)
-    np.random.seed(chosen & 0xFFFFFFFF)  # users' augmentation may call the global generator
-    random.seed(chosen)

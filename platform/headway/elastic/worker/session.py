@@ -21,13 +21,15 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from headway import weights
 from headway.core.watch import At
-from headway.elastic.worker import compiling, lazy, records, said, update
+from headway.elastic.worker import blocks, compiling, lazy, recompute, records, said, update
 from headway.elastic.worker.chosen import chosen
 from headway.elastic.worker.context import Context, current
 from headway.elastic.worker.engine import Engine
 from headway.elastic.worker.evaluation import Evaluation
+from headway.elastic.worker.held import Held
 from headway.elastic.worker.hooking import Hooks
 from headway.elastic.worker.replica import Replica
+from headway.elastic.worker.rounds import Rounds
 from headway.elastic.worker.standing import Standing
 from headway.elastic.worker.step import Step
 from headway.errors import BadInput
@@ -100,13 +102,19 @@ class Session(Logging):
         for each in (model, *others.values()):
             lazy.refuse(each)
             each.to(device)
+        self.checkpointed = recompute.use(job.activation_checkpointing, model, others)
+        """Blocks that keep no activations."""
         self._theirs = list(optimizer.values()) if isinstance(optimizer, Mapping) else [optimizer]
         found, made = chosen(job, model, optimizer, schedule, context.total_steps, clip is not None)
         metric = job.schedule.metric if job.schedule else None
         self.context, self.device = context, device
         self.replica = Replica(model, found, made, job.precision, device, others, metric, clip)
         self.replica.measured = Running(Measures(measures or {}))
-        self.engine = Engine(context, self.replica)
+        self.engine = engine = Engine(context, self.replica)
+        if job.strategy.is_local:
+            engine.rounds = Rounds(engine)
+        elif job.strategy.keeps:
+            engine.held = Held(engine)
         self.hooks = Hooks(self.engine, self, hooks)
         self.engine.begun, self.engine.saved = self.hooks.begun, self.hooks.saved
         self._open_step: Step | None = None
@@ -211,6 +219,8 @@ class Session(Logging):
         else:
             engine.members.ready()
             engine.regroup()
+            if engine.job.activation_checkpointing and not self.checkpointed and self.rank == 0:
+                self.context.journal.note(blocks.NONE)
         return self
 
     def steps(self) -> Iterator[Step]:
@@ -223,7 +233,7 @@ class Session(Logging):
         self._stand()
         while self.step < self.total_steps and not self.replica.outcome.stopping:
             self.context.at = f"step {self.step}"
-            if self.engine.stop_asked and self._abreast:
+            if self.engine.stop_asked and self._abreast and self.engine.may_halt:
                 Step(self.engine).halt()
                 continue
             self.engine.begin_step()
@@ -306,7 +316,8 @@ class Session(Logging):
             worker = engine.pact.names[engine.pact.rank]
             self.context.journal.own(self.step, {f"{name}/{worker}": value for name, value in found.items()})
         else:
-            engine.said.add(self.step, found)
+            if engine.rounds is None or engine.rounds.between:  # else a step's loss is that of the lanes carried here
+                engine.said.add(self.step, found)
             self.context.journal.recorded(self.step, found)
 
     def measure(self, name: str, /, *arguments: Any, **named: Any) -> None:
@@ -350,7 +361,11 @@ class Session(Logging):
             for guard in self._guards:
                 guard.remove()
             self._watch.close()
+            if isinstance(self.engine.rounds, Rounds):
+                self.engine.rounds.close()
             self.engine.pact.close()
+            if self.engine.held is not None:
+                self.engine.held.close()
 
     def _refuse_other(self, optimizer: Optimizer, *_: Any) -> None:
         """A hook of every optimiser. One that is made and used up in a lane (an attack, an inner loop) is the lane's.
@@ -384,6 +399,8 @@ class Session(Logging):
         if self.step < self.total_steps and not self.replica.outcome.stopping:
             own = True
             Step(engine).halt()  # its loop ended by itself; the others' may not have
+        if engine.rounds is not None and not engine.rounds.between:  # all leave in the middle of a round, at a gate
+            engine.rounds.left(met=False)
         engine.standing = Standing.ENDING
         if not engine.members.leaving:  # by its own account
             engine.evaluated(stands=True)
@@ -394,6 +411,8 @@ class Session(Logging):
                 # Nobody goes before all is safe: else the leader's death could lose the end.
                 outcome = self.replica.outcome
                 stopped = outcome.stopping and not (own or outcome.early) and self.step < self.total_steps
+                if engine.carried is not None:
+                    engine.carried.gather()
                 engine.make_safe("interrupted" if stopped else "end of the run")
                 engine.hold()
                 with engine.account("communication", At.EXCHANGE):

@@ -8,26 +8,22 @@ from typing import Any
 import torch
 
 from headway.core.watch import At
-from headway.elastic.worker import closures, records, transfer
+from headway.elastic.worker import closures, transfer
+from headway.elastic.worker.draws import seed
 from headway.elastic.worker.engine import now
 from headway.elastic.worker.losses import require_loss
-from headway.elastic.worker.passes import Pass, Recorded
-from headway.elastic.worker.replica import seed
+from headway.elastic.worker.passes import Recorded
+from headway.elastic.worker.recording import Recording
 from headway.elastic.worker.standing import Standing
-from headway.elastic.worker.updates import wants_closure
-from headway.errors import BadInput, nearest
+from headway.errors import BadInput
 from headway.logged.verbs import Logging
 from headway.strategies import PeerLost
-
-MOST_NAMES = 1000
-"""Of records in a step's exchange."""
-
 
 Names = Sequence[str] | Callable[["Step"], Sequence[str]]
 """Of a step's updates in order, or what gives them for a step."""
 
 
-class Step(Pass, Logging):
+class Step(Recording, Logging):
     """One global batch, and one update from it; or several, each in a pass of its own over the same lanes.
 
     Fields: number, epoch, rows, last_of_epoch; loss after the lanes (of several passes, the newest's).
@@ -131,7 +127,7 @@ class Step(Pass, Logging):
                 "Let the loop over step.lanes() run to its end.",
             )
 
-    def lanes(self, update: str | None = None) -> Iterator[dict[str, torch.Tensor]]:
+    def lanes(self, update: str | None = None, together: bool = False) -> Iterator[dict[str, torch.Tensor]]:
         """The batches of the lanes that this worker carries; when the loop over them ends, the update is applied, and
         the step is committed if it was its only one, or its last.
 
@@ -141,11 +137,15 @@ class Step(Pass, Logging):
         Args:
             update: its name where the session has several optimisers; not needed in a loop over `updates()`. Outside of
                 one the step has this update alone.
+            together: several lanes may come as one batch, as long as that gives what they give one by one: it is tried
+                both ways now and then, for which the body runs for them one by one as well. What it does beside
+                `step.backward` must not count batches, nor know of their size.
 
         Yields:
             The lane's rows as tensors by name on the worker's device, first dimension = rows. Randomness inside the
             loop's body follows the lane; autocast is on where the job asks for mixed precision.
         """
+        self._may_join = together
         if self.begun and not self._looped:
             self._require_name("lanes", update)
             yield from self._lanes()
@@ -209,7 +209,7 @@ class Step(Pass, Logging):
         engine.halting = self.begun = True
         engine.boundary()
         while self._may_begin():
-            self._updates, self._pass = (engine.replica.updates.names[0],), 0
+            self._updates, self._pass, self._may_join = (engine.replica.updates.names[0],), 0, False
             for _ in self._lanes():
                 pass
 
@@ -230,7 +230,7 @@ class Step(Pass, Logging):
 
     def _minimize(self, loss: Callable[[dict[str, torch.Tensor]], torch.Tensor]) -> None:
         """As `_lanes`."""
-        engine, self._looped = self._engine, True
+        engine, self._looped, self._may_join = self._engine, True, False
         if self._rehearsing:
             closures.walk(self._rehearse(), loss, self.backward)
             return
@@ -247,14 +247,18 @@ class Step(Pass, Logging):
         """A worker was lost: find the others. Returns whether this pass is to be done again, here."""
         engine = self._engine
         engine.context.ledger.abandon(now())
-        engine.replica.buffers.rewind()
+        if engine.rounds is None:
+            engine.replica.buffers.rewind()
         start = engine.start
         engine.repair(error)
         if engine.start != start:  # from a checkpoint, whose step may be before this one or after it
             self._anew = True
             return False
         if (engine.replica.step, engine.replica.passes) > (self.number, self._pass):  # those ahead had applied it
-            self._tell()
+            if engine.rounds is None:
+                self._tell()
+            else:
+                self._was_met()
             return False
         return self._may_begin()
 
@@ -333,13 +337,22 @@ class Step(Pass, Logging):
         require_loss(loss)
         assert self._strategy is not None
         share = self._part_rows / self.rows
-        engine.tail.loss(lane, loss.detach().float() * share)
+        weighed = loss.detach().float() * share
+        if self._trial is not None:
+            self._trial.losses.append(weighed)
+        else:
+            engine.tail.loss(lane, weighed)
         self._lane = None
         with engine.account("communication"), engine.pact.waiting():  # it may need word from the others
-            last = self._whole and lane == self._mine[-1]
+            last = self._whole and self._last
             self._strategy.before_backward(lane, last, first=not self._part, whole=self._whole)
-        with torch.autocast(engine.replica.device.type, enabled=False):
-            engine.replica.scaler.scale(loss * share).backward()
+        try:
+            with torch.autocast(engine.replica.device.type, enabled=False):
+                engine.replica.scaler.scale(loss * share).backward()
+        except Exception as error:
+            if not self.takes(error):
+                raise
+            return
         self._strategy.after_backward()
 
     @property
@@ -351,76 +364,6 @@ class Step(Pass, Logging):
     def place(self) -> tuple[int, int | None]:
         """The step, and the lane whose body runs."""
         return self.number, self._open
-
-    def record(self, name: str, value: torch.Tensor | float) -> None:
-        """Record a number of the user's own, in the report and in MLflow: the mean over the step's rows, of the lanes
-        that record it. Call it in the loop over `lanes()`, once for a name and a batch, before or after `backward`. It
-        rides on the step's exchange, so that it is the same for every number of workers.
-
-        Args:
-            name: under which it is kept, as it is.
-            value: scalar, the mean over the batch's rows; a tensor is read when the step is done.
-
-        Raises:
-            BadInput: called outside the loop; twice; no text for a name; no scalar for a value.
-        """
-        if self._open is None:
-            raise BadInput(
-                f"step.record({name!r}, ...) was called outside the loop over step.lanes()",
-                "it is the mean over a batch, and there is none",
-                "Call it in the loop, or session.record({name: value}) outside of it.",
-            )
-        number = records.number("step.record", name, value)
-        if len(self._engine.tail.names) + len(self._engine.tail.unnamed) > MOST_NAMES:
-            raise BadInput(
-                f"step.record() was given more than {MOST_NAMES} names",
-                "every name takes room in every step's exchange",
-                "Leave what changes from step to step out of the name.",
-            )
-        try:
-            if self._whole and not self._part:
-                self._engine.tail.record(self._open, name, number)
-            elif self._part in self._parts.setdefault(name, {}):
-                raise ValueError(name)
-            else:
-                self._parts[name][self._part] = number, self._part_rows
-        except ValueError:
-            raise BadInput(
-                f"step.record({name!r}, ...) was called twice for one batch in step {self.number}",
-                "a batch has one value of a name",
-                "Call it once, or choose another name.",
-            ) from None
-
-    def measure(self, name: str, /, *arguments: Any, **named: Any) -> None:
-        """Update a metric of the session's `measures` with a batch. Call it in the loop over `lanes()`. Each lane has a
-        state of its own; they are merged in the lanes' order when the step is done, and what comes of all steps of an
-        epoch (of `evaluate_every_steps`, if the job says so) is recorded after its last as train/NAME.
-
-        Args:
-            name: of the metric.
-            arguments: of its `update`, as are those that are named; tensors on any device, no gradients are kept.
-
-        Raises:
-            BadInput: called outside the loop; the session has no such metric.
-        """
-        if self._open is None:
-            raise BadInput(
-                f"step.measure({name!r}, ...) was called outside the loop over step.lanes()",
-                "a metric is updated with a batch, and there is none",
-                "Call it in the loop.",
-            )
-        measures = self._engine.replica.measured.measures
-        if name not in measures:
-            raise BadInput(
-                f"step.measure() was given the name {name!r}",
-                f"there is no metric of that name: there is {', '.join(measures.names) or 'none'}",
-                nearest(name, measures.names)
-                if measures
-                else "Give it to headway.session(..., measures={...}); in a Task, return it from measures().",
-            )
-        lane = self._engine.tail.measured.setdefault(self._open, {})
-        with torch.no_grad(), torch.autocast(self._engine.replica.device.type, enabled=False):
-            measures.take(lane, name, *arguments, **named)
 
     def _take_logged(self, kind: str, name: str, thing: Any, caption: str) -> None:
         self._engine.logged.add(kind, name, thing, caption, self.number if self.in_lane else None)
@@ -442,16 +385,18 @@ class Step(Pass, Logging):
         engine, replica = self._engine, self._engine.replica
         self._mine = [self._fullest]
         with engine.account("start", At.FIRST_STEP), replica.only(self.update):
-            self._strategy = engine.strategy_for(None)
+            self._strategy = engine.plain_strategy(None)
             self._leave_out_empty_lanes()
             self._strategy.begin(self._mine)
             engine.tail.clear()
             replica.buffers.begin()
-            for lane in self._mine:
-                yield from self._do(lane)
-            replica.modules.used()
+            self._joined = self._spoilt = False
+            engine.together.measure()
+            yield from self._one_by_one(self._mine, True)
+            if self._mine:
+                engine.together.measure_done(self._rows_of(self._mine[0]))
             self._strategy.finish(engine.tail.values)
-            if not wants_closure(replica.updates.now.optimizer):
-                replica.apply(engine.job.clip_norm)
+            if not replica.updates.now.wants_closure:
+                replica.apply(engine.job.clip_norm, finite=self._strategy.finite)
             self._strategy.close()
         self._strategy = None

@@ -1,8 +1,10 @@
 """A session's whole state from the worker that is ahead to those that are behind, in buckets, over the group.
 
 Only they take part, as a chain: each receiver hands a bucket on while the next one comes, so several cost little more
-than one. Buckets are cut from the tensors' own memory, and arrive in it, where it is in one piece and on the group's
-device; others pass through a few buckets of room. Nobody needs more than 2 x WINDOW buckets beside the state.
+than one. Where there are more of them than buckets, each hands on to two instead: hundreds have a small state after a
+few times what one takes. Buckets are cut from the tensors' own memory, and arrive in it, where it is in one piece and
+on the group's device; others pass through a few buckets of room. Nobody needs more than 2 x WINDOW buckets beside the
+state.
 """
 
 from __future__ import annotations
@@ -24,9 +26,6 @@ from headway.strategies.group import Group, Work
 BUCKET_BYTES = 4 * 2**20
 WINDOW = 4
 """Buckets that are sent at a time, and received ahead."""
-EXTRA_BYTES = 64 * 2**20
-"""A state up to this size may be held twice."""
-
 EXTRA_BYTES = 64 * 2**20
 """Most memory that a transfer takes on anybody beside the state; one up to this size may as well be held twice."""
 
@@ -71,14 +70,17 @@ def send(group: Group, tree: Any, receivers: Sequence[int]) -> None:
         specs.append(spec)
         flats.append(_flat(whole, spec))
     head = plain.pack([values, [[s.dtype, s.shape, s.order, s.host] for s in specs]])
-    _send_bytes(group, head, receivers[0])
-    room, under_way = _Room(group.device), deque[tuple[Work, torch.Tensor]]()
-    for chunk in _chunks(specs):
+    chain = [group.rank, *receivers]
+    for after in _route(chain, 0, 1)[1]:
+        _send_bytes(group, head, after)
+    chunks = _chunks(specs)
+    room, under_way, to = _Room(group.device), _Sent(), _route(chain, 0, len(chunks))[1]
+    for chunk in chunks:
         if len(under_way) == WINDOW:
             _end(under_way, room)
         bucket = room.of(chunk, flats)
         room.pack(bucket, chunk, flats)
-        under_way.append((group.start_send(bucket, receivers[0]), bucket))
+        under_way.append(([group.start_send(bucket, after) for after in to], bucket))
     while under_way:
         _end(under_way, room)
     group.confirm()
@@ -99,18 +101,19 @@ def receive(group: Group, source: int, receivers: Sequence[int], into: Any = Non
     """
     chain = [source, *receivers]
     place = chain.index(group.rank)
-    before, after = chain[place - 1], chain[place + 1] if place + 1 < len(chain) else None
+    before, to = _route(chain, place, 1)
     head = _receive_bytes(group, before)
-    if after is not None:
+    for after in to:
         _send_bytes(group, head, after)
     tree, specs = _read(head)
     own = dict(hollow.beside(tree, into))
     tensors = [_target(own.get(number), spec, group.device) for number, spec in enumerate(specs)]
     flats = [_flat(tensor.detach(), spec) for tensor, spec in zip(tensors, specs, strict=True)]
-    room = _Room(group.device)
-    chunks = iter(_chunks(specs))
+    room, every = _Room(group.device), _chunks(specs)
+    before, to = _route(chain, place, len(every))
+    chunks = iter(every)
     coming = deque[tuple[Work, torch.Tensor, list[Piece]]]()
-    leaving = deque[tuple[Work, torch.Tensor]]()
+    leaving = _Sent()
 
     def ahead() -> None:
         for chunk in itertools.islice(chunks, WINDOW - len(coming)):
@@ -123,10 +126,10 @@ def receive(group: Group, source: int, receivers: Sequence[int], into: Any = Non
         work.wait()
         if len(leaving) == WINDOW:
             _end(leaving, room)
-        if after is not None:
-            leaving.append((group.start_send(bucket, after), bucket))
+        if to:
+            leaving.append(([group.start_send(bucket, after) for after in to], bucket))
         room.unpack(bucket, chunk, flats)
-        if after is None:
+        if not to:
             room.give_back(bucket)
         ahead()
     while leaving:
@@ -175,10 +178,31 @@ class _Room:
         return len(chunk) == 1 and flats[chunk[0][0]].device == self._device
 
 
-def _end(under_way: deque[tuple[Work, torch.Tensor]], room: _Room) -> None:
-    work, bucket = under_way.popleft()
-    work.wait()
+_Sent = deque[tuple[list[Work], torch.Tensor]]
+"""Buckets, each with its ways to all that it goes to."""
+
+
+def _end(under_way: _Sent, room: _Room) -> None:
+    works, bucket = under_way.popleft()
+    for work in works:
+        work.wait()
     room.give_back(bucket)
+
+
+def fan_out(receivers: int, chunks: int) -> int:
+    """To how many each hands on, so that all have it soonest: in a chain the last bucket arrives after as many times as
+    there are buckets and receivers; where each sends to two, after twice as many as buckets and ranks of a tree."""
+    return 1 if receivers <= chunks + 2 * math.log2(receivers + 1) else 2
+
+
+def _route(chain: Sequence[int], place: int, chunks: int) -> tuple[int, list[int]]:
+    """Rank of whom so many chunks come from, and of those that they are handed on to.
+
+    Args:
+        chain: ranks, the source's first; place: in it, of this worker.
+    """
+    many = fan_out(len(chain) - 1, chunks)
+    return chain[max(0, place - 1) // many], list(chain[many * place + 1 : many * place + many + 1])
 
 
 def _send_bytes(group: Group, data: bytes, to: int) -> None:

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,6 +44,11 @@ class Update:
     optimizer: Optimizer
     schedule: LRScheduler | None = None
     rates: list[dict[str, Any]] = field(default_factory=list)
+
+    @cached_property
+    def wants_closure(self) -> bool:
+        """Whether its optimiser cannot be stepped without a function that evaluates the loss again, as LBFGS."""
+        return wants_closure(self.optimizer)
 
     @property
     def num_groups(self) -> int:
@@ -131,6 +137,13 @@ class Updates:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self._all)
+
+    @property
+    def unlike_one(self) -> str:
+        """What there is in place of one optimiser that makes one update a step; empty where that is it."""
+        if self.several:
+            return "several optimisers"
+        return "an optimiser that evaluates the loss itself" if self.now.wants_closure else ""
 
     def named(self, name: str) -> Update:
         """Raises BadInput: there is none of that name."""

@@ -10,8 +10,35 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+import xxhash
+
 from headway.elastic.worker.tail import LARGEST
 from headway.errors import RunFailed
+
+
+class Equal:
+    """Which parts of the replicas were equal, one after the other, since a worker's state came from another's."""
+
+    def __init__(self) -> None:
+        self._of = 0
+        self._parts: dict[int, bytes] = {}
+
+    def clear(self) -> None:
+        """Its state is another's now."""
+        self._parts = {}
+
+    def add(self, part: int, of: int, digest: bytes) -> bool:
+        """A part was; returns whether it ends a round in which all were."""
+        if of != self._of or part in self._parts:
+            self._of, self._parts = of, {}
+        self._parts[part] = digest
+        return len(self._parts) == of
+
+    def told(self) -> str:
+        """A digest of all parts, as hex: of one its own."""
+        if self._of == 1:
+            return self._parts[0].hex()
+        return xxhash.xxh3_64(b"".join(self._parts[part] for part in sorted(self._parts))).hexdigest()
 
 
 def lineage_of(worker: str) -> int:

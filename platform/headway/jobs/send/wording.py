@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from headway import plan_words
+
 
 def options(address: str, runs: str | None) -> str:
     """What another command needs to find a run: to be printed behind its name."""
@@ -42,6 +44,7 @@ def _plan(told: Mapping[str, Any]) -> Iterator[str]:
         model = f", {size:,} parameters" if size else ""
         kept = f", checkpoints of {_bytes(told['checkpoint_bytes'])}" if told.get("checkpoint_bytes") else ""
         yield f"steps      {told['steps']:,} of {told.get('global_batch', 0):,} rows{model}{kept}"
+    yield from (f"{name:<10} {text}" for name, text in plan_words.lines(told))
     if told.get("sent_bytes"):
         yield f"sent       {_bytes(told['sent_bytes'])}"
     if installed := told.get("installed"):

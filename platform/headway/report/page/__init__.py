@@ -1,4 +1,4 @@
-"""The page of a run, of runs beside one another, or of a sweep: one HTML file that needs nothing else.
+"""The page of a run, of runs or strategies beside one another, or of a sweep: one HTML file that needs nothing else.
 
 It is made of a document in plain data (`headway.report.shape`): what is said is HTML that stands in the file, escaped
 as it is built; what is drawn is described there as data, which the page's own scripts draw with uPlot. The file asks
@@ -13,7 +13,7 @@ from typing import Any
 
 from headway.errors import BadInput
 
-KINDS = ("run", "comparison", "sweep")
+KINDS = ("run", "comparison", "sweep", "strategies")
 
 
 def render(document: Mapping[str, Any]) -> str:
@@ -25,9 +25,9 @@ def render(document: Mapping[str, Any]) -> str:
     Raises:
         ValueError: a kind that no page is made of.
     """
-    from headway.report.page import comparison, run, sheet, sweep
+    from headway.report.page import comparison, run, sheet, strategies, sweep
 
-    makers = {"run": run.page, "comparison": comparison.page, "sweep": sweep.page}
+    makers = {"run": run.page, "comparison": comparison.page, "sweep": sweep.page, "strategies": strategies.page}
     kind = document.get("kind")
     if kind not in KINDS:
         raise ValueError(f"no page is made of {kind!r}; of {', '.join(KINDS)} there are")

@@ -78,6 +78,13 @@ def tiles(story: Mapping[str, Any]) -> list[Tile]:
     """A run in numbers."""
     head: Mapping[str, Any] = story.get("headline") or {}
     made = [*_best(head), _steps(head), *_time(story), *_workers(story, head), *_goodput(head), *_changes(head)]
+    if head.get("exchanged_bytes"):
+        each = f"{numbers.size(head['exchanged_bytes'] / head['steps'])} a step" if head.get("steps") else ""
+        made.append(("Sent", numbers.size(head["exchanged_bytes"]), f"between workers, {each}".rstrip(", ")))
+    if head.get("memory_bytes"):
+        planned = head.get("memory_planned")
+        word = f"of one worker; the plan said {numbers.size(planned)}" if planned else "of one worker"
+        made.append(("Peak memory", numbers.size(head["memory_bytes"]), word))
     if head.get("dollars") is not None:
         made.append(("Cost", numbers.dollars(head["dollars"]), f"{number_of_seconds(head)} paid"))
     return made

@@ -79,7 +79,7 @@ class Plot {
     const kept = this.u && this.u.cursor.left;
     if (this.u) this.u.destroy();
     const axis = state.axis;
-    if (this.chart.own) state.axis = this.chart.own; // it runs over another axis than the page
+    if (this.chart.own) state.axis = this.chart.own === "bytes" ? "time" : this.chart.own; // another axis than the page's
     const made = (this.made = makers[this.chart.kind](this.chart));
     state.axis = axis;
     made.series.forEach((one, i) => { if (i && this.hidden(i)) one.show = false; });
@@ -106,7 +106,8 @@ class Plot {
     const ticks = { stroke: line, width: 1, size: 4 };
     const time = (this.chart.own || state.axis) === "time", seconds = this.chart.unit === "s";
     const axisX = { stroke: ink, font, grid: { show: false }, ticks, size: 26, gap: 4, space: 70, incrs: time ? TIMES : COUNTS };
-    axisX.values = (u, at) => at.map((x) => (time ? round(x) : shown(x)));
+    axisX.values = (u, at) => at.map((x) => (time ? round(x) : this.chart.own === "bytes" ? measure(x, "B") : shown(x)));
+    if (this.chart.own === "bytes") axisX.space = 90;
     const axisY = { stroke: ink, font, grid: { stroke: line, width: 1 }, ticks: { show: false }, size: gutter, gap: 6, space: 34 };
     axisY.values = (u, at) => at.map((y) => (y === null ? "" : seconds ? round(y) : measure(y, this.chart.unit)));
     if (seconds) axisY.incrs = TIMES;
@@ -189,7 +190,7 @@ class Plot {
 
   tell(at) {
     const u = this.u, x = u.posToVal(u.cursor.left, "x"), held = this.made.held || this.chart.kind === "lanes";
-    const head = element("div", { class: "at" }, this.chart.own ? lasting(x) : where(held ? x : u.data[0][at]));
+    const head = element("div", { class: "at" }, this.apart(x) || where(held ? x : u.data[0][at]));
     const rows = this.chart.kind === "lanes" ? this.laneRow(x) : this.made.keys.filter((key) => !this.off.has(key.number) && !key.quiet).slice(0, 14).map((key) => {
       const dot = element("i");
       dot.style.background = key.stroke;
@@ -202,6 +203,11 @@ class Plot {
     const left = u.over.offsetLeft + u.cursor.left, wide = this.tip.offsetWidth, room = this.box.clientWidth;
     this.tip.style.left = (left + 14 + wide > room ? Math.max(0, left - 14 - wide) : left + 14) + "px";
     this.tip.style.top = "10px";
+  }
+
+  /* Where the pointer is, of a chart that runs over an axis of its own; nothing of others. */
+  apart(x) {
+    return { time: lasting(x), bytes: measure(x, "B"), step: "step " + shown(Math.round(x)) }[this.chart.own] || "";
   }
 
   laneRow(x) {

@@ -84,10 +84,10 @@ function round(seconds) {
 function measure(value, unit) {
   if (unit === "s") return value === null ? "–" : lasting(value);
   if (unit === "share") return value === null ? "–" : +(100 * value).toFixed(1) + NARROW + "%";
-  if (unit === "B/s") {
+  if (unit === "B" || unit === "B/s") {
     if (value === null) return "–";
-    const power = value > 0 ? Math.min(3, Math.floor(Math.log10(value) / 3)) : 0;
-    return +(value / 1000 ** power).toPrecision(3) + NARROW + ["B/s", "kB/s", "MB/s", "GB/s"][power];
+    const power = value > 0 ? Math.max(0, Math.min(3, Math.floor(Math.log10(value) / 3))) : 0;
+    return +(value / 1000 ** power).toPrecision(3) + NARROW + ["", "k", "M", "G"][power] + unit;
   }
   return shown(value);
 }

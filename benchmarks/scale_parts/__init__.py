@@ -1,0 +1,1 @@
+"""Parts of the benchmark of scale, see ../scale.py."""

@@ -1,0 +1,1 @@
+"""One job under several strategies, side by side: `headway compare`."""
