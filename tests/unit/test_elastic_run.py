@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from headway.checkpoint.store import Store
+from headway.core.events import Launch
 from headway.core.ledger import Ledger
 from headway.core.membership import READY
 from headway.data.read.streams import open_readers
@@ -500,6 +501,15 @@ def test_a_spare_that_stands_by_costs_next_to_nothing(tmp_path: Path, data: Path
         run.wait_until(lambda: time.monotonic() - begun > 2.0)
         share = (spent_s() - before) / (time.monotonic() - begun)
     assert share < 0.1, f"{share:.1%} of a core"
+
+
+def test_places_are_filled_in_the_order_asked_for(tmp_path: Path, data: Path) -> None:
+    with Run(tmp_path / "run", job(data), train, places=0) as run:
+        run.wait_until(lambda: len(run._slots.waiting) == 3)
+        asked = [*run._slots.waiting, *(f"x{number}" for number in range(50))]
+        for worker in asked[3:]:
+            run.launch(Launch(worker, 0.0, "a test"))
+        assert run._slots.waiting == asked == ["w0", "w1", "w2", *asked[3:]]
 
 
 def test_a_drained_worker_leaves_before_its_deadline(tmp_path: Path, data: Path, calm: Calm) -> None:

@@ -296,10 +296,12 @@ class Run:
 
     def launch(self, wanted: Launch) -> None:
         def queue() -> None:
-            with self._lock:
+            if wanted.after_s:
                 self._slots.waiting.append(wanted.worker)
             self._fill()
 
+        if not wanted.after_s:  # in the order asked for: of threads that begin together any may be the first
+            self._slots.waiting.append(wanted.worker)
         timer = threading.Timer(wanted.after_s, queue)
         timer.daemon = True
         timer.start()
