@@ -395,16 +395,21 @@ def spare_of(run: Run) -> str:
     return next(name for name, w in known.items() if w.phase == READY)
 
 
+STRUCK = 6
+"""Steps done when one is killed; an evaluation comes after each fourth."""
+
+
 def until_one_is_killed(context: Context, session: Session, step: int, where: str) -> None:
     """Nobody gets on with the seventh step before `strike`: a spare may take its time to come, and a run ends."""
-    if where == "before" and step == 6 and session.engine.standing is not Standing.REHEARSING:
+    if where == "before" and step == STRUCK and session.engine.standing is not Standing.REHEARSING:
         until = time.monotonic() + 60
         while not (run_of(context) / "struck").exists() and time.monotonic() < until:
             time.sleep(0.005)
 
 
 def strike(run: Run, victim: str) -> None:
-    """Kill one, and let the others get on."""
+    """Kill one while all stand, and let the others get on: in an evaluation, whoever is new would wait for its end."""
+    run.wait_until(lambda: run.step >= STRUCK)
     run.kill(victim)
     (run.folder / "struck").touch()
 
