@@ -26,6 +26,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "parameter_server": {"kind": "parameter_server"},
     "ssp(4)": {"kind": "parameter_server", "consistency": "ssp", "staleness": 4, "every": 5, "replicas": 4},
     "asp": {"kind": "parameter_server", "consistency": "asp", "every": 5, "replicas": 4},
+    "bsp + 1 backup": {"kind": "parameter_server", "backup_workers": 1, "every": 5, "replicas": 4},
     "local_sgd": {"kind": "local_sgd", "every": 5, "replicas": 4},
     "diloco": {"kind": "diloco", "every": 5, "replicas": 4},
     "diloco, own": {"kind": "diloco", "every": 5, "replicas": 4, "inner_state": "own"},

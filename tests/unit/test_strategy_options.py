@@ -75,6 +75,28 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     ),
     "staleness without ssp": ({"kind": "parameter_server", "staleness": 2}, {}, ["of consistency ssp, and it is bsp"]),
     "a rate by staleness without any": ({"kind": "parameter_server", "rate": "staleness"}, {}, ["of consistency ssp"]),
+    "backup workers of those that go on alone": (
+        {"kind": "parameter_server", "consistency": "ssp", "backup_workers": 1},
+        {},
+        ["strategy.backup_workers is of consistency bsp, and it is ssp"],
+    ),
+    "backup workers for all": (
+        {"kind": "parameter_server", "backup_workers": 2},
+        {},
+        ["strategy.backup_workers=2 leaves nobody of strategy.replicas=2", "set it to 1 or less"],
+    ),
+    "backup workers below 0": ({"kind": "parameter_server", "backup_workers": -1}, {}, ["backup_workers=-1"]),
+    "bitwise with backup workers": (
+        {"kind": "parameter_server", "backup_workers": 1},
+        {"reproducible": "bitwise"},
+        ["reproducible=bitwise promises the same bits", "backup workers: a step leaves out whoever is late"],
+    ),
+    "a sparse path with backup workers": (
+        {"kind": "parameter_server", "backup_workers": 1, "sparse": ["a.*"]},
+        {},
+        ["strategy.sparse with strategy.backup_workers", "Set strategy.backup_workers: 0"],
+    ),
+    "backup workers of sums": ({"backup_workers": 1}, {}, ["backup_workers is no option of all_reduce"]),
     "rounds of bsp": ({"kind": "parameter_server", "every": 4}, {}, ["with bsp all workers meet at every step"]),
     "an overlap and a quorum": ({"kind": "diloco", "overlap": 2, "quorum": 1}, {}, ["cannot have begun the exchange"]),
     "a mixing of nothing": ({"kind": "diloco", "mixing": 0.2}, {}, ["give it as well"]),
@@ -263,6 +285,8 @@ def test_what_decides_the_updates_is_in_the_digest() -> None:
     }
     assert decides({"kind": "parameter_server", "fail_over": False}) == "parameter_server"
     assert decides({"kind": "parameter_server", "consistency": "ssp"})["staleness"] == 4
+    backed = decides({"kind": "parameter_server", "backup_workers": 1})
+    assert backed == {"kind": "parameter_server", "backup_workers": 1, "every": 50, "replicas": 2}
     assert decides({"compression": "top_k"}) == {
         "kind": "all_reduce",
         "replicas": 2,
@@ -299,7 +323,7 @@ def test_what_is_not_repeatable_is_known() -> None:
     assert not strategy(kind="diloco").why_not_repeatable()
     whole = job({"kind": "diloco", "quorum": 2}, reproducible="bitwise")
     assert not whole.strategy.why_not_repeatable(whole), "a quorum of all leaves nobody out"
-    for options in ({"consistency": "asp"}, {"consistency": "ssp"}):
+    for options in ({"consistency": "asp"}, {"consistency": "ssp"}, {"backup_workers": 1}):
         assert strategy(kind="parameter_server", **options).why_not_repeatable()
 
 

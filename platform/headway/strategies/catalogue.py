@@ -35,8 +35,9 @@ STRATEGIES: dict[str, Entry] = {
     ),
     "parameter_server": Entry(
         "each worker carries a range of the parameters with its optimiser; gradients are pushed there, weights pulled",
-        "for embeddings of which a batch touches few rows (sparse); where some workers are slow for long (ssp, asp)",
-        "dense models send what all_reduce sends; with ssp and asp no two runs are the same",
+        "for embeddings of which a batch touches few rows (sparse); where some workers are slow for long (ssp, asp), "
+        "or now and then (backup_workers)",
+        "dense models send what all_reduce sends; with ssp, asp and backup workers no two runs are the same",
     ),
     "local_sgd": Entry(
         "replicas train by themselves for some steps, then weights and optimiser are averaged",

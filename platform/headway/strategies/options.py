@@ -15,7 +15,7 @@ COMPRESSORS = ("none", "fp16", "bf16", "int8", "top_k", "power_sgd")
 OPTIONS: dict[str, tuple[str, ...]] = {
     "all_reduce": ("replicas", "compression"),
     "parameter_server": (
-        "replicas", "every", "consistency", "staleness", "rate", "sparse", "fail_over"
+        "replicas", "every", "consistency", "staleness", "rate", "backup_workers", "sparse", "fail_over"
     ),
     "local_sgd": ("replicas", "every", "compression", "average", "quorum", "grace_s", "inner_state"),
     "diloco": (
@@ -148,8 +148,8 @@ class Strategy(Section):
     """What is sent in place of the numbers: the name of a kind, or a mapping with its options (all_reduce, local_sgd,
     diloco)."""
     every: Count | None = None
-    """Steps of a round, between two exchanges: 8 of local_sgd, 50 of diloco and of parameter_server with ssp and asp,
-    1 of gossip, when not given."""
+    """Steps of a round, between two exchanges: 8 of local_sgd, 50 of diloco and of parameter_server with ssp, asp or
+    backup workers, 1 of gossip, when not given."""
     average: Literal["all", "weights"] = "all"
     """all: the inner optimiser's state is averaged with the weights (local_sgd)."""
     outer: Outer = Field(default_factory=Outer)
@@ -178,6 +178,9 @@ class Strategy(Section):
     """Steps that a replica may be ahead (ssp); 4 when not given."""
     rate: Literal["constant", "staleness"] = "constant"
     """staleness: an update by old weights is divided by how many steps old they are (ssp, asp)."""
+    backup_workers: Annotated[int, Field(ge=0)] = 0
+    """Replicas that a step does without: it is complete with the gradients of the others, whoever comes first, and what
+    comes of it later is dropped (parameter_server with bsp)."""
     sparse: list[str] = Field(default_factory=list)
     """Embeddings by name, or patterns (`tables.*`), of which only the rows that a batch uses travel
     (parameter_server)."""
@@ -229,7 +232,7 @@ class Strategy(Section):
     @property
     def is_asynchronous(self) -> bool:
         """Whether replicas go on by themselves, against a server's weights."""
-        return self.kind == "parameter_server" and self.consistency != "bsp"
+        return self.kind == "parameter_server" and (self.consistency != "bsp" or self.backup_workers > 0)
 
     @property
     def keeps(self) -> bool:
@@ -256,8 +259,10 @@ class Strategy(Section):
     def why_not_repeatable(self, job: Job | None = None) -> str:
         """Why what comes of the run hangs on the cluster; empty where it does not. job: where it is known that a quorum
         is of fewer than all of its replicas."""
-        if self.is_asynchronous:
+        if self.is_asynchronous and self.consistency != "bsp":
             return f"{self.consistency}: updates are made in the order in which they come"
+        if self.is_asynchronous:
+            return "backup workers: a step leaves out whoever is late"
         if self.quorum is not None and (job is None or self.quorum < self.count(job)):
             return "a quorum: a round leaves out whoever is late"
         return ""
@@ -317,15 +322,31 @@ class Strategy(Section):
             )
         if self.staleness is not None and self.consistency != "ssp":
             yield f"strategy.staleness is of consistency ssp, and it is {self.consistency}: leave it out"
-        if self.rate != "constant" and not self.is_asynchronous:
+        if self.backup_workers and self.consistency != "bsp":
+            yield (
+                f"strategy.backup_workers is of consistency bsp, and it is {self.consistency}, with which nobody waits "
+                "for a step of all. Leave one of them out"
+            )
+        if self.backup_workers >= replicas and self.backup_workers:
+            yield (
+                f"strategy.backup_workers={self.backup_workers} leaves nobody of strategy.replicas={replicas} for a "
+                + (f"step: set it to {replicas - 1} or less" if replicas > 1 else "step: leave it out")
+            )
+        if self.rate != "constant" and self.consistency == "bsp":
             yield f"strategy.rate={self.rate} is of consistency ssp and asp: with bsp no update is by old weights"
         if self.sparse and self.is_asynchronous:
+            plain = self.consistency == "bsp"
+            what = "with strategy.backup_workers" if plain else f"is of consistency bsp, and it is {self.consistency}"
+            instead = "backup_workers: 0" if plain else "consistency: bsp"
             yield (
-                f"strategy.sparse is of consistency bsp, and it is {self.consistency}: rows of tables are updated once "
-                "for all workers at every step. Set strategy.consistency: bsp, or leave sparse out"
+                f"strategy.sparse {what}: rows of tables are updated once for all workers at every step. Set "
+                f"strategy.{instead}, or leave sparse out"
             )
         if self.every is not None and not self.is_local:
-            yield "strategy.every is of consistency ssp and asp: with bsp all workers meet at every step. Leave it out"
+            yield (
+                "strategy.every is of consistency ssp and asp, and of backup workers: with bsp all workers meet at "
+                "every step. Leave it out"
+            )
         if self.quorum is None and self.grace_s != type(self).model_fields["grace_s"].default:
             yield f"strategy.grace_s={self.grace_s:g} is of a quorum, and there is none: give strategy.quorum as well"
         if self.overlap and self.overlap >= self.round_steps:

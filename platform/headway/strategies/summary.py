@@ -139,6 +139,9 @@ def _consistency(options: Strategy) -> str:
         return f"ssp: nobody is more than {options.ahead} steps ahead of the slowest"
     if options.consistency == "asp":
         return "asp: each goes on as fast as it can"
+    if options.backup_workers:
+        last = "the last one" if options.backup_workers == 1 else f"the last {options.backup_workers}"
+        return f"bsp: one update a step, of all replicas but {last} to come; rounds of {options.round_steps} steps"
     return "bsp: one update a step of all"
 
 
