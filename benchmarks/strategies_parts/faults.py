@@ -134,7 +134,7 @@ def _plan(data: Path, strategy: dict[str, Any], run: dict[str, Any], pace_s: flo
     how = How(arguments={"widths": [32], "rate": 0.05}, pace=Pace(pace_s / 2), evaluate=False)
     workers = {"min": 1, "max": WORKERS, "silence_s": 1.0, "hang_s": 30.0}
     fields = {"reproducible": "bitwise", "checkpoint": {"every_steps": 10}, "workers": workers}
-    if strategy.get("consistency", "bsp") != "bsp" or "quorum" in strategy:
+    if strategy.get("consistency", "bsp") != "bsp" or {"quorum", "backup_workers"} & strategy.keys():
         del fields["reproducible"]
     return Plan(data, strategy, WORKERS, LANES, 8, STEPS, 3, how, fields, run, deadline_s=300.0)
 

@@ -47,17 +47,8 @@ COMPRESSED = [name for name, each in KINDS.items() if "compression" in each and 
 UPDATES = {"ssp": 4, "asp": 4, "backup workers": 3}
 """Of a step of four replicas, where each makes one by itself, or takes part in one."""
 UNREPEATABLE = [*UPDATES]
-FEW = (
-    "local_sgd",
-    "diloco in int8",
-    "diloco with overlap",
-    "int8",
-    "parameter_server",
-    "ssp",
-    "backup workers",
-    "gossip",
-)
-"""That all is done to in every tier: of each mechanism one."""
+FEW = ("int8", "parameter_server", "ssp", "backup workers")
+"""That all is done to in every tier: of each mechanism one; tests/contract/test_replicas.py has those that meet."""
 
 
 def chosen(names: Iterable[str]) -> pytest.MarkDecorator:

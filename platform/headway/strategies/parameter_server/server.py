@@ -59,8 +59,11 @@ def new_room(elements: int) -> torch.Tensor:
 class Store(Protocol):
     """What a server has of a range; called by one thread at a time."""
 
-    clocks: Clocks | FirstOf
     version: int
+
+    @property
+    def clocks(self) -> Clocks | FirstOf:
+        """Whose steps are in it."""
 
     def tree(self) -> Tree:
         """All of it, to be kept."""
