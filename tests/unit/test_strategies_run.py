@@ -38,6 +38,17 @@ KINDS: dict[str, dict[str, Any]] = {
     "backup workers": {"kind": "parameter_server", "backup_workers": 1, "every": 5},
     "gossip": {"kind": "gossip", "average_every": 3},
     "int8": {"kind": "all_reduce", "compression": {"kind": "int8", "dense_below": 8}},
+    "top_k with momentum": {
+        "kind": "all_reduce",
+        "compression": {
+            "kind": "top_k",
+            "ratio": 0.1,
+            "dense_below": 8,
+            "momentum": 0.5,
+            "warm_up": 8,
+            "local_clip": 4.0,
+        },
+    },
     "power_sgd": {"kind": "all_reduce", "compression": {"kind": "power_sgd", "rank": 2, "dense_below": 8}},
     "parameter_server": {"kind": "parameter_server"},
     "gossip on a graph": {"kind": "gossip", "graph": "exponential", "every": 2, "average_every": 4},
@@ -47,7 +58,7 @@ COMPRESSED = [name for name, each in KINDS.items() if "compression" in each and 
 UPDATES = {"ssp": 4, "asp": 4, "backup workers": 3}
 """Of a step of four replicas, where each makes one by itself, or takes part in one."""
 UNREPEATABLE = [*UPDATES]
-FEW = ("int8", "parameter_server", "ssp", "backup workers")
+FEW = ("top_k with momentum", "parameter_server", "ssp", "backup workers")
 """That all is done to in every tier: of each mechanism one; tests/contract/test_replicas.py has those that meet."""
 
 

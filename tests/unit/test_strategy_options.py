@@ -134,6 +134,29 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     ),
     "a share of nothing": ({"compression": {"kind": "top_k", "ratio": 0}}, {}, ["strategy.compression.ratio=0"]),
     "a share of more than all": ({"compression": {"kind": "top_k", "ratio": 2}}, {}, ["strategy.compression.ratio=2"]),
+    "momentum of rounds": (
+        {"kind": "diloco", "compression": {"kind": "top_k", "momentum": 0.9}},
+        {},
+        ["strategy.compression.momentum=0.9 is of gradients", "Leave it out"],
+    ),
+    "momentum of what is lost": (
+        {"compression": {"kind": "top_k", "momentum": 0.9, "error_feedback": False}},
+        {},
+        ["error_feedback is false"],
+    ),
+    "momentum twice": (
+        {"compression": {"kind": "top_k", "momentum": 0.9}},
+        {"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.8}},
+        ["optimizer.momentum=0.8: gradients would gather speed twice"],
+    ),
+    "momentum of adam": (
+        {"compression": {"kind": "top_k", "momentum": 0.9}},
+        {"optimizer": {"name": "adamw", "lr": 0.1}},
+        ["stands for SGD's momentum, and optimizer.name=adamw"],
+    ),
+    "momentum of 1": ({"compression": {"kind": "top_k", "momentum": 1}}, {}, ["compression.momentum=1"]),
+    "a clip of nothing": ({"compression": {"kind": "top_k", "local_clip": 0}}, {}, ["compression.local_clip=0"]),
+    "momentum of another": ({"compression": {"kind": "int8", "momentum": 0.5}}, {}, ["momentum is no option"]),
     "factors of rank 0": ({"compression": {"kind": "power_sgd", "rank": 0}}, {}, ["strategy.compression.rank=0"]),
     "a parameter without a name": ({"kind": "parameter_server", "sparse": ["a.*", " "]}, {}, ["no parameter"]),
     "a sparse path of those that go on alone": (
@@ -309,6 +332,13 @@ def test_what_decides_the_updates_is_in_the_digest() -> None:
         "parameter_server",
     ]
     assert len({digest(job(each)) for each in ["diloco", *others]}) == len(others) + 1
+
+
+def test_options_that_came_later_change_no_digest_as_they_are_by_default() -> None:
+    plain = digest(job({"compression": "top_k"}))
+    assert digest(job({"compression": {"kind": "top_k", "momentum": 0.0, "warm_up": 0}})) == plain
+    for more in ({"momentum": 0.9}, {"warm_up": 10}, {"local_clip": 1.0}):
+        assert digest(job({"compression": {"kind": "top_k", **more}})) != plain
 
 
 def test_a_run_keeps_its_number_of_replicas() -> None:

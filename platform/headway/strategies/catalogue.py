@@ -76,7 +76,8 @@ COMPRESSIONS: dict[str, Entry] = {
     ),
     "top_k": Entry(
         "the largest elements of each tensor with their places; the rest is kept for later steps",
-        "slow links and few workers: some 60 times fewer bytes at 1 % and 2 workers",
+        "slow links and few workers: some 60 times fewer bytes at 1 % and 2 workers; give it the momentum that SGD "
+        "would have, and a warm-up",
         "each worker's choice goes to all others: with many workers the gain is gone",
     ),
     "power_sgd": Entry(
@@ -85,6 +86,10 @@ COMPRESSIONS: dict[str, Entry] = {
         "small or one-dimensional tensors, which go as they are; time for orthogonalising",
     ),
 }
+
+
+DEFAULTS = {"local_clip": "none"}
+"""Of a compression, where they are told in a word."""
 
 
 def listed() -> dict[str, Any]:
@@ -96,7 +101,11 @@ def listed() -> dict[str, Any]:
             for kind in KINDS
         ],
         "compressions": [
-            {"kind": kind, **vars(COMPRESSIONS[kind]), "options": _options(Compression, COMPRESSION_OPTIONS[kind], {})}
+            {
+                "kind": kind,
+                **vars(COMPRESSIONS[kind]),
+                "options": _options(Compression, COMPRESSION_OPTIONS[kind], DEFAULTS),
+            }
             for kind in COMPRESSORS
         ],
     }

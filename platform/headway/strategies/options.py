@@ -30,13 +30,16 @@ COMPRESSION_OPTIONS: dict[str, tuple[str, ...]] = {
     "fp16": (),
     "bf16": (),
     "int8": ("error_feedback", "dense_below"),
-    "top_k": ("ratio", "start_step", "error_feedback", "dense_below"),
+    "top_k": ("ratio", "momentum", "warm_up", "local_clip", "start_step", "error_feedback", "dense_below"),
     "power_sgd": ("rank", "start_step", "error_feedback", "dense_below"),
 }
 """Likewise of each compression."""
 EVERY = {"parameter_server": 50, "local_sgd": 8, "diloco": 50, "gossip": 1}
 """Steps of a round, where the job does not say."""
 
+LATER = ("momentum", "warm_up", "local_clip")
+"""Options of a compression that came later: as they are by default they say nothing, so that checkpoints of before
+fit."""
 UNDECIDING = ("grace_s", "inner_state", "fail_over")
 """Options that change how a run gets on with losses, and no update."""
 
@@ -47,6 +50,16 @@ class Most(Protocol):
     @property
     def max(self) -> int:
         """At a time."""
+
+
+class Optimizer(Protocol):
+    """Of a job that names one."""
+
+    name: str
+
+    @property
+    def model_extra(self) -> dict[str, Any] | None:
+        """What it is made with besides the rate."""
 
 
 class Job(Protocol):
@@ -60,6 +73,8 @@ class Job(Protocol):
     def reproducible(self) -> str: ...
     @property
     def precision(self) -> str: ...
+    @property
+    def optimizer(self) -> Optimizer | None: ...
 
 
 class Compression(Section):
@@ -69,6 +84,14 @@ class Compression(Section):
     """none, fp16, bf16, int8, top_k or power_sgd; see `headway strategies`."""
     ratio: Annotated[float, Field(gt=0, le=1)] = 0.01
     """Share of the elements that top_k sends."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of each replica's gradient, before the largest are chosen: what waits to be sent gathers speed, as all of it does
+    in an optimiser with momentum, which has none of its own then (top_k, all_reduce)."""
+    warm_up: Annotated[int, Field(ge=0)] = 0
+    """Steps in which more is sent than `ratio`: a quarter, then a quarter of that, in four parts (top_k)."""
+    local_clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest L2 norm of the whole gradient, of which each of n replicas may bring 1 / sqrt(n), before it is added to
+    what waits to be sent (top_k)."""
     rank: Count = 4
     """Of power_sgd's factors."""
     start_step: Annotated[int, Field(ge=0)] = 0
@@ -293,7 +316,9 @@ class Strategy(Section):
         if self.compresses:
             compression = self.compression.model_dump()
             found["compression"] = {
-                key: compression[key] for key in ("kind", *COMPRESSION_OPTIONS[compression["kind"]])
+                key: compression[key]
+                for key in ("kind", *COMPRESSION_OPTIONS[compression["kind"]])
+                if key not in LATER or compression[key] != _default(Compression, key)
             }
         if "outer" in found or self.kind == "diloco":
             found["outer"] = self.outer.model_dump()
@@ -304,6 +329,30 @@ class Strategy(Section):
         if self.has_replicas:
             found["replicas"] = self.count(job)
         return {"kind": self.kind, **found} if found else self.kind
+
+    def _of_momentum(self, job: Job) -> Iterator[str]:
+        """Where the gradients that are sent have momentum."""
+        found, optimizer = self.compression, job.optimizer
+        if not found.momentum:
+            return
+        said = f"strategy.compression.momentum={found.momentum:g}"
+        if self.kind != "all_reduce":
+            yield (
+                f"{said} is of gradients (all_reduce), and {self.kind} sends what a round changed, in which the inner "
+                "optimiser's momentum is already. Leave it out"
+            )
+        if not found.error_feedback:
+            yield f"{said} is of what was left out, and error_feedback is false: leave one of them out"
+        if optimizer is not None and optimizer.name != "sgd":
+            yield (
+                f"{said} stands for SGD's momentum, and optimizer.name={optimizer.name} scales gradients by what came "
+                "before. Set optimizer: {name: sgd}, or leave it out"
+            )
+        elif optimizer is not None and (optimizer.model_extra or {}).get("momentum"):
+            yield (
+                f"{said} and optimizer.momentum={optimizer.model_extra['momentum']:g}: gradients would gather speed "
+                "twice. Leave optimizer.momentum out"
+            )
 
     def contradictions(self, job: Job) -> Iterator[str]:
         """What cannot hold at once, with the values and the way out."""
@@ -361,6 +410,7 @@ class Strategy(Section):
             yield "strategy.overlap with strategy.quorum: who is late cannot have begun the exchange. Leave one out"
         if self.mixing != type(self).model_fields["mixing"].default and not self.overlap:
             yield f"strategy.mixing={self.mixing:g} is of strategy.overlap, and there is none: give it as well"
+        yield from self._of_momentum(job)
         why = self.why_not_repeatable(job)
         if why and job.reproducible == "bitwise":
             yield (

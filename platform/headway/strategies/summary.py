@@ -149,5 +149,9 @@ def _compression(options: Strategy) -> str:
     found = options.compression
     more = {"top_k": f" of {found.ratio:.3%}".replace(".000", ""), "power_sgd": f" of rank {found.rank}"}
     late = f", from step {found.start_step} on" if found.start_step else ""
+    if found.momentum:
+        late += f", with momentum {found.momentum:g}"
+    if found.warm_up:
+        late += f", more in the first {found.warm_up} steps"
     fed = "" if found.error_feedback or found.kind in ("fp16", "bf16") else ", what is left out is lost"
     return f"sent as {found.kind}{more.get(found.kind, '')}{late}{fed}"
