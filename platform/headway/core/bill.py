@@ -13,6 +13,7 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 from headway.core.ledger import CAUSES
@@ -85,7 +86,7 @@ class _Line:
 
 @dataclass(frozen=True)
 class Outlay:
-    """How a run stands with its money: dollars so far, of all its starts; dollars per hour now; Unix seconds of that."""
+    """How a run stands with its money: dollars so far, of all its starts; dollars per hour now; the Unix seconds."""
 
     dollars: float
     per_hour: float
@@ -143,8 +144,8 @@ class Bill:
         prices = dict(machine.prices) | {at: per_hour}
         self._lines[id].machine = replace(machine, prices=tuple(sorted(prices.items())))
 
-    def gone(self, id: str, at: float) -> None:
-        """A machine costs nothing any more."""
+    def gone(self, id: str, at: float | None) -> None:
+        """A machine costs nothing any more; None: it does after all."""
         self._lines[id].machine = replace(self._lines[id].machine, until=at)
 
     def shared(self, id: str, at: float, share: float) -> None:
@@ -266,7 +267,7 @@ def integral(start: float, end: float, *factors: Steps) -> float:
     inside = {at for steps in factors for at, _ in steps if start < at < end}
     edges = [start, *sorted(inside), end]
     whole = 0.0
-    for since, until in zip(edges, edges[1:], strict=False):
+    for since, until in pairwise(edges):
         rate = 1.0
         for steps in factors:
             rate *= value(steps, since)
@@ -329,7 +330,8 @@ def told(bill: Bill, line: Mapping[str, Any]) -> None:
     Args:
         bill: to be changed.
         line: machine, and of the rest what is known: type, zone, spot, head, since, per_hour, until, share, workers,
-            least_s; or stored_gb. `at` is since when that holds; `time` where it is not there.
+            least_s; or stored_gb. `at` is since when that holds; `time` where it is not there. A machine that has no
+            price is not on the bill.
     """
     at = float(line.get("at", line["time"]))
     if "stored_gb" in line:
@@ -337,7 +339,7 @@ def told(bill: Bill, line: Mapping[str, Any]) -> None:
     id = line.get("machine")
     if id is None:
         return
-    if "since" in line and id not in bill:
+    if "since" in line and "per_hour" in line and id not in bill:
         kind: Literal["head", "node"] = "head" if line.get("head") else "node"
         since, price = float(line["since"]), float(line["per_hour"])
         where = str(line.get("zone", "")), bool(line.get("spot", False))
@@ -351,8 +353,8 @@ def told(bill: Bill, line: Mapping[str, Any]) -> None:
             bill.shared(id, at, float(line["share"]))
     if id in bill and "workers" in line:
         bill.carries(id, at, int(line["workers"]))
-    if id in bill and line.get("until") is not None:
-        bill.gone(id, float(line["until"]))
+    if id in bill and "until" in line:
+        bill.gone(id, None if line["until"] is None else float(line["until"]))
 
 
 def _set(steps: list[tuple[float, float]], at: float, value: float) -> None:
@@ -367,7 +369,7 @@ def _set(steps: list[tuple[float, float]], at: float, value: float) -> None:
 def _marked(carries: Steps, start: float, end: float) -> Iterator[tuple[float, float, bool]]:
     """A time cut where a machine begins or ceases to carry a worker; before the first word it carries none."""
     edges = [start, *(at for at, _ in carries if start < at < end), end]
-    for since, until in zip(edges, edges[1:], strict=False):
+    for since, until in pairwise(edges):
         there = bool(carries) and since >= carries[0][0] and value(carries, since) > 0
         yield since, until, there
 
