@@ -330,8 +330,8 @@ def told(bill: Bill, line: Mapping[str, Any]) -> None:
     Args:
         bill: to be changed.
         line: machine, and of the rest what is known: type, zone, spot, head, since, per_hour, until, share, workers,
-            least_s; or stored_gb, or storage, its price. `at` is since when that holds; `time` where it is not there. A machine that has no
-            price is not on the bill.
+            least_s; or stored_gb, or storage, its price. `at` is since when that holds; `time` where it is not there. A
+            machine that has no price is not on the bill.
     """
     at = float(line.get("at", line["time"]))
     bill.storage = float(line.get("storage", bill.storage))

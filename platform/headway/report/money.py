@@ -52,8 +52,7 @@ class Machine(BaseModel):
 
 
 class Cost(BaseModel):
-    """Of a run, all its starts together. The dollars by cause, and those by machine and market (with what is stored), add
-    up to `dollars`."""
+    """Of a run, all its starts together. The dollars by cause, and those by market, add up to `dollars`."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
@@ -66,11 +65,11 @@ class Cost(BaseModel):
     by: str
     """machines, or workers.price_per_hour."""
     by_cause: dict[str, float]
-    """Causes of the ledger (start with machines that boot, idle with machines that wait for their end), head, storage."""
+    """Causes of the ledger (start with machines that boot, idle with those that wait for their end), head, storage."""
     wasted: float
     """Those of them that went neither into steps that count, nor to the head or storage."""
     by_market: dict[str, float]
-    """By type, zone and kind."""
+    """By type, zone and kind; and storage."""
     machines: list[Machine]
     steps: int
     """Committed."""
@@ -155,7 +154,7 @@ def _by_machines(
         for id, (machine, _, rate) in found.items()
     ]
     markets: dict[str, float] = {}
-    for id, (machine, each, _) in found.items():
+    for machine, each, _ in found.values():
         markets[machine.market] = markets.get(machine.market, 0.0) + each
     stored = sum(bill.stored(now) for bill in bills)
     markets |= {STORAGE: stored} if stored else {}
