@@ -1,6 +1,6 @@
 """What a run has cost, and what for: from its events alone, at any time. Printed by `headway cost RUN`.
 
-The same bill that its lead kept while it ran (`headway.core.bill`) is made again from its `purchase` events. Where no
+The same bill that its lead kept while it ran (`headway.core.bill`) is made again from its events. Where no
 machine had a price there is what the job says of an hour of a worker (`headway.core.cost`).
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from headway.core.bill import HEAD, SPENT_ON, STORAGE, Bill, Bought, cents, divided, outlay, replayed
+from headway.core.bill import HEAD, PURCHASE, SPENT_ON, STAKE, STORAGE, Bill, Bought, cents, divided, outlay, replayed
 from headway.core.cost import so_far
 from headway.core.ledger import CAUSES, PRODUCTIVE
 from headway.errors import BadInput
@@ -85,6 +85,14 @@ class Cost(BaseModel):
     path: str
 
 
+def known(run: RunFolder, now: float | None = None) -> Cost | None:
+    """The same as `told`; None where nothing has a price."""
+    try:
+        return told(run, now)
+    except BadInput:
+        return None
+
+
 def told(run: RunFolder, now: float | None = None) -> Cost:
     """What a run has cost by now.
 
@@ -104,7 +112,7 @@ def told(run: RunFolder, now: float | None = None) -> Cost:
     steps = run.last_step() + 1
     state = str(facts.get("state") or "running")
     about = {"run": run.name, "state": state if led or state != "running" else "interrupted", "path": run.where}
-    bought = [event for event in events if event.get("kind") == "purchase"]
+    bought = [event for event in events if event.get("kind") in (PURCHASE, STAKE)]
     unpriced = sorted({_words(event) for event in bought if event.get("unpriced")})
     if any(bills):
         return _by_machines(bills, now, account, lines, steps, {**about, "unpriced": unpriced}, bought)
