@@ -331,6 +331,8 @@ def _fit(
             "total_steps": checked.total_steps,
             "at_once": sizes.at_once(run),
             "early": early,
+            "each": job.workers.each,
+            "prices": None if job.prices is None else [one.model_dump() for one in job.prices],
         },
         train_loop_config=equipment.config_of(run, job, checked, source, recorder, epoch),
         scaling_config=equipment.scaling(job, job.workers.max),

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import ray
 
+from headway.cluster.prices.book import Book, of_rows
 from headway.core.demand import Worth
 from headway.core.membership import Policy
 from headway.core.prospect import Prospect
 from headway.driver.names import Names
 from headway.elastic.lead.coordinator import Coordinator, Failure
 from headway.elastic.lead.processes import First, Processes
+from headway.elastic.lead.purchases import Purchases, RayBoard
 from headway.elastic.lead.view import show
 from headway.elastic.wire import place
 from headway.elastic.wire.messages import Evaluated
@@ -36,6 +40,8 @@ class ElasticController(Processes):
         names: of the run's actors.
         total_steps: of the run; 0 where that is not known.
         at_once: so many workers are asked of a cluster that buys machines whether or not it pays.
+        each: what a worker takes, by Ray's names.
+        prices: the job's list of prices, as rows; None where it has none.
     """
 
     def __init__(
@@ -47,6 +53,8 @@ class ElasticController(Processes):
         names: Names,
         total_steps: int = 0,
         at_once: int = 1,
+        each: Mapping[str, float] | None = None,
+        prices: list[dict[str, Any]] | None = None,
         **rest: Any,
     ) -> None:
         self._recorder = recorder
@@ -54,6 +62,9 @@ class ElasticController(Processes):
         """The recorder's word that it knows why the run failed."""
         here = ray.get_runtime_context().get_node_id()
         self._coordinator = Coordinator(policy, self, here, alike, Prospect(at_once, total_steps))
+        price = None if prices is None else Book([one for _, one in of_rows(prices, "prices")]).per_hour
+        began = partial(_began, recorder)
+        self._purchases = Purchases(names.run, began, self.record, RayBoard(), each or {}, price)
         super().__init__(names=names, at_once=at_once, **rest)
 
     def resize(self, least: int, most: int, by: str, request: str, at_once: int) -> None:
@@ -85,11 +96,17 @@ class ElasticController(Processes):
     def _open(self) -> None:
         self._port = self._coordinator.start(self._host)
         self._coordinator.begin()
+        self._purchases.start()
 
     def _placed(self, name: str, node: str, address: tuple[str, int] | None) -> First:
+        self._purchases.placed(name, node)
         self._coordinator.placed(name, node, address)
         here = Place(name, self._host, self._port, self._coordinator.pulse_port, self._coordinator.token)
         return place.enter, (here, show)
+
+    def _free(self, name: str) -> None:
+        self._purchases.freed(name)
+        super()._free(name)
 
     def _spawned(self, name: str) -> None:
         self._coordinator.spawned(name)
@@ -120,4 +137,11 @@ class ElasticController(Processes):
             await asyncio.to_thread(ray.wait, [self._failed], timeout=RECORD_S)
 
     def _close(self) -> None:
+        self._purchases.close()
         self._coordinator.close()
+
+
+def _began(recorder: Any) -> tuple[float, float]:
+    """When the recorder's start began, and the dollars of those before. Raises RayError."""
+    began, before = ray.get(recorder.began.remote(), timeout=RECORD_S)
+    return began, before

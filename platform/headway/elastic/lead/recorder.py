@@ -21,11 +21,13 @@ from typing import Any
 
 from headway.core import chronicle, footprints, ledger
 from headway.core.alarms import Seen
+from headway.core.bill import PURCHASE, STAKE
 from headway.core.cost import Paid, Terms
 from headway.core.incidents import PLANNED
 from headway.elastic.lead.drawing import Drawing
 from headway.elastic.lead.logged import Logged
 from headway.elastic.lead.machines import OWN, Asked, Machines
+from headway.elastic.lead.outlay import Accountant
 from headway.elastic.lead.scribe import Scribe
 from headway.elastic.lead.shipper import Shipper
 from headway.elastic.lead.standing import Standing, per_second
@@ -130,6 +132,8 @@ class Recorder:
         """The newest step of which metrics came in this start."""
         self._ledger: dict[str, Any] = {}
         self._lost_steps = 0
+        self._stored: dict[int, int] = {}
+        """Bytes in the store, by the step of a checkpoint of this start."""
         self._again_from = -1
         """So many steps were recorded when the last of them were taken away, to come once more."""
         self._from_kept = False
@@ -143,6 +147,9 @@ class Recorder:
         for of_before in ("ledger_s", "exchanged_bytes"):
             self._facts.pop(of_before, None)
         left = self._left_open()
+        kept = self._facts.pop("outlay", None)
+        if kept is not None and "dollars" not in self._facts:  # of a leader that was killed
+            self._facts["dollars"] = kept["dollars"]
         if "dollars" in self._facts:  # else the start before was killed, and what it spent has no price yet
             self._facts.update(dollars_before=self._facts.pop("dollars"))
             self._facts.update(dollars_before_s=sum(self._facts["ledger_before"].values()))
@@ -177,7 +184,7 @@ class Recorder:
         self._export = exporting.of_run(
             exported, self._run, self._facts, self._terms, self._seen["step"], self._writer, self._say
         )
-        self._begin()
+        self._accountant = Accountant(self._begin(), self._facts.get("dollars_before") or 0.0)
         self._lookout.start(left)
         if machines:
             self._machines.start()
@@ -234,6 +241,11 @@ class Recorder:
                 time.time(), self._seen["step"], lambda: (self._account()["ledger_s"], self._exchanged())
             )
             self._seen.update(goodput=event["goodput"], workers=event["workers"])
+            self._count(time.time())
+            return
+        if kind in (PURCHASE, STAKE):
+            self._accountant.take(event)
+            self._scribe.line("events", event)
             return
         if kind == "nodes":
             return
@@ -302,6 +314,10 @@ class Recorder:
         found = {"messages": messages, "messages_seen": self._said, "failure": self._failure}
         return {**self._seen, **found, "samples_per_s": samples, "steps_per_s": steps}
 
+    def began(self) -> tuple[float, float]:
+        """When this start began, in Unix seconds, and the dollars of those before."""
+        return self._accountant.began, self._accountant.before
+
     def note(self, **facts: Any) -> None:
         """Have these in run.json from now on."""
         self._save(**facts)
@@ -335,6 +351,8 @@ class Recorder:
             self._end_keepers()
         self._export.over(state)
         now = time.time()
+        self._accountant.end(now)
+        self._facts.pop("outlay", None)
         told = {"state": state, "message": message, "cause": cause}
         self._lookout.ended(state, message)
         self._scribe.line("events", {"kind": "end", "time": now, **told, "step": self._seen["step"]})
@@ -390,8 +408,8 @@ class Recorder:
     def _trouble(self) -> str:
         return self._scribe.error or self._unsaved
 
-    def _begin(self) -> None:
-        """This start, by whoever it was submitted."""
+    def _begin(self) -> float:
+        """This start, by whoever it was submitted; when."""
         recoveries = self._facts.get("recoveries")
         if recoveries is None:  # of a release that did not count them
             of = [event["cause"] for event in self._run.events() if event["kind"] == "recovery"]
@@ -403,6 +421,7 @@ class Recorder:
             "events", {"kind": "start", "time": at, **who, "epoch": self._epoch, "step": self._seen["step"]}
         )
         self._standing.start()
+        return at
 
     def _left_open(self) -> str:
         """Why nobody was told of the end of the start before, where its leader was killed."""
@@ -447,9 +466,20 @@ class Recorder:
         before = self._facts.get("ledger_before", {})
         now = self._ledger.get("seconds", {})
         seconds = ledger.total([before, now])
-        cost = self._terms.cost(sum(seconds.values()), Paid.of(self._facts))
+        stands = self._accountant.outlay(time.time())
+        cost = stands.dollars if stands else self._terms.cost(sum(seconds.values()), Paid.of(self._facts))
         told = {"ledger_s": {k: round(v, 3) for k, v in seconds.items()}, "goodput": round(ledger.goodput(seconds), 4)}
         return told if cost is None else {**told, "dollars": round(cost, 6)}
+
+    def _count(self, now: float) -> None:
+        """What the run costs, for those who look at it, and for a start to come if this one is killed."""
+        stands = self._accountant.outlay(now)
+        if stands is None:
+            return
+        told = {"dollars": round(stands.dollars, 6), "per_hour": round(stands.per_hour, 6)}
+        self._export.event({"kind": "outlay", "time": now, **told})
+        if self._accountant.due(now):
+            self._save(outlay={**told, "at": round(now, 3)})
 
     def _exchanged(self) -> int | None:
         """Bytes that workers have sent to each other in all starts; None where nobody counts them."""
@@ -541,9 +571,20 @@ class Recorder:
         self._unsaved = ""
         self._scribe.line("events", {name: record[name] for name in ("kind", "time", "step", "bytes")})
         self._save(checkpoint={name: record[name] for name in ("step", "time", "bytes")})
+        self._store(record)
         names = ("kind", "step", "path", "bytes", "metrics", "time", "digest", "let_go")
         told = {name: record[name] for name in names if name in record}
         self._scribe.track({**told, **self._drawing.of_checkpoint(record["step"])})
+
+    def _store(self, record: dict[str, Any]) -> None:
+        """Of a run in a store, what its checkpoints take there from now on."""
+        if self._far is None:
+            return
+        self._stored[record["step"]] = record["bytes"]
+        for step in record.get("let_go") or ():
+            self._stored.pop(step, None)
+        gigabytes = round(sum(self._stored.values()) / 1e9, 9)
+        self.event({"kind": STAKE, "time": record["time"], "stored_gb": gigabytes})
 
     def _on_checkpoint_failed(self, record: dict[str, Any]) -> None:
         if record["error"] != self._unsaved:
