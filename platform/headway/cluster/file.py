@@ -250,8 +250,9 @@ class ClusterFile:
 
         Returns:
             A tree of plain values. What is the provider's: `provider.market`, which is the file's `provider.type`;
-            `provider.headway`, with the file's keys there, `id` and `market`; and `node_config.headway` of each type,
-            with its options and their order.
+            `provider.headway`, with the file's keys there, `id`, `market`, what is sold (`sells`) and after what time an
+            idle machine is given back (`idle_s`); and `node_config.headway` of each type, with its options and their
+            order.
         """
         whole = self.spec.max_workers
         return {
@@ -270,9 +271,20 @@ class ClusterFile:
                 "type": "external",
                 "module": PROVIDER_MODULE,
                 "market": self.kind,
-                "headway": {**self.headway.model_dump(), "id": id, "market": market},
+                "headway": {
+                    **self.headway.model_dump(),
+                    "id": id,
+                    "market": market,
+                    "sells": {name: self._sold(name) for name in self.workers},
+                    "idle_s": 60.0 * (5.0 if self.spec.idle_timeout_minutes is None else self.spec.idle_timeout_minutes),
+                },
             },
         }
+
+    def _sold(self, name: str) -> dict[str, Any]:
+        """What runs are told of a node type."""
+        checked = self.spec.available_node_types[name]
+        return {"resources": checked.resources, "one_of": [asdict(each) for each in checked.options(name)]}
 
     def _type_for_ray(self, name: str) -> dict[str, Any]:
         written, checked = self.tree["available_node_types"][name], self.spec.available_node_types[name]

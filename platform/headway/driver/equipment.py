@@ -18,7 +18,7 @@ from headway.core.membership import Policy
 from headway.core.watch import Patience
 from headway.driver import determinism, sizes
 from headway.driver.submission import Submission
-from headway.job import Job
+from headway.job import Budget, Job
 from headway.notation import values
 from headway.notify.addresses import addresses
 from headway.runs import datasets, now
@@ -118,8 +118,8 @@ def recorder_options(
 
 def terms(job: Job) -> Terms:
     """By which it is said what the run costs."""
-    budget = job.budget.model_dump() if job.budget is not None else {}
-    return Terms(job.workers.price_per_hour, **budget)
+    budget = job.budget or Budget()
+    return Terms(job.workers.price_per_hour, budget.worker_hours, budget.usd)
 
 
 def exported(run: runs.RunFolder, job: Job, checked: plan.Plan, through_ray: bool) -> Exported | None:
