@@ -92,6 +92,8 @@ class Report(BaseModel):
     Empty where nothing is known."""
     notes: list[str] = []
     """What does not hold of it because of its data: of a stream, say."""
+    resume_with: list[str] = []
+    """Settings without which it would end again at once: of a run whose money is spent, more of it."""
 
 
 def load(run: RunFolder) -> Report:
@@ -147,6 +149,7 @@ def load(run: RunFolder) -> Report:
         lanes_apart=(facts.get("lanes_apart") or {}).get("why", ""),
         memory=peaks(facts),
         notes=facts.get("notes", []),
+        resume_with=facts.get("resume_with", []) if state != "finished" else [],
     )
 
 

@@ -17,8 +17,10 @@ from headway.core.membership import Policy
 from headway.core.prospect import Prospect
 from headway.driver.names import Names
 from headway.elastic.lead.coordinator import Coordinator, Failure
+from headway.elastic.lead.learning import Learns
 from headway.elastic.lead.processes import First, Processes
 from headway.elastic.lead.view import show
+from headway.elastic.lead.wishing import Wishing
 from headway.elastic.wire import place
 from headway.elastic.wire.messages import Evaluated
 from headway.elastic.wire.place import Place
@@ -36,6 +38,7 @@ class ElasticController(Processes):
         names: of the run's actors.
         total_steps: of the run; 0 where that is not known.
         at_once: so many workers are asked of a cluster that buys machines whether or not it pays.
+        wishing: of a run that minds money or time.
     """
 
     def __init__(
@@ -47,13 +50,16 @@ class ElasticController(Processes):
         names: Names,
         total_steps: int = 0,
         at_once: int = 1,
+        wishing: Wishing | None = None,
         **rest: Any,
     ) -> None:
         self._recorder = recorder
         self._failed: Any = None
         """The recorder's word that it knows why the run failed."""
         here = ray.get_runtime_context().get_node_id()
-        self._coordinator = Coordinator(policy, self, here, alike, Prospect(at_once, total_steps))
+        prospect = Prospect(at_once, total_steps)
+        self._wishing, self._learns, self.minds = wishing, Learns(), wishing is not None
+        self._coordinator = Coordinator(policy, self, here, alike, prospect, wishing=wishing)
         super().__init__(names=names, at_once=at_once, **rest)
 
     def resize(self, least: int, most: int, by: str, request: str, at_once: int) -> None:
@@ -114,6 +120,8 @@ class ElasticController(Processes):
 
     def _market(self, reason: str) -> None:
         self._coordinator.market(reason)
+        if self._wishing is not None:
+            self._learns.look(self._wishing, self._recorder)
 
     async def _last_words(self) -> None:
         if self._failed is not None:

@@ -1,0 +1,159 @@
+"""What a run wishes of its cluster, by its money and its deadline: the shell around `headway.core.policy`.
+
+One thread learns (what is sold, what machines there are, what was spent), the coordinator's asks what to have.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from headway.core.alarms import span
+from headway.core.demand import Worth
+from headway.core.foresight import LATE, MONEY, Foresight
+from headway.core.kinds import Kinds
+from headway.core.membership import MEMBER, READY, WARMING, Membership
+from headway.core.offers import Stock
+from headway.core.policy import Order, Policy, Prices, View
+from headway.core.wishes import EACH_S, Wish
+
+SHORT = 0.01
+"""Of what is left, so little money or time is not told to be missing."""
+
+
+class Wishing:
+    """See the module.
+
+    Args:
+        policy: of the run, whose rates are kept up here.
+        run: its name.
+        each: what a worker takes, by Ray's names.
+        total_steps: of the run; 0 where that is not known.
+        price: dollars for a worker's hour where the cluster tells none; None: nobody tells.
+    """
+
+    def __init__(
+        self, policy: Policy, run: str, each: Mapping[str, float], total_steps: int, price: float | None = None
+    ) -> None:
+        self.policy, self._run, self._each, self._total, self._price = policy, run, dict(each), total_steps, price
+        self._stock = Stock()
+        self._machines: dict[str, tuple[str, bool]] = {}
+        self._spent, self._beside = 0.0, 0.0
+        self._kinds, self._foresight = Kinds(), Foresight()
+        self._order: Order | None = None
+        self._shown: tuple[int, int] | None = None
+        self._said: Wish | None = None
+
+    # By the thread that learns
+
+    def learnt(self, stock: Stock, machines: Mapping[str, tuple[str, bool]], spent: float, beside: float) -> None:
+        """What there is to know.
+
+        Args:
+            stock: what is sold.
+            machines: of each node by Ray's id, the type of its machine, and whether it is a spot machine.
+            spent: dollars so far.
+            beside: dollars per hour of what costs beside workers.
+        """
+        self._stock, self._machines, self._spent, self._beside = stock, dict(machines), spent, beside
+
+    def wish(self, now: float) -> Wish | None:
+        """What the cluster is to be told; None where it knows. now: Unix seconds."""
+        order = self._order
+        if order is None or not self._stock.offers:
+            return None
+        spot = order.workers - order.on_demand
+        wish = Wish(self._run, self._each, order.on_demand, spot, self._kinds.speeds(), now, order.reason)
+        said = self._said
+        if said is not None and now - said.at < EACH_S and replace(said, at=now, why=wish.why) == wish:
+            return None
+        self._said = wish
+        return wish
+
+    # By the coordinator's
+
+    def look(
+        self, membership: Membership, step: int, worth: Worth, at_once: int, come_s: float, lane_s: Mapping[str, float]
+    ) -> tuple[Worth, list[dict[str, Any]]]:
+        """What to have now, and what is to be told of it.
+
+        Args:
+            step: that the foremost worker is at.
+            worth: what would be worth it by time alone.
+            at_once: workers that are asked for whether or not they pay.
+            come_s: seconds from asking for a machine until a worker on it trains.
+            lane_s: what members take for a lane, by worker.
+        """
+        now, active = time.time(), membership.active
+        training = len(active.members) if active is not None else 0
+        self.policy.rates.look(training, step, time.monotonic())
+        for worker, seconds in lane_s.items():
+            known = membership.workers.get(worker)
+            if known is not None and known.node in self._machines:
+                self._kinds.note(self._machines[known.node][0], seconds)
+        on_demand, spot = self._by_market(membership)
+        steps = max(0, self._total - step) if self._total else None
+        number = (len(on_demand), len(spot))
+        view = View(now, steps, training, sum(number), *number, self._spent, come_s, worth.workers, at_once)
+        order = self._order = self.policy.look(view, self._prices(now))
+        return Worth(order.workers, order.reason), [*self._decided(order, now), *self._foreseen(order, view)]
+
+    def astray(self, membership: Membership) -> list[tuple[str, str]]:
+        """Workers to be replaced by one on a machine of the other market, and why."""
+        order = self._order
+        if order is None or not self._stock.offers:
+            return []
+        on_demand, spot = self._by_market(membership)
+        many = order.workers - order.on_demand
+        found = []
+        if self._stock.sold(self._each, False):
+            found += [(worker, f"a machine on demand is wished: {order.reason}") for worker in spot[many:]]
+        if self._stock.to_be_had(self._each, True, time.time()) and self._cheaper():
+            left = len(on_demand) - order.on_demand if len(spot) < many else 0
+            found += [(worker, f"a spot machine will do: {order.reason}") for worker in on_demand[::-1][: max(0, left)]]
+        return found
+
+    def _by_market(self, membership: Membership) -> tuple[list[str], list[str]]:
+        """Workers that have a place and stay, oldest first: those on demand (or on machines of which nobody tells), and
+        those on spot machines."""
+        stay = [w for w, known in membership.workers.items() if known.phase in (WARMING, READY, MEMBER)]
+        spot = [w for w in stay if self._machines.get(membership.workers[w].node or "", ("", False))[1]]
+        return [w for w in stay if w not in set(spot)], spot
+
+    def _cheaper(self) -> bool:
+        """Whether spot machines are."""
+        spot, other = (self._stock.price(self._each, each) for each in (True, False))
+        return spot is None or other is None or spot < other
+
+    def _prices(self, now: float) -> Prices:
+        on_demand = self._stock.price(self._each, False)
+        spot = self._stock.price(self._each, True, now) or self._stock.price(self._each, True)
+        if on_demand is None and spot is None:
+            return Prices(self._price, self._price, True, self._beside)
+        had = self._stock.to_be_had(self._each, True, now)
+        return Prices(on_demand, spot, had, self._beside)
+
+    def _decided(self, order: Order, now: float) -> list[dict[str, Any]]:
+        """The event of a decision, where it is another."""
+        if self._shown == (order.workers, order.on_demand):
+            return []
+        self._shown = order.workers, order.on_demand
+        told = {"workers": order.workers, "on_demand": order.on_demand, "reason": order.reason}
+        return [{"kind": "policy", "time": now, **told, "spent": round(self._spent, 6)}]
+
+    def _foreseen(self, order: Order, view: View) -> list[dict[str, Any]]:
+        means = self.policy.means
+        late = money = ""
+        if means.deadline is not None and order.late_s > SHORT * max(0.0, means.deadline - view.now):
+            could = self.policy.could(view)
+            late = f"the deadline will be missed by {span(order.late_s)}, on {order.workers} workers on demand; {could}"
+        if means.purse.usd is not None and order.short > SHORT * means.purse.usd:
+            need = means.purse.usd + order.short
+            money = f"budget.usd={means.purse.usd:g} ends it before its last step: the whole takes about {need:.2f}"
+        said = [*self._foresight.look(LATE, late, view.now), *self._foresight.look(MONEY, money, view.now)]
+        return [
+            {"kind": "foreseen", "time": view.now, "about": told.about, "text": told.text, "over": told.over}
+            for told in said
+        ]
