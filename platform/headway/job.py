@@ -7,6 +7,7 @@ import glob
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -376,6 +377,20 @@ class Prometheus(Section):
     """Port; 0 for any that is free."""
 
 
+class Priced(Section):
+    """What a machine costs by the hour, in dollars."""
+
+    type: str
+    """As Ray names the node's group, which is its type in the cluster's file; the cloud's name where the cluster keeps
+    account of its machines; * for any."""
+    zone: str = "*"
+    """Where; a region stands for its zones, * for anywhere."""
+    per_hour: Annotated[float, Field(ge=0)]
+    """On demand."""
+    spot_per_hour: Annotated[float, Field(ge=0)] | None = None
+    """As a spot machine."""
+
+
 class Budget(Section):
     """What the run may cost. When `usd` is spent it ends after a checkpoint, and can be gone on with."""
 
@@ -504,6 +519,10 @@ class Job(Section):
     deadline: Seconds | None = None
     """Time from the run's first start, as 90m or 6h (a number is seconds), in which it is to be done: on spot machines
     while there is slack, on demand when it is behind. It goes on where it is late, which is told."""
+    """What it is meant to cost."""
+    prices: list[Priced] | None = None
+    """What machines cost, where their cluster does not know it: a file of prices (CSV or YAML, see docs/money.md), or
+    its rows."""
     notify: list[Webhook] = Field(default_factory=list)
     """Addresses that are told when the run ends, stalls, loses worker after worker, or has nearly spent its budget."""
     strategy: Strategy = Field(default_factory=Strategy, json_schema_extra=_or_name)
@@ -729,6 +748,10 @@ def anchor(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
     task = tree.get("task")
     if isinstance(task, str):
         tree["task"] = _code(task, folder)
+    if isinstance(tree.get("prices"), str):  # read at once: the run may be led on another machine
+        from headway.cluster.prices.book import load as prices
+
+        tree["prices"] = [asdict(each) for each in prices(_absolute(tree["prices"], folder))]
     return tree
 
 

@@ -33,6 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from headway.cluster.market import Option
+from headway.cluster.prices import book
 from headway.errors import BadInput, nearest
 from headway.notation import wording
 from headway.notation.plain import line_of, read
@@ -98,8 +99,33 @@ class Headway(_Section):
     """Where runs are kept (HEADWAY_RUNS on every machine)."""
     reads: list[str] = Field(default_factory=list)
     """Buckets, or places in them, that the machines may read beside it: where data is."""
+    prices: str | list[dict[str, Any]] | None = None
+    """A list of prices that goes before the package's: a file's whole path, or its lines as mappings (see
+    `headway.cluster.prices.book`)."""
     tls: bool = False
     """Mutual TLS between the machines; see `headway cluster certs`."""
+
+    @field_validator("prices")
+    @classmethod
+    def _priced(cls, prices: Any) -> Any:
+        if isinstance(prices, str) and not prices.startswith(("/", "~")):
+            raise ValueError(
+                f"write the whole path of the list, not {prices!r}: the file is read from other folders too"
+            )
+        return prices
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The lines of the list of prices; none where there is no list.
+
+        Raises:
+            BadInput: it cannot be read, or is no list of prices.
+        """
+        if self.prices is None:
+            return []
+        if isinstance(self.prices, str):
+            return [asdict(each) for each in book.load(Path(self.prices).expanduser())]
+        return [asdict(each) for _, each in book.of_rows(self.prices, "provider.headway.prices")]
 
     @field_validator("notices")
     @classmethod
@@ -273,6 +299,7 @@ class ClusterFile:
                 "market": self.kind,
                 "headway": {
                     **self.headway.model_dump(),
+                    "prices": self.headway.rows,
                     "id": id,
                     "market": market,
                     "sells": {name: self._sold(name) for name in self.workers},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 CAPACITY, QUOTA, THROTTLED, FORBIDDEN, UNKNOWN = "capacity", "quota", "throttled", "forbidden", "unknown"
 """Why a machine is refused: none of this kind is left there; the account may have no more; too many requests; the
@@ -94,3 +94,19 @@ class Market(Protocol):
 
     def machines(self) -> Sequence[Machine]:
         """All of this cluster that cost anything, the head among them: asked of the cloud, not remembered."""
+
+
+@runtime_checkable
+class Charges(Protocol):
+    """A market that tells what it charges for. Its methods raise as those of `Market` do."""
+
+    def ended(self, machines: Sequence[str]) -> Mapping[str, float]:
+        """Of machines that are gone, since when they cost nothing, in Unix seconds; of those for which it knows."""
+
+    def spot_prices(self, options: Sequence[Option], since: float) -> Mapping[Option, Sequence[tuple[float, float]]]:
+        """What spot machines cost: (Unix seconds, dollars per hour from then on), in order of time, by option.
+
+        Args:
+            options: spot ones, by type and zone.
+            since: Unix seconds; the price that holds then is the first, from whenever it does.
+        """

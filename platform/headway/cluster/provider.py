@@ -3,7 +3,8 @@
 Ray decides how many machines of which type; here it is decided which option of that type is tried next
 (`headway.core.shopping`), and what to believe of the cloud's list (`headway.core.inventory`). Ray says nothing of a
 refusal, and asks again every few seconds, each time as if for the first; so a request waits here until it is served, or
-for a few minutes, and what it waits for is told (`headway.core.news`).
+for a few minutes, and what it waits for is told (`headway.core.news`). What was bought is told too, with prices
+(`headway.core.till`).
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ from ray.autoscaler.tags import NODE_KIND_HEAD, TAG_RAY_CLUSTER_NAME, TAG_RAY_NO
 from headway.cluster import ray_side
 from headway.cluster.market import Machine, Market, Option, Refused
 from headway.cluster.markets import open_market
+from headway.cluster.prices.book import Book, of_rows, shipped
+from headway.cluster.till import SPOT_EVERY_S, Clerk
 from headway.core import inventory, kinds, news, wishes
 from headway.core.inventory import Known, Limits
 from headway.core.offers import Offer, Stock
 from headway.core.shopping import AS_LISTED, NEVER_CAME, SOUGHT, UNREACHABLE, Patience, Shopping, Try, Wait
+from headway.core.till import Till
 from headway.core.wishes import Wish
 
 log = logging.getLogger(__name__)
@@ -57,6 +61,7 @@ class Provider(NodeProvider):
         tell: writes the news.
         show: writes what is sold, for runs.
         wished: reads what runs wish.
+        tell_till: writes what was bought.
         clock: Unix seconds.
         sleep: waits for so long.
     """
@@ -70,6 +75,7 @@ class Provider(NodeProvider):
         tell: Callable[[news.News], None] = ray_side.tell,
         show: Callable[[Stock], None] = ray_side.show,
         wished: Callable[[], Sequence[Wish]] = ray_side.wished,
+        tell_till: Callable[[Till], None] = ray_side.tell_till,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -95,7 +101,11 @@ class Provider(NodeProvider):
         """As machines were asked for; the cloud may say something else of them, a price for one."""
         self._masked: tuple[str, ...] = ()
         self._listed_at = 0.0
-        self._lock = threading.RLock()
+        self._listed: frozenset[str] = frozenset()
+        own_list = [price for _, price in of_rows(own.get("prices") or [], "provider.headway.prices")]
+        book = Book(own_list, shipped(str(provider_config.get("market", ""))))
+        self._clerk = Clerk(self._market, book, tell_till, SPOT_EVERY_S * float(own.get("pauses", 1.0)))
+        self._lock, self._counting = threading.RLock(), threading.Lock()
 
     # What Ray's autoscaler calls.
 
@@ -117,6 +127,7 @@ class Provider(NodeProvider):
         for ending in endings:
             self._end(ending.machine, ending.reason)
         self._publish()
+        self._count()
         return [each for each in shown if tag_filters.items() <= self.node_tags(each).items()]
 
     def terminate_nodes(self, node_ids: Sequence[str]) -> None:
@@ -258,7 +269,7 @@ class Provider(NodeProvider):
         now = self._clock()
         try:
             listed = {each.id: each for each in self._market.machines() if self._marks.items() <= each.tags.items()}
-            self._listed_at = now
+            self._listed_at, self._listed = now, frozenset(listed)
         except (Refused, OSError) as error:
             self._note(news.LISTING, f"the cloud does not tell what there is: {error}")
             if now - self._listed_at > STALE_S:
@@ -322,6 +333,16 @@ class Provider(NodeProvider):
                 until, why = (refusal.until, refusal.kind) if refusal is not None else (0.0, "")
                 offers.append(Offer(kind, option.type, option.zone, option.spot, option.price_per_hour, until, why))
         return Stock(tuple(offers), {kind: self._has(kind) for kind in self._sells}, self._idle_s)
+    def _count(self) -> None:
+        """Keep the account of what was bought; the cloud may take its time to answer, and holds nobody up."""
+        with self._lock:
+            there = {id: self._machines[id] for id in self._known if id in self._machines}
+            asked, listed, head, now = dict(self._asked), self._listed, self._head(), self._clock()
+        if self._counting.acquire(blocking=False):
+            try:
+                self._clerk.look(there, asked, listed, head, now)
+            finally:
+                self._counting.release()
 
     def _publish(self) -> None:
         with self._lock:

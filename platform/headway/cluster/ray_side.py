@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from headway.core import news, offers, wishes
+from headway.core import news, offers, till, wishes
 from headway.core.inventory import Draining, Standing
 
 ANSWER_S = 10.0
@@ -52,6 +52,18 @@ def tell(told: news.News) -> None:
     """Write the news where `cluster status` and the driver read them. Raises whatever Ray does."""
     if head_address():
         _client(head_address()).internal_kv_put(news.KEY, told.encode(), True, news.NAMESPACE)
+
+
+def tell_till(told: till.Till) -> None:
+    """Write what was bought where the leads of runs read it. Raises whatever Ray does."""
+    if head_address():
+        _client(head_address()).internal_kv_put(till.KEY, told.encode(), True, till.NAMESPACE)
+
+
+def till_of(address: str) -> till.Till | None:
+    """What the cluster whose head is at that address has bought; None where nobody keeps account of it. Raises whatever
+    Ray does."""
+    return till.Till.decode(_client(address).internal_kv_get(till.KEY, till.NAMESPACE))
 
 
 def heard(address: str) -> news.News:

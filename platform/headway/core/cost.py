@@ -67,7 +67,8 @@ class Terms:
 
 
 def so_far(facts: Mapping[str, Any], worker_s: float) -> float | None:
-    """What a run has cost; of one that goes on, or whose leader was killed, by the price that its start had.
+    """What a run has cost; of one that goes on, or whose leader was killed, what its machines had cost when that was kept
+    last, else by the price that its start had.
 
     Args:
         facts: of run.json.
@@ -76,5 +77,7 @@ def so_far(facts: Mapping[str, Any], worker_s: float) -> float | None:
     Returns:
         Dollars; None where no start had a price.
     """
-    told = facts["dollars"] if "dollars" in facts else Terms(facts.get("price_per_hour")).cost(worker_s, Paid.of(facts))
+    told = facts.get("dollars", (facts.get("outlay") or {}).get("dollars"))
+    if told is None:
+        told = Terms(facts.get("price_per_hour")).cost(worker_s, Paid.of(facts))
     return float(told) if isinstance(told, int | float) else None

@@ -74,7 +74,9 @@ OF_A_RUN = {
     "checkpoint_blocked_seconds_total": _counter("Seconds for which training waited for checkpoints."),
     "checkpoint_failures_total": _counter("Checkpoints that could not be written."),
     "exchanged_bytes_total": _counter("Bytes that workers sent to each other since this start."),
-    "dollars_total": _counter("What the workers cost, by workers.price_per_hour, over all starts of the run."),
+    "dollars_total": _counter(
+        "What the run has cost over all its starts: its machines, or its workers by workers.price_per_hour."
+    ),
     "budget_used_ratio": _gauge("Share of the job's budget that is spent."),
     "spool_bytes": _gauge("Bytes of records that wait for the tracking store."),
     "worker_lane_seconds": _gauge(

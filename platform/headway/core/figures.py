@@ -63,6 +63,8 @@ class Figures:
         self._terms = terms or Terms()
         self._before: Mapping[str, float] = facts.get("ledger_before", {})
         self._paid = Paid.of(facts)
+        self._dollars: float | None = None
+        """What machines have cost, where they have prices."""
         self._values: dict[str, dict[Labels, float]] = {name: {} for name in OF_A_RUN}
         for name in FROM_ZERO:
             self._set(f"{name}_total", 0)
@@ -140,6 +142,10 @@ class Figures:
         self._set("generation", event["generation"])
         self._set("workers", event["workers"])
 
+    def _heard_outlay(self, event: Said) -> None:
+        """What the machines have cost goes before a price of workers' hours."""
+        self._dollars = event["dollars"]
+
     def _heard_recovery(self, event: Said) -> None:
         self._add("recoveries_total", 1, event["cause"])
         self._add("recovery_seconds_total", event["pause_s"], event["cause"])
@@ -204,7 +210,7 @@ class Figures:
             self._set("worker_seconds_total", each, cause)
         if self._before or goodput is not None:
             self._set("goodput_ratio", ledger.goodput(whole))
-        dollars = self._terms.cost(sum(whole.values()), self._paid)
+        dollars = self._terms.cost(sum(whole.values()), self._paid) if self._dollars is None else self._dollars
         if dollars is not None:
             self._set("dollars_total", dollars)
         used = self._terms.used(sum(whole.values()), dollars)

@@ -345,6 +345,8 @@ def _fit(
             "at_once": sizes.at_once(run),
             "early": early,
             "wishing": means.wishing(job, run, checked.total_steps),
+            "each": job.workers.each,
+            "prices": None if job.prices is None else [one.model_dump() for one in job.prices],
         },
         train_loop_config=equipment.config_of(run, job, checked, source, recorder, epoch),
         scaling_config=equipment.scaling(job, job.workers.max),

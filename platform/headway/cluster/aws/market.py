@@ -6,10 +6,12 @@ to the cluster, and nothing else is ever touched.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from headway.cluster import commands
@@ -133,6 +135,39 @@ class Aws:
             unlisted = [machine for machine, _ in self._new.values()]
         return [_machine(instance) for instance in listed if _alive(instance)] + unlisted
 
+    def ended(self, machines: Sequence[str]) -> Mapping[str, float]:
+        """See `Charges`. EC2 tells it for an hour, of machines that somebody has ended; it charges for none of which the
+        end was asked for."""
+        found = {}
+        for instance in self._instances():
+            said = _ENDED.search(instance.get("StateTransitionReason") or "")
+            if instance["InstanceId"] in machines and said:
+                at = datetime.strptime(said[1], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
+                found[instance["InstanceId"]] = at.timestamp()
+        return found
+
+    def spot_prices(self, options: Sequence[Option], since: float) -> Mapping[Option, Sequence[tuple[float, float]]]:
+        """See `Charges`. From EC2's history of spot prices, for Linux."""
+        wanted = {(each.type, each.zone): each for each in options}
+        found: dict[Option, list[tuple[float, float]]] = {each: [] for each in options}
+        types = sorted({each.type for each in options})
+        with told():
+            pages = (
+                self._ec2()
+                .get_paginator("describe_spot_price_history")
+                .paginate(
+                    InstanceTypes=types,
+                    ProductDescriptions=["Linux/UNIX"],
+                    StartTime=datetime.fromtimestamp(since, UTC),
+                )
+            )
+            lines = [line for page in pages for line in page["SpotPriceHistory"]]
+        for line in lines:
+            option = wanted.get((line["InstanceType"], line["AvailabilityZone"]))
+            if option is not None:
+                found[option].append((line["Timestamp"].timestamp(), float(line["SpotPrice"])))
+        return {option: sorted(steps) for option, steps in found.items() if steps}
+
     def addresses(self) -> dict[str, str]:
         """Of each machine that has one, the address by which it is reached from outside the cluster's network."""
         found = self._instances()
@@ -239,6 +274,7 @@ class Aws:
             return self._clients[attempts]
 
 
+_ENDED = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
 _TAGGED = ("instance", "volume")
 
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import ray
 
+from headway.cluster.prices.book import Book, of_rows
 from headway.core.demand import Worth
 from headway.core.membership import Policy
 from headway.core.prospect import Prospect
 from headway.driver.names import Names
+from headway.elastic.lead import learning
 from headway.elastic.lead.coordinator import Coordinator, Failure
-from headway.elastic.lead.learning import Learns
 from headway.elastic.lead.processes import First, Processes
+from headway.elastic.lead.purchases import Purchases, RayBoard
 from headway.elastic.lead.view import show
 from headway.elastic.lead.wishing import Wishing
 from headway.elastic.wire import place
@@ -39,6 +43,8 @@ class ElasticController(Processes):
         total_steps: of the run; 0 where that is not known.
         at_once: so many workers are asked of a cluster that buys machines whether or not it pays.
         wishing: of a run that minds money or time.
+        each: what a worker takes, by Ray's names.
+        prices: the job's list of prices, as rows; None where it has none.
     """
 
     def __init__(
@@ -51,6 +57,8 @@ class ElasticController(Processes):
         total_steps: int = 0,
         at_once: int = 1,
         wishing: Wishing | None = None,
+        each: Mapping[str, float] | None = None,
+        prices: list[dict[str, Any]] | None = None,
         **rest: Any,
     ) -> None:
         self._recorder = recorder
@@ -58,8 +66,11 @@ class ElasticController(Processes):
         """The recorder's word that it knows why the run failed."""
         here = ray.get_runtime_context().get_node_id()
         prospect = Prospect(at_once, total_steps)
-        self._wishing, self._learns, self.minds = wishing, Learns(), wishing is not None
+        self._wishing, self.minds = wishing, wishing is not None
         self._coordinator = Coordinator(policy, self, here, alike, prospect, wishing=wishing)
+        price = None if prices is None else Book([one for _, one in of_rows(prices, "prices")]).per_hour
+        began = partial(_began, recorder)
+        self._purchases = Purchases(names.run, began, self.record, RayBoard(), each or {}, price)
         super().__init__(names=names, at_once=at_once, **rest)
 
     def resize(self, least: int, most: int, by: str, request: str, at_once: int) -> None:
@@ -91,11 +102,17 @@ class ElasticController(Processes):
     def _open(self) -> None:
         self._port = self._coordinator.start(self._host)
         self._coordinator.begin()
+        self._purchases.start()
 
     def _placed(self, name: str, node: str, address: tuple[str, int] | None) -> First:
+        self._purchases.placed(name, node)
         self._coordinator.placed(name, node, address)
         here = Place(name, self._host, self._port, self._coordinator.pulse_port, self._coordinator.token)
         return place.enter, (here, show)
+
+    def _free(self, name: str) -> None:
+        self._purchases.freed(name)
+        super()._free(name)
 
     def _spawned(self, name: str) -> None:
         self._coordinator.spawned(name)
@@ -121,11 +138,18 @@ class ElasticController(Processes):
     def _market(self, reason: str) -> None:
         self._coordinator.market(reason)
         if self._wishing is not None:
-            self._learns.look(self._wishing, self._recorder)
+            learning.look(self._wishing, self._purchases)
 
     async def _last_words(self) -> None:
         if self._failed is not None:
             await asyncio.to_thread(ray.wait, [self._failed], timeout=RECORD_S)
 
     def _close(self) -> None:
+        self._purchases.close()
         self._coordinator.close()
+
+
+def _began(recorder: Any) -> tuple[float, float]:
+    """When the recorder's start began, and the dollars of those before. Raises RayError."""
+    began, before = ray.get(recorder.began.remote(), timeout=RECORD_S)
+    return began, before

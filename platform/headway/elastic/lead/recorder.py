@@ -26,6 +26,7 @@ from headway.core.incidents import PLANNED
 from headway.elastic.lead.drawing import Drawing
 from headway.elastic.lead.logged import Logged
 from headway.elastic.lead.machines import OWN, Asked, Machines
+from headway.elastic.lead.outlay import Accountant
 from headway.elastic.lead.scribe import Scribe
 from headway.elastic.lead.shipper import Shipper
 from headway.elastic.lead.spending import BY, Spending, more
@@ -149,6 +150,9 @@ class Recorder:
         for of_before in ("ledger_s", "exchanged_bytes"):
             self._facts.pop(of_before, None)
         left = self._left_open()
+        kept = self._facts.pop("outlay", None)
+        if kept is not None and "dollars" not in self._facts:  # of a leader that was killed
+            self._facts["dollars"] = kept["dollars"]
         if "dollars" in self._facts:  # else the start before was killed, and what it spent has no price yet
             self._facts.update(dollars_before=self._facts.pop("dollars"))
             self._facts.update(dollars_before_s=sum(self._facts["ledger_before"].values()))
@@ -185,7 +189,7 @@ class Recorder:
         self._export = exporting.of_run(
             exported, self._run, self._facts, self._terms, self._seen["step"], self._writer, self._say
         )
-        self._begin()
+        self._accountant = Accountant(self._begin(), self._facts.get("dollars_before") or 0.0)
         self._lookout.start(left)
         if machines:
             self._machines.start()
@@ -242,7 +246,12 @@ class Recorder:
                 time.time(), self._seen["step"], lambda: (self._account()["ledger_s"], self._exchanged())
             )
             self._seen.update(goodput=event["goodput"], workers=event["workers"])
+            self._count(time.time())
             self._mind_money()
+            return
+        if kind == "purchase":
+            self._accountant.take(event)
+            self._scribe.line("events", event)
             return
         if kind == "nodes":
             return
@@ -306,15 +315,13 @@ class Recorder:
         """Who asked for the end, and why; ("", "") where nobody but a signal did."""
         return self._stopped
 
-    def outlay(self) -> dict[str, float]:
-        """Dollars so far, in all starts; and an hour of what costs beside workers."""
-        return {"dollars": self._account().get("dollars") or 0.0, "beside": 0.0}
-
     def _mind_money(self) -> None:
         """Have the run end where its money does."""
         _, steps_per_s = self._rates()
         step_s = 1.0 / steps_per_s if steps_per_s > 0 else 0.0
-        why = self._spending.look(time.monotonic(), self._account().get("dollars"), None, step_s)
+        stands = self._accountant.outlay(time.time())
+        dollars, per_hour = (self._account().get("dollars"), None) if stands is None else (stands.dollars, stands.per_hour)
+        why = self._spending.look(time.monotonic(), dollars, per_hour, step_s)
         if not why or self._stop or self._ended:
             return
         if self._seen["step"] == 0:
@@ -340,6 +347,10 @@ class Recorder:
         samples, steps = self._rates()
         found = {"messages": messages, "messages_seen": self._said, "failure": self._failure, "stopping": self._stop}
         return {**self._seen, **found, "samples_per_s": samples, "steps_per_s": steps}
+
+    def began(self) -> tuple[float, float]:
+        """When this start began, in Unix seconds, and the dollars of those before."""
+        return self._accountant.began, self._accountant.before
 
     def note(self, **facts: Any) -> None:
         """Have these in run.json from now on."""
@@ -374,6 +385,8 @@ class Recorder:
             self._end_keepers()
         self._export.over(state)
         now = time.time()
+        self._accountant.end(now)
+        self._facts.pop("outlay", None)
         told = {"state": state, "message": message, "cause": cause}
         self._lookout.ended(state, message)
         self._scribe.line("events", {"kind": "end", "time": now, **told, "step": self._seen["step"]})
@@ -429,8 +442,8 @@ class Recorder:
     def _trouble(self) -> str:
         return self._scribe.error or self._unsaved
 
-    def _begin(self) -> None:
-        """This start, by whoever it was submitted."""
+    def _begin(self) -> float:
+        """This start, by whoever it was submitted; when."""
         recoveries = self._facts.get("recoveries")
         if recoveries is None:  # of a release that did not count them
             of = [event["cause"] for event in self._run.events() if event["kind"] == "recovery"]
@@ -442,6 +455,7 @@ class Recorder:
             "events", {"kind": "start", "time": at, **who, "epoch": self._epoch, "step": self._seen["step"]}
         )
         self._standing.start()
+        return at
 
     def _left_open(self) -> str:
         """Why nobody was told of the end of the start before, where its leader was killed."""
@@ -487,9 +501,20 @@ class Recorder:
         before = self._facts.get("ledger_before", {})
         now = self._ledger.get("seconds", {})
         seconds = ledger.total([before, now])
-        cost = self._terms.cost(sum(seconds.values()), Paid.of(self._facts))
+        stands = self._accountant.outlay(time.time())
+        cost = stands.dollars if stands else self._terms.cost(sum(seconds.values()), Paid.of(self._facts))
         told = {"ledger_s": {k: round(v, 3) for k, v in seconds.items()}, "goodput": round(ledger.goodput(seconds), 4)}
         return told if cost is None else {**told, "dollars": round(cost, 6)}
+
+    def _count(self, now: float) -> None:
+        """What the run costs, for those who look at it, and for a start to come if this one is killed."""
+        stands = self._accountant.outlay(now)
+        if stands is None:
+            return
+        told = {"dollars": round(stands.dollars, 6), "per_hour": round(stands.per_hour, 6)}
+        self._export.event({"kind": "outlay", "time": now, **told})
+        if self._accountant.due(now):
+            self._save(outlay={**told, "at": round(now, 3)})
 
     def _exchanged(self) -> int | None:
         """Bytes that workers have sent to each other in all starts; None where nobody counts them."""

@@ -80,6 +80,10 @@ def _obey(cloud: Cloud, verb: str, order: dict[str, Any]) -> Any:
         return cloud.tag(cluster, order["machine"], order["tags"])
     if verb == "terminate":
         return cloud.terminate(cluster, order["machines"])
+    if verb == "ended":
+        return cloud.ended(cluster, order["machines"])
+    if verb == "spot_prices":
+        return cloud.spot_prices([Option(**each) for each in order["options"]], order["since"])
     return [asdict(each) for each in cloud.listed(cluster)]
 
 
@@ -110,6 +114,18 @@ class Far:
     def machines(self) -> Sequence[Machine]:
         """See `Market`."""
         return self._ask("machines", lambda found: [_machine(each) for each in found])
+
+    def ended(self, machines: Sequence[str]) -> Mapping[str, float]:
+        """See `Charges`."""
+        return self._ask("ended", dict, machines=list(machines))
+
+    def spot_prices(self, options: Sequence[Option], since: float) -> Mapping[Option, Sequence[tuple[float, float]]]:
+        """See `Charges`."""
+        order = {"options": [asdict(each) for each in options], "since": since}
+        steps = self._ask(
+            "spot_prices", lambda found: [[(at, dollars) for at, dollars in each] for each in found], **order
+        )
+        return dict(zip(options, steps, strict=True))
 
     def _ask(self, verb: str, read: Callable[[Any], T], **order: Any) -> T:
         connection = http.client.HTTPConnection(self._where.hostname or "", self._where.port, timeout=TIMEOUT_S)

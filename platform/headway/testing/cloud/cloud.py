@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from headway.cluster.market import CAPACITY, QUOTA, THROTTLED, UNKNOWN, Machine, Market, Option, Refused
@@ -70,6 +71,13 @@ class Cloud:
         """All that there ever were."""
         self.log: list[Request] = []
         self.lies = Lies()
+        begun = clock()
+        self._prices = {
+            key: [(begun, offer.spot_price_per_hour)]
+            for key, offer in self.offers.items()
+            if offer.spot_price_per_hour is not None
+        }
+        """What spot machines cost, from which time on."""
         self._capacity = {key: offer.capacity for key, offer in self.offers.items()}
         self._rules: list[Refuse] = []
         self._once: dict[tuple[str, str], VM] = {}
@@ -137,7 +145,37 @@ class Cloud:
                 found.append(self._foreign(now).shown())
             return found
 
+    def ended(self, cluster: str, machines: Sequence[str]) -> dict[str, float]:
+        """Since when machines of a cluster cost nothing; of those that are gone."""
+        with self._lock:
+            self._answer(self.tick(), "ended", ", ".join(machines))
+            found = {vm.id: vm.gone_at for vm in self.machines if vm.cluster == cluster and vm.id in machines}
+            return {id: at for id, at in found.items() if at is not None}
+
+    def spot_prices(self, options: Sequence[Option], since: float) -> list[list[tuple[float, float]]]:
+        """What spot machines of these options cost, from which time on; the price at that time is the first."""
+        with self._lock:
+            self._answer(self.clock(), "spot prices", ", ".join(map(str, options)))
+            found = []
+            for option in options:
+                steps = self._prices.get((option.type, option.zone), [])
+                first = max((at for at, _ in steps if at <= since), default=since)
+                found.append([step for step in steps if step[0] >= first])
+            return found
+
     # What is done to it.
+
+    def reprice(self, type: str, zone: str, per_hour: float) -> None:
+        """Have spot machines of a type in a zone cost so much an hour from now on, those that run among them."""
+        with self._lock:
+            now = self.tick()
+            offer = self.offers[type, zone]
+            self.offers[type, zone] = replace(offer, spot_price_per_hour=per_hour)
+            self._prices[type, zone].append((now, per_hour))
+            for vm in self.machines:
+                if vm.option.spot and (vm.option.type, vm.option.zone) == (type, zone) and vm.gone_at is None:
+                    vm.repriced.append((now, per_hour))
+            self._write(now, "reprice", f"{type} in {zone}", f"${per_hour:g}/h")
 
     def refuse(
         self,
@@ -216,6 +254,14 @@ class Cloud:
         """The bill."""
         with self._lock:
             return sum(vm.dollars(self.tick()) for vm in self.machines)
+
+    def charged(self, cluster: str, since: float, until: float) -> float:
+        """What of the bill is a cluster's, for a time."""
+        with self._lock:
+            self.tick()
+            mine = [vm for vm in self.machines if vm.cluster == cluster and vm.asked_at <= until]
+            there = [vm for vm in mine if vm.gone_at is None or vm.gone_at > since]
+            return sum(vm.between(since, until) for vm in there)
 
     def left(self, cluster: str) -> list[str]:
         """Machines of a cluster that cost, in truth."""
@@ -313,3 +359,9 @@ class _Counter:
 
     def machines(self) -> Sequence[Machine]:
         return self._cloud.listed(self._cluster)
+
+    def ended(self, machines: Sequence[str]) -> Mapping[str, float]:
+        return self._cloud.ended(self._cluster, machines)
+
+    def spot_prices(self, options: Sequence[Option], since: float) -> Mapping[Option, Sequence[tuple[float, float]]]:
+        return dict(zip(options, self._cloud.spot_prices(options, since), strict=True))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from headway.cluster.market import Machine, Option
 
+LEAST_S = 60.0
+"""A machine that was there for less costs as much."""
 TERMINATED, RECLAIMED, KILLED = "terminated", "reclaimed", "killed"
 """Why a machine is gone: it was given back, taken back, or failed."""
 
@@ -69,11 +71,22 @@ class VM:
     deadline: float | None = None
     number: int | None = None
     ip: str = ""
+    repriced: list[tuple[float, float]] = field(default_factory=list)
+    """(since when, dollars per hour) of a spot machine whose price has changed since it was asked for."""
 
     def dollars(self, now: float) -> float:
-        """What it has cost: from the request until it was gone."""
-        until = now if self.gone_at is None else self.gone_at
-        return (self.option.price_per_hour or 0.0) * (until - self.asked_at) / 3600.0
+        """What it has cost: from the request until it was gone, a minute at least."""
+        return self.between(self.asked_at, now)
+
+    def between(self, since: float, now: float) -> float:
+        """What of that is for a time; the minute is owed from the request on."""
+        until = max(now if self.gone_at is None else min(now, self.gone_at), self.asked_at + LEAST_S)
+        whole, price, at = 0.0, self.option.price_per_hour or 0.0, self.asked_at
+        for changed, other in [*self.repriced, (until, 0.0)]:
+            edge = min(changed, until)
+            whole += price * max(0.0, edge - max(at, since)) / 3600.0
+            price, at = other, max(at, edge)
+        return whole if now >= self.asked_at else 0.0
 
     def shown(self) -> Machine:
         """As the cloud lists it."""
