@@ -642,7 +642,7 @@ class Job(Section):
         if budget.usd_per_hour < price * self.workers.min:
             yield (
                 f"budget.usd_per_hour={budget.usd_per_hour:g} does not pay for workers.min={self.workers.min} at "
-                f"workers.price_per_hour={price:g}. Set it to {price * self.workers.min:g} or more, or workers.min lower"
+                f"workers.price_per_hour={price:g}. Set it to {price * self.workers.min:g} or more, or min lower"
             )
 
     def call(self) -> dict[str, Any]:

@@ -39,7 +39,10 @@ def view(now: float = 0.0, steps: int | None = 3600, there: int = 1, **more: flo
     return replace(base, **more)
 
 
-def policy(means: Means = Means(), known: Rates | None = None, least: int = 1, most: int = 8) -> Policy:
+NO_MEANS = Means()
+
+
+def policy(means: Means = NO_MEANS, known: Rates | None = None, least: int = 1, most: int = 8) -> Policy:
     return Policy(means, 8, least, most, known or rates(w1=1.0))
 
 
@@ -173,7 +176,7 @@ def test_however_wishes_change_sizes_do_not_flap(wishes: list[int], every_s: flo
 
 @given(st.integers(0, 10**6), st.floats(0.05, 0.6))
 def test_noisy_measurements_do_not_make_sizes_flap(seed: int, noise: float) -> None:
-    """Ten hours of paces that are wrong by up to 60 %: the same policy object as in production, looked at each minute."""
+    """Ten hours of paces that are wrong by up to 60 %, looked at each minute."""
     draw, known = random.Random(seed), Rates(8)
     it = Policy(Means(Purse(usd_per_hour=10.0)), 8, 1, 8, known)
     size, changes = 1, 0

@@ -65,6 +65,8 @@ _LISTS = (
     *("head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files", "rsync_exclude", "rsync_filter"),
 )
 """The monitor of an external provider dies with a KeyError without these, while `ray status` says all is well."""
+IDLE_MINUTES = 5.0
+"""Of Ray's, where a file says nothing."""
 _UPSCALING = 100.0
 """Machines that are asked for at once, for each that runs: what is needed is needed now."""
 
@@ -303,10 +305,16 @@ class ClusterFile:
                     "id": id,
                     "market": market,
                     "sells": {name: self._sold(name) for name in self.workers},
-                    "idle_s": 60.0 * (5.0 if self.spec.idle_timeout_minutes is None else self.spec.idle_timeout_minutes),
+                    "idle_s": self._idle_s,
                 },
             },
         }
+
+    @property
+    def _idle_s(self) -> float:
+        """After what time Ray gives an idle machine back."""
+        said = self.spec.idle_timeout_minutes
+        return 60.0 * (IDLE_MINUTES if said is None else said)
 
     def _sold(self, name: str) -> dict[str, Any]:
         """What runs are told of a node type."""

@@ -104,6 +104,7 @@ class Provider(NodeProvider):
         self._listed: frozenset[str] = frozenset()
         own_list = [price for _, price in of_rows(own.get("prices") or [], "provider.headway.prices")]
         book = Book(own_list, shipped(str(provider_config.get("market", ""))))
+        self._book = book
         self._clerk = Clerk(self._market, book, tell_till, SPOT_EVERY_S * float(own.get("pauses", 1.0)))
         self._lock, self._counting = threading.RLock(), threading.Lock()
 
@@ -214,7 +215,9 @@ class Provider(NodeProvider):
             spot = wishes.market(wished, self._has(kind), there, now) if wished else None
             if spot is not None:
                 self._aims[ask] = kind, spot
-            fits = [option for option in options if spot in (None, option.spot)] or options  # else it is as well as none
+            fits = [
+                option for option in options if spot in (None, option.spot)
+            ] or options  # else it is as well as none
             speeds = {type: speed for wish in wished if wish.holds(now) for type, speed in wish.speeds.items()}
             if speeds and order == SOUGHT:
                 fits, order = kinds.by_worth(fits, speeds), AS_LISTED
@@ -331,8 +334,12 @@ class Provider(NodeProvider):
             for option in (Option(**each) for each in sold.get("one_of") or ()):
                 refusal = self._shopping.refusals.get(option)
                 until, why = (refusal.until, refusal.kind) if refusal is not None else (0.0, "")
-                offers.append(Offer(kind, option.type, option.zone, option.spot, option.price_per_hour, until, why))
+                price = option.price_per_hour
+                if price is None:
+                    price = self._book.per_hour(option.type, option.zone, option.spot)
+                offers.append(Offer(kind, option.type, option.zone, option.spot, price, until, why))
         return Stock(tuple(offers), {kind: self._has(kind) for kind in self._sells}, self._idle_s)
+
     def _count(self) -> None:
         """Keep the account of what was bought; the cloud may take its time to answer, and holds nobody up."""
         with self._lock:

@@ -239,9 +239,9 @@ def _demand(event: Event) -> Entry:
 
 def _policy(event: Event) -> Entry:
     number, on_demand = event["workers"], event["on_demand"]
-    rest = "" if on_demand in (0, number) else f", {on_demand} of them"
-    where = "on spot machines" if on_demand == 0 else f"{rest} on demand".lstrip(", ") if rest else "on demand"
-    return Entry(f"{_count(number, 'worker')} {where}", str(event["reason"]), f"{event['spent']:.4f} dollars so far")
+    where = " on demand" if on_demand == number else f", {on_demand} of them on demand"
+    what = f"{_count(number, 'worker')}{where if on_demand else ' on spot machines'}"
+    return Entry(what, str(event["reason"]), f"{event['spent']:.4f} dollars so far")
 
 
 def _foreseen(event: Event) -> Entry:

@@ -1,7 +1,7 @@
 """What a cluster can buy, and at which price: as its provider tells it to the runs on it.
 
-What it has bought is told by `headway.core.till`. Runs decide by it which market they wish (`headway.core.wishes`); which of a market's options is tried next is decided
-where it is bought (`headway.core.shopping`).
+What it has bought is told by `headway.core.till`. Runs decide by it which market they wish (`headway.core.wishes`);
+which of a market's options is tried next is decided where it is bought (`headway.core.shopping`).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headway.core import demand
 from headway.core.alarms import span
@@ -38,7 +38,7 @@ class Means:
         every_steps, every_s: between two checkpoints; None: none by that.
     """
 
-    purse: Purse = Purse()
+    purse: Purse = field(default_factory=Purse)
     deadline: float | None = None
     on_demand_min: int = 0
     every_steps: int | None = None
@@ -48,7 +48,9 @@ class Means:
     def any(self) -> bool:
         """Whether there is anything to go by."""
         purse = self.purse
-        return any(each is not None for each in (purse.usd, purse.usd_per_hour, self.deadline)) or self.on_demand_min > 0
+        return (
+            any(each is not None for each in (purse.usd, purse.usd_per_hour, self.deadline)) or self.on_demand_min > 0
+        )
 
 
 @dataclass(frozen=True)
@@ -291,9 +293,7 @@ class Policy:
             told.append("one more would not be worth its price")
         return "; ".join(told) or "as many as are worth their price"
 
-    def _warned(
-        self, order: Order, view: View, prices: Prices, left_s: float | None, needs_s: float | None
-    ) -> Order:
+    def _warned(self, order: Order, view: View, prices: Prices, left_s: float | None, needs_s: float | None) -> Order:
         """With what is foreseen to go wrong."""
         late_s = short = 0.0
         per_s = self.rates.at(order.workers)
@@ -303,4 +303,3 @@ class Policy:
             rate = self._cost(order.workers, self._behind, prices)
             short = self.means.purse.short(view.spent, rate, view.steps / per_s)
         return Order(order.workers, order.on_demand, order.reason, late_s, short)
-

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
+from itertools import pairwise
 
 STEPS, SECONDS = 3, 1.0
 """A pace is seen after so many steps, and so long."""
@@ -75,7 +76,7 @@ class Rates:
         seen = self.seen()
         sizes = sorted(seen)
         shares = []
-        for below, above in zip(sizes, sizes[1:], strict=False):
+        for below, above in pairwise(sizes):
             promised = seen[below] * (self._lanes_of(below) / self._lanes_of(above) - 1.0)
             if promised > 0:
                 shares.append((seen[above] - seen[below]) / promised)

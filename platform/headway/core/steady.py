@@ -1,4 +1,4 @@
-"""A number that does not flap: another is taken once it was wished for long enough, longer after each change of mind."""
+"""A number that does not flap: another is taken once it was wished for long, longer after each change of mind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run may spend, and by when it is to be done: looked at before a machine is asked for, and handed to its lead."""
+"""What a run may spend, and by when it is to be done: looked at before machines are asked for, handed to its lead."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headway.core.alarms import span
+from headway.core.cost import so_far
 from headway.core.offers import Offer, Stock
 from headway.core.policy import Means, Policy
 from headway.core.prospect import COME_S, WARM_S
@@ -17,7 +18,7 @@ from headway.elastic.lead.spending import more
 from headway.elastic.lead.wishing import Wishing
 from headway.errors import BadInput
 from headway.job import Budget, Job
-from headway.runs import RunFolder
+from headway.runs import RunFolder, accounts
 
 LEAST_S = 10.0
 """To begin, to make a step and to take a checkpoint takes so long at least."""
@@ -60,7 +61,7 @@ def known(run: RunFolder, total_steps: int) -> Known:
     """What is known of a run."""
     facts = run.read()
     done = run.last_step() + 1
-    spent = facts.get("dollars", facts.get("dollars_before")) or 0.0
+    spent = so_far(facts, sum(accounts.known(run.path, facts).values())) or 0.0
     return Known(facts.get("created", time.time()), spent, max(0, total_steps - done), tuple(_paces(run)))
 
 
@@ -140,7 +141,7 @@ def _admit_time(job: Job, about: Known, stock: Stock, now: float) -> None:
     if needs_s > left_s:
         raise BadInput(
             f"deadline={span(job.deadline)} cannot be met",
-            f"{about.steps} steps take {span(needs_s)} on workers.max={job.workers.max} by the pace of its starts before, "
+            f"{about.steps} steps take {span(needs_s)} on workers.max={job.workers.max} (by the pace so far), "
             f"and {span(left_s)} are left",
             f"Raise workers.max, or give it another: --set deadline={job.deadline + 1.2 * (needs_s - left_s):.0f}.",
         )
@@ -179,7 +180,7 @@ def wishing(job: Job, run: RunFolder, total_steps: int) -> Wishing | None:
     for workers, per_s in about.paces:
         rates.note(workers, per_s)
     policy = Policy(means(job, about.created), job.units, job.workers.min, job.workers.max, rates)
-    return Wishing(policy, run.name, job.workers.each, total_steps, job.workers.price_per_hour)
+    return Wishing(policy, run.name, job.workers.each, total_steps, job.workers.price_per_hour, about.spent)
 
 
 def stock() -> Stock:

@@ -541,7 +541,7 @@ class Coordinator:
         exchanged = (self._exchanged + sum(peer.exchanged for peer in self._peers.values())) // 2  # each said it
         self._effects.record({"kind": "ledger", **told, "lane_s": slowest(lane_s), "exchanged_bytes": exchanged})
         self._shown.waits(self.membership, self._market)
-        worth = self._worth(step, lane_s, now)
+        worth = self._worth(step, lane_s, sum(account.values()), now)
         spares = self.membership.policy.spares if self.membership.committed else 0
         self._effects.order(worth.workers + spares + on_their_way_out(self.membership), worth)
         self._shown.refused(self.refused, now)
@@ -550,14 +550,14 @@ class Coordinator:
             self._keepers_kept = places
             self._effects.record({"kind": "keepers", "places": places})
 
-    def _worth(self, step: int, lane_s: Mapping[str, float], now: float) -> Worth:
+    def _worth(self, step: int, lane_s: Mapping[str, float], worker_s: float, now: float) -> Worth:
         """How many workers to ask for; of a run that minds money or time those that are too many, or on machines of the
         wrong market, are let go."""
         wishing, prospect = self._wishing, self._prospect
         if wishing is None:
             return prospect.look(self.membership, step, now)
         found = prospect.look(self.membership, step, now, wishing.policy.most)
-        worth, told = wishing.look(self.membership, step, found, prospect.at_once, prospect.come_s, lane_s)
+        worth, told = wishing.look(self.membership, step, found, prospect.at_once, prospect.come_s, lane_s, worker_s)
         for event in told:
             self._effects.record(event)
         policy = self.membership.policy

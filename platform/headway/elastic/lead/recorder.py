@@ -320,7 +320,9 @@ class Recorder:
         _, steps_per_s = self._rates()
         step_s = 1.0 / steps_per_s if steps_per_s > 0 else 0.0
         stands = self._accountant.outlay(time.time())
-        dollars, per_hour = (self._account().get("dollars"), None) if stands is None else (stands.dollars, stands.per_hour)
+        dollars, per_hour = (
+            (self._account().get("dollars"), None) if stands is None else (stands.dollars, stands.per_hour)
+        )
         why = self._spending.look(time.monotonic(), dollars, per_hour, step_s)
         if not why or self._stop or self._ended:
             return

@@ -63,7 +63,8 @@ class Spending:
         lately.append((at, dollars))
         while len(lately) > 2 and at - lately[1][0] >= LATELY_S:
             lately.popleft()
-        (since, before), seconds = lately[0], at - lately[0][0]
+        (since, before) = lately[0]
+        seconds = at - since
         return max(0.0, dollars - before) / seconds * HOUR_S if seconds > 0 else 0.0
 
 

@@ -11,12 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 from headway.core.alarms import span
+from headway.core.bill import Outlay
 from headway.core.demand import Worth
 from headway.core.foresight import LATE, MONEY, Foresight
 from headway.core.kinds import Kinds
 from headway.core.membership import MEMBER, READY, WARMING, Membership
 from headway.core.offers import Stock
 from headway.core.policy import Order, Policy, Prices, View
+from headway.core.purses import HOUR_S
 from headway.core.wishes import EACH_S, Wish
 
 SHORT = 0.01
@@ -32,15 +34,23 @@ class Wishing:
         each: what a worker takes, by Ray's names.
         total_steps: of the run; 0 where that is not known.
         price: dollars for a worker's hour where the cluster tells none; None: nobody tells.
+        before: dollars of the starts before.
     """
 
     def __init__(
-        self, policy: Policy, run: str, each: Mapping[str, float], total_steps: int, price: float | None = None
+        self,
+        policy: Policy,
+        run: str,
+        each: Mapping[str, float],
+        total_steps: int,
+        price: float | None = None,
+        before: float = 0.0,
     ) -> None:
         self.policy, self._run, self._each, self._total, self._price = policy, run, dict(each), total_steps, price
-        self._stock = Stock()
+        self._stock, self._before = Stock(), before
         self._machines: dict[str, tuple[str, bool]] = {}
-        self._spent, self._beside = 0.0, 0.0
+        self._outlay: Outlay | None = None
+        self._beside = 0.0
         self._kinds, self._foresight = Kinds(), Foresight()
         self._order: Order | None = None
         self._shown: tuple[int, int] | None = None
@@ -48,16 +58,18 @@ class Wishing:
 
     # By the thread that learns
 
-    def learnt(self, stock: Stock, machines: Mapping[str, tuple[str, bool]], spent: float, beside: float) -> None:
+    def learnt(
+        self, stock: Stock, machines: Mapping[str, tuple[str, bool]], outlay: Outlay | None, beside: float
+    ) -> None:
         """What there is to know.
 
         Args:
             stock: what is sold.
             machines: of each node by Ray's id, the type of its machine, and whether it is a spot machine.
-            spent: dollars so far.
+            outlay: how the run stands; None where no machine has a price.
             beside: dollars per hour of what costs beside workers.
         """
-        self._stock, self._machines, self._spent, self._beside = stock, dict(machines), spent, beside
+        self._stock, self._machines, self._outlay, self._beside = stock, dict(machines), outlay, beside
 
     def wish(self, now: float) -> Wish | None:
         """What the cluster is to be told; None where it knows. now: Unix seconds."""
@@ -75,7 +87,14 @@ class Wishing:
     # By the coordinator's
 
     def look(
-        self, membership: Membership, step: int, worth: Worth, at_once: int, come_s: float, lane_s: Mapping[str, float]
+        self,
+        membership: Membership,
+        step: int,
+        worth: Worth,
+        at_once: int,
+        come_s: float,
+        lane_s: Mapping[str, float],
+        worker_s: float,
     ) -> tuple[Worth, list[dict[str, Any]]]:
         """What to have now, and what is to be told of it.
 
@@ -85,6 +104,7 @@ class Wishing:
             at_once: workers that are asked for whether or not they pay.
             come_s: seconds from asking for a machine until a worker on it trains.
             lane_s: what members take for a lane, by worker.
+            worker_s: seconds of all workers in this start.
         """
         now, active = time.time(), membership.active
         training = len(active.members) if active is not None else 0
@@ -96,9 +116,11 @@ class Wishing:
         on_demand, spot = self._by_market(membership)
         steps = max(0, self._total - step) if self._total else None
         number = (len(on_demand), len(spot))
-        view = View(now, steps, training, sum(number), *number, self._spent, come_s, worth.workers, at_once)
-        order = self._order = self.policy.look(view, self._prices(now))
-        return Worth(order.workers, order.reason), [*self._decided(order, now), *self._foreseen(order, view)]
+        spent = self._before + worker_s / HOUR_S * (self._price or 0.0)
+        spent = spent if self._outlay is None else self._outlay.dollars
+        view = View(now, steps, training, sum(number), *number, spent, come_s, worth.workers, at_once)
+        order = self._order = self.policy.look(view, self._prices(now, sum(number)))
+        return Worth(order.workers, order.reason), [*self._decided(order, view), *self._foreseen(order, view)]
 
     def astray(self, membership: Membership) -> list[tuple[str, str]]:
         """Workers to be replaced by one on a machine of the other market, and why."""
@@ -127,21 +149,24 @@ class Wishing:
         spot, other = (self._stock.price(self._each, each) for each in (True, False))
         return spot is None or other is None or spot < other
 
-    def _prices(self, now: float) -> Prices:
+    def _prices(self, now: float, there: int) -> Prices:
         on_demand = self._stock.price(self._each, False)
         spot = self._stock.price(self._each, True, now) or self._stock.price(self._each, True)
         if on_demand is None and spot is None:
-            return Prices(self._price, self._price, True, self._beside)
+            price = self._price
+            if self._outlay is not None and there:  # as those cost that are there
+                price = max(0.0, self._outlay.per_hour - self._beside) / there
+            return Prices(price, price, True, self._beside)
         had = self._stock.to_be_had(self._each, True, now)
         return Prices(on_demand, spot, had, self._beside)
 
-    def _decided(self, order: Order, now: float) -> list[dict[str, Any]]:
+    def _decided(self, order: Order, view: View) -> list[dict[str, Any]]:
         """The event of a decision, where it is another."""
         if self._shown == (order.workers, order.on_demand):
             return []
         self._shown = order.workers, order.on_demand
         told = {"workers": order.workers, "on_demand": order.on_demand, "reason": order.reason}
-        return [{"kind": "policy", "time": now, **told, "spent": round(self._spent, 6)}]
+        return [{"kind": "policy", "time": view.now, **told, "spent": round(view.spent, 6)}]
 
     def _foreseen(self, order: Order, view: View) -> list[dict[str, Any]]:
         means = self.policy.means
