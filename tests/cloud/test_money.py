@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.ray.conftest import Project
+from tests.ray.conftest import Project, wait_until
 from tests.ray.conftest import project as project
-from tests.ray.conftest import wait_until
 from tests.ray.fire import Fire
 
 from headway.cluster import file

@@ -278,9 +278,9 @@ class ClusterFile:
 
         Returns:
             A tree of plain values. What is the provider's: `provider.market`, which is the file's `provider.type`;
-            `provider.headway`, with the file's keys there, `id`, `market`, what is sold (`sells`) and after what time an
-            idle machine is given back (`idle_s`); and `node_config.headway` of each type, with its options and their
-            order.
+            `provider.headway`, with the file's keys there, `id`, `market`, what is sold (`sells`), and after what time
+            an idle machine is given back (`idle_s`); and `node_config.headway` of each type, with its options and
+            their order.
         """
         whole = self.spec.max_workers
         return {

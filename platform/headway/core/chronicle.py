@@ -240,7 +240,8 @@ def _demand(event: Event) -> Entry:
 def _policy(event: Event) -> Entry:
     number, on_demand = event["workers"], event["on_demand"]
     where = " on demand" if on_demand == number else f", {on_demand} of them on demand"
-    what = f"{_count(number, 'worker')}{where if on_demand else ' on spot machines'}"
+    where = "" if on_demand is None else where if on_demand else " on spot machines"
+    what = f"{_count(number, 'worker')}{where}"
     return Entry(what, str(event["reason"]), f"{event['spent']:.4f} dollars so far")
 
 

@@ -17,12 +17,17 @@ from dataclasses import dataclass, field
 
 from headway.core import demand
 from headway.core.alarms import span
+from headway.core.late import Decision, Late, Situation
+from headway.core.late import Prices as LatePrices
 from headway.core.purses import Purse
 from headway.core.rates import Rates
+from headway.core.slack import NOTHING, ON_DEMAND, SPOT
 from headway.core.steady import HOLD_S, Steady
 
 WORTH = 0.5
 """Of what a dollar brings on average, the last one must bring so much."""
+EVERY_S = 10.0
+"""Between two decisions about the market."""
 FORGIVES = 0.8
 """A size that is held stays while its last worker brings so much of what it would have to."""
 
@@ -120,14 +125,17 @@ class Policy:
         lanes: of the run.
         least, most: workers that the job, or whoever resized the run last, allows.
         rates: of the run; whoever leads it keeps them up.
+        late: of its deadline.
     """
 
-    def __init__(self, means: Means, lanes: int, least: int, most: int, rates: Rates) -> None:
+    def __init__(self, means: Means, lanes: int, least: int, most: int, rates: Rates, late: Late | None = None) -> None:
         self.means, self.rates, self._lanes = means, rates, lanes
         self._least, self._most = least, most
         self._size: Steady | None = None
         self._behind = False
         """Whether machines on demand hold the deadline now."""
+        self._late, self._market_held = late or Late(), Steady(0)
+        self._decided: tuple[float, Prices, Decision] | None = None
 
     def resized(self, least: int, most: int) -> None:
         """Somebody asks for another size."""
@@ -143,7 +151,7 @@ class Policy:
         left_s = None if self.means.deadline is None else self.means.deadline - view.now
         fast = self._fast(prices)
         needs_s = self._needs_s(view, fast)
-        self._behind, market = self._market(view, prices, left_s, needs_s)
+        self._behind, market = self._market(view, prices, left_s, fast)
         bound = self._bound(prices, self._behind)
         forced = max(min(view.asked, bound), self._forced(view, left_s, bound, fast))
         wished = max(forced, self._worth(view, prices, bound))
@@ -173,19 +181,42 @@ class Policy:
         spans = [means.every_s, means.every_steps and means.every_steps / per_s]
         return min((span for span in spans if span), default=0.0)
 
-    def _market(self, view: View, prices: Prices, left_s: float | None, needs_s: float | None) -> tuple[bool, str]:
+    def _market(self, view: View, prices: Prices, left_s: float | None, fast: int) -> tuple[bool, str]:
         """Whether all are to be on demand, and why."""
-        if left_s is None:
+        if prices.on_demand is not None and prices.spot is None:
+            return True, "only machines on demand are sold"
+        if left_s is None or prices.on_demand is None or prices.spot is None:
             return False, ""
-        if needs_s is None:
+        per_s = self.rates.at(fast)
+        if per_s is None or view.steps is None:
             if prices.spot_to_be_had:
                 return False, "spot machines, until it is known how long a step takes"
             return True, "on demand, for spot machines are not to be had and it is not known how long a step takes"
-        slack_s = left_s - needs_s
-        change_s = 2.0 * view.come_s
-        if slack_s <= (2.0 * change_s if self._behind else change_s):
-            return True, f"on demand: {span(needs_s)} are needed and {span(left_s)} are left"
-        return False, f"spot machines: {span(slack_s)} of slack are left"
+        if self._decided is None or view.now - self._decided[0] >= EVERY_S or self._decided[1] != prices:
+            decision = self._late.decide(self._situation(view, prices, left_s, fast, per_s), view.now)
+            self._decided = view.now, prices, decision
+        decision = self._decided[2]
+        behind = decision.run == ON_DEMAND
+        if behind:  # at once: it may be the last moment
+            self._market_held.take(1)
+        held = bool(self._market_held.settle(int(behind), view.now))
+        return held, decision.reason if held == behind else "on demand, for it was behind a moment ago"
+
+    def _situation(self, view: View, prices: Prices, left_s: float, fast: int, per_s: float) -> Situation:
+        """As `headway.core.late` takes it."""
+        floor = self.means.on_demand_min
+        running = ON_DEMAND if view.on_demand > floor else SPOT if view.spot else NOTHING
+        costs = LatePrices(self._cost(fast, False, prices), self._cost(fast, True, prices))
+        return Situation(
+            work_s=(view.steps or 0) / per_s,
+            left_s=left_s - self._lost_s(per_s),
+            running=running if view.training else NOTHING,
+            owed_s=0.0 if view.training else view.come_s,
+            spot=prices.spot_to_be_had,
+            prices=costs,
+            restart_s=view.come_s,
+            every_s=2.0 * EVERY_S,
+        )
 
     # Money
 

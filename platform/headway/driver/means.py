@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from headway.core.alarms import span
@@ -171,8 +172,8 @@ def _price(job: Job, stock: Stock, spot: bool | None) -> float:
     )
 
 
-def wishing(job: Job, run: RunFolder, total_steps: int) -> Wishing | None:
-    """What the run's lead decides by; None where the job says nothing of money or time."""
+def wishing(job: Job, run: RunFolder, total_steps: int) -> Callable[[], Wishing] | None:
+    """Makes what the run's lead decides by; None where the job says nothing of money or time."""
     if not minds(job):
         return None
     rates = Rates(job.units)
@@ -180,7 +181,8 @@ def wishing(job: Job, run: RunFolder, total_steps: int) -> Wishing | None:
     for workers, per_s in about.paces:
         rates.note(workers, per_s)
     policy = Policy(means(job, about.created), job.units, job.workers.min, job.workers.max, rates)
-    return Wishing(policy, run.name, job.workers.each, total_steps, job.workers.price_per_hour, about.spent)
+    price = job.workers.price_per_hour
+    return partial(Wishing, policy, run.name, job.workers.each, total_steps, price, about.spent)
 
 
 def stock() -> Stock:

@@ -307,7 +307,7 @@ class Coordinator:
                 return
             self._prospect.at_once = at_once or least
             if self._wishing is not None:
-                self._wishing.policy.resized(least, most)
+                self._wishing.resized(least, most)
             self._shown.event("resize", by=by, min=least, max=most, request=request, at_once=at_once or least)
             self._feed(events.Resized(least, most, by, time.monotonic()))
 
@@ -556,7 +556,7 @@ class Coordinator:
         wishing, prospect = self._wishing, self._prospect
         if wishing is None:
             return prospect.look(self.membership, step, now)
-        found = prospect.look(self.membership, step, now, wishing.policy.most)
+        found = prospect.look(self.membership, step, now, wishing.most)
         worth, told = wishing.look(self.membership, step, found, prospect.at_once, prospect.come_s, lane_s, worker_s)
         for event in told:
             self._effects.record(event)

@@ -20,6 +20,7 @@ def look(wishing: Wishing, purchases: Purchases) -> None:
     """Learn what there is to know, and have the cluster know what is wished. Raises whatever Ray does."""
     stock = Stock.decode(_internal_kv_get(offers.KEY, namespace=NAMESPACE))
     wishing.learnt(stock, purchases.kinds(), purchases.outlay(), purchases.head_per_hour())
+    wishing.decide()
     wish = wishing.wish(time.time())
     if wish is not None:
         key = wishes.KEYS + wish.run.encode()

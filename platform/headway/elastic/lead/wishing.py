@@ -1,10 +1,12 @@
 """What a run wishes of its cluster, by its money and its deadline: the shell around `headway.core.policy`.
 
-One thread learns (what is sold, what machines there are, what was spent), the coordinator's asks what to have.
+One thread learns (what is sold, what machines there are, what was spent) and decides, which may take a moment; the
+coordinator's says how the run is, and takes what was decided.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -53,7 +55,14 @@ class Wishing:
         self._beside = 0.0
         self._kinds, self._foresight = Kinds(), Foresight()
         self._order: Order | None = None
-        self._shown: tuple[int, int] | None = None
+        self.most = policy.most
+        """Workers that are wanted at most, by whoever asks."""
+        self._seen: tuple[View, int, float, dict[str, tuple[str | None, float]]] | None = None
+        """How the run is: with its step, when that was, and of members their node and what they take for a lane."""
+        self._resized: tuple[int, int] | None = None
+        self._untold: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
+        self._shown: tuple[int, int | None] | None = None
         self._said: Wish | None = None
 
     # By the thread that learns
@@ -70,6 +79,27 @@ class Wishing:
             beside: dollars per hour of what costs beside workers.
         """
         self._stock, self._machines, self._outlay, self._beside = stock, dict(machines), outlay, beside
+
+    def decide(self) -> None:
+        """Think about how the run was said to be last."""
+        with self._lock:
+            seen, self._seen = self._seen, None
+            resized, self._resized = self._resized, None
+        if resized is not None:
+            self.policy.resized(*resized)
+        if seen is None:
+            return
+        view, step, at, paces = seen
+        self.policy.rates.look(view.training, step, at)
+        for node, lane_s in paces.values():
+            if node in self._machines:
+                self._kinds.note(self._machines[node][0], lane_s)
+        order = self.policy.look(view, self._prices(view.now, view.there))
+        told = [*self._decided(order, view), *self._foreseen(order, view)]
+        with self._lock:
+            if self._resized is None:
+                self._order = order
+            self._untold += told
 
     def wish(self, now: float) -> Wish | None:
         """What the cluster is to be told; None where it knows. now: Unix seconds."""
@@ -96,7 +126,7 @@ class Wishing:
         lane_s: Mapping[str, float],
         worker_s: float,
     ) -> tuple[Worth, list[dict[str, Any]]]:
-        """What to have now, and what is to be told of it.
+        """How the run is; gives what to have now, and what is to be told of it.
 
         Args:
             step: that the foremost worker is at.
@@ -106,21 +136,26 @@ class Wishing:
             lane_s: what members take for a lane, by worker.
             worker_s: seconds of all workers in this start.
         """
-        now, active = time.time(), membership.active
+        active = membership.active
         training = len(active.members) if active is not None else 0
-        self.policy.rates.look(training, step, time.monotonic())
-        for worker, seconds in lane_s.items():
-            known = membership.workers.get(worker)
-            if known is not None and known.node in self._machines:
-                self._kinds.note(self._machines[known.node][0], seconds)
         on_demand, spot = self._by_market(membership)
         steps = max(0, self._total - step) if self._total else None
         number = (len(on_demand), len(spot))
         spent = self._before + worker_s / HOUR_S * (self._price or 0.0)
         spent = spent if self._outlay is None else self._outlay.dollars
-        view = View(now, steps, training, sum(number), *number, spent, come_s, worth.workers, at_once)
-        order = self._order = self.policy.look(view, self._prices(now, sum(number)))
-        return Worth(order.workers, order.reason), [*self._decided(order, view), *self._foreseen(order, view)]
+        view = View(time.time(), steps, training, sum(number), *number, spent, come_s, worth.workers, at_once)
+        nodes = {worker: known.node for worker, known in membership.workers.items()}
+        paces = {worker: (nodes.get(worker), seconds) for worker, seconds in lane_s.items()}
+        with self._lock:
+            self._seen = view, step, time.monotonic(), paces
+            told, self._untold = self._untold, []
+            order = self._order
+        return worth if order is None else Worth(order.workers, order.reason), told
+
+    def resized(self, least: int, most: int) -> None:
+        """Somebody asks for another size; it is thought about before long."""
+        with self._lock:
+            self._resized, self._order, self.most = (least, most), None, most
 
     def astray(self, membership: Membership) -> list[tuple[str, str]]:
         """Workers to be replaced by one on a machine of the other market, and why."""
@@ -162,10 +197,11 @@ class Wishing:
 
     def _decided(self, order: Order, view: View) -> list[dict[str, Any]]:
         """The event of a decision, where it is another."""
-        if self._shown == (order.workers, order.on_demand):
+        on_demand = order.on_demand if self._stock.offers else None
+        if self._shown == (order.workers, on_demand):
             return []
-        self._shown = order.workers, order.on_demand
-        told = {"workers": order.workers, "on_demand": order.on_demand, "reason": order.reason}
+        self._shown = order.workers, on_demand
+        told = {"workers": order.workers, "on_demand": on_demand, "reason": order.reason}
         return [{"kind": "policy", "time": view.now, **told, "spent": round(view.spent, 6)}]
 
     def _foreseen(self, order: Order, view: View) -> list[dict[str, Any]]:
