@@ -159,6 +159,25 @@ def test_a_size_is_forced_by_a_deadline_though_it_is_not_worth_it() -> None:
     assert held.workers >= 2
 
 
+def test_money_goes_before_time() -> None:
+    it = Policy(Means(Purse(usd_per_hour=0.5), deadline=1.2 * HOUR), 8, 1, 1, rates(w1=1.0))
+    order = it.look(view(spot=0, there=0, training=0), replace(PRICES, spot_to_be_had=False))
+    assert order.on_demand == 0
+    assert "do not pay for machines on demand" in order.reason
+
+
+def test_with_a_deadline_it_is_on_spot_machines_while_there_is_slack_and_on_demand_then() -> None:
+    def order(left_s: float, spot_to_be_had: bool = True, **more: float) -> Order:
+        it = Policy(Means(deadline=left_s), 8, 1, 1, rates(w1=1.0))
+        return it.look(view(**more), replace(PRICES, spot_to_be_had=spot_to_be_had))
+
+    assert order(10 * HOUR).on_demand == 0
+    assert order(10 * HOUR, False, training=0, there=0, spot=0).on_demand == 0, "it waits"
+    assert order(1.02 * HOUR, False, training=0, there=0, spot=0).on_demand == 1
+    assert order(1.02 * HOUR).on_demand == 1, "spot machines may go at any time"
+    assert Policy(Means(), 8, 1, 1, rates(w1=1.0)).look(view(), Prices(on_demand=1.0)).on_demand == 1
+
+
 # Flapping
 
 

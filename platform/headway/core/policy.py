@@ -187,6 +187,9 @@ class Policy:
             return True, "only machines on demand are sold"
         if left_s is None or prices.on_demand is None or prices.spot is None:
             return False, ""
+        dear = self._prices(self._least, True, prices)
+        if Purse(usd_per_hour=self._per_hour(prices)).most(dear) < self._least:
+            return False, f"{self.means.purse.usd_per_hour:g} dollars an hour do not pay for machines on demand"
         per_s = self.rates.at(fast)
         if per_s is None or view.steps is None:
             if prices.spot_to_be_had:

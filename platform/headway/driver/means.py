@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -197,7 +198,7 @@ def stock() -> Stock:
 
 def _paces(run: RunFolder) -> Iterable[tuple[int, float]]:
     """Of the newest steps, by the number of workers that made them."""
-    steps = list(run.steps())[-PACES:]
+    steps = list(deque(run.steps(), PACES))
     sizes = [(event["step"], event["workers"]) for event in run.workers() if event["workers"]]
     if len(steps) < 3 or not sizes:
         return
