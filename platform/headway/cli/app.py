@@ -16,6 +16,7 @@ from headway.cli import (
     audit,
     cluster,
     compare,
+    cost,
     dashboards,
     data,
     doctor,
@@ -63,6 +64,7 @@ app.command()(evaluate.evaluate)
 app.command()(predict.predict)
 app.command()(export.export)
 app.command()(runs.report)
+app.command()(cost.cost)
 app.command()(ls.ls)
 app.command()(ls.status)
 app.command()(watch.watch)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from headway.cluster.market import Charges, Machine, Market, Option, Refused
-from headway.cluster.prices.book import Book
+from headway.cluster.prices.book import STORAGE, Book
 from headway.core.till import Sold, Till
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Clerk:
     def __init__(
         self, market: Market, book: Book, tell: Callable[[Till], None], spot_every_s: float = SPOT_EVERY_S
     ) -> None:
-        self.till = Till()
+        self.till = Till(storage=book.per_hour(STORAGE) or 0.0)
         self._charges = market if isinstance(market, Charges) else None
         self._book, self._tell, self._every_s = book, tell, spot_every_s
         self._told: Till | None = None

@@ -171,8 +171,8 @@ class Bill:
         return id in self._lines
 
     def __bool__(self) -> bool:
-        """Whether there is anything on it."""
-        return bool(self._lines or self._stored)
+        """Whether there is any machine on it."""
+        return bool(self._lines)
 
     def dollars(self, now: float) -> float:
         """So far."""
@@ -330,10 +330,11 @@ def told(bill: Bill, line: Mapping[str, Any]) -> None:
     Args:
         bill: to be changed.
         line: machine, and of the rest what is known: type, zone, spot, head, since, per_hour, until, share, workers,
-            least_s; or stored_gb. `at` is since when that holds; `time` where it is not there. A machine that has no
+            least_s; or stored_gb, or storage, its price. `at` is since when that holds; `time` where it is not there. A machine that has no
             price is not on the bill.
     """
     at = float(line.get("at", line["time"]))
+    bill.storage = float(line.get("storage", bill.storage))
     if "stored_gb" in line:
         bill.stores(at, float(line["stored_gb"]))
     id = line.get("machine")

@@ -64,10 +64,12 @@ class Till:
 
     Args:
         machines: by id, in the order of purchase.
+        storage: dollars for a gigabyte and month, where runs are kept in a store; 0 where nobody knows.
         at: Unix seconds, when it was told.
     """
 
     machines: Mapping[str, Sold] = field(default_factory=dict)
+    storage: float = 0.0
     at: float = 0.0
 
     def having(self, *sold: Sold) -> Till:
@@ -83,7 +85,8 @@ class Till:
 
     def encode(self) -> bytes:
         """For `decode`."""
-        return json.dumps({"machines": [asdict(each) for each in self.machines.values()], "at": self.at}).encode()
+        machines = [asdict(each) for each in self.machines.values()]
+        return json.dumps({"machines": machines, "storage": self.storage, "at": self.at}).encode()
 
     @staticmethod
     def decode(data: bytes | None) -> Till | None:
@@ -91,7 +94,8 @@ class Till:
         try:
             read: dict[str, Any] = json.loads(data or b"")
             machines = [Sold(**{**each, "prices": _steps(each["prices"])}) for each in read["machines"]]
-            return Till({each.id: each for each in machines}, float(read.get("at", 0.0)))
+            by_id = {each.id: each for each in machines}
+            return Till(by_id, float(read.get("storage", 0.0)), float(read.get("at", 0.0)))
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
 

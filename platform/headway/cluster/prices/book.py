@@ -4,9 +4,10 @@
     m7i.large,eu-central-1,0.12075,
     m7i.large,*,0.1008,
 
-`zone` is a zone, a region (which stands for its zones) or `*`; what is nearest to the machine's zone counts. The same
-may be YAML: a list of mappings with these keys. Lists of the package are of the day in their first line; a cloud may ask
-for something else by now, so a list of one's own (`provider.headway.prices`, a job's `prices`) goes before it.
+`zone` is a zone, a region (which stands for its zones) or `*`; what is nearest to the machine's zone counts. The type
+`storage` is a gigabyte for a month. The same may be YAML: a list of mappings with these keys. Lists of the package are of
+the year in their first line; a cloud may ask for something else by now, so a list of one's own
+(`provider.headway.prices`, a job's `prices`) goes before it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from headway.errors import BadInput, nearest
 
 COLUMNS = ("type", "zone", "per_hour", "spot_per_hour")
 ANYWHERE = "*"
+STORAGE = "storage"
 SHIPPED = {"aws": "aws.csv", "gcp": "gcp.csv", "azure": "azure.csv", "this-machine": "local.csv"}
 """Lists of the package, by `provider.type`."""
 _REGION = re.compile(r"^(.*\d)-?[a-z]$")
@@ -60,7 +62,7 @@ class Book:
         """Dollars per hour of such a machine; None where it is not written down."""
         for one in self._lists:
             for where in dict.fromkeys((zone, region(zone), ANYWHERE)):
-                for name in (type, ANYWHERE):
+                for name in (type,) if type == STORAGE else (type, ANYWHERE):
                     found = one.get((name, where))
                     price = None if found is None else found.spot_per_hour if spot else found.per_hour
                     if price is not None:

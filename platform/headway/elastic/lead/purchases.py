@@ -95,7 +95,7 @@ class Purchases:
         self._each, self._price, self._clock = dict(each), price, clock
         self._tenancy = Tenancy(run)
         self._bill: Bill | None = None
-        self._before = 0.0
+        self._before = self._storage = 0.0
         self._known: dict[str, dict[str, Any]] = {}
         """By machine, what was told of it last."""
         self._where: dict[str, str] = {}
@@ -164,6 +164,9 @@ class Purchases:
         nodes = {node.id: node for node in self._board.nodes()}
         self._nodes.update(nodes)
         sold = till.machines if till is not None else self._of_nodes(nodes, now)
+        if till is not None and till.storage != self._storage:
+            self._storage = till.storage
+            self._say(now, None, storage=till.storage)
         slots = self._holds()
         if now - self._said_at >= SAY_S or slots != self._said:
             self._board.say(self._run, slots)
@@ -273,8 +276,8 @@ class Purchases:
             if (before > 0) != (self._workers[machine] > 0) and not known["unpriced"]:
                 self._say(now, machine, at=at, workers=self._workers[machine])
 
-    def _say(self, now: float, machine: str, **what: Any) -> None:
-        line = {"kind": "purchase", "time": now, "machine": machine, **what}
+    def _say(self, now: float, machine: str | None, **what: Any) -> None:
+        line = {"kind": "purchase", "time": now, **({} if machine is None else {"machine": machine}), **what}
         with self._billing:
             assert self._bill is not None
             told(self._bill, line)

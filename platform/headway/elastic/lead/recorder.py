@@ -132,6 +132,8 @@ class Recorder:
         """The newest step of which metrics came in this start."""
         self._ledger: dict[str, Any] = {}
         self._lost_steps = 0
+        self._stored: dict[int, int] = {}
+        """Bytes in the store, by the step of a checkpoint of this start."""
         self._again_from = -1
         """So many steps were recorded when the last of them were taken away, to come once more."""
         self._from_kept = False
@@ -610,9 +612,20 @@ class Recorder:
         self._spending.saved(time.monotonic())
         self._scribe.line("events", {name: record[name] for name in ("kind", "time", "step", "bytes")})
         self._save(checkpoint={name: record[name] for name in ("step", "time", "bytes")})
+        self._store(record)
         names = ("kind", "step", "path", "bytes", "metrics", "time", "digest", "let_go")
         told = {name: record[name] for name in names if name in record}
         self._scribe.track({**told, **self._drawing.of_checkpoint(record["step"])})
+
+    def _store(self, record: dict[str, Any]) -> None:
+        """Of a run in a store, what its checkpoints take there from now on."""
+        if self._far is None:
+            return
+        self._stored[record["step"]] = record["bytes"]
+        for step in record.get("let_go") or ():
+            self._stored.pop(step, None)
+        gigabytes = round(sum(self._stored.values()) / 1e9, 9)
+        self.event({"kind": "purchase", "time": record["time"], "stored_gb": gigabytes})
 
     def _on_checkpoint_failed(self, record: dict[str, Any]) -> None:
         if record["error"] != self._unsaved:
