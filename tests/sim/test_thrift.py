@@ -15,7 +15,7 @@ from headway.core.rates import Rates
 from headway.sim.thrift import LOOK_S, Outcome, Place, run
 
 HOUR = 3600.0
-PLACE = Place(lanes=1, steps=36_000)  # ten hours on one worker
+PLACE = Place(lanes=1, steps=18_000)  # five hours on one worker
 TICK_S = 600.0
 
 
@@ -33,7 +33,7 @@ def trace(seed: int, hours: float, there: float) -> list[bool]:
     return found or [False]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0.0, 1.0), st.floats(1.1, 2.0))
 def test_it_is_never_late_whatever_spot_machines_do(seed: int, there: float, slack: float) -> None:
     deadline = slack * (PLACE.steps * PLACE.lane_s + 2 * PLACE.come_s)
@@ -43,22 +43,23 @@ def test_it_is_never_late_whatever_spot_machines_do(seed: int, there: float, sla
 
 
 def test_spot_machines_that_stay_are_all_that_is_bought() -> None:
-    outcome = played(PLACE, [True], deadline=20 * HOUR)
+    outcome = played(PLACE, [True], deadline=10 * HOUR)
     assert {on_demand for _, _, on_demand in outcome.decisions} == {0}
-    assert outcome.dollars == pytest.approx(10.07, rel=0.01)
+    assert outcome.dollars == pytest.approx(5.07, rel=0.02)
 
 
 def test_it_costs_less_than_on_demand_alone_where_there_is_slack() -> None:
     alone = PLACE.on_demand * (PLACE.steps * PLACE.lane_s + PLACE.come_s) / HOUR
-    costs = [played(PLACE, trace(seed, 40, 0.6), deadline=16 * HOUR).dollars for seed in range(6)]
+    costs = [played(PLACE, trace(seed, 40, 0.6), deadline=8 * HOUR).dollars for seed in range(6)]
     assert sum(costs) / len(costs) < 0.75 * alone
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0.1, 1.0), st.floats(0.5, 20.0))
 def test_money_is_never_overdrawn(seed: int, there: float, usd: float) -> None:
     outcome = played(PLACE, trace(seed, 60, there), purse=Purse(usd=usd), deadline=30 * HOUR)
-    assert outcome.dollars <= usd + 2 * PLACE.on_demand * LOOK_S / HOUR
+    late = PLACE.on_demand * (PLACE.idle_s + 2 * LOOK_S) / HOUR  # a machine that was bought at the last moment
+    assert outcome.dollars <= usd + late
     assert outcome.stopped == (outcome.steps < PLACE.steps)
 
 
@@ -78,9 +79,9 @@ def test_a_floor_stays_on_demand_through_all() -> None:
     assert outcome.steps == place.steps
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.integers(0, 10**6))
 def test_markets_do_not_flap(seed: int) -> None:
-    outcome = played(PLACE, trace(seed, 40, 0.5), deadline=14 * HOUR)
+    outcome = played(PLACE, trace(seed, 40, 0.5), deadline=7 * HOUR)
     turns = sum(one[2] != other[2] for one, other in itertools.pairwise(outcome.decisions))
     assert turns <= 12

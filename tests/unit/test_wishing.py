@@ -12,7 +12,8 @@ from tests.unit.test_provider import OPTIONS, TAGS, World
 from headway.cluster.provider import WISHED_S, WISHES_S, Provider
 from headway.core.bill import Outlay
 from headway.core.demand import Worth
-from headway.core.events import Go, Placed, Publish, Ready
+from headway.core.events import Arrived, Placed, Publish, Ready
+from headway.core.inventory import Draining
 from headway.core.membership import Membership
 from headway.core.membership import Policy as Size
 from headway.core.offers import Offer, Stock
@@ -28,12 +29,16 @@ WORTH = Worth(4, "by time alone")
 
 
 def membership(*nodes: str) -> Membership:
-    """Workers that are ready, one on each node."""
-    found = Membership(Size(8, 1, 4))
+    """Workers that train, one on each node."""
+    found = Membership(Size(8, 1, len(nodes)))
     found.begin()
     for number, node in enumerate(nodes):
         found.step(Placed(f"w{number}", node, 0.0))
-        found.step(Ready(f"w{number}", 0.0))
+    for number in range(len(nodes)):
+        for action in found.step(Ready(f"w{number}", 0.0)):
+            if isinstance(action, Publish):
+                for member in action.generation.members:
+                    found.step(Arrived(member, action.generation.number, -1, 0, False, 0.0))
     return found
 
 
@@ -95,6 +100,14 @@ def test_workers_on_machines_of_the_wrong_market_are_replaced() -> None:
     assert fits.astray(of) == []
 
 
+def test_of_a_machine_that_is_not_known_yet_nobody_leaves() -> None:
+    it = wishing(Means(Purse(usd=1000.0), on_demand_min=0))
+    it.learnt(SOLD, {}, None, 0.0)
+    of = membership("n0")
+    looked(it, of)
+    assert it.astray(of) == []
+
+
 def test_one_on_demand_goes_back_to_a_spot_machine_that_is_to_be_had() -> None:
     it = wishing(Means(Purse(usd=1000.0)))
     it.learnt(SOLD, {"n0": ("c", False)}, None, 0.0)
@@ -109,10 +122,12 @@ def test_one_on_demand_goes_back_to_a_spot_machine_that_is_to_be_had() -> None:
 def test_where_a_cluster_tells_nothing_the_jobs_price_counts() -> None:
     it = wishing(Means(Purse(usd_per_hour=2.0)), price=1.0)
     of = membership("n0")
-    assert looked(it, of).workers == 2
+    it.look(of, 0, WORTH, 1, 10.0, {}, 7200.0)
+    it.decide()
     assert it.wish(0.0) is None, "there is nobody to be told"
-    _, told = it.look(of, 0, WORTH, 1, 10.0, {}, 7200.0)
-    assert told[0]["on_demand"] is None
+    worth, told = it.look(of, 0, WORTH, 1, 10.0, {}, 7200.0)
+    assert worth.workers == 2
+    assert (told[0]["on_demand"], told[0]["spent"]) == (None, 2.0)
 
 
 def test_somebody_may_ask_for_another_size() -> None:
@@ -134,11 +149,6 @@ def test_types_that_are_slow_are_told_of() -> None:
     wish = it.wish(0.0)
     assert wish is not None
     assert wish.speeds == {"fast": 1.0, "slow": 0.5}
-
-
-def test_a_membership_that_was_published_is_what_the_others_are() -> None:
-    actions = membership("n0").step(Ready("w0", 60.0))
-    assert all(isinstance(action, Publish | Go) for action in actions)
 
 
 # The provider that buys by wishes
@@ -205,6 +215,19 @@ def test_spot_machines_are_waited_for_while_they_are_wished() -> None:
     shop = Shop()
     shop.world.cloud.refuse(spot=True)
     shop.wishes = [shop.wish(0, 1)]
+    with pytest.raises(NodeLaunchException):
+        shop.buy()
+
+
+def test_a_machine_that_is_taken_back_is_made_up_for() -> None:
+    shop = Shop()
+    shop.wishes = [shop.wish(0, 1)]
+    assert shop.buy() is True
+    shop.world.nodes = {"i-0000": "alive"}
+    shop.provider.non_terminated_nodes({})
+    shop.world.nodes = {"i-0000": Draining(shop.world.now + 120.0)}
+    shop.provider.non_terminated_nodes({})
+    shop.world.cloud.refuse(spot=True)
     with pytest.raises(NodeLaunchException):
         shop.buy()
 

@@ -86,6 +86,8 @@ class Provider(NodeProvider):
         self._show, self._wished = show, wished
         self._wishes: tuple[Sequence[Wish], float] = (), -WISHES_S
         """As they were read, and when."""
+        self._dead: set[str] = set()
+        """Machines whose nodes are."""
         self._aims: dict[str, tuple[str, bool]] = {}
         """What requests that are under way are for: node type, and whether a spot machine of it."""
         self._sells: Mapping[str, Mapping[str, Any]] = own.get("sells") or {}
@@ -281,7 +283,9 @@ class Provider(NodeProvider):
             listed = {machine: self._machines[machine] for machine, item in self._known.items() if item.listed}
         self._machines = {**self._machines, **listed}
         states = {each.id: each.state == "stopping" for each in listed.values()}
-        belief = inventory.believe(self._known, states, self._standings(), now, self._limits, self._head())
+        standings = self._standings()
+        self._dead = {each for each, standing in (standings or {}).items() if standing == "dead"}
+        belief = inventory.believe(self._known, states, standings, now, self._limits, self._head())
         newly = set(belief.masked) - set(self._masked)
         self._masked = belief.masked
         for machine in newly:
@@ -322,9 +326,10 @@ class Provider(NodeProvider):
             self._journal.note(self._clock(), kind, text)
 
     def _held(self) -> list[tuple[str, bool]]:
-        """Of each machine that works, or is on its way, its node type, and whether it is a spot machine."""
-        ended = {each for each, known in self._known.items() if known.ended is not None}
-        there = [each for each in self._machines.values() if each.id not in ended and each.state != "stopping"]
+        """Of each machine that works and stays, or is on its way, its node type, and whether it is a spot machine."""
+        gone = {each for each, known in self._known.items() if known.ended is not None or known.draining is not None}
+        gone |= self._dead
+        there = [each for each in self._machines.values() if each.id not in gone and each.state != "stopping"]
         return [(each.tags.get(TAG_RAY_USER_NODE_TYPE, ""), self._option(each.id).spot) for each in there]
 
     def _stock(self) -> Stock:

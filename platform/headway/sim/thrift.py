@@ -16,7 +16,7 @@ from headway.core.policy import Order, Policy, Prices, View
 from headway.core.purses import Purse
 from headway.core.wishes import Wish, market
 
-LOOK_S = 10.0
+LOOK_S = 30.0
 EACH = {"CPU": 1.0}
 MOST_S = 400 * 3600.0
 

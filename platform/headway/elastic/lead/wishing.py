@@ -138,12 +138,15 @@ class Wishing:
         """
         active = membership.active
         training = len(active.members) if active is not None else 0
-        on_demand, spot = self._by_market(membership)
+        on_demand, spot, unknown = self._by_market(membership)
         steps = max(0, self._total - step) if self._total else None
-        number = (len(on_demand), len(spot))
+        there = len(on_demand) + len(spot) + len(unknown)
         spent = self._before + worker_s / HOUR_S * (self._price or 0.0)
         spent = spent if self._outlay is None else self._outlay.dollars
-        view = View(time.time(), steps, training, sum(number), *number, spent, come_s, worth.workers, at_once)
+        view = View(
+            *(time.time(), steps, training, there, len(on_demand), len(spot)),
+            *(spent, come_s, worth.workers, at_once),
+        )
         nodes = {worker: known.node for worker, known in membership.workers.items()}
         paces = {worker: (nodes.get(worker), seconds) for worker, seconds in lane_s.items()}
         with self._lock:
@@ -158,26 +161,29 @@ class Wishing:
             self._resized, self._order, self.most = (least, most), None, most
 
     def astray(self, membership: Membership) -> list[tuple[str, str]]:
-        """Workers to be replaced by one on a machine of the other market, and why."""
+        """Members to be replaced by one on a machine of the other market, and why: of machines that are known."""
         order = self._order
         if order is None or not self._stock.offers:
             return []
-        on_demand, spot = self._by_market(membership)
+        on_demand, spot, unknown = self._by_market(membership)
         many = order.workers - order.on_demand
-        found = []
+        leave: list[tuple[str, str]] = []
         if self._stock.sold(self._each, False):
-            found += [(worker, f"a machine on demand is wished: {order.reason}") for worker in spot[many:]]
-        if self._stock.to_be_had(self._each, True, time.time()) and self._cheaper():
-            left = len(on_demand) - order.on_demand if len(spot) < many else 0
-            found += [(worker, f"a spot machine will do: {order.reason}") for worker in on_demand[::-1][: max(0, left)]]
-        return found
+            leave += [(worker, f"a machine on demand is wished: {order.reason}") for worker in spot[many:]]
+        if len(spot) + len(unknown) < many and self._stock.to_be_had(self._each, True, time.time()) and self._cheaper():
+            too_many = max(0, len(on_demand) - order.on_demand)
+            leave += [(worker, f"a spot machine will do: {order.reason}") for worker in on_demand[::-1][:too_many]]
+        return [(worker, why) for worker, why in leave if membership.workers[worker].phase == MEMBER]
 
-    def _by_market(self, membership: Membership) -> tuple[list[str], list[str]]:
-        """Workers that have a place and stay, oldest first: those on demand (or on machines of which nobody tells), and
-        those on spot machines."""
-        stay = [w for w, known in membership.workers.items() if known.phase in (WARMING, READY, MEMBER)]
-        spot = [w for w in stay if self._machines.get(membership.workers[w].node or "", ("", False))[1]]
-        return [w for w in stay if w not in set(spot)], spot
+    def _by_market(self, membership: Membership) -> tuple[list[str], list[str], list[str]]:
+        """Workers that have a place and stay, oldest first: those on demand, those on spot machines, and those on
+        machines of which nothing is known so far."""
+        found: tuple[list[str], list[str], list[str]] = [], [], []
+        for worker, known in membership.workers.items():
+            if known.phase in (WARMING, READY, MEMBER):
+                machine = self._machines.get(known.node or "")
+                found[2 if machine is None else int(machine[1])].append(worker)
+        return found
 
     def _cheaper(self) -> bool:
         """Whether spot machines are."""
