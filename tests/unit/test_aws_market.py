@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -67,6 +68,22 @@ def test_a_spot_machine_comes_with_its_tags_in_its_zone(ec2: Ec2, market: Aws, c
     assert asked["InstanceInitiatedShutdownBehavior"] == "terminate"
     assert asked["MetadataOptions.HttpTokens"] == "required"
     assert {asked[f"TagSpecification.{n}.ResourceType"] for n in (1, 2)} == {"instance", "volume"}
+
+
+def test_when_one_ended_and_what_spots_cost_is_asked_of_ec2(ec2: Ec2, market: Aws, config: dict[str, Any]) -> None:
+    before = time.time()
+    made = market.launch(SPOT, {}, config, once(market, "one"))
+    other = Option("m7i.large", f"{REGION}b", spot=True)
+    found = market.spot_prices([SPOT, other], before)
+    assert {option.zone for option in found} == {f"{REGION}a", f"{REGION}b"}
+    assert all(len(steps) >= 1 and steps[0][1] > 0 for steps in found.values())
+    asked = ec2.named("DescribeSpotPriceHistory")[0].parameters
+    assert asked["InstanceType.1"] == "m7i.large"
+    assert asked["ProductDescription.1"] == "Linux/UNIX"
+    assert market.ended([made.id]) == {}
+    market.terminate([made.id])
+    assert market.ended([made.id])[made.id] == pytest.approx(time.time(), abs=120.0)
+    assert market.ended(["i-strange"]) == {}
 
 
 def test_one_on_demand_is_no_spot(ec2: Ec2, market: Aws, config: dict[str, Any]) -> None:

@@ -69,7 +69,7 @@ def lines(found: Cost) -> list[str]:
     for cause, dollars in sorted(by_cause.items(), key=lambda each: -each[1]):
         said.append(f"{cause:>16}  ${dollars:>10,.{places}f}  {dollars / whole:6.1%}")
     said.append(
-        f"{'wasted':>16}  ${found.wasted:>10,.{places}f}  {found.wasted / whole:6.1%}  (in steps that count: not)"
+        f"{'wasted':>16}  ${found.wasted:>10,.{places}f}  {found.wasted / whole:6.1%}  of it, in nothing that counts"
     )
     if found.per_step is not None:
         said.append(f"{'1,000 steps':>16}  ${1000 * found.per_step:,.4g} (one: ${found.per_step:.3g})")

@@ -194,6 +194,7 @@ def show(report: Report) -> None:
         ("workers", ", ".join(f"{w['workers']} from step {w['step']}" for w in report.workers) or "-"),
         ("changes", _changes(report) or "none"),
         ("goodput", _goodput(report) or "-"),
+        ("cost", _cost(report) or "-"),
         *([("sent", f"{size(report.exchanged_bytes)} between workers")] if report.exchanged_bytes else []),
         *([("memory", f"at most {peak}")] if peak else []),
         *([("lanes", report.lanes_apart)] if report.lanes_apart else []),
@@ -233,6 +234,16 @@ def _metrics(metrics: dict[str, float]) -> str:
 
 def _changes(report: Report) -> str:
     return ", ".join(f"{' '.join(r['workers'])} {r['cause']} ({r['pause_s']:.2f} s)" for r in report.recoveries)
+
+
+def _cost(report: Report) -> str:
+    """Dollars, and what most of them went to."""
+    if report.dollars is None:
+        return ""
+    most = sorted(report.dollars_by.items(), key=lambda each: -each[1])
+    whole = report.dollars or 1.0
+    causes = "  ".join(f"{cause} {dollars / whole:.1%}" for cause, dollars in most if dollars)
+    return f"${report.dollars:,.4g}" + (f"  ({causes})" if causes else "")
 
 
 def _goodput(report: Report) -> str:

@@ -61,8 +61,8 @@ class Clerk:
         gone = [each for each in self.till.living() if each.id not in machines]
         if new or gone:
             self.till = replace(self.till.having(*new, *self._closed(gone, now)), at=now)
-        if now - self._asked_at >= self._every_s or any(each.spot for each in new):
-            self._ask_prices(now)
+        if now - self._asked_at >= self._every_s or any(each.spot for each in (*new, *gone)):
+            self._ask_prices({each.id for each in gone}, now)
         if self.till != self._told:
             try:
                 self._tell(self.till)
@@ -100,8 +100,10 @@ class Clerk:
                 log.info("the cloud does not tell when machines ended: %s", error)
         return [replace(each, until=max(each.since, min(now, ends.get(each.id, now)))) for each in gone]
 
-    def _ask_prices(self, now: float) -> None:
-        spots = [each for each in self.till.living() if each.spot]
+    def _ask_prices(self, gone: Collection[str], now: float) -> None:
+        """Of those that cost, and of those that have just ceased to."""
+        sold = self.till.machines.values()
+        spots = [each for each in sold if each.spot and (each.until is None or each.id in gone)]
         self._asked_at = now
         if self._charges is None or not spots:
             return
@@ -122,6 +124,7 @@ def _repriced(sold: Sold, steps: Collection[tuple[float, float]]) -> Sold:
         return sold
     known = [step for step in steps if step[0] <= sold.since]
     first = known[-1:] or list(steps)[:1]
-    prices = ((sold.since, first[0][1]), *(step for step in steps if step[0] > sold.since))
+    until = float("inf") if sold.until is None else sold.until
+    prices = ((sold.since, first[0][1]), *(step for step in steps if sold.since < step[0] < until))
     few = tuple(step for at, step in enumerate(prices) if at == 0 or prices[at - 1][1] != step[1])
     return sold if few == sold.prices else replace(sold, prices=few)

@@ -23,6 +23,9 @@ MONTH_S = 730 * HOUR_S
 """A month of a price of storage, as clouds count it."""
 LEAST_S = 60.0
 """A machine that ran for less costs as much."""
+PURCHASE, STAKE = "purchase", "stake"
+"""Kinds of events that make a bill: of machines that are bought and gone, with their prices; and of what a run has of
+them: its share, since when they carry its workers, what it stores."""
 HEAD, STORAGE = "head", "storage"
 SPENT_ON = (*CAUSES, HEAD, STORAGE)
 """What dollars go to: causes of a ledger, the head's machine, and what is stored."""
@@ -304,7 +307,7 @@ def replayed(lines: Iterable[Mapping[str, Any]], storage: float = 0.0) -> list[B
     """The bills of a run's starts, from its events.
 
     Args:
-        lines: of events.jsonl, in order; of them `start`, `purchase`, `end`, and the time of any: of a start whose end
+        lines: of events.jsonl, in order; of them `start`, `purchase`, `stake`, `end`, and the time of any: of a start whose end
             nobody has written, the newest time of its lines is its end, unless it is the last.
         storage: dollars for a gigabyte and month.
     """
@@ -316,7 +319,7 @@ def replayed(lines: Iterable[Mapping[str, Any]], storage: float = 0.0) -> list[B
             if bills and bills[-1].ended is None:
                 bills[-1].end(newest)
             bills.append(Bill(at, storage))
-        elif bills and kind == "purchase":
+        elif bills and kind in (PURCHASE, STAKE):
             told(bills[-1], line)
         elif bills and kind == "end":
             bills[-1].end(at)
@@ -325,13 +328,13 @@ def replayed(lines: Iterable[Mapping[str, Any]], storage: float = 0.0) -> list[B
 
 
 def told(bill: Bill, line: Mapping[str, Any]) -> None:
-    """Take a `purchase` of a run's events: all that is known of a machine, or what is new of it.
+    """Take a `purchase` or a `stake` of a run's events: all that is known of a machine, or what is new of it.
 
     Args:
         bill: to be changed.
         line: machine, and of the rest what is known: type, zone, spot, head, since, per_hour, until, share, workers,
-            least_s; or stored_gb, or storage, its price. `at` is since when that holds; `time` where it is not there. A machine that has no
-            price is not on the bill.
+            least_s; or stored_gb, or storage, its price. `at` is since when that holds; `time` where it is not there. A
+            machine that has no price is not on the bill.
     """
     at = float(line.get("at", line["time"]))
     bill.storage = float(line.get("storage", bill.storage))

@@ -85,8 +85,8 @@ LIVE = frozenset(
     )
 )
 """Kinds of which all are said while a run is followed."""
-QUIET = frozenset({"workers"})
-"""Kinds that say again, for those who count, what another has said."""
+QUIET = frozenset({"workers", "stake"})
+"""Kinds that are for those who count."""
 
 
 def _start(event: Event) -> Entry:
@@ -246,7 +246,31 @@ def _policy(event: Event) -> Entry:
 
 
 def _foreseen(event: Event) -> Entry:
-    return Entry("it is over" if event["over"] else "foreseen", str(event["text"]))
+    return Entry("no longer foreseen" if event["over"] else "foreseen", str(event["text"]))
+
+
+def _purchase(event: Event) -> Entry:
+    """A machine: it costs, costs something else, or is gone."""
+    machine = f"machine {event['machine']}"
+    if event.get("until") is not None:
+        return Entry(f"{machine} costs nothing any more")
+    price = "it has no price" if event.get("unpriced") else f"${event['per_hour']:g} an hour"
+    if "since" not in event:
+        return Entry(f"{machine} costs {price} now")
+    where = f" in {event['zone']}" if event.get("zone") else ""
+    kind = f"{event['type']}{where}{', spot' if event.get('spot') else ''}{', the head' if event.get('head') else ''}"
+    return Entry(f"{machine} is paid for ({kind})", price)
+
+
+def _stake(event: Event) -> Entry:
+    """What the run has of a machine, or stores."""
+    if "share" in event:
+        return Entry(f"the run pays {event['share']:.1%} of machine {event['machine']}")
+    if "workers" in event:
+        return Entry(f"machine {event['machine']} carries {_count(event['workers'], 'worker')} of the run")
+    if "stored_gb" in event:
+        return Entry(f"{event['stored_gb']:g} GB are stored for the run")
+    return Entry(f"a gigabyte costs ${event['storage']:g} a month")
 
 
 def _end(event: Event) -> Entry:
@@ -309,6 +333,8 @@ _WORDS: dict[str, Callable[[Event], Entry]] = {
     "demand": _demand,
     "policy": _policy,
     "foreseen": _foreseen,
+    "purchase": _purchase,
+    "stake": _stake,
     "end": _end,
     "submission": _submission,
 }

@@ -67,8 +67,8 @@ class Terms:
 
 
 def so_far(facts: Mapping[str, Any], worker_s: float) -> float | None:
-    """What a run has cost; of one that goes on, or whose leader was killed, by the price that its start had, or what its
-    machines had cost when that was kept last.
+    """What a run has cost; of one that goes on, or whose leader was killed, by the price that its start had, or what
+    its machines had cost when that was kept last.
 
     Args:
         facts: of run.json.

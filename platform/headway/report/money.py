@@ -1,6 +1,6 @@
 """What a run has cost, and what for: from its events alone, at any time. Printed by `headway cost RUN`.
 
-The same bill that its lead kept while it ran (`headway.core.bill`) is made again from its `purchase` events. Where no
+The same bill that its lead kept while it ran (`headway.core.bill`) is made again from its events. Where no
 machine had a price there is what the job says of an hour of a worker (`headway.core.cost`).
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from headway.core.bill import HEAD, SPENT_ON, STORAGE, Bill, Bought, cents, divided, outlay, replayed
+from headway.core.bill import HEAD, PURCHASE, SPENT_ON, STAKE, STORAGE, Bill, Bought, cents, divided, outlay, replayed
 from headway.core.cost import so_far
 from headway.core.ledger import CAUSES, PRODUCTIVE
 from headway.errors import BadInput
@@ -52,8 +52,7 @@ class Machine(BaseModel):
 
 
 class Cost(BaseModel):
-    """Of a run, all its starts together. The dollars by cause, and those by machine and market (with what is stored), add
-    up to `dollars`."""
+    """Of a run, all its starts together. The dollars by cause, and those by market, add up to `dollars`."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
@@ -66,11 +65,11 @@ class Cost(BaseModel):
     by: str
     """machines, or workers.price_per_hour."""
     by_cause: dict[str, float]
-    """Causes of the ledger (start with machines that boot, idle with machines that wait for their end), head, storage."""
+    """Causes of the ledger (start with machines that boot, idle with those that wait for their end), head, storage."""
     wasted: float
     """Those of them that went neither into steps that count, nor to the head or storage."""
     by_market: dict[str, float]
-    """By type, zone and kind."""
+    """By type, zone and kind; and storage."""
     machines: list[Machine]
     steps: int
     """Committed."""
@@ -84,6 +83,14 @@ class Cost(BaseModel):
     at: float
     """Unix seconds up to which this holds."""
     path: str
+
+
+def known(run: RunFolder, now: float | None = None) -> Cost | None:
+    """The same as `told`; None where nothing has a price."""
+    try:
+        return told(run, now)
+    except BadInput:
+        return None
 
 
 def told(run: RunFolder, now: float | None = None) -> Cost:
@@ -105,7 +112,7 @@ def told(run: RunFolder, now: float | None = None) -> Cost:
     steps = run.last_step() + 1
     state = str(facts.get("state") or "running")
     about = {"run": run.name, "state": state if led or state != "running" else "interrupted", "path": run.where}
-    bought = [event for event in events if event.get("kind") == "purchase"]
+    bought = [event for event in events if event.get("kind") in (PURCHASE, STAKE)]
     unpriced = sorted({_words(event) for event in bought if event.get("unpriced")})
     if any(bills):
         return _by_machines(bills, now, account, lines, steps, {**about, "unpriced": unpriced}, bought)
@@ -155,7 +162,7 @@ def _by_machines(
         for id, (machine, _, rate) in found.items()
     ]
     markets: dict[str, float] = {}
-    for id, (machine, each, _) in found.items():
+    for machine, each, _ in found.values():
         markets[machine.market] = markets.get(machine.market, 0.0) + each
     stored = sum(bill.stored(now) for bill in bills)
     markets |= {STORAGE: stored} if stored else {}

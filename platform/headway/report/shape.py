@@ -203,6 +203,8 @@ class Account(Part):
     seconds: dict[str, float]
     """Worker-seconds by cause."""
     over_time: OverTime
+    dollars: dict[str, float] = {}
+    """By cause, head and storage; empty where machines have no prices."""
 
 
 class Recovery(Part):

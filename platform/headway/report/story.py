@@ -11,7 +11,7 @@ import numpy as np
 
 from headway.core import footprints, ledger
 from headway.core.cost import so_far
-from headway.report import curves, happenings, inputs, logged, machines, origin, spending, words
+from headway.report import curves, happenings, inputs, logged, machines, money, origin, spending, words
 from headway.report.happenings import Happenings
 from headway.report.shape import Account, Best, Headline, Run, Saved, Story
 from headway.runs import columns
@@ -41,7 +41,8 @@ def tell(run: RunFolder) -> Story:
     times = steps.time[~np.isnan(steps.time)]
     happened = happenings.told(_events(run, facts), created, lambda at: int(np.searchsorted(times, at, side="right")))
     job = origin.job_of(run)
-    account = spending.told(run.path, facts, created)
+    cost = money.known(run)
+    account = spending.told(run.path, facts, created, cost)
     data = inputs.told(run.path, facts)
     told = origin.job(run, job, facts)
     head = headline(facts, job, steps, measured, happened, account)
@@ -105,6 +106,7 @@ def headline(
     """The numbers of the run."""
     count, per_epoch = len(steps.step), facts.get("steps_per_epoch")
     spent = sum(account.seconds.values())
+    dollars = round(sum(account.dollars.values()), 6) if account.dollars else so_far(facts, spent)
     unplanned = sum(times for cause, times in happened.causes.items() if cause not in PLANNED)
     return Headline(
         steps=count,
@@ -115,7 +117,7 @@ def headline(
         exchanged_bytes=facts.get("exchanged_bytes"),
         workers_max=max((each.workers for each in happened.workers), default=1 if count else 0),
         worker_seconds=round(spent, 1) if spent else None,
-        dollars=so_far(facts, spent),
+        dollars=dollars,
         best=_best(job, measured),
         metrics={name: curves.number(float(each.value[-1])) for name, each in list(measured.by_name.items())[:METRICS]},
         loss=curves.number(float(steps.loss[-1])) if count else None,

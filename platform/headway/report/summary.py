@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from headway.core import ledger
+from headway.report import money
 from headway.runs import RunFolder, accounts, columns
 
 RECOVERY = (
@@ -90,6 +91,10 @@ class Report(BaseModel):
     """Most bytes of memory, in the newest start: workers (of each host, base, device: of its process, of that before
     there was a model, of its device), and planned, what the plan said beside the base for each of the fewest workers.
     Empty where nothing is known."""
+    dollars: float | None = None
+    """That it has cost; null where nothing has a price."""
+    dollars_by: dict[str, float] = {}
+    """By cause of the ledger, head and storage, where machines have prices; `headway cost` tells more."""
     notes: list[str] = []
     """What does not hold of it because of its data: of a stream, say."""
     resume_with: list[str] = []
@@ -117,7 +122,7 @@ def load(run: RunFolder) -> Report:
     ]
     evaluations = run.evaluations()
     per_epoch = facts.get("steps_per_epoch")
-    ended, account = facts.get("ended"), accounts.known(run.path, facts)
+    ended, account, cost = facts.get("ended"), accounts.known(run.path, facts), money.known(run)
     return Report(
         run=run.name,
         state=state,
@@ -148,6 +153,8 @@ def load(run: RunFolder) -> Report:
         path=run.where,
         lanes_apart=(facts.get("lanes_apart") or {}).get("why", ""),
         memory=peaks(facts),
+        dollars=cost.dollars if cost is not None else None,
+        dollars_by=cost.by_cause if cost is not None and cost.by == "machines" else {},
         notes=facts.get("notes", []),
         resume_with=facts.get("resume_with", []) if state != "finished" else [],
     )

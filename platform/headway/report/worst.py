@@ -100,9 +100,7 @@ def _machines(job: Job, file: ClusterFile | None) -> tuple[int, float, float, st
         raise BadInput(f"no machine of {file.path} holds a worker of {job.name}", reason, "Give a type more resources.")
     _, number, price, words = max(found)
     head = _head(file, book, region)
-    notes = [] if head is None else []
-    if head is None:
-        notes = [f"The head ({file.head}) has no price, and is not in it."]
+    notes = [f"The head ({file.head}) has no price, and is not in it."] if head is None else []
     return number, price, head or 0.0, words + (f", and the head at ${head:g}" if head else ""), notes
 
 

@@ -16,10 +16,10 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from headway.cluster.market import UNKNOWN, Machine, Market, Option, Refused
+from headway.cluster.market import UNKNOWN, Charges, Machine, Market, Option, Refused
 from headway.cluster.teardown import tear_down
 
 TAGS = {"ray-cluster-name": "t", "ray-node-type": "worker", "ray-user-node-type": "worker", "headway-cluster": "7"}
@@ -137,6 +137,28 @@ class MarketContract:
             return
         stall.buy(stall.other())
         assert list(stall.open().machines()) == []
+
+    def test_when_a_machine_ended_is_told_where_that_is_known(self, stall: Stall) -> None:
+        market, began = stall.open(), time.time()
+        if not isinstance(market, Charges):
+            return
+        first, second = stall.buy(market), stall.buy(market)
+        market.terminate([first.id])
+        self.until(stall, lambda: [each.id for each in market.machines()] == [second.id], "it is gone")
+        ended = market.ended([first.id, second.id])
+        assert set(ended) <= {first.id}
+        assert all(began - 2.0 <= at <= time.time() + 2.0 for at in ended.values())
+
+    def test_what_spot_machines_cost_is_told_in_order_of_time(self, stall: Stall) -> None:
+        market, now = stall.open(), time.time()
+        spot = replace(stall.option, spot=True, price_per_hour=None)
+        if not isinstance(market, Charges):
+            return
+        found = market.spot_prices([spot], now)
+        assert set(found) <= {spot}
+        for steps in found.values():
+            assert list(steps) == sorted(steps)
+            assert all(dollars > 0 for _, dollars in steps)
 
     def test_all_of_it_can_be_taken_down(self, stall: Stall) -> None:
         market = stall.open()

@@ -136,8 +136,7 @@ class Aws:
         return [_machine(instance) for instance in listed if _alive(instance)] + unlisted
 
     def ended(self, machines: Sequence[str]) -> Mapping[str, float]:
-        """See `Charges`. EC2 tells it for an hour, of machines that somebody has ended; it charges for none of which the
-        end was asked for."""
+        """See `Charges`. EC2 tells it for an hour, of machines that somebody has ended."""
         found = {}
         for instance in self._instances():
             said = _ENDED.search(instance.get("StateTransitionReason") or "")

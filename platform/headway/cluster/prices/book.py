@@ -5,8 +5,8 @@
     m7i.large,*,0.1008,
 
 `zone` is a zone, a region (which stands for its zones) or `*`; what is nearest to the machine's zone counts. The type
-`storage` is a gigabyte for a month. The same may be YAML: a list of mappings with these keys. Lists of the package are of
-the year in their first line; a cloud may ask for something else by now, so a list of one's own
+`storage` is a gigabyte for a month. The same may be YAML: a list of mappings with these keys. Lists of the package are
+of the year in their first line; a cloud may ask for something else by now, so a list of one's own
 (`provider.headway.prices`, a job's `prices`) goes before it.
 """
 

@@ -26,7 +26,7 @@ class Accountant:
         self._kept_at = began
 
     def take(self, event: Mapping[str, Any]) -> None:
-        """A `purchase`."""
+        """A `purchase`, or a `stake`."""
         with self._lock:
             told(self._bill, event)
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from headway.core.bill import Bill, Outlay, told
+from headway.core.bill import PURCHASE, STAKE, Bill, Outlay, told
 from headway.core.tenancy import Slots, Tenancy
 from headway.core.till import KEY, NAMESPACE, Sold, Till
 
@@ -277,7 +277,8 @@ class Purchases:
                 self._say(now, machine, at=at, workers=self._workers[machine])
 
     def _say(self, now: float, machine: str | None, **what: Any) -> None:
-        line = {"kind": "purchase", "time": now, **({} if machine is None else {"machine": machine}), **what}
+        kind = STAKE if {"share", "workers", "storage"} & set(what) and "since" not in what else PURCHASE
+        line = {"kind": kind, "time": now, **({} if machine is None else {"machine": machine}), **what}
         with self._billing:
             assert self._bill is not None
             told(self._bill, line)

@@ -21,6 +21,7 @@ from typing import Any
 
 from headway.core import chronicle, footprints, ledger
 from headway.core.alarms import Seen
+from headway.core.bill import PURCHASE, STAKE
 from headway.core.cost import Paid, Terms
 from headway.core.incidents import PLANNED
 from headway.elastic.lead.drawing import Drawing
@@ -251,7 +252,7 @@ class Recorder:
             self._count(time.time())
             self._mind_money()
             return
-        if kind == "purchase":
+        if kind in (PURCHASE, STAKE):
             self._accountant.take(event)
             self._scribe.line("events", event)
             return
@@ -625,7 +626,7 @@ class Recorder:
         for step in record.get("let_go") or ():
             self._stored.pop(step, None)
         gigabytes = round(sum(self._stored.values()) / 1e9, 9)
-        self.event({"kind": "purchase", "time": record["time"], "stored_gb": gigabytes})
+        self.event({"kind": STAKE, "time": record["time"], "stored_gb": gigabytes})
 
     def _on_checkpoint_failed(self, record: dict[str, Any]) -> None:
         if record["error"] != self._unsaved:

@@ -21,7 +21,10 @@ MEANS = {
     "repeated": "work on steps that did not count and were done again",
     "spare": "standing by, to take a lost worker's place",
     "idle": "waiting with nothing to do",
+    "head": "the head's machine",
+    "storage": "what checkpoints take in the store",
 }
+"""Dollars of start and idle are of machines too, before they carry a worker and after."""
 WIDE = 1000.0
 
 
@@ -33,7 +36,8 @@ def account(story: Mapping[str, Any], drawn: dict[str, Any]) -> Section | None:
     if total <= 0:
         return None
     dollars = (story.get("headline") or {}).get("dollars")
-    inside: list[Inside] = [bar(seconds), _table(seconds, dollars)]
+    spent = {cause: float(each) for cause, each in (ledger.get("dollars") or {}).items()}
+    inside: list[Inside] = [bar(seconds), _table(seconds, dollars, spent)]
     chart = _over_time(ledger.get("over_time") or {})
     if chart is not None:
         drawn.setdefault("plots", []).append(chart)
@@ -73,20 +77,22 @@ def order(seconds: Mapping[str, float]) -> list[str]:
     return there + sorted(cause for cause in seconds if cause not in known and seconds[cause])
 
 
-def _table(seconds: Mapping[str, float], dollars: float | None) -> Markup:
+def _table(seconds: Mapping[str, float], dollars: float | None, spent: Mapping[str, float]) -> Markup:
+    """spent: dollars by cause; where they are not known, those of all are divided as the seconds are."""
     total = sum(seconds.values())
+    each = spent or {cause: (dollars or 0.0) * seconds[cause] / total for cause in seconds}
     priced = {"cost": "n"} if dollars is not None else {}
     columns = {"": "sign", "cause": HEAD, "worker-seconds": "n", "share": "n", **priced, "what it was": "soft means"}
     rows: list[Row] = [
         (
             tag("i", class_=f"dot {cause}"),
             cause,
-            f"{seconds[cause]:,.1f}",
-            numbers.share(seconds[cause] / total),
-            *([numbers.dollars(dollars * seconds[cause] / total)] if dollars is not None else []),
+            f"{seconds[cause]:,.1f}" if cause in seconds else numbers.DASH,
+            numbers.share(seconds[cause] / total) if cause in seconds else numbers.DASH,
+            *([numbers.dollars(each.get(cause, 0.0))] if dollars is not None else []),
             MEANS.get(cause, ""),
         )
-        for cause in order(seconds)
+        for cause in [*order(seconds), *(cause for cause in spent if cause not in seconds)]
     ]
     return table(columns, rows)
 
