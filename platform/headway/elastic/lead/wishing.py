@@ -143,10 +143,8 @@ class Wishing:
         there = len(on_demand) + len(spot) + len(unknown)
         spent = self._before + worker_s / HOUR_S * (self._price or 0.0)
         spent = spent if self._outlay is None else self._outlay.dollars
-        view = View(
-            *(time.time(), steps, training, there, len(on_demand), len(spot)),
-            *(spent, come_s, worth.workers, at_once),
-        )
+        number = len(on_demand), len(spot)
+        view = View(time.time(), steps, training, there, *number, spent, come_s, worth.workers, at_once)
         nodes = {worker: known.node for worker, known in membership.workers.items()}
         paces = {worker: (nodes.get(worker), seconds) for worker, seconds in lane_s.items()}
         with self._lock:
