@@ -26,7 +26,7 @@ from headway.notation import overrides, values, wording
 from headway.notation.code import is_named
 from headway.notation.plain import write
 from headway.notation.reading import mapping
-from headway.notation.section import Bytes, Count, Section, plain
+from headway.notation.section import Bytes, Count, Seconds, Section, plain
 from headway.notify.webhook import Webhook
 from headway.strategies.options import KINDS, Strategy
 
@@ -392,12 +392,29 @@ class Priced(Section):
 
 
 class Budget(Section):
-    """What the run is meant to cost. It does not end by it: that it is spent is told."""
+    """What the run may cost. When `usd` is spent it ends after a checkpoint, and can be gone on with."""
 
+    usd: Annotated[float, Field(gt=0)] | None = None
+    """Dollars, over all starts of the run: by what the cluster says that machines cost, else by workers.price_per_hour.
+    Earlier releases called it dollars, which is taken still."""
+    usd_per_hour: Annotated[float, Field(gt=0)] | None = None
+    """Dollars an hour, at any time: no more workers are asked for than that pays for."""
+    on_demand_min: Annotated[int, Field(ge=0)] = 0
+    """So many workers are on machines that are not taken away, whatever they cost."""
     worker_hours: Annotated[float, Field(gt=0)] | None = None
-    """Hours of all workers together."""
-    dollars: Annotated[float, Field(gt=0)] | None = None
-    """By workers.price_per_hour."""
+    """Hours of all workers together. That they are spent is told; the run does not end by it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier(cls, tree: Any) -> Any:
+        if not isinstance(tree, dict) or "dollars" not in tree:
+            return tree
+        earlier, rest = tree["dollars"], {key: value for key, value in tree.items() if key != "dollars"}
+        if earlier is None:
+            return rest
+        if rest.get("usd") not in (None, earlier):
+            raise ValueError(f"usd={rest['usd']!r} and dollars={earlier!r} are the same: give usd alone")
+        return {**rest, "usd": earlier}
 
 
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -498,6 +515,10 @@ class Job(Section):
     prometheus: Prometheus = Field(default_factory=Prometheus, json_schema_extra=_or_false)
     """Figures for Prometheus; false serves none."""
     budget: Budget | None = None
+    """What it may cost."""
+    deadline: Seconds | None = None
+    """Time from the run's first start, as 90m or 6h (a number is seconds), in which it is to be done: on spot machines
+    while there is slack, on demand when it is behind. It goes on where it is late, which is told."""
     """What it is meant to cost."""
     prices: list[Priced] | None = None
     """What machines cost, where their cluster does not know it: a file of prices (CSV or YAML, see docs/money.md), or
@@ -605,10 +626,24 @@ class Job(Section):
                 f"stop.metric={self.stop.metric} is of an evaluation, and data.validation is not given: give it, or "
                 f"leave stop out"
             )
-        if self.budget is not None and self.budget.dollars is not None and self.workers.price_per_hour is None:
-            yield "budget.dollars needs workers.price_per_hour, the dollars of one worker's hour"
+        yield from self._of_money()
         yield from self.workers.contradictions()
         yield from self.strategy.contradictions(self)
+
+    def _of_money(self) -> Iterator[str]:
+        budget, price = self.budget or Budget(), self.workers.price_per_hour
+        if budget.on_demand_min > self.workers.max:
+            yield (
+                f"budget.on_demand_min={budget.on_demand_min} is more than workers.max={self.workers.max}: set it to "
+                f"{self.workers.max} or less"
+            )
+        if price is None or budget.usd_per_hour is None:  # what machines cost is known once the cluster has said it
+            return
+        if budget.usd_per_hour < price * self.workers.min:
+            yield (
+                f"budget.usd_per_hour={budget.usd_per_hour:g} does not pay for workers.min={self.workers.min} at "
+                f"workers.price_per_hour={price:g}. Set it to {price * self.workers.min:g} or more, or min lower"
+            )
 
     def call(self) -> dict[str, Any]:
         """The arguments for one call of the task's constructor or function, which may change its own copy of them."""

@@ -89,10 +89,11 @@ class Fire:
         with self._log.open("a") as log:
             return self.cluster.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
-    def resume(self) -> None:
-        """`headway resume`, after the driver's end."""
+    def resume(self, *settings: str) -> None:
+        """`headway resume`, after the driver's end. settings: `key=value`, of the job."""
         self.process.wait()
-        self.process = self._start("resume", self.run.path)
+        changed = [part for setting in settings for part in ("--set", setting)]
+        self.process = self._start("resume", self.run.path, *changed)
 
     def kill(self) -> None:
         """SIGKILL the driver."""

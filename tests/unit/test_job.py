@@ -118,7 +118,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "bad memory number": ("workers: {memory: 1.2.3GiB}", ["workers.memory='1.2.3GiB'", "like 512MiB"]),
     "bad name": ("name: a/b", ["name='a/b'"]),
     "a price of nothing": ("workers: {price_per_hour: 0}", ["workers.price_per_hour=0"]),
-    "dollars without a price": ("budget: {dollars: 3}", ["budget.dollars needs workers.price_per_hour"]),
+    "two budgets": ("budget: {dollars: 3, usd: 4}", ["usd=4 and dollars=3 are the same: give usd alone"]),
     "a budget of nothing": ("budget: {worker_hours: 0}", ["budget.worker_hours=0"]),
     "no port": ("prometheus: {port: 70000}", ["prometheus.port=70000"]),
     "no address": ("prometheus: {host: ''}", ["prometheus.host=''"]),

@@ -12,7 +12,11 @@ def simulate(
     trace: Annotated[Path | None, typer.Argument(help="A recorded trace: CSV of nodes, or JSON of faults.")] = None,
     generate: Annotated[str | None, typer.Option(help="Draw a trace instead: spot, faults or churn.")] = None,
     policy: Annotated[
-        list[str] | None, typer.Option(help="live, restart, restart-default or groups; may be repeated. All if none.")
+        list[str] | None,
+        typer.Option(
+            help="live, restart, restart-default or groups; may be repeated. All if none. budget: deadlines and prices, "
+            "on a CSV of region,trace,gap_s,availability."
+        ),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="At most so many; nodes of a generated trace.")] = None,
     lanes: Annotated[int | None, typer.Option(min=1, help="Of the live run.")] = None,
@@ -27,6 +31,13 @@ def simulate(
     costs: Annotated[
         Path | None, typer.Option(help="JSON of costs in seconds, or the results of benchmarks/elasticity.py.")
     ] = None,
+    work: Annotated[float, typer.Option(min=0.01, help="budget: hours of computing.")] = 48.0,
+    deadline: Annotated[
+        list[float] | None, typer.Option(help="budget: hours until the deadline; may be repeated. 52 and 70 if none.")
+    ] = None,
+    restart: Annotated[
+        list[float] | None, typer.Option(help="budget: hours that a restart takes; may be repeated. 0.05 and 0.2 if none.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw a picture to this file.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -38,6 +49,9 @@ def simulate(
     from headway.sim import costs as pricing
     from headway.sim import trace as traces
 
+    if policy == ["budget"]:
+        _budget(trace, work, deadline or [52.0, 70.0], restart or [0.05, 0.2], json)
+        return
     if (trace is not None) + (generate is not None) + (drills > 0) + (doubt > 0) != 1:
         raise BadInput(
             "one of TRACE, --generate, --drills and --doubt is needed",
@@ -76,6 +90,36 @@ def simulate(
     Console().print(table)
     if result.slowest_decision_s is not None:
         print(f"slowest decision of the membership: {1000 * result.slowest_decision_s:.1f} ms of CPU time")
+
+
+def _budget(path: Path | None, work: float, deadlines: list[float], restarts: list[float], as_json: bool) -> None:
+    """The game of deadlines, on a recording of spot machines."""
+    import json as encoder
+
+    from headway.errors import BadInput
+    from headway.sim import late, spells
+
+    if path is None:
+        raise BadInput(
+            "--policy budget needs a file of recordings",
+            remedy="Name a CSV: headway simulate --policy budget spot_cant_be_late.csv.",
+        )
+    found = late.table(spells.read(path), work, deadlines, restarts)
+    if as_json:
+        print(encoder.dumps({"file": path.name, **found.as_json()}))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    print(f"{path.name}: {found.words()}")
+    table = Table(box=box.SIMPLE_HEAD)
+    heads, *lines = late.rows(found)
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=False)
+    for line in lines:
+        table.add_row(*line)
+    Console().print(table)
 
 
 def _drill(number: int, seed: int, as_json: bool) -> None:

@@ -138,7 +138,8 @@ def _follow(
     else:
         show(report)
     if report.state in ("interrupted", "stopped"):
-        how = f"{_where(report, runs)}{' --local' if local else ''}"
+        with_more = "".join(f" --set {setting}" for setting in report.resume_with)
+        how = f"{_where(report, runs)}{' --local' if local else ''}{with_more}"
         print(f"{report.state.title()}. Go on with: headway resume {report.run}{how}", file=sys.stderr)
         raise typer.Exit(exit_code(report.state))
 

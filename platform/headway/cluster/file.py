@@ -65,6 +65,8 @@ _LISTS = (
     *("head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files", "rsync_exclude", "rsync_filter"),
 )
 """The monitor of an external provider dies with a KeyError without these, while `ray status` says all is well."""
+IDLE_MINUTES = 5.0
+"""Of Ray's, where a file says nothing."""
 _UPSCALING = 100.0
 """Machines that are asked for at once, for each that runs: what is needed is needed now."""
 
@@ -276,8 +278,9 @@ class ClusterFile:
 
         Returns:
             A tree of plain values. What is the provider's: `provider.market`, which is the file's `provider.type`;
-            `provider.headway`, with the file's keys there, `id` and `market`; and `node_config.headway` of each type,
-            with its options and their order.
+            `provider.headway`, with the file's keys there, `id`, `market`, what is sold (`sells`), and after what time
+            an idle machine is given back (`idle_s`); and `node_config.headway` of each type, with its options and
+            their order.
         """
         whole = self.spec.max_workers
         return {
@@ -296,9 +299,27 @@ class ClusterFile:
                 "type": "external",
                 "module": PROVIDER_MODULE,
                 "market": self.kind,
-                "headway": {**self.headway.model_dump(), "prices": self.headway.rows, "id": id, "market": market},
+                "headway": {
+                    **self.headway.model_dump(),
+                    "prices": self.headway.rows,
+                    "id": id,
+                    "market": market,
+                    "sells": {name: self._sold(name) for name in self.workers},
+                    "idle_s": self._idle_s,
+                },
             },
         }
+
+    @property
+    def _idle_s(self) -> float:
+        """After what time Ray gives an idle machine back."""
+        said = self.spec.idle_timeout_minutes
+        return 60.0 * (IDLE_MINUTES if said is None else said)
+
+    def _sold(self, name: str) -> dict[str, Any]:
+        """What runs are told of a node type."""
+        checked = self.spec.available_node_types[name]
+        return {"resources": checked.resources, "one_of": [asdict(each) for each in checked.options(name)]}
 
     def _type_for_ray(self, name: str) -> dict[str, Any]:
         written, checked = self.tree["available_node_types"][name], self.spec.available_node_types[name]

@@ -26,10 +26,12 @@ from headway.cluster.market import Machine, Market, Option, Refused
 from headway.cluster.markets import open_market
 from headway.cluster.prices.book import Book, of_rows, shipped
 from headway.cluster.till import SPOT_EVERY_S, Clerk
-from headway.core import inventory, news
+from headway.core import inventory, kinds, news, wishes
 from headway.core.inventory import Known, Limits
-from headway.core.shopping import NEVER_CAME, SOUGHT, UNREACHABLE, Patience, Shopping, Try, Wait
+from headway.core.offers import Offer, Stock
+from headway.core.shopping import AS_LISTED, NEVER_CAME, SOUGHT, UNREACHABLE, Patience, Shopping, Try, Wait
 from headway.core.till import Till
+from headway.core.wishes import Wish
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,10 @@ HOLD_S = 300.0
 LEAST_PAUSE_S = 0.05
 STALE_S = 120.0
 """For so long the last list will do where the cloud does not tell."""
+WISHES_S = 1.0
+"""What runs wish is read again after so long."""
+WISHED_S = 2.0
+"""A request that waits looks so often whether another market is wished meanwhile, where runs have wishes."""
 
 
 class Provider(NodeProvider):
@@ -47,11 +53,14 @@ class Provider(NodeProvider):
 
     Args:
         provider_config: the provider section as `ClusterFile.for_ray` makes it. Its `headway` may have, beside what a
-            file says: id (of this cluster), hold_s, pauses (a factor for all seconds between requests).
+            file says: id (of this cluster), hold_s, pauses (a factor for all seconds between requests), sells (the node
+            types: what Ray gives out on one, and its options) and idle_s (after which an idle machine is given back).
         cluster_name: as in the file.
         market: in place of the one that the section names.
         standings: what Ray says of each machine's node; None where it cannot be asked.
         tell: writes the news.
+        show: writes what is sold, for runs.
+        wished: reads what runs wish.
         tell_till: writes what was bought.
         clock: Unix seconds.
         sleep: waits for so long.
@@ -64,6 +73,8 @@ class Provider(NodeProvider):
         market: Market | None = None,
         standings: Callable[[], Mapping[str, inventory.Standing] | None] = ray_side.standings,
         tell: Callable[[news.News], None] = ray_side.tell,
+        show: Callable[[Stock], None] = ray_side.show,
+        wished: Callable[[], Sequence[Wish]] = ray_side.wished,
         tell_till: Callable[[Till], None] = ray_side.tell_till,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
@@ -72,6 +83,15 @@ class Provider(NodeProvider):
         own = provider_config.get("headway") or {}
         self._market = market or open_market(provider_config, cluster_name)
         self._standings, self._tell, self._clock, self._sleep = standings, tell, clock, sleep
+        self._show, self._wished = show, wished
+        self._wishes: tuple[Sequence[Wish], float] = (), -WISHES_S
+        """As they were read, and when."""
+        self._dead: set[str] = set()
+        """Machines whose nodes are."""
+        self._aims: dict[str, tuple[str, bool]] = {}
+        """What requests that are under way are for: node type, and whether a spot machine of it."""
+        self._sells: Mapping[str, Mapping[str, Any]] = own.get("sells") or {}
+        self._idle_s, self._shown = float(own.get("idle_s", 0.0)), Stock()
         self._marks = {TAG_RAY_CLUSTER_NAME: cluster_name, **({TAG_CLUSTER: str(own["id"])} if "id" in own else {})}
         self._hold_s = float(own.get("hold_s", HOLD_S))
         self._limits = Limits(boot_s=60.0 * float(own.get("boot_limit_minutes") or 15.0))
@@ -86,6 +106,7 @@ class Provider(NodeProvider):
         self._listed: frozenset[str] = frozenset()
         own_list = [price for _, price in of_rows(own.get("prices") or [], "provider.headway.prices")]
         book = Book(own_list, shipped(str(provider_config.get("market", ""))))
+        self._book = book
         self._clerk = Clerk(self._market, book, tell_till, SPOT_EVERY_S * float(own.get("pauses", 1.0)))
         self._lock, self._counting = threading.RLock(), threading.Lock()
 
@@ -166,7 +187,7 @@ class Provider(NodeProvider):
         waited_s = 0.0
         try:
             while True:
-                step = self._choose(options, order)
+                step = self._choose(options, order, kind, ask)
                 if isinstance(step, Try):
                     machine = self._ask(step, tags, config, ask)
                     if machine is not None:
@@ -177,18 +198,32 @@ class Provider(NodeProvider):
                 self._publish()
                 if waited_s >= self._hold_s:
                     raise NodeLaunchException("not to be had", step.reason, None)
-                pause_s = min(self._hold_s - waited_s, max(LEAST_PAUSE_S, step.until - self._clock()))
+                longest_s = WISHED_S if self._wishes[0] else self._hold_s
+                pause_s = min(self._hold_s - waited_s, longest_s, max(LEAST_PAUSE_S, step.until - self._clock()))
                 self._sleep(pause_s)
                 waited_s += pause_s
         finally:
             with self._lock:
+                self._aims.pop(ask, None)
                 self._journal.waits_no_more(ask, kind, self._clock())
             self._publish()
 
-    def _choose(self, options: Sequence[Option], order: str) -> Try[Option] | Wait:
+    def _choose(self, options: Sequence[Option], order: str, kind: str, ask: str) -> Try[Option] | Wait:
+        wished = self._what_is_wished()
         with self._lock:
             now = self._clock()
-            step = self._shopping.choose(options, now, order)
+            self._aims.pop(ask, None)
+            there = [spot for of, spot in (*self._held(), *self._aims.values()) if of == kind]
+            spot = wishes.market(wished, self._has(kind), there, now) if wished else None
+            if spot is not None:
+                self._aims[ask] = kind, spot
+            fits = [
+                option for option in options if spot in (None, option.spot)
+            ] or options  # else it is as well as none
+            speeds = {type: speed for wish in wished if wish.holds(now) for type, speed in wish.speeds.items()}
+            if speeds and order == SOUGHT:
+                fits, order = kinds.by_worth(fits, speeds), AS_LISTED
+            step = self._shopping.choose(fits, now, order)
             if isinstance(step, Try):
                 self._shopping = self._shopping.asked(step.option, now)
             return step
@@ -206,6 +241,7 @@ class Provider(NodeProvider):
             self._refused(option, UNREACHABLE, str(error), asked)
             return None
         with self._lock:
+            self._aims.pop(ask, None)
             self._shopping = self._shopping.served(option)
             self._machines.setdefault(machine.id, machine)
             self._asked[machine.id] = option
@@ -217,6 +253,20 @@ class Provider(NodeProvider):
         with self._lock:
             self._shopping = self._shopping.refused(option, kind, reason, self._clock(), retry_s, asked)
         self._note(news.REFUSED, f"{option}: {kind}: {reason}")
+
+    def _what_is_wished(self) -> Sequence[Wish]:
+        """By runs; what was heard last where nobody can be asked."""
+        now = self._clock()
+        if now - self._wishes[1] >= WISHES_S:
+            try:
+                self._wishes = self._wished(), now
+            except Exception:  # Ray's store is away
+                self._wishes = self._wishes[0], now
+        return self._wishes[0]
+
+    def _has(self, kind: str) -> Mapping[str, float]:
+        """What Ray gives out on a machine of a type."""
+        return self._sells.get(kind, {}).get("resources") or {}
 
     # What there is.
 
@@ -233,7 +283,9 @@ class Provider(NodeProvider):
             listed = {machine: self._machines[machine] for machine, item in self._known.items() if item.listed}
         self._machines = {**self._machines, **listed}
         states = {each.id: each.state == "stopping" for each in listed.values()}
-        belief = inventory.believe(self._known, states, self._standings(), now, self._limits, self._head())
+        standings = self._standings()
+        self._dead = {each for each, standing in (standings or {}).items() if standing == "dead"}
+        belief = inventory.believe(self._known, states, standings, now, self._limits, self._head())
         newly = set(belief.masked) - set(self._masked)
         self._masked = belief.masked
         for machine in newly:
@@ -273,6 +325,26 @@ class Provider(NodeProvider):
         with self._lock:
             self._journal.note(self._clock(), kind, text)
 
+    def _held(self) -> list[tuple[str, bool]]:
+        """Of each machine that works and stays, or is on its way, its node type, and whether it is a spot machine."""
+        gone = {each for each, known in self._known.items() if known.ended is not None or known.draining is not None}
+        gone |= self._dead
+        there = [each for each in self._machines.values() if each.id not in gone and each.state != "stopping"]
+        return [(each.tags.get(TAG_RAY_USER_NODE_TYPE, ""), self._option(each.id).spot) for each in there]
+
+    def _stock(self) -> Stock:
+        """What runs are told of what is sold."""
+        offers = []
+        for kind, sold in self._sells.items():
+            for option in (Option(**each) for each in sold.get("one_of") or ()):
+                refusal = self._shopping.refusals.get(option)
+                until, why = (refusal.until, refusal.kind) if refusal is not None else (0.0, "")
+                price = option.price_per_hour
+                if price is None:
+                    price = self._book.per_hour(option.type, option.zone, option.spot)
+                offers.append(Offer(kind, option.type, option.zone, option.spot, price, until, why))
+        return Stock(tuple(offers), {kind: self._has(kind) for kind in self._sells}, self._idle_s)
+
     def _count(self) -> None:
         """Keep the account of what was bought; the cloud may take its time to answer, and holds nobody up."""
         with self._lock:
@@ -286,6 +358,13 @@ class Provider(NodeProvider):
 
     def _publish(self) -> None:
         with self._lock:
+            stock = self._stock()
+            if stock != self._shown:
+                try:
+                    self._show(stock)
+                    self._shown = stock
+                except Exception:  # as below
+                    log.debug("what is sold could not be written", exc_info=True)
             untold = self._journal.untold()
             if untold is None:
                 return

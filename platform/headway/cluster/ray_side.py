@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from headway.core import news, till
+from headway.core import news, offers, till, wishes
 from headway.core.inventory import Draining, Standing
 
 ANSWER_S = 10.0
@@ -69,6 +69,22 @@ def till_of(address: str) -> till.Till | None:
 def heard(address: str) -> news.News:
     """The news of the cluster whose head is at that address. Raises whatever Ray does."""
     return news.News.decode(_client(address).internal_kv_get(news.KEY, news.NAMESPACE))
+
+
+def show(stock: offers.Stock) -> None:
+    """Write what is sold where runs read it. Raises whatever Ray does."""
+    if head_address():
+        _client(head_address()).internal_kv_put(offers.KEY, stock.encode(), True, news.NAMESPACE)
+
+
+def wished() -> list[wishes.Wish]:
+    """What runs wish. Raises whatever Ray does."""
+    if not head_address():
+        return []
+    client = _client(head_address())
+    keys = client.internal_kv_keys(wishes.KEYS, news.NAMESPACE)
+    found = [wishes.Wish.decode(client.internal_kv_get(key, news.NAMESPACE)) for key in keys]
+    return [wish for wish in found if wish is not None]
 
 
 @functools.cache

@@ -45,6 +45,7 @@ class Seen:
         losses: how often it went on after a loss, in all.
         waits: why nobody trains; empty while somebody does.
         used: share of its budget; None where it has none.
+        foreseen: what of its money or its time will not do, in words.
     """
 
     step: int = 0
@@ -53,6 +54,7 @@ class Seen:
     losses: int = 0
     waits: str = ""
     used: float | None = None
+    foreseen: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,13 @@ class Alarms:
         return []
 
     def _budget(self, seen: Seen) -> list[Word]:
+        foreseen = []
+        if bool(seen.foreseen) != bool(self._seen.foreseen):
+            over = not seen.foreseen
+            foreseen = [Word(BUDGET, "its money and its time do again" if over else seen.foreseen, over)]
+        return [*foreseen, *self._spent(seen)]
+
+    def _spent(self, seen: Seen) -> list[Word]:
         reached = max((share for share in SHARES if seen.used is not None and seen.used >= share), default=0.0)
         if reached <= self._share:
             return []

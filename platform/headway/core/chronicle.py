@@ -81,7 +81,7 @@ def _concerns(event: Event) -> bool:
 LIVE = frozenset(
     (
         *("recovery", "restart", "pause", "drain", "head_drain", "at_risk", "doubt", "stop", "resize"),
-        *("crowded", "rounding", "refused", "replica", "quarantine"),
+        *("crowded", "rounding", "refused", "replica", "quarantine", "policy", "foreseen"),
     )
 )
 """Kinds of which all are said while a run is followed."""
@@ -225,7 +225,7 @@ def _pause(event: Event) -> Entry:
 
 def _stop(event: Event) -> Entry:
     how = "at once, without a checkpoint" if event["now"] else "after a checkpoint"
-    return Entry(f"{event['by'] or 'a signal'} asks the run to end {how}")
+    return Entry(f"{event['by'] or 'a signal'} asks the run to end {how}", str(event.get("why") or ""))
 
 
 def _resize(event: Event) -> Entry:
@@ -235,6 +235,18 @@ def _resize(event: Event) -> Entry:
 
 def _demand(event: Event) -> Entry:
     return Entry(f"machines are asked for, for {_count(event['workers'], 'worker')} in all", str(event["reason"]))
+
+
+def _policy(event: Event) -> Entry:
+    number, on_demand = event["workers"], event["on_demand"]
+    where = " on demand" if on_demand == number else f", {on_demand} of them on demand"
+    where = "" if on_demand is None else where if on_demand else " on spot machines"
+    what = f"{_count(number, 'worker')}{where}"
+    return Entry(what, str(event["reason"]), f"{event['spent']:.4f} dollars so far")
+
+
+def _foreseen(event: Event) -> Entry:
+    return Entry("no longer foreseen" if event["over"] else "foreseen", str(event["text"]))
 
 
 def _purchase(event: Event) -> Entry:
@@ -319,6 +331,8 @@ _WORDS: dict[str, Callable[[Event], Entry]] = {
     "stop": _stop,
     "resize": _resize,
     "demand": _demand,
+    "policy": _policy,
+    "foreseen": _foreseen,
     "purchase": _purchase,
     "stake": _stake,
     "end": _end,

@@ -28,12 +28,14 @@ class Terms:
 
     Args:
         price: dollars for an hour of a worker; None where it was not said.
-        worker_hours, dollars: what the run is meant to cost in all its starts; None: nobody said.
+        worker_hours, dollars: what the run may cost in all its starts; None: nobody said.
+        idle_s: so long machines cost on once the run has left them.
     """
 
     price: float | None = None
     worker_hours: float | None = None
     dollars: float | None = None
+    idle_s: float = 0.0
 
     def cost(self, worker_s: float, paid: Paid | None = None) -> float | None:
         """Dollars for so many seconds of workers.

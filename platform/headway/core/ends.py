@@ -26,10 +26,12 @@ class Asked:
     Args:
         by: who asked for it by `headway stop`; None where a signal did.
         now: whether it was to end without a checkpoint.
+        why: in words, where it was no person's wish.
     """
 
     by: str | None = None
     now: bool = False
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def ended(
     if own:
         return End("finished", early(steps, total_steps, reason))
     by = "ended by a signal" if asked is None or asked.by is None else f"stopped by {asked.by}"
+    by = asked.why if asked is not None and asked.why else by
     rest = f"; its newest checkpoint is of step {kept}" if kept is not None and kept < steps else ""
     return End("interrupted" if asked is None or asked.by is None else "stopped", f"{by} after step {steps}{rest}")
 

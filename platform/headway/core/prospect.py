@@ -39,23 +39,29 @@ class Prospect:
         """A worker was ready so long after it had a place."""
         self._warm_s = seconds
 
-    def look(self, membership: Membership, step: int, now: float) -> Worth:
+    @property
+    def come_s(self) -> float:
+        """Seconds from asking for a machine until a worker on it trains."""
+        return (self._come_s or COME_S) + (self._warm_s or WARM_S)
+
+    def look(self, membership: Membership, step: int, now: float, most: int | None = None) -> Worth:
         """How many workers are worth asking for.
 
         Args:
             step: that the foremost worker is at.
+            most: workers that are wanted at most; as many as the membership's policy says where not given.
         """
         policy, active = membership.policy, membership.active
         training = len(active.members) if active is not None else 0
         outlook = Outlook(
             lanes=policy.lanes,
             at_once=self.at_once,
-            most=policy.max,
+            most=policy.max if most is None else most,
             training=training,
             there=there(membership),
             asked=self._asked,
             rest_s=self._rest_s(active.number, step, now) if active is not None else None,
-            come_s=(self._come_s or COME_S) + (self._warm_s or WARM_S),
+            come_s=self.come_s,
         )
         found = demand.worth(outlook)
         self._asked = found.workers

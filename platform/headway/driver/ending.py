@@ -24,11 +24,16 @@ def asked(ear: Ear) -> ends.Asked:
     return ends.Asked(ear.stop.by, ear.stop.now) if ear.stop is not None else ends.Asked()
 
 
+def of_itself(by: str | None, why: str) -> ends.Asked | None:
+    """Why a run is to end that nobody asked to: as its recorder has it; None where it is not to."""
+    return ends.Asked(by, why=why) if why else None
+
+
 def ended(run: runs.RunFolder, recorder: Any, total_steps: int, ear: Ear, stop: bool, cut: bool) -> ends.End:
     """What became of a run that ended in order. cut: its workers had no time for a checkpoint."""
     import ray
 
-    why = asked(ear) if stop else None
+    why = asked(ear) if stop else of_itself(*ray.get(recorder.stopped.remote()))
     if not cut:
         done, own, reason = ray.get([verb.remote() for verb in (recorder.done, recorder.own_end, recorder.end_reason)])
         return ends.ended(done, total_steps, own, why, reason=reason)

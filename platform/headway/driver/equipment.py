@@ -18,7 +18,7 @@ from headway.core.membership import Policy
 from headway.core.watch import Patience
 from headway.driver import determinism, sizes
 from headway.driver.submission import Submission
-from headway.job import Job
+from headway.job import Budget, Job
 from headway.notation import values
 from headway.notify.addresses import addresses
 from headway.runs import datasets, now
@@ -87,10 +87,12 @@ def recorder_options(
     around: Callable[[], dict[str, Any]] = environment,
     put: Callable[[Any], Any] | None = None,
     through_ray: bool = False,
+    idle_s: float = 0.0,
 ) -> dict[str, Any]:
     """Arguments of the run's `Recorder`. What may hold a secret goes by reference: what is handed over by value is kept
     with the actor by the cluster's control store. around: gives the environment that the run is begun in. put: makes
-    such a reference; Ray's where not given. through_ray: its figures go to Ray's exporter as well."""
+    such a reference; Ray's where not given. through_ray: its figures go to Ray's exporter as well. idle_s: see
+    `terms`."""
     if put is None:
         import ray
 
@@ -109,17 +111,17 @@ def recorder_options(
         "given": put(given),
         "far": run.far,
         "notify": put(addresses(job.notify)[0]),
-        "terms": terms(job),
+        "terms": terms(job, idle_s),
         "exported": exported(run, job, checked, through_ray),
         "machines": "keepers" if checked.keeps else "own",
         "best": (job.checkpoint.metric, job.checkpoint.mode),
     }
 
 
-def terms(job: Job) -> Terms:
-    """By which it is said what the run costs."""
-    budget = job.budget.model_dump() if job.budget is not None else {}
-    return Terms(job.workers.price_per_hour, **budget)
+def terms(job: Job, idle_s: float = 0.0) -> Terms:
+    """By which it is said what the run costs. idle_s: so long machines cost on once the run has left them."""
+    budget = job.budget or Budget()
+    return Terms(job.workers.price_per_hour, budget.worker_hours, budget.usd, idle_s)
 
 
 def exported(run: runs.RunFolder, job: Job, checked: plan.Plan, through_ray: bool) -> Exported | None:

@@ -14,7 +14,8 @@ from typing import Any
 from headway import plan, runs, tryout, variables
 from headway.carried import code, fitted
 from headway.core import ends
-from headway.driver import attach, ending, equipment, signals, sizes
+from headway.core.offers import Stock
+from headway.driver import attach, ending, equipment, means, signals, sizes
 from headway.driver.fit import on_cluster
 from headway.driver.names import Names
 from headway.driver.progress import Progress, Watch
@@ -101,12 +102,13 @@ def lead(
         if late:  # as a job on all of the cluster: nobody else holds a part of it yet
             values = leader.fit(code_of)
             trial.ask(job, checked, code_of, inside, values, fits=False)
+        idle_s = leader.afford(own)
         early = leader.early() if own else {}
         found = leader.look(trial, ear)
         settle()
         leader = leader.settled()
         leader.keep(values if late else found.values, found)
-        recorder = leader.record(after, through_ray=not own)
+        recorder = leader.record(after, through_ray=not own, idle_s=idle_s)
         if submission is not None:
             submission.began(Began(run.name, run.where, run.far, epoch, resumed_from))
         failure = leader.follow(recorder, ear, early)
@@ -138,6 +140,15 @@ class _Leader:
         from headway.elastic.worker.warm import warm
 
         return early.begin(self.names, self.job.workers.each, self.job.workers.most, warm)
+
+    def afford(self, own: bool) -> float:
+        """See whether the run's money and time will do. Gives the seconds for which machines cost on once it has left
+        them. own: it is on a Ray of this process's own. Raises BadInput: they will not."""
+        if not means.minds(self.job):
+            return 0.0
+        stock = Stock() if own else means.stock()
+        means.admit(self.job, means.known(self.run, self.checked.total_steps), stock, time.time())
+        return stock.idle_s
 
     def fit(self, copied: Path) -> bytes | None:
         """Fit the task on the cluster. copied: where its code was carried to. Raises BadInput: it failed."""
@@ -197,13 +208,13 @@ class _Leader:
         code.adopt(self.submission.code, self.run.code)
         return replace(self, checked=replace(self.checked, source=code.delivered(self.job.task, self.run.code)))
 
-    def record(self, after: ExitStack, through_ray: bool) -> Any:
-        """The recorder, which has begun. after: left once Ray is. through_ray: see `equipment.recorder_options`."""
+    def record(self, after: ExitStack, through_ray: bool, idle_s: float) -> Any:
+        """The recorder, which has begun. after: left once Ray is. The others: see `equipment.recorder_options`."""
         import ray
 
         given = variables.given(self.job)
         options = equipment.recorder_options(
-            self.run, self.job, self.checked, self.epoch, given, through_ray=through_ray
+            self.run, self.job, self.checked, self.epoch, given, through_ray=through_ray, idle_s=idle_s
         )
         recorder = _recorder(self.names, options)
         if self.run.far is not None:
@@ -280,6 +291,8 @@ def _watch(
             asked_at = time.monotonic()
         sizes.hand_on()
         found = ray.get(recorder.progress.remote(seen))
+        if found["stopping"]:  # of itself: its money is spent
+            asked_at = asked_at or time.monotonic()
         seen = found["messages_seen"]
         if watch is not None:
             shown = {field.name: found[field.name] for field in fields(Progress) if field.name in found}
@@ -331,6 +344,7 @@ def _fit(
             "total_steps": checked.total_steps,
             "at_once": sizes.at_once(run),
             "early": early,
+            "wishing": means.wishing(job, run, checked.total_steps),
             "each": job.workers.each,
             "prices": None if job.prices is None else [one.model_dump() for one in job.prices],
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from contextlib import closing as closed_after
@@ -16,7 +17,7 @@ from typing import Any
 from headway import plan, runs, tryout, variables
 from headway.carried import asked, code
 from headway.data.own import materialised, naming
-from headway.driver import attach, determinism, rayjob, signals, sizes
+from headway.driver import attach, determinism, means, rayjob, signals, sizes
 from headway.driver.equipment import note_bits, tracked
 from headway.driver.in_process import ADDRESS
 from headway.driver.leading import OBJECT_STORE_BYTES, lead, place_of
@@ -250,6 +251,8 @@ def rehearse(
             ray_for(working_dir=submission.code),
             closed_after(submission.look(job, checked, place)) as look,
         ):
+            if means.minds(job):
+                means.admit(job, means.Known(time.time()), means.stock(), time.time())
             found = trial.answer(stop.is_set)
             if stop.is_set():
                 raise KeyboardInterrupt

@@ -97,6 +97,8 @@ class Report(BaseModel):
     """By cause of the ledger, head and storage, where machines have prices; `headway cost` tells more."""
     notes: list[str] = []
     """What does not hold of it because of its data: of a stream, say."""
+    resume_with: list[str] = []
+    """Settings without which it would end again at once: of a run whose money is spent, more of it."""
 
 
 def load(run: RunFolder) -> Report:
@@ -154,6 +156,7 @@ def load(run: RunFolder) -> Report:
         dollars=cost.dollars if cost is not None else None,
         dollars_by=cost.by_cause if cost is not None and cost.by == "machines" else {},
         notes=facts.get("notes", []),
+        resume_with=facts.get("resume_with", []) if state != "finished" else [],
     )
 
 

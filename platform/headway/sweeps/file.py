@@ -31,6 +31,8 @@ MUTABLE = ("optimizer.", "schedule.", "clip_norm")
 FIXED = ("optimizer.name", "schedule.name")
 """Of them those whose change would leave the optimiser's state without a meaning."""
 NOTIFY = "notify"
+_OF_A_RUN_ALONE = ("usd", "usd_per_hour", "on_demand_min")
+_SWEEPS_OWN = "strike it out, and give the sweep's own budget (dollars, worker_hours, deadline)"
 LONGEST_NAME = 80
 """Characters; a trial's run has some more."""
 
@@ -377,6 +379,11 @@ def _of_the_job(sweep: Sweep, job: Job) -> Iterator[str]:
     """What cannot hold at once, of the sweep and its job."""
     if sweep.budget.dollars is not None and sweep.price is None:
         yield "budget.dollars needs price_per_worker_hour, the dollars of one worker's hour"
+    for key in _OF_A_RUN_ALONE:
+        if key in (job.budget.model_dump(exclude_defaults=True) if job.budget is not None else {}):
+            yield f"job.budget.{key} is of a run alone, and trials share the sweep's workers: {_SWEEPS_OWN}"
+    if job.deadline is not None:
+        yield f"job.deadline is of a run alone, and trials wait for each other: {_SWEEPS_OWN}"
     if job.data.validation is None:
         yield f"metric={sweep.metric!r} is of the validation set: set job.data.validation"
     if sweep.order == "strict" and job.reproducible != "bitwise":

@@ -99,6 +99,9 @@ class Follower:
         self._seen = found["messages_seen"]
         if found["failure"] is not None:
             self._orders.cut.set()
+        elif found["stopping"]:  # of itself: its money is spent
+            self._has_asked = True
+            self._orders.stop.set()
         if self._watch is not None and self.trouble is None:
             shown = {field.name: found[field.name] for field in fields(Progress) if field.name in found}
             self._watch(Progress(run=self._run, **shown))

@@ -13,7 +13,8 @@ from headway import plan, runs, variables
 from headway.carried import code
 from headway.core import ends
 from headway.core.ledger import Ledger
-from headway.driver import ending, equipment, signals
+from headway.core.offers import Stock
+from headway.driver import ending, equipment, means, signals
 from headway.driver.in_process.follower import Follower
 from headway.driver.in_process.member import NAME, Orders, Seat
 from headway.driver.in_process.training import Trained, Worker
@@ -91,6 +92,8 @@ def lead(
     with requests.heard(Box.of_run(run), starts, heard) as ear, signals.asking(orders.stop), ExitStack() as after:
         if orders.stop.is_set():
             raise Heard(ear.stop) if ear.stop is not None else KeyboardInterrupt
+        if means.minds(job):
+            means.admit(job, means.known(run, checked.total_steps), Stock(), time.time())
         settle()
         seat = _seat(run, job, checked, epoch, after)
         log = _log(run, after)
@@ -165,7 +168,9 @@ def _finish(
 
 def _ended(run: runs.RunFolder, checked: plan.Plan, seat: Seat, trained: Trained, ear: Ear, orders: Orders) -> ends.End:
     """It ended in order, or was left as somebody wanted."""
-    why = ending.asked(ear) if trained.cut or orders.stop.is_set() else None
+    why = ending.of_itself(*seat.ask("stopped"))
+    if why is None and (trained.cut or orders.stop.is_set()):
+        why = ending.asked(ear)
     total_steps = checked.total_steps
     if not trained.cut:
         return ends.ended(seat.ask("done"), total_steps, seat.ask("own_end"), why, reason=seat.ask("end_reason"))

@@ -7,8 +7,9 @@ in `headway.elastic.lead.processes`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,13 +20,17 @@ from headway.core.demand import Worth
 from headway.core.membership import Policy
 from headway.core.prospect import Prospect
 from headway.driver.names import Names
+from headway.elastic.lead import learning
 from headway.elastic.lead.coordinator import Coordinator, Failure
 from headway.elastic.lead.processes import First, Processes
 from headway.elastic.lead.purchases import Purchases, RayBoard
 from headway.elastic.lead.view import show
+from headway.elastic.lead.wishing import Wishing
 from headway.elastic.wire import place
 from headway.elastic.wire.messages import Evaluated
 from headway.elastic.wire.place import Place
+
+logger = logging.getLogger(__name__)
 
 RECORD_S = 30.0
 
@@ -40,6 +45,7 @@ class ElasticController(Processes):
         names: of the run's actors.
         total_steps: of the run; 0 where that is not known.
         at_once: so many workers are asked of a cluster that buys machines whether or not it pays.
+        wishing: of a run that minds money or time: makes what it decides by.
         each: what a worker takes, by Ray's names.
         prices: the job's list of prices, as rows; None where it has none.
     """
@@ -53,6 +59,7 @@ class ElasticController(Processes):
         names: Names,
         total_steps: int = 0,
         at_once: int = 1,
+        wishing: Callable[[], Wishing] | None = None,
         each: Mapping[str, float] | None = None,
         prices: list[dict[str, Any]] | None = None,
         **rest: Any,
@@ -61,7 +68,9 @@ class ElasticController(Processes):
         self._failed: Any = None
         """The recorder's word that it knows why the run failed."""
         here = ray.get_runtime_context().get_node_id()
-        self._coordinator = Coordinator(policy, self, here, alike, Prospect(at_once, total_steps))
+        prospect = Prospect(at_once, total_steps)
+        self._wishing, self.minds = wishing() if wishing is not None else None, wishing is not None
+        self._coordinator = Coordinator(policy, self, here, alike, prospect, wishing=self._wishing)
         price = None if prices is None else Book([one for _, one in of_rows(prices, "prices")]).per_hour
         began = partial(_began, recorder)
         self._purchases = Purchases(names.run, began, self.record, RayBoard(), each or {}, price)
@@ -131,6 +140,11 @@ class ElasticController(Processes):
 
     def _market(self, reason: str) -> None:
         self._coordinator.market(reason)
+        if self._wishing is not None:
+            try:
+                learning.look(self._wishing, self._purchases)
+            except Exception as error:  # the control store may be away for a moment
+                logger.warning("what is sold is not known: %s", error)
 
     async def _last_words(self) -> None:
         if self._failed is not None:

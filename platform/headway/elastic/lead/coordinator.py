@@ -12,14 +12,14 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 from headway.core import events, ledger, membership
 from headway.core.demand import Worth
 from headway.core.membership import Membership, Policy
 from headway.core.pace import Pace, slowest
-from headway.core.prospect import Prospect, on_their_way_out
+from headway.core.prospect import Prospect, on_their_way_out, there
 from headway.core.watch import PULSE_S, START_SILENCE_S, TICK_S, Clock, examine_s, lease_s, period_s
 from headway.elastic.lead.books import Books
 from headway.elastic.lead.examiner import Examiner
@@ -28,6 +28,7 @@ from headway.elastic.lead.rendezvous import Deliveries, Rendezvous
 from headway.elastic.lead.server import Line, Server
 from headway.elastic.lead.shown import Shown
 from headway.elastic.lead.telling import Telling
+from headway.elastic.lead.wishing import Wishing
 from headway.elastic.wire import messages as wire
 from headway.elastic.wire.pulse import Answer, Pulse
 from headway.faults import blame
@@ -95,6 +96,7 @@ class Coordinator:
         prospect: of the run, which says how many workers are worth asking for.
         until: the step of the first gate, see `headway.elastic.wire.messages.Until`; -1: there is none.
         lasting: whether processes outlive the run, and are not to be ended by what is said to them in good order.
+        wishing: what the run may cost, and by when it is to be done; None where that is all the same.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Coordinator:
         prospect: Prospect | None = None,
         until: int = -1,
         lasting: bool = False,
+        wishing: Wishing | None = None,
     ) -> None:
         self.membership = Membership(policy)
         self._patience, self._effects, self._node = policy.patience, effects, node
@@ -137,7 +140,7 @@ class Coordinator:
         self._step_s = 0.0
         self._stepped = (0, 0.0)
         self._begun = False
-        self._prospect = prospect or Prospect(policy.min)
+        self._prospect, self._wishing = prospect or Prospect(policy.min), wishing
         self._placed_at: dict[str, float] = {}
         """Of those that warm up."""
         self._market = ""
@@ -303,6 +306,8 @@ class Coordinator:
             if self._over:
                 return
             self._prospect.at_once = at_once or least
+            if self._wishing is not None:
+                self._wishing.resized(least, most)
             self._shown.event("resize", by=by, min=least, max=most, request=request, at_once=at_once or least)
             self._feed(events.Resized(least, most, by, time.monotonic()))
 
@@ -536,7 +541,7 @@ class Coordinator:
         exchanged = (self._exchanged + sum(peer.exchanged for peer in self._peers.values())) // 2  # each said it
         self._effects.record({"kind": "ledger", **told, "lane_s": slowest(lane_s), "exchanged_bytes": exchanged})
         self._shown.waits(self.membership, self._market)
-        worth = self._prospect.look(self.membership, step, now)
+        worth = self._worth(step, lane_s, sum(account.values()), now)
         spares = self.membership.policy.spares if self.membership.committed else 0
         self._effects.order(worth.workers + spares + on_their_way_out(self.membership), worth)
         self._shown.refused(self.refused, now)
@@ -544,6 +549,24 @@ class Coordinator:
         if places != self._keepers_kept:
             self._keepers_kept = places
             self._effects.record({"kind": "keepers", "places": places})
+
+    def _worth(self, step: int, lane_s: Mapping[str, float], worker_s: float, now: float) -> Worth:
+        """How many workers to ask for; of a run that minds money or time those that are too many, or on machines of the
+        wrong market, are let go."""
+        wishing, prospect = self._wishing, self._prospect
+        if wishing is None:
+            return prospect.look(self.membership, step, now)
+        found = prospect.look(self.membership, step, now, wishing.most)
+        worth, told = wishing.look(self.membership, step, found, prospect.at_once, prospect.come_s, lane_s, worker_s)
+        for event in told:
+            self._effects.record(event)
+        policy = self.membership.policy
+        if there(self.membership) > worth.workers or policy.max < worth.workers:
+            self._feed(events.Resized(min(policy.min, worth.workers), worth.workers, "its policy", now))
+        for worker, reason in wishing.astray(self.membership):
+            self._shown.event("at_risk", worker=worker, node_id=self._peers[worker].node, reason=reason)
+            self._feed(events.Drained(worker, float("inf"), now))
+        return worth
 
     # What befalls workers
 

@@ -55,6 +55,8 @@ class Processes(TrainController):
     """
 
     worker_group_cls = ElasticWorkerGroup
+    minds = False
+    """Whether what machines cost is looked at all the time."""
 
     def __init__(self, *, names: Names, at_once: int = 1, early: Early | None = None, **rest: Any) -> None:
         self._names, self._early = names, early or {}
@@ -191,7 +193,7 @@ class Processes(TrainController):
     def _watch_market(self) -> None:
         """Hand on why machines that are asked for cannot be had, as the cluster's provider tells it. A head that is
         new may not have said yet that there is one."""
-        while not self._over.wait(MARKET_S if self._orders.buys else MARKET_SEEN_S):
+        while not self._over.wait(MARKET_S if self._orders.buys or self.minds else MARKET_SEEN_S):
             try:
                 self._orders.buys = self._orders.buys or room.has_autoscaler()
                 told = News.decode(_internal_kv_get(KEY, namespace=NAMESPACE))

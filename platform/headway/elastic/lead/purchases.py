@@ -136,6 +136,17 @@ class Purchases:
             now = self._clock() if now is None else now
             return Outlay(self._before + self._bill.dollars(now), self._bill.per_hour(now), now)
 
+    def kinds(self) -> dict[str, tuple[str, bool]]:
+        """Of Ray's nodes, by id, whose machines are known: the type, and whether it is a spot machine."""
+        known = {id: self._known.get(node.machine or id) for id, node in list(self._nodes.items())}
+        return {id: (each["type"], each["spot"]) for id, each in known.items() if each is not None}
+
+    def head_per_hour(self) -> float:
+        """Dollars per hour that the run pays of the head's machine."""
+        with self._billing:
+            parts = self._bill.parts(self._clock()) if self._bill else []
+        return sum(part.per_hour for part in parts if part.machine.kind == "head")
+
     @property
     def unpriced(self) -> list[str]:
         """Kinds of machines that the run uses and that have no price, in words."""

@@ -30,6 +30,7 @@ from headway.elastic.lead.machines import OWN, Asked, Machines
 from headway.elastic.lead.outlay import Accountant
 from headway.elastic.lead.scribe import Scribe
 from headway.elastic.lead.shipper import Shipper
+from headway.elastic.lead.spending import BY, Spending, more
 from headway.elastic.lead.standing import Standing, per_second
 from headway.elastic.wire import keepers
 from headway.elastic.wire.records import of_anybody
@@ -142,6 +143,11 @@ class Recorder:
         self._recent: deque[tuple[float, int]] = deque(maxlen=4096)
         self._facts = self._run.read()
         self._terms = terms or Terms()
+        self._spending = Spending(self._terms)
+        self._stopped: tuple[str | None, str] = None, ""
+        """Who asked for the end, and why."""
+        self._foreseen: dict[str, str] = {}
+        """What is foreseen to go wrong with money and time."""
         self._facts["ledger_before"] = accounts.known(self._run.path, self._facts)
         self._facts["exchanged_before"] = accounts.exchanged(self._run.path, self._facts)
         for of_before in ("ledger_s", "exchanged_bytes"):
@@ -154,7 +160,9 @@ class Recorder:
             self._facts.update(dollars_before=self._facts.pop("dollars"))
             self._facts.update(dollars_before_s=sum(self._facts["ledger_before"].values()))
         self._facts["environment"] = first.get("environment") or self._facts.get("environment", {})
-        for of_a_start in ("ended", "closed", "in_process", "tracking", "price_per_hour", "memory_peak"):
+        for of_a_start in (
+            *("ended", "closed", "in_process", "tracking", "price_per_hour", "memory_peak", "resume_with"),
+        ):
             self._facts.pop(of_a_start, None)
         if self._terms.price is not None:
             self._facts["price_per_hour"] = self._terms.price
@@ -242,6 +250,7 @@ class Recorder:
             )
             self._seen.update(goodput=event["goodput"], workers=event["workers"])
             self._count(time.time())
+            self._mind_money()
             return
         if kind in (PURCHASE, STAKE):
             self._accountant.take(event)
@@ -254,6 +263,8 @@ class Recorder:
             return
         if kind == "resize":
             self._save(target={name: event[name] for name in ("min", "max", "request", "at_once")})
+        if kind == "foreseen":
+            self._foreseen[event["about"]] = "" if event["over"] else event["text"]
         if kind == "generation":
             self._leader = event["members"][0]
             self._seen["workers"] = event["workers"]
@@ -298,10 +309,38 @@ class Recorder:
         """Variables of the environment that the run was started from, for its workers."""
         return self._given
 
-    def request_stop(self, by: str | None = None, now: bool = False) -> None:
-        """Let the run end after a checkpoint. by: who asked for it; None: a signal did."""
-        self._stop = True
-        self.event({"kind": "stop", "time": time.time(), "by": by, "now": now})
+    def request_stop(self, by: str | None = None, now: bool = False, why: str = "") -> None:
+        """Let the run end after a checkpoint. by: who asked for it; None: a signal did. why: in words."""
+        self._stop, self._stopped = True, (by, why)
+        self.event({"kind": "stop", "time": time.time(), "by": by, "now": now, **({"why": why} if why else {})})
+
+    def stopped(self) -> tuple[str | None, str]:
+        """Who asked for the end, and why; ("", "") where nobody but a signal did."""
+        return self._stopped
+
+    def _mind_money(self) -> None:
+        """Have the run end where its money does."""
+        _, steps_per_s = self._rates()
+        step_s = 1.0 / steps_per_s if steps_per_s > 0 else 0.0
+        stands = self._accountant.outlay(time.time())
+        dollars, per_hour = (
+            (self._account().get("dollars"), None) if stands is None else (stands.dollars, stands.per_hour)
+        )
+        why = self._spending.look(time.monotonic(), dollars, per_hour, step_s)
+        if not why or self._stop or self._ended:
+            return
+        if self._seen["step"] == 0:
+            usd = self._terms.dollars or 0.0
+            self.fail(
+                {
+                    "kind": "BadInput",
+                    "fact": f"budget.usd={usd:g} was spent before the first step was done",
+                    "reason": f"{self._spending.per_hour:.2f} dollars an hour went to machines that came and began",
+                    "remedy": "Raise it, or give less of: workers.min, budget.on_demand_min.",
+                }
+            )
+        self.request_stop(BY, why=why)
+        self._save(resume_with=more(self._terms.dollars or 0.0))
 
     def progress(self, messages_seen: int) -> dict[str, Any]:
         """How far the run is, with the messages that the caller has not seen."""
@@ -311,7 +350,7 @@ class Recorder:
         if missed > 0:
             messages[:1] = [f"({missed + 1} messages were not shown)"]
         samples, steps = self._rates()
-        found = {"messages": messages, "messages_seen": self._said, "failure": self._failure}
+        found = {"messages": messages, "messages_seen": self._said, "failure": self._failure, "stopping": self._stop}
         return {**self._seen, **found, "samples_per_s": samples, "steps_per_s": steps}
 
     def began(self) -> tuple[float, float]:
@@ -436,7 +475,8 @@ class Recorder:
         told = {name: seen[name] for name in ("step", "total_steps", "loss", "workers", "metrics")}
         used = self._terms.used(sum(account.pop("ledger_s").values()), account.get("dollars"))
         told.update(account, waits=waits, losses=losses, budget_used=used)
-        return Seen(seen["step"], seen["total_steps"], done, losses, waits, used), told
+        foreseen = "; ".join(filter(None, self._foreseen.values()))
+        return Seen(seen["step"], seen["total_steps"], done, losses, waits, used, foreseen), told
 
     def _end_keepers(self) -> None:
         """The run is over: what they hold is needed no more. One that does not hear it goes by itself before long."""
@@ -563,12 +603,14 @@ class Recorder:
         self._scribe.sync()
 
     def _on_checkpoint_begun(self, record: dict[str, Any]) -> None:
+        self._spending.saving(time.monotonic())
         self._save(checkpoint_blocked_s=self._facts.get("checkpoint_blocked_s", 0.0) + record["blocked_s"])
 
     def _on_checkpoint(self, record: dict[str, Any]) -> None:
         if self._unsaved:
             self._say(f"checkpoints are written again, since step {record['step']}")
         self._unsaved = ""
+        self._spending.saved(time.monotonic())
         self._scribe.line("events", {name: record[name] for name in ("kind", "time", "step", "bytes")})
         self._save(checkpoint={name: record[name] for name in ("step", "time", "bytes")})
         self._store(record)
