@@ -561,7 +561,7 @@ class Coordinator:
         for event in told:
             self._effects.record(event)
         policy = self.membership.policy
-        if there(self.membership) > worth.workers or policy.max < worth.workers:
+        if there(self.membership) > worth.workers + policy.spares or policy.max < worth.workers:
             self._feed(events.Resized(min(policy.min, worth.workers), worth.workers, "its policy", now))
         for worker, reason in wishing.astray(self.membership):
             self._shown.event("at_risk", worker=worker, node_id=self._peers[worker].node, reason=reason)

@@ -52,7 +52,7 @@ class Wishing:
         self._stock, self._before = Stock(), before
         self._machines: dict[str, tuple[str, bool]] = {}
         self._outlay: Outlay | None = None
-        self._beside = 0.0
+        self._beside, self._spares = 0.0, 0
         self._kinds, self._foresight = Kinds(), Foresight()
         self._order: Order | None = None
         self.most = policy.most
@@ -143,7 +143,7 @@ class Wishing:
         there = len(on_demand) + len(spot) + len(unknown)
         spent = self._before + worker_s / HOUR_S * (self._price or 0.0)
         spent = spent if self._outlay is None else self._outlay.dollars
-        number = len(on_demand), len(spot)
+        number, self._spares = (len(on_demand), len(spot)), membership.policy.spares
         view = View(time.time(), steps, training, there, *number, spent, come_s, worth.workers, at_once)
         nodes = {worker: known.node for worker, known in membership.workers.items()}
         paces = {worker: (nodes.get(worker), seconds) for worker, seconds in lane_s.items()}
@@ -167,7 +167,8 @@ class Wishing:
         many = order.workers - order.on_demand
         leave: list[tuple[str, str]] = []
         if self._stock.sold(self._each, False):
-            leave += [(worker, f"a machine on demand is wished: {order.reason}") for worker in spot[many:]]
+            train = [worker for worker in spot if membership.workers[worker].phase == MEMBER]
+            leave += [(worker, f"a machine on demand is wished: {order.reason}") for worker in train[many:]]
         if len(spot) + len(unknown) < many and self._stock.to_be_had(self._each, True, time.time()) and self._cheaper():
             too_many = max(0, len(on_demand) - order.on_demand)
             leave += [(worker, f"a spot machine will do: {order.reason}") for worker in on_demand[::-1][:too_many]]
@@ -195,9 +196,10 @@ class Wishing:
             price = self._price
             if self._outlay is not None and there:  # as those cost that are there
                 price = max(0.0, self._outlay.per_hour - self._beside) / there
-            return Prices(price, price, True, self._beside)
+            return Prices(price, price, True, self._beside + self._spares * (price or 0.0))
         had = self._stock.to_be_had(self._each, True, now)
-        return Prices(on_demand, spot, had, self._beside)
+        stand_by = self._spares * (spot if spot is not None else on_demand or 0.0)
+        return Prices(on_demand, spot, had, self._beside + stand_by)
 
     def _decided(self, order: Order, view: View) -> list[dict[str, Any]]:
         """The event of a decision, where it is another."""
