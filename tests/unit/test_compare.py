@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,8 @@ def test_a_run_is_read_from_its_folder(tmp_path: Path, data: Path) -> None:
     pace_s, steps, lanes = 0.02, strategies_run.STEPS, strategies_run.LANES
     rounds = {"kind": "diloco", "every": steps // 2, "replicas": 4}
     made = strategies_run.job(data, "diloco", 2, strategy=rounds)
+    (tmp_path / "run").mkdir()
+    RunFolder(tmp_path / "run").write({"run": "run", "created": time.time()})  # as a driver does
     with Elastic(tmp_path / "run", made, deaf, pace_s, "seal") as run:
         strategies_run.done(run, 120)
     found = read(RunFolder(tmp_path / "run"), 3)

@@ -333,6 +333,7 @@ class Strategy(Section):
     def _of_momentum(self, job: Job) -> Iterator[str]:
         """Where the gradients that are sent have momentum."""
         found, optimizer = self.compression, job.optimizer
+        own = (optimizer.model_extra or {}).get("momentum") if optimizer is not None else None
         if not found.momentum:
             return
         said = f"strategy.compression.momentum={found.momentum:g}"
@@ -348,11 +349,8 @@ class Strategy(Section):
                 f"{said} stands for SGD's momentum, and optimizer.name={optimizer.name} scales gradients by what came "
                 "before. Set optimizer: {name: sgd}, or leave it out"
             )
-        elif optimizer is not None and (optimizer.model_extra or {}).get("momentum"):
-            yield (
-                f"{said} and optimizer.momentum={optimizer.model_extra['momentum']:g}: gradients would gather speed "
-                "twice. Leave optimizer.momentum out"
-            )
+        elif own:
+            yield f"{said} and optimizer.momentum={own}: gradients would gather speed twice. Leave the optimiser's out"
 
     def contradictions(self, job: Job) -> Iterator[str]:
         """What cannot hold at once, with the values and the way out."""
