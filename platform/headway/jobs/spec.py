@@ -14,7 +14,7 @@ CODE = "code"
 PREFIX = "headway-"
 LAYOUT = "headway-submission/1"
 
-Kind = Literal["train", "resume", "check", "doctor"]
+Kind = Literal["train", "resume", "check", "doctor", "queue"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Spec:
     """One submission.
 
     Args:
-        kind: train; resume; check (all that `train` looks at before it begins, and nothing more); doctor.
+        kind: train; resume; check (all that `train` looks at before it begins, and nothing more); doctor; queue (that
+            there is a keeper).
         run: its name: the key, by which a run is one run whoever asks how often.
         attempt: of this submission; a run that was made by it knows it, see `new_attempt`.
         by: who submitted, for people.

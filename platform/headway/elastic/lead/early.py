@@ -32,7 +32,7 @@ def begin(names: Names, each: dict[str, float], number: int, warm: Callable[[], 
     env = {"env_vars": get_env_vars_to_propagate()}
     found: Early = {}
     for name in (f"w{number}" for number in range(number)):  # as they will be asked for
-        group = placement_group([each])
+        group = placement_group([each], name=names.of(name)["name"])
         actor = process(names, name, group, each, env)
         actor.execute.remote(warm)  # what goes wrong here goes wrong again, and is told, when the worker begins
         found[name] = group, actor

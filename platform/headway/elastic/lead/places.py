@@ -18,6 +18,7 @@ from ray._raylet import RAY_NODE_ID_KEY  # type: ignore[attr-defined]
 from ray.util.placement_group import placement_group
 
 from headway.core.events import Launch
+from headway.driver.names import Names
 from headway.elastic.lead import room
 
 logger = logging.getLogger(__name__)
@@ -122,6 +123,7 @@ class Places:
         orders: who may order.
         crowded: told of a spare for which there is no room, once.
         came: told the seconds that a place was waited for.
+        names: of the run's actors, which its groups are called after.
     """
 
     def __init__(
@@ -133,9 +135,11 @@ class Places:
         orders: Orders,
         crowded: Callable[[str], None],
         came: Callable[[float], None],
+        names: Names | None = None,
     ) -> None:
         self._groups, self._each, self._unwanted, self._pause = groups, dict(each), unwanted, pause
         self._orders, self._crowded, self._came = orders, crowded, came
+        self._names = names
         self._said_crowded = threading.Lock()
 
     def find(self, wanted: Launch) -> Any:
@@ -168,7 +172,7 @@ class Places:
                     self._pause(LOOK_S)
                     continue
             asked = time.monotonic()
-            group = self._groups.by_worker.get(name) or placement_group([self._each], bundle_label_selector=elsewhere)
+            group = self._groups.by_worker.get(name) or self._group(name, elsewhere)
             self._groups.by_worker[name] = group
             while time.monotonic() < until and not self._unwanted(name):
                 if group.wait(LOOK_S):
@@ -180,6 +184,10 @@ class Places:
                     break
             self._groups.free(name)
         return None
+
+    def _group(self, worker: str, elsewhere: list[dict[str, str]] | None) -> Any:
+        name = self._names.of(worker)["name"] if self._names is not None else ""  # who looks at the cluster finds it
+        return placement_group([self._each], name=name, bundle_label_selector=elsewhere)
 
     def _has_come(self, seconds: float) -> None:
         self._orders.found()

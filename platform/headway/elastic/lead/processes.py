@@ -216,6 +216,7 @@ class Processes(TrainController):
             self._orders,
             self._say_crowded,
             self._came,
+            self._names,
         )
         self._open()
         threading.Thread(target=self._watch_nodes, name="watch-nodes", daemon=True).start()
