@@ -145,18 +145,19 @@ def quotas(
     json: Json = False,
 ) -> None:
     """Show what users and teams may hold at most, and their shares; or change it."""
-    from headway.queues import asking, quotas
+    from headway.queues import asking
+    from headway.queues import quotas as notation
 
     found = asking.ls(runs)
     if file is None and not setting:
         tree = asking.rules_tree(found.book)
         print(jsons.dumps(tree) if json else "\n".join(_rules(tree)))
         return
-    rules = quotas.read(file) if file is not None else found.book.rules
+    rules = notation.read(file) if file is not None else found.book.rules
     for each in setting or ():
-        rules = quotas.changed(rules, each)
-    quotas.admit(rules)
-    _ask("rules", {"rules": quotas.tree(rules)}, runs, address, json)
+        rules = notation.changed(rules, each)
+    notation.admit(rules, {entry.user: entry.team for entry in found.entries if entry.team})
+    _ask("rules", {"rules": notation.tree(rules)}, runs, address, json)
 
 
 def _rules(tree: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from headway.core.queued import Quota, Rules
 KEPT_OVER = 100
 """So many entries that are over stay in the book."""
 KEPT_ANSWERS = 500
-RULES = ("most_running", "snooze_s", "held_for_s", "raised_s")
+RULES = ("most_running", "fair", "snooze_s", "held_for_s", "raised_s")
 """Rules that may be set, beside the quotas."""
 
 
@@ -42,12 +42,13 @@ class Wish:
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a wish: done, or an error's three sentences."""
+    """What became of a wish: done, or an error's three sentences. run: that was put into the queue by it."""
 
     said: str = ""
     fact: str = ""
     reason: str = ""
     remedy: str = ""
+    run: str = ""
 
     @property
     def refused(self) -> bool:
@@ -123,7 +124,7 @@ def _submitted(book: Book, wish: Wish, now: float) -> Book:
         return book.answered(wish, Answer(fact=f"{entry.run} is in the queue", reason=reason, remedy=remedy))
     new = replace(entry, at=wish.at, rank=entry.rank or wish.at, since=now, state="waiting", workers=0, starts=0)
     rest = {run: each for run, each in book.entries.items() if run != entry.run}
-    return replace(book, entries=rest).put(new).answered(wish, Answer(f"{entry.run} is in the queue"))
+    return replace(book, entries=rest).put(new).answered(wish, Answer(f"{entry.run} is in the queue", run=entry.run))
 
 
 def _changed(book: Book, entry: Entry, wish: Wish, now: float) -> Book:
@@ -199,7 +200,7 @@ def to_tree(book: Book) -> dict[str, Any]:
         "cluster": book.cluster,
         "entries": [enqueued.to_tree(entry) for entry in book.entries.values()],
         "rules": rules_tree(book.rules),
-        "answers": {name: [each.said, each.fact, each.reason, each.remedy] for name, each in book.answers.items()},
+        "answers": {name: [each.said, each.fact, each.reason, each.remedy, each.run] for name, each in book.answers.items()},
         "waits": dict(book.waits),
     }
 

@@ -80,7 +80,7 @@ class Entry:
         leaving: whether it is to be stopped, and not to wait again.
         steps: committed, as last seen.
         in_vain: starts in a row that the platform failed, without a step.
-        held_s: worker-seconds that it has held.
+        held_s: worker-seconds that it has held; waited_s: seconds that it has waited, in spells that are over.
         trained_at: Unix seconds at which its first step of its newest start was seen; None before.
         rest_s, done_s: see `Seen`.
     """
@@ -109,6 +109,7 @@ class Entry:
     steps: int = 0
     in_vain: int = 0
     held_s: float = 0.0
+    waited_s: float = 0.0
     trained_at: float | None = None
     rest_s: float | None = None
     done_s: float | None = None
@@ -132,7 +133,7 @@ class Entry:
         """Whether it holds workers, or is about to."""
         return self.state in HOLDS
 
-    def queued(self) -> Queued:
+    def queued(self, now: float) -> Queued:
         """As the decision sees it."""
         state: Any = {"starting": "running"}.get(self.state, "ended" if self.over else self.state)
         return Queued(
@@ -148,7 +149,7 @@ class Entry:
             state=state,
             size=self.workers,
             resized_at=self.resized_at,
-            waits_since=self.since if self.state == "paused" else None,
+            waited_s=self.waited_s + (max(0.0, now - self.since) if self.state in WAITS else 0.0),
             rest_s=self.rest_s,
             done_s=self.done_s or 0.0,
             held_s=self.held_s,
@@ -165,7 +166,9 @@ def granted(entry: Entry, workers: int, now: float, why: str) -> Entry:
     if workers < 1 or entry.over or entry.state == "pausing":
         return entry
     if entry.state in WAITS:
+        waited_s = entry.waited_s + max(0.0, now - entry.since)
         begun = replace(entry, state="starting", workers=workers, starts=entry.starts + 1, orders=0, since=now)
+        begun = replace(begun, waited_s=waited_s)
         return replace(begun, resized_at=now, why=why, trained_at=None)
     if workers == entry.workers:
         return entry
@@ -178,11 +181,6 @@ def paused(entry: Entry, now: float, why: str) -> Entry:
     if entry.state not in ("starting", "running"):
         return entry
     return replace(entry, state="pausing", since=now, why=why)
-
-
-def refused(entry: Entry, now: float, why: str) -> Entry:
-    """It can never run here."""
-    return entry if entry.state not in WAITS else replace(entry, state="failed", since=now, why=why)
 
 
 def left(entry: Entry, now: float, by: str) -> Entry:

@@ -16,7 +16,7 @@ from headway.core import bookings, enqueued
 from headway.core.bookings import Answer, Book
 from headway.core.enqueued import Entry, Seen
 from headway.core.queue import decide
-from headway.core.queued import Decision, Node, Pause, Refuse
+from headway.core.queued import Decision, Pause, Refuse
 from headway.errors import HeadwayError
 from headway.queues.cluster import Cluster
 from headway.queues.place import QueuePlace, line
@@ -130,28 +130,28 @@ class Keeper:
         nodes = self._cluster.nodes([entry.run for entry in book.alive])
         if nodes is None:  # nobody can be asked: what was decided stands
             return book
-        jobs = tuple(entry.queued() for entry in book.alive)
-        asked = (jobs, tuple(nodes), book.rules)
+        still = tuple(entry.queued(entry.since) for entry in book.alive)
+        asked = (still, tuple(nodes), book.rules)
         known = self._known
         due = known.again_at is not None and now >= known.again_at
         if asked == known.decided and not due and now - known.decided_at < DECIDE_S:
             return book
         known.decided, known.decided_at = asked, now
-        found = decide(jobs, nodes, book.rules, now)
+        rules = replace(book.rules, could_come=None if self._cluster.grows() else ())
+        found = decide(now, [entry.queued(now) for entry in book.alive], nodes, rules)
         known.again_at = found.again_at
-        return self._taken(book, found, nodes, now, lines)
+        return self._taken(book, found, now, lines)
 
-    def _taken(self, book: Book, found: Decision, nodes: list[Node], now: float, lines: bytearray) -> Book:
+    def _taken(self, book: Book, found: Decision, now: float, lines: bytearray) -> Book:
         """The book with a decision."""
         waits = dict(found.waits)
         for action in found.actions:
             before = book.entries[action.job]
             if isinstance(action, Refuse):
-                if self._cluster.grows():
-                    waits[action.job] = f"a machine that the cluster has not bought: {action.reason or action.fact}"
-                    continue
-                book = self._refused(book, before, action, now)
-                why, after = action.fact, book.entries.get(action.job)
+                book = self._refused(book, before, action)
+                if action.job in book.entries:
+                    waits[action.job] = f"{action.reason}: {action.remedy}"
+                continue
             elif isinstance(action, Pause):
                 after = enqueued.paused(before, now, action.reason)
                 why = action.reason
@@ -164,15 +164,15 @@ class Keeper:
             lines += line(now, action.job, type(action).__name__.lower(), after.workers, why)
         return replace(book, waits=waits)
 
-    def _refused(self, book: Book, entry: Entry, action: Refuse, now: float) -> Book:
-        """One that can never run here. Whoever submits it now is told, and it never was in the queue."""
+    def _refused(self, book: Book, entry: Entry, action: Refuse) -> Book:
+        """One that can never run here, as things are. Whoever submits it now is told, and it never was in the queue; one
+        that was taken before waits for what is lacking: a machine may have gone that comes again."""
         for name, answer in book.answers.items():
-            if name not in self.book.answers and answer.said.startswith(f"{entry.run} is in the queue"):
-                told = Answer(fact=action.fact, reason=action.reason, remedy=action.remedy)
+            if name not in self.book.answers and answer.run == entry.run:
+                told = Answer("", action.fact, action.reason, action.remedy)
                 rest = {run: each for run, each in book.entries.items() if run != entry.run}
                 return replace(book, entries=rest, answers={**book.answers, name: told})
-        why = f"{action.fact}: {action.reason}" if action.reason else action.fact
-        return book.put(enqueued.refused(entry, now, why))
+        return book
 
     # To write
 
@@ -195,7 +195,7 @@ class Keeper:
 
     def _carry_out(self, now: float) -> None:
         """Bring about what the book says, where it is not seen to be so."""
-        for entry in self.book.alive:
+        for entry in sorted(self.book.alive, key=lambda entry: entry.state == "starting"):  # first who gives up
             seen = self._known.seen.get(entry.run)
             if not entry.holds or (seen is not None and seen.phase in ("unknown", "over")):
                 continue

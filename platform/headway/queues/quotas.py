@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from headway.core import bookings
-from headway.core.queue import contradictions
 from headway.core.queued import Quota, Rules
+from headway.core.quotas import contradictions
 from headway.errors import BadInput, nearest
 from headway.notation.reading import mapping
 
@@ -59,6 +59,10 @@ def changed(rules: Rules, setting: str) -> Rules:
     key, text = key.strip(), text.strip()
     if not equals or not key:
         raise BadInput(f"--set {setting}", "it is no quota", _FORM)
+    if key == "fair":
+        if text not in ("", "user", "team"):
+            raise BadInput(f"--set {setting}", f"shares are among users or teams, not {text!r}", "Write fair=user.")
+        return replace(rules, fair=text or None)
     if key in bookings.RULES:
         whole = key == "most_running"
         usual = getattr(Rules(), key)
@@ -83,9 +87,13 @@ def changed(rules: Rules, setting: str) -> Rules:
     return replace(rules, quotas=rest if nothing else (*rest, quota))
 
 
-def admit(rules: Rules) -> None:
-    """Raises BadInput: they contradict each other."""
-    found = list(contradictions(rules.quotas))
+def admit(rules: Rules, team_of: dict[str, str]) -> None:
+    """Raises BadInput: they contradict each other.
+
+    Args:
+        team_of: the teams of users that are known.
+    """
+    found = list(contradictions(rules.quotas, team_of))
     if found:
         first, more = found[0], len(found) - 1
         fact = f"{first.fact} (and {more} more)" if more else first.fact

@@ -87,6 +87,8 @@ class RayCluster:
         self._nodes: tuple[float, list[Node] | None] = (float("-inf"), None)
         self._others: dict[str, _Free] = {}
         self._ends: dict[str, Seen] = {}
+        self._controllers: dict[str, list[Any]] = {}
+        """Of starts that train."""
 
     # What there is
 
@@ -157,6 +159,9 @@ class RayCluster:
         if brief is not None and ours and brief.state in OVER and not brief.unclosed:
             return self._told(brief, "over")
         if brief is not None and ours and brief.state == "running":
+            if brief.workers and entry.start not in self._controllers:
+                self._controllers[entry.start] = []
+                self._pool.submit(self._find, entry)
             return self._told(brief, "running")
         if jobs is None:
             return Seen("unknown")
@@ -224,6 +229,13 @@ class RayCluster:
             self._briefs[run] = (time.monotonic(), found)
         return found
 
+    def _find(self, entry: Entry) -> None:
+        """Its controller, before it is wanted."""
+        try:
+            self._controllers[entry.start] = controllers(entry.run)
+        except Exception as error:  # Ray's own; it is looked for again
+            logger.info("the controller of %s is not found: %s", entry.run, error)
+
     # What is done
 
     def start(self, entry: Entry) -> None:
@@ -273,7 +285,7 @@ class RayCluster:
 
     def _resize(self, entry: Entry, wish: Resize) -> None:
         try:
-            for controller in controllers(entry.run):
+            for controller in self._controllers.get(entry.start) or controllers(entry.run):
                 controller.resize.remote(wish.min, wish.max, wish.by, wish.id, wish.at_once)
         except Exception as error:  # it is told by the other way
             logger.info("the controller of %s cannot be told: %s", entry.run, error)
