@@ -101,7 +101,7 @@ def lead(
         if late:  # as a job on all of the cluster: nobody else holds a part of it yet
             values = leader.fit(code_of)
             trial.ask(job, checked, code_of, inside, values, fits=False)
-        early = leader.early() if own else {}
+        early = leader.early() if own or (submission is not None and submission.granted) else {}
         found = leader.look(trial, ear)
         settle()
         leader = leader.settled()

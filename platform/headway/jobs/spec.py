@@ -37,6 +37,8 @@ class Spec:
         allow: `--allow` of a resume.
         store: how stores are spoken to, see `headway.storage.options.Options`; a node's own settings stand above it.
         sent: secrets that were sent in clear, because `--send-secrets` said so.
+        granted: a queue has given it its workers, whose processes may begin at once.
+        tried: the cluster was tried for it before, and is not again.
     """
 
     kind: Kind
@@ -52,6 +54,8 @@ class Spec:
     allow: tuple[str, ...] = ()
     store: dict[str, Any] = field(default_factory=dict)
     sent: dict[str, str] = field(default_factory=dict, repr=False)
+    granted: bool = False
+    tried: bool = False
 
     @property
     def submission(self) -> str:

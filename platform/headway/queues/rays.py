@@ -272,12 +272,12 @@ class RayCluster:
     def _spec(self, entry: Entry, spec: Spec) -> Spec:
         there = kept.glance(self._runs, entry.run)
         if there is not None and there.submission.startswith(f"{PREFIX}{entry.run}-{entry.attempt}-"):
-            # As many as it is to have; at least one, so that no order of a moment ago is in the way.
             sizes = (f"workers.min={entry.least}", f"workers.max={entry.workers}")
-            return replace(spec, kind="resume", attempt=entry.start, job=None, settings=sizes)
+            again = replace(spec, kind="resume", attempt=entry.start, job=None, settings=sizes)
+            return replace(again, granted=True, tried=True)
         tree = read(spec.job or "")
         tree["workers"] = {**(tree.get("workers") or {}), "min": entry.least, "max": entry.workers}
-        return replace(spec, kind="train", attempt=entry.start, job=write(tree))
+        return replace(spec, kind="train", attempt=entry.start, job=write(tree), granted=True)
 
     def resize(self, entry: Entry) -> None:
         wish = Resize(US, time.time(), entry.least, entry.workers, entry.order, entry.workers)
