@@ -59,7 +59,9 @@ def ls(
 def _lined(rows: list[list[str]]) -> list[str]:
     """Columns side by side; the last is as long as it is."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    return ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in rows]
+    return [
+        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in rows
+    ]
 
 
 def _numbered(entries: list[Entry]) -> list[tuple[int, Entry]]:
@@ -99,7 +101,9 @@ def change(
     """Give a job another priority, or let it count against others' quotas."""
     from headway.errors import BadInput
 
-    what = {name: value for name, value in (("priority", priority), ("user", user), ("team", team)) if value is not None}
+    what = {
+        name: value for name, value in (("priority", priority), ("user", user), ("team", team)) if value is not None
+    }
     if not what:
         raise BadInput("nothing is to be changed", "", "Give --priority, --user or --team.")
     _ask("set", {"run": run, **what}, runs, address, json)
@@ -154,10 +158,12 @@ def quotas(
         print(jsons.dumps(tree) if json else "\n".join(_rules(tree)))
         return
     rules = notation.read(file) if file is not None else found.book.rules
-    for each in setting or ():
+    others, prepared = notation.split(setting or ())
+    for each in others:
         rules = notation.changed(rules, each)
     notation.admit(rules, {entry.user: entry.team for entry in found.entries if entry.team})
-    _ask("rules", {"rules": notation.tree(rules)}, runs, address, json)
+    many = {} if prepared is None else {"prepared": prepared}
+    _ask("rules", {"rules": {**notation.tree(rules), **many}}, runs, address, json)
 
 
 def _rules(tree: Mapping[str, Any]) -> list[str]:

@@ -70,7 +70,8 @@ def submit(
     """Run a job on a Ray cluster that is somewhere else."""
     if queue:
         _refuse({"--wait": wait, "--dry-run": dry_run, "--install": install, "--send-secrets": send_secrets}, _BY_QUEUE)
-        return _enqueue(job, address, name, runs, setting or [], priority or 0, user, team or "", json)
+        _enqueue(job, address, name, runs, setting or [], priority or 0, user, team or "", json)
+        return
     _refuse({"--priority": priority is not None, "--user": user is not None, "--team": team is not None}, _NO_QUEUE)
     from headway.jobs.send import submitting
 

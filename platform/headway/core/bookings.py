@@ -14,6 +14,8 @@ from headway.core import enqueued
 from headway.core.enqueued import Entry
 from headway.core.queued import Quota, Rules
 
+PREPARED = 1
+"""Jobs that wait and are prepared, unless somebody says otherwise: each has processes on the head, and takes no CPU."""
 KEPT_OVER = 100
 """So many entries that are over stay in the book."""
 KEPT_ANSWERS = 500
@@ -63,12 +65,14 @@ class Book:
         entries: by run, in the order of their submission.
         rules: see `headway.core.queued.Rules`.
         answers: by the ids of wishes.
+        prepared: so many that wait have all ready but their workers.
         waits: why each that waits does, by run, in the order in which they will be looked at.
         cluster: whose queue this is.
     """
 
     entries: Mapping[str, Entry] = field(default_factory=dict)
-    rules: Rules = Rules()
+    rules: Rules = field(default_factory=Rules)
+    prepared: int = PREPARED
     answers: Mapping[str, Answer] = field(default_factory=dict)
     waits: Mapping[str, str] = field(default_factory=dict)
     cluster: str = ""
@@ -101,7 +105,8 @@ def apply(book: Book, wish: Wish, now: float) -> Book:
                 return _submitted(book, wish, now)
             case "rules":
                 rules = rules_of(wish.what["rules"])
-                return replace(book, rules=rules).answered(wish, Answer("the queue's rules are changed"))
+                many = int(wish.what["rules"].get("prepared", book.prepared))
+                return replace(book, rules=rules, prepared=many).answered(wish, Answer("the queue's rules are changed"))
             case "set" | "move" | "rm":
                 entry = book.entries.get(str(wish.what["run"]))
                 if entry is None or entry.over:
@@ -187,7 +192,11 @@ def rules_tree(rules: Rules) -> dict[str, Any]:
     """As plain values."""
     usual = Quota()
     quotas = [
-        {each.name: getattr(quota, each.name) for each in fields(Quota) if getattr(quota, each.name) != getattr(usual, each.name)}
+        {
+            each.name: getattr(quota, each.name)
+            for each in fields(Quota)
+            if getattr(quota, each.name) != getattr(usual, each.name)
+        }
         for quota in rules.quotas
     ]
     return {"quotas": quotas, **{name: getattr(rules, name) for name in RULES}}
@@ -199,8 +208,10 @@ def to_tree(book: Book) -> dict[str, Any]:
         "kind": "queue",
         "cluster": book.cluster,
         "entries": [enqueued.to_tree(entry) for entry in book.entries.values()],
-        "rules": rules_tree(book.rules),
-        "answers": {name: [each.said, each.fact, each.reason, each.remedy, each.run] for name, each in book.answers.items()},
+        "rules": {**rules_tree(book.rules), "prepared": book.prepared},
+        "answers": {
+            name: [each.said, each.fact, each.reason, each.remedy, each.run] for name, each in book.answers.items()
+        },
         "waits": dict(book.waits),
     }
 
@@ -212,6 +223,7 @@ def from_tree(tree: Mapping[str, Any]) -> Book:
         return Book(
             {entry.run: entry for entry in entries},
             rules_of(tree.get("rules", {})),
+            int(tree.get("rules", {}).get("prepared", PREPARED)),
             {str(name): Answer(*map(str, each)) for name, each in tree.get("answers", {}).items()},
             {str(run): str(why) for run, why in tree.get("waits", {}).items()},
             str(tree.get("cluster", "")),

@@ -77,6 +77,7 @@ class Entry:
         orders: how often its size was set.
         resized_at, since: Unix seconds of its last change of size, and of its state.
         why: it is in that state, or waits, for people.
+        prepared: whether its next start has begun already, and has all ready but its workers.
         leaving: whether it is to be stopped, and not to wait again.
         steps: committed, as last seen.
         in_vain: starts in a row that the platform failed, without a step.
@@ -105,6 +106,7 @@ class Entry:
     resized_at: float | None = None
     since: float = 0.0
     why: str = ""
+    prepared: bool = False
     leaving: bool = False
     steps: int = 0
     in_vain: int = 0
@@ -116,8 +118,9 @@ class Entry:
 
     @property
     def start(self) -> str:
-        """The attempt of its newest start: nobody else's, and the same for whoever carries it out."""
-        return f"{self.attempt}-{self.starts}"
+        """The attempt of its newest start, or of the one that is prepared: nobody else's, and the same for whoever
+        carries it out."""
+        return f"{self.attempt}-{self.starts + self.prepared}"
 
     @property
     def order(self) -> str:
@@ -168,12 +171,17 @@ def granted(entry: Entry, workers: int, now: float, why: str) -> Entry:
     if entry.state in WAITS:
         waited_s = entry.waited_s + max(0.0, now - entry.since)
         begun = replace(entry, state="starting", workers=workers, starts=entry.starts + 1, orders=0, since=now)
-        begun = replace(begun, waited_s=waited_s)
+        begun = replace(begun, waited_s=waited_s, prepared=False, orders=int(entry.prepared))
         return replace(begun, resized_at=now, why=why, trained_at=None)
     if workers == entry.workers:
         return entry
     grown = replace(entry, workers=workers, orders=entry.orders + 1, resized_at=now, why=why)
     return _accounted(grown, entry, now)
+
+
+def prepared(entry: Entry) -> Entry:
+    """Its next start is to begin, and to have all ready but its workers."""
+    return replace(entry, prepared=True, orders=0) if entry.state in WAITS else entry
 
 
 def paused(entry: Entry, now: float, why: str) -> Entry:
@@ -187,14 +195,19 @@ def left(entry: Entry, now: float, by: str) -> Entry:
     """Somebody takes it off the queue: one that waits goes at once, and one that runs after a checkpoint."""
     if entry.over:
         return entry
-    if entry.state in WAITS:
-        return replace(entry, state="removed", since=now, why=f"taken off the queue by {by}")
     why = f"taken off the queue by {by}"
+    if entry.prepared:
+        gone = replace(entry, state="pausing", starts=entry.starts + 1, prepared=False)
+        return replace(gone, leaving=True, since=now, why=why)
+    if entry.state in WAITS:
+        return replace(entry, state="removed", since=now, why=why)
     return replace(entry if entry.state == "pausing" else paused(entry, now, why), leaving=True, why=why)
 
 
 def saw(entry: Entry, seen: Seen, now: float) -> Entry:
     """What becomes of it by what is seen of its newest start. The entry itself where nothing does."""
+    if entry.prepared:
+        return _prepared(entry, seen, now)
     if not entry.holds or seen.phase == "unknown":
         return entry
     if seen.phase == "absent":  # it is begun again, under the same name
@@ -208,6 +221,18 @@ def saw(entry: Entry, seen: Seen, now: float) -> Entry:
         return replace(known, state="running", since=now) if begun else known
     gone = replace(known, held_s=known.held_s + held_s(known, now), workers=0, since=now, rest_s=None)
     return _ended(entry, gone, seen, now)
+
+
+def _prepared(entry: Entry, seen: Seen, now: float) -> Entry:
+    """Of one that waits, and whose next start has begun: it may have failed, or been lost."""
+    if seen.phase != "over":
+        return entry
+    used = replace(entry, prepared=False, starts=entry.starts + 1)
+    if seen.end == "failed" and seen.cause != "platform":
+        return replace(used, state="failed", why=seen.message, since=now)
+    if entry.in_vain + 1 >= MOST_IN_VAIN:
+        return replace(used, state="failed", since=now, why=f"{seen.message} ({MOST_IN_VAIN} times, without a step)")
+    return replace(used, in_vain=entry.in_vain + 1)
 
 
 def _learnt(entry: Entry, seen: Seen, now: float) -> Entry:

@@ -227,7 +227,8 @@ class _Leader:
 
         def fit() -> None:
             try:
-                _fit(run, job, checked, source, recorder, self.epoch, self.names, early)
+                held = self.submission is not None and self.submission.held
+                _fit(run, job, checked, source, recorder, self.epoch, self.names, early, held)
             except BaseException as error:  # told to the leading thread below
                 trouble.append(error)
             finally:
@@ -313,6 +314,7 @@ def _fit(
     epoch: int,
     names: Names,
     early: dict[str, Any],
+    held: bool,
 ) -> None:
     from ray.train import RunConfig
 
@@ -331,6 +333,7 @@ def _fit(
             "total_steps": checked.total_steps,
             "at_once": sizes.at_once(run),
             "early": early,
+            "held": held,
         },
         train_loop_config=equipment.config_of(run, job, checked, source, recorder, epoch),
         scaling_config=equipment.scaling(job, job.workers.max),

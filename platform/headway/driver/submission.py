@@ -64,6 +64,7 @@ class Submission:
         began: told once nothing stands in the way any more.
         has_begun: whether it was.
         granted: whether its workers' places are its own already, so that their processes may begin before all is tried.
+        held: whether no worker is asked for before somebody says of what size the run is to be.
     """
 
     id: str
@@ -74,6 +75,7 @@ class Submission:
     began: Callable[[Began], None]
     has_begun: Callable[[], bool]
     granted: bool = False
+    held: bool = False
 
     def demand_data(self, job: Job) -> None:
         """Raises BadInput: the job names a folder that is on the machine that submitted it, and not here."""

@@ -38,6 +38,7 @@ class Spec:
         store: how stores are spoken to, see `headway.storage.options.Options`; a node's own settings stand above it.
         sent: secrets that were sent in clear, because `--send-secrets` said so.
         granted: a queue has given it its workers, whose processes may begin at once.
+        held: it is to have all ready but its workers, and to ask for these once it is told its size.
         tried: the cluster was tried for it before, and is not again.
     """
 
@@ -55,6 +56,7 @@ class Spec:
     store: dict[str, Any] = field(default_factory=dict)
     sent: dict[str, str] = field(default_factory=dict, repr=False)
     granted: bool = False
+    held: bool = False
     tried: bool = False
 
     @property

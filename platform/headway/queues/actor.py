@@ -181,7 +181,14 @@ def main() -> int:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = (lines or [repr(error)])[-1]
         remedy = "Look at Ray's logs on the head."
-        tell("refused", fact="the queue's keeper could not be begun", reason=reason, remedy=remedy, traceback="", exit_code=3)
+        tell(
+            "refused",
+            fact="the queue's keeper could not be begun",
+            reason=reason,
+            remedy=remedy,
+            traceback="",
+            exit_code=3,
+        )
         return PLATFORM_FAILED
 
 

@@ -291,4 +291,4 @@ def _spec(kind: Any, run: str, place: str, **more: Any) -> Spec:
 
 def rules_tree(book: Book) -> dict[str, Any]:
     """Of a book, as plain values."""
-    return bookings.rules_tree(book.rules)
+    return {**bookings.rules_tree(book.rules), "prepared": book.prepared}

@@ -1,4 +1,4 @@
-"""The keeper of a queue: turn by turn it hears wishes, looks at the cluster, decides, writes that down, and has it done.
+"""The keeper of a queue: turn by turn it hears wishes, looks at the cluster, decides, writes that down, has it done.
 
 In this order, so that whatever ends it, whoever comes after finds in the book what was to be done. What is to be done
 is to bring about what the book says: it is asked for until it is seen, and each time by the same name.
@@ -113,7 +113,7 @@ class Keeper:
         """With what became of those that hold workers."""
         self._known.seen = {}
         for entry in book.alive:
-            if not entry.holds:
+            if not entry.holds and not entry.prepared:
                 continue
             seen = self._known.seen[entry.run] = self._cluster.seen(entry)
             after = enqueued.saw(entry, seen, now)
@@ -152,7 +152,7 @@ class Keeper:
                 if action.job in book.entries:
                     waits[action.job] = f"{action.reason}: {action.remedy}"
                 continue
-            elif isinstance(action, Pause):
+            if isinstance(action, Pause):
                 after = enqueued.paused(before, now, action.reason)
                 why = action.reason
             else:
@@ -162,11 +162,20 @@ class Keeper:
                 continue
             book = book.put(after)
             lines += line(now, action.job, type(action).__name__.lower(), after.workers, why)
-        return replace(book, waits=waits)
+        return self._prepared(replace(book, waits=waits))
+
+    def _prepared(self, book: Book) -> Book:
+        """The next of those that wait have all ready but their workers."""
+        many = book.prepared - sum(entry.prepared for entry in book.alive)
+        for run in book.waits:
+            entry = book.entries.get(run)
+            if many > 0 and entry is not None and entry.state in enqueued.WAITS and not entry.prepared:
+                book, many = book.put(enqueued.prepared(entry)), many - 1
+        return book
 
     def _refused(self, book: Book, entry: Entry, action: Refuse) -> Book:
-        """One that can never run here, as things are. Whoever submits it now is told, and it never was in the queue; one
-        that was taken before waits for what is lacking: a machine may have gone that comes again."""
+        """One that can never run here, as things are. Whoever submits it now is told, and it never was in the queue;
+        one that was taken before waits for what is lacking: a machine may have gone that comes again."""
         for name, answer in book.answers.items():
             if name not in self.book.answers and answer.run == entry.run:
                 told = Answer("", action.fact, action.reason, action.remedy)
@@ -178,12 +187,14 @@ class Keeper:
 
     def _write(self, book: Book, lines: bytes, now: float) -> None:
         """Have the book in the store, where it is another one; else say now and then that this process leads."""
-        if book != self.book and (lines or _large(book) != _large(self.book) or now - self._known.written_at >= SMALL_S):
+        if book != self.book and (
+            lines or _large(book) != _large(self.book) or now - self._known.written_at >= SMALL_S
+        ):
             self._lease.offer(lines, bookings.to_tree(book))
             self._offered = book
             self._settle()
             self._known.written_at = now
-        elif self._lease.tenure.due(time.monotonic()):
+        elif self._lease.due():
             self._lease.renew()
 
     def _settle(self) -> None:
@@ -197,14 +208,14 @@ class Keeper:
         """Bring about what the book says, where it is not seen to be so."""
         for entry in sorted(self.book.alive, key=lambda entry: entry.state == "starting"):  # first who gives up
             seen = self._known.seen.get(entry.run)
-            if not entry.holds or (seen is not None and seen.phase in ("unknown", "over")):
+            if not (entry.holds or entry.prepared) or (seen is not None and seen.phase in ("unknown", "over")):
                 continue
             absent = seen is None or seen.phase == "absent"
             if entry.state == "pausing":
                 self._ask(f"pause {entry.start}", now, lambda entry=entry: self._cluster.pause(entry))  # type: ignore[misc]
             elif absent:
                 self._ask(f"start {entry.start}", now, lambda entry=entry: self._cluster.start(entry))  # type: ignore[misc]
-            elif entry.orders and seen is not None and seen.request != entry.order:
+            elif entry.holds and entry.orders and seen is not None and seen.request != entry.order:
                 self._ask(f"resize {entry.order}", now, lambda entry=entry: self._cluster.resize(entry))  # type: ignore[misc]
 
     def _ask(self, name: str, now: float, act: Callable[[], None]) -> None:
@@ -231,7 +242,5 @@ class Keeper:
 
 def _large(book: Book) -> Book:
     """Without what changes all the time, and nobody's decisions hang on."""
-    still = {
-        run: replace(entry, steps=0, rest_s=None, done_s=None, held_s=0.0) for run, entry in book.entries.items()
-    }
+    still = {run: replace(entry, steps=0, rest_s=None, done_s=None, held_s=0.0) for run, entry in book.entries.items()}
     return replace(book, entries=still, waits={})

@@ -1,17 +1,17 @@
 """Quotas as people write them.
 
-    most_running: 3
-    teams:
-      vision: 8                       # workers
-      speech: {gpus: 4, share: 2}
-    users:
-      ann: {jobs: 2}
+most_running: 3
+teams:
+  vision: 8                       # workers
+  speech: {gpus: 4, share: 2}
+users:
+  ann: {jobs: 2}
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,19 @@ from headway.notation.reading import mapping
 
 FIELDS = tuple(each.name for each in fields(Quota) if each.name not in ("user", "team"))
 WHOLE = ("workers", "jobs")
+PREPARED = "prepared"
 _FORM = "Write it like vision=8, vision.gpus=4, user:ann.jobs=2 or most_running=3."
+
+
+def split(settings: Sequence[str]) -> tuple[list[str], int | None]:
+    """Settings that are no quota apart: how many jobs are to be prepared; None where that is not said.
+
+    Raises:
+        BadInput: it is no number of them.
+    """
+    of = [each for each in settings if each.partition("=")[0].strip() == PREPARED]
+    number = _number(of[-1], of[-1].partition("=")[2].strip(), whole=True) if of else None
+    return [each for each in settings if each not in of], number
 
 
 def read(file: Path) -> Rules:
@@ -38,7 +50,9 @@ def read(file: Path) -> Rules:
     for key, value in tree.items():
         if key in ("teams", "users"):
             if not isinstance(value, Mapping):
-                raise BadInput(f"{file}: {key} is {value!r}", "it names whose quota is what", f"Write {key}: {{NAME: 8}}.")
+                raise BadInput(
+                    f"{file}: {key} is {value!r}", "it names whose quota is what", f"Write {key}: {{NAME: 8}}."
+                )
             for name, given in value.items():
                 each = given if isinstance(given, Mapping) else {"workers": given}
                 for part, number in each.items():
@@ -112,5 +126,7 @@ def _number(setting: str, text: str, whole: bool, least: int = 0) -> Any:
         kind = "whole number" if whole else "number"
         raise BadInput(f"--set {setting}", f"{text!r} is no {kind}", _FORM) from None
     if not math.isfinite(value) or value < least:
-        raise BadInput(f"--set {setting}", f"{text} is less than {least}" if value < least else "it is no number", _FORM)
+        raise BadInput(
+            f"--set {setting}", f"{text} is less than {least}" if value < least else "it is no number", _FORM
+        )
     return value

@@ -47,6 +47,8 @@ NODES_S = 0.5
 OTHERS_S = 5.0
 """What others than the queue's jobs hold counts once they have held it for so long: what Ray says is free is a moment
 old, and a worker that has just ended must not look like somebody else's."""
+FIND_S = 1.0
+"""Between two looks for a run's controller."""
 PATIENCE_S = 5.0
 AT_ONCE = 8
 
@@ -88,7 +90,8 @@ class RayCluster:
         self._others: dict[str, _Free] = {}
         self._ends: dict[str, Seen] = {}
         self._controllers: dict[str, list[Any]] = {}
-        """Of starts that train."""
+        """Of starts that train, or are prepared."""
+        self._found_at: dict[str, float] = {}
 
     # What there is
 
@@ -159,8 +162,7 @@ class RayCluster:
         if brief is not None and ours and brief.state in OVER and not brief.unclosed:
             return self._told(brief, "over")
         if brief is not None and ours and brief.state == "running":
-            if brief.workers and entry.start not in self._controllers:
-                self._controllers[entry.start] = []
+            if (brief.workers or entry.prepared) and not self._controllers.get(entry.start):
                 self._pool.submit(self._find, entry)
             return self._told(brief, "running")
         if jobs is None:
@@ -196,7 +198,9 @@ class RayCluster:
     def _ended(self, name: str, job: RayJob, brief: Brief | None) -> Seen:
         """What a start came to that Ray says has ended, and that no run tells the end of."""
         text = self._api.logs(name) or ""
-        last = next((each for each in reversed(told.read(text.splitlines())) if each["told"] in ("ended", "refused")), {})
+        last = next(
+            (each for each in reversed(told.read(text.splitlines())) if each["told"] in ("ended", "refused")), {}
+        )
         steps = brief.steps if brief is not None else 0
         if last.get("told") == "refused":
             said = f"{last.get('fact')}: {last.get('reason')}" if last.get("reason") else str(last.get("fact"))
@@ -231,6 +235,10 @@ class RayCluster:
 
     def _find(self, entry: Entry) -> None:
         """Its controller, before it is wanted."""
+        now = time.monotonic()
+        if now - self._found_at.get(entry.start, float("-inf")) < FIND_S:
+            return
+        self._found_at[entry.start] = now
         try:
             self._controllers[entry.start] = controllers(entry.run)
         except Exception as error:  # Ray's own; it is looked for again
@@ -270,14 +278,15 @@ class RayCluster:
         return spec, Packed(Parcel(content.getvalue(), 0), parcels)
 
     def _spec(self, entry: Entry, spec: Spec) -> Spec:
-        there = kept.glance(self._runs, entry.run)
+        held, there = not entry.holds, kept.glance(self._runs, entry.run)
+        most = entry.most if held else entry.workers
         if there is not None and there.submission.startswith(f"{PREFIX}{entry.run}-{entry.attempt}-"):
-            sizes = (f"workers.min={entry.least}", f"workers.max={entry.workers}")
+            sizes = (f"workers.min={entry.least}", f"workers.max={most}")
             again = replace(spec, kind="resume", attempt=entry.start, job=None, settings=sizes)
-            return replace(again, granted=True, tried=True)
+            return replace(again, granted=not held, held=held, tried=True)
         tree = read(spec.job or "")
-        tree["workers"] = {**(tree.get("workers") or {}), "min": entry.least, "max": entry.workers}
-        return replace(spec, kind="train", attempt=entry.start, job=write(tree), granted=True)
+        tree["workers"] = {**(tree.get("workers") or {}), "min": entry.least, "max": most}
+        return replace(spec, kind="train", attempt=entry.start, job=write(tree), granted=not held, held=held)
 
     def resize(self, entry: Entry) -> None:
         wish = Resize(US, time.time(), entry.least, entry.workers, entry.order, entry.workers)

@@ -1,5 +1,5 @@
-"""A cluster for a queue's keeper that is in memory, and trains in no time: what it was asked for is kept, and what holds
-of it may be asked at any moment.
+"""A cluster for a queue's keeper that is in memory, and trains in no time: what it was asked for is kept, and what is
+there may be looked at at any moment.
 
     cluster = FakeCluster({"n0": 4}, clock)
     keeper = Keeper(place, lease, book, cluster, clock)
@@ -166,9 +166,8 @@ class FakeCluster:
                     self._end(start, "stopped")
             elif start.phase == "pending" and start.asked_to_stop:
                 self._end(start, "stopped")
-            elif start.phase == "pending" and self.clock.now >= start.begins_at:
-                if start.run in self.refuses:
-                    self._end(start, "failed")
+            elif start.phase == "pending" and self.clock.now >= start.begins_at and start.run in self.refuses:
+                self._end(start, "failed")
         for start in self.starts.values():
             free = sum(self.has.values()) - sum(each.has for each in self.starts.values())
             if start.phase == "pending" and self.clock.now >= start.begins_at and free > 0:

@@ -36,6 +36,7 @@ class ElasticController(Processes):
         names: of the run's actors.
         total_steps: of the run; 0 where that is not known.
         at_once: so many workers are asked of a cluster that buys machines whether or not it pays.
+        held: whether no place is asked for before somebody says of what size the run is to be.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class ElasticController(Processes):
         names: Names,
         total_steps: int = 0,
         at_once: int = 1,
+        held: bool = False,
         **rest: Any,
     ) -> None:
         self._recorder = recorder
@@ -55,10 +57,13 @@ class ElasticController(Processes):
         here = ray.get_runtime_context().get_node_id()
         self._coordinator = Coordinator(policy, self, here, alike, Prospect(at_once, total_steps))
         super().__init__(names=names, at_once=at_once, **rest)
+        if held:
+            self._orders.open.clear()
 
     def resize(self, least: int, most: int, by: str, request: str, at_once: int) -> None:
         """Called by the driver, see `Coordinator.resize`."""
         self._coordinator.resize(least, most, by, request, at_once)
+        self._coordinator.then(self._orders.open.set)
 
     # What the coordinator asks for beside `launch` and `dismiss`; called in its thread
 

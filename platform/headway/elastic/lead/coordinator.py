@@ -312,6 +312,10 @@ class Coordinator:
 
         self._soon(take)
 
+    def then(self, call: Callable[[], None]) -> None:
+        """Call something once what was asked so far is decided."""
+        self._soon(call)
+
     def came(self, seconds: float) -> None:
         """A place was there so long after it was asked for."""
         self._soon(lambda: self._prospect.came(seconds))

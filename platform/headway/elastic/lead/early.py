@@ -1,8 +1,8 @@
 """A run's first workers' processes, started before its controller is: they import what takes seconds meanwhile.
 
-Only where there is room for all of them: on a Ray of the driver's own, and where a queue has given them to the run. They
-end with the driver. Their places are asked for
-as the controller would, which takes them over (`ElasticWorkerGroup.take`); what it does not ask for it never starts.
+Only where there is room for all of them: on a Ray of the driver's own, and where a queue has given them to the run.
+They end with the driver. Their places are asked for as the controller would, which takes them over
+(`ElasticWorkerGroup.take`); what it does not ask for it never starts.
 Touches `ray.train.v2._internal`, see `headway.elastic.lead.group`.
 """
 

@@ -32,6 +32,8 @@ CROWDED_S = 20.0
 LOOK_S = 1.0
 TRY_S = 10.0
 """Between two tries of those that may not order: a group that waits for a moment is no order yet."""
+OPEN_S = 0.5
+"""Between two looks at whether it is still wanted, of one for whom no place may be asked yet."""
 AT_ONCE_S = 2.0
 """A place that took longer to come was waited for."""
 
@@ -52,6 +54,9 @@ class Orders:
         self._placed: set[str] = set()
         self._lock = threading.Lock()
         self._tried = -math.inf
+        self.open = threading.Event()
+        """Whether anybody may have a place at all."""
+        self.open.set()
 
     def join(self, worker: str, spare: bool) -> None:
         """It has no place."""
@@ -147,6 +152,9 @@ class Places:
         wishes = [(wanted.avoid, AVOID_S), ((), math.inf)]  # such a node is better than none
         if wanted.apart:
             wishes.insert(0, ((*wanted.avoid, *wanted.apart), APART_S))
+        while not self._orders.open.wait(OPEN_S):
+            if self._unwanted(wanted.worker):
+                return None
         begun = time.monotonic()
         self._orders.join(wanted.worker, wanted.spare)
         group = None

@@ -205,6 +205,7 @@ class Driver:
             self._begun,
             lambda: self._began,
             spec.granted,
+            spec.held,
         )
 
     def _look(self, job: Job, checked: plan.Plan, place: Place) -> Look:
