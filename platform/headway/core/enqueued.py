@@ -70,6 +70,7 @@ class Entry:
             moved.
         at: Unix seconds of its submission.
         least, most, sizes, each: workers that it may have, and what one takes, by Ray's names.
+        warm: so many processes of its workers are to stand by while it is the next.
         parcels: what travels with it, by their names in the queue's store: its code and files, and Headway.
         state: see `State`.
         workers: that it is to have; 0 unless it holds any.
@@ -98,6 +99,7 @@ class Entry:
     most: int = 1
     sizes: tuple[int, ...] = ()
     each: Mapping[str, float] = field(default_factory=lambda: {"CPU": 1.0})
+    warm: int = 0
     parcels: tuple[str, ...] = ()
     state: State = "waiting"
     workers: int = 0

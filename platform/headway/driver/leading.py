@@ -139,6 +139,16 @@ class _Leader:
 
         return early.begin(self.names, self.job.workers.each, self.job.workers.most, warm)
 
+    def standing(self) -> list[tuple[str, Any]]:
+        """Processes of workers to be, of a run that is held."""
+        from headway.elastic.lead import early
+        from headway.elastic.worker.warm import warm
+
+        workers, given = self.job.workers, self.submission
+        if given is None or not given.held or not given.warm:
+            return []
+        return early.stand_by(self.names, workers.each, workers.cpus, min(given.warm, workers.max), warm)
+
     def fit(self, copied: Path) -> bytes | None:
         """Fit the task on the cluster. copied: where its code was carried to. Raises BadInput: it failed."""
         rows = sum(dataset.rows for use, dataset in self.checked.datasets.items() if use != "validation")
@@ -228,7 +238,7 @@ class _Leader:
         def fit() -> None:
             try:
                 held = self.submission is not None and self.submission.held
-                _fit(run, job, checked, source, recorder, self.epoch, self.names, early, held)
+                _fit(run, job, checked, source, recorder, self.epoch, self.names, early, held, self.standing())
             except BaseException as error:  # told to the leading thread below
                 trouble.append(error)
             finally:
@@ -315,6 +325,7 @@ def _fit(
     names: Names,
     early: dict[str, Any],
     held: bool,
+    standing: list[tuple[str, Any]],
 ) -> None:
     from ray.train import RunConfig
 
@@ -334,6 +345,7 @@ def _fit(
             "at_once": sizes.at_once(run),
             "early": early,
             "held": held,
+            "standing": standing,
         },
         train_loop_config=equipment.config_of(run, job, checked, source, recorder, epoch),
         scaling_config=equipment.scaling(job, job.workers.max),

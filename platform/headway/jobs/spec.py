@@ -39,6 +39,7 @@ class Spec:
         sent: secrets that were sent in clear, because `--send-secrets` said so.
         granted: a queue has given it its workers, whose processes may begin at once.
         held: it is to have all ready but its workers, and to ask for these once it is told its size.
+        warm: so many processes of these stand by meanwhile.
         tried: the cluster was tried for it before, and is not again.
     """
 
@@ -57,6 +58,7 @@ class Spec:
     sent: dict[str, str] = field(default_factory=dict, repr=False)
     granted: bool = False
     held: bool = False
+    warm: int = 0
     tried: bool = False
 
     @property

@@ -109,7 +109,6 @@ def submit(
     found = submitting._job(job, settings)
     run = usable(name) if name is not None else submitting._timed(found.name)
     place, queue = _placed(runs)
-    _admit(found)
     tree, literal = secrets.stripped(found)
     if literal:
         secrets.allowed(literal, False)
@@ -134,6 +133,7 @@ def submit(
         most=found.workers.max,
         sizes=tuple(getattr(found.workers, "sizes", None) or ()),
         each=found.workers.each,
+        warm=found.workers.spares,
         parcels=parcels,
     )
     audit.note(Place.of(place), "submit", run, details={"queue": True, "priority": priority, "team": team}, say=say)
@@ -251,14 +251,6 @@ def _placed(runs: str | Path | None) -> tuple[str, QueuePlace]:
             "Give --runs, or set HEADWAY_RUNS: a URL like s3://BUCKET/FOLDER, or a folder that every machine sees.",
         )
     return place, QueuePlace(storage_of(Place.of(place)))
-
-
-def _admit(job: Job) -> None:
-    """Raises BadInput: the queue cannot do this."""
-    if job.workers.spares:
-        fact = f"workers.spares={job.workers.spares} in a queue"
-        reason = "the queue gives out all workers there are, and one that stands by would be kept from those who wait"
-        raise BadInput(fact, reason, "Set workers.spares to 0.")
 
 
 def _free(place: str, run: str) -> None:

@@ -281,12 +281,14 @@ class RayCluster:
         held, there = not entry.holds, kept.glance(self._runs, entry.run)
         most = entry.most if held else entry.workers
         if there is not None and there.submission.startswith(f"{PREFIX}{entry.run}-{entry.attempt}-"):
-            sizes = (f"workers.min={entry.least}", f"workers.max={most}")
+            sizes = (f"workers.min={entry.least}", f"workers.max={most}", "workers.spares=0")
             again = replace(spec, kind="resume", attempt=entry.start, job=None, settings=sizes)
-            return replace(again, granted=not held, held=held, tried=True)
+            return replace(again, granted=not held, held=held, warm=entry.warm, tried=True)
         tree = read(spec.job or "")
-        tree["workers"] = {**(tree.get("workers") or {}), "min": entry.least, "max": most}
-        return replace(spec, kind="train", attempt=entry.start, job=write(tree), granted=not held, held=held)
+        tree["workers"] = {**(tree.get("workers") or {}), "min": entry.least, "max": most, "spares": 0}
+        return replace(
+            spec, kind="train", attempt=entry.start, job=write(tree), granted=not held, held=held, warm=entry.warm
+        )
 
     def resize(self, entry: Entry) -> None:
         wish = Resize(US, time.time(), entry.least, entry.workers, entry.order, entry.workers)

@@ -11,14 +11,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import ray
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.util.placement_group import placement_group
 
+from headway.core.fitting import room
 from headway.driver.names import Names
-from headway.elastic.lead.group import process
+from headway.elastic.lead.group import process, standing
 
 Early = dict[str, tuple[Any, Any]]
 """By the worker's id: its placement group, and its actor."""
+
+
+def stand_by(
+    names: Names, each: dict[str, float], cpus: int, number: int, warm: Callable[[], None]
+) -> list[tuple[str, Any]]:
+    """Start so many processes that take nothing, on nodes that could hold a worker, as evenly as may be; does not wait.
+    None where a worker takes GPUs, which a process is given as it begins. Gives their nodes and actors."""
+    nodes = [node for node in ray.nodes() if node["Alive"] and room(node["Resources"], each)]
+    if not nodes or each.get("GPU"):
+        return []
+    env = {"env_vars": get_env_vars_to_propagate()}
+    found = []
+    for place in range(number):
+        node = nodes[place % len(nodes)]["NodeID"]
+        actor = standing(names, f"standing-{place}", node, cpus, env)
+        actor.execute.remote(warm)
+        found.append((node, actor))
+    return found
 
 
 def begin(names: Names, each: dict[str, float], number: int, warm: Callable[[], None]) -> Early:

@@ -206,6 +206,7 @@ class Driver:
             lambda: self._began,
             spec.granted,
             spec.held,
+            spec.warm,
         )
 
     def _look(self, job: Job, checked: plan.Plan, place: Place) -> Look:
