@@ -62,6 +62,8 @@ JOBS = [  # name, priority, team, least, most, part of the steps
     ("mid", 5, "vision", 1, 1, 0.5),
     ("top", 9, "speech", 3, 3, 0.5),
 ]
+WARM = ("low-3", "low-4")
+"""Those of which a worker's process stands by while they are the next."""
 QUOTAS = ["most_running=3", "snooze_s=3", "ml.workers=2", "vision.workers=3"]
 LIMITS = {"ml": 2, "vision": 3}
 
@@ -87,6 +89,7 @@ class Lab:
         """Returns the seconds that the command took."""
         priority, team, least, most, part = next(rest for each, *rest in JOBS if each == name)
         sizes = [f"workers.min={least}", f"workers.max={most}", f"steps={max(4, int(steps * part))}"]
+        sizes += ["workers.spares=1"] if name in WARM else []
         settings = [word for setting in sizes for word in ("--set", setting)]
         begun = time.monotonic()
         self.headway(
@@ -165,6 +168,7 @@ def row(lab: Lab, name: str, entry: Any, log: Sequence[dict[str, Any]]) -> dict[
     return {
         "job": name,
         "priority": entry.priority,
+        "stands_by": entry.warm,
         "state": entry.state,
         "wait_s": round(starts[0] - entry.at, 2),
         "first_step_s": round(first - starts[0], 2),

@@ -159,6 +159,7 @@ def quotas(
         return
     rules = notation.read(file) if file is not None else found.book.rules
     others, prepared = notation.split(setting or ())
+    prepared = notation.prepared(file) if prepared is None and file is not None else prepared
     for each in others:
         rules = notation.changed(rules, each)
     notation.admit(rules, {entry.user: entry.team for entry in found.entries if entry.team})

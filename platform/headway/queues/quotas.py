@@ -39,6 +39,12 @@ def split(settings: Sequence[str]) -> tuple[list[str], int | None]:
     return [each for each in settings if each not in of], number
 
 
+def prepared(file: Path) -> int | None:
+    """How many jobs a file wants to be prepared; None where it does not say. Raises BadInput."""
+    found = mapping(file, "quotas").get(PREPARED)
+    return None if found is None else split([f"{PREPARED}={found}"])[1]
+
+
 def read(file: Path) -> Rules:
     """All of them, from a file.
 
@@ -48,6 +54,8 @@ def read(file: Path) -> Rules:
     tree = mapping(file, "quotas")
     rules = Rules()
     for key, value in tree.items():
+        if key == PREPARED:
+            continue
         if key in ("teams", "users"):
             if not isinstance(value, Mapping):
                 raise BadInput(
