@@ -160,7 +160,8 @@ class RayCluster:
         job = jobs.get(name) if jobs is not None else None
         ours = brief is not None and brief.submission == name
         if brief is not None and ours and brief.state in OVER and not brief.unclosed:
-            return self._told(brief, "over")
+            closing = jobs is None or (job is not None and job.alive)  # it leads the run still, and nobody else can
+            return Seen("unknown") if closing else self._told(brief, "over")
         if brief is not None and ours and brief.state == "running":
             if (brief.workers or entry.prepared) and not self._controllers.get(entry.start):
                 self._pool.submit(self._find, entry)
