@@ -230,6 +230,8 @@ def _prepared(entry: Entry, seen: Seen, now: float) -> Entry:
     if seen.phase != "over":
         return entry
     used = replace(entry, prepared=False, starts=entry.starts + 1)
+    if seen.end == "stopped":
+        return replace(used, state="stopped", why=seen.message, since=now)
     if seen.end == "failed" and seen.cause != "platform":
         return replace(used, state="failed", why=seen.message, since=now)
     if entry.in_vain + 1 >= MOST_IN_VAIN:

@@ -144,13 +144,14 @@ class Keeper:
 
     def _taken(self, book: Book, found: Decision, now: float, lines: bytearray) -> Book:
         """The book with a decision."""
-        waits = dict(found.waits)
+        waits, never = dict(found.waits), set()
         for action in found.actions:
             before = book.entries[action.job]
             if isinstance(action, Refuse):
                 book = self._refused(book, before, action)
                 if action.job in book.entries:
                     waits[action.job] = f"{action.reason}: {action.remedy}"
+                    never.add(action.job)
                 continue
             if isinstance(action, Pause):
                 after = enqueued.paused(before, now, action.reason)
@@ -162,16 +163,7 @@ class Keeper:
                 continue
             book = book.put(after)
             lines += line(now, action.job, type(action).__name__.lower(), after.workers, why)
-        return self._prepared(replace(book, waits=waits))
-
-    def _prepared(self, book: Book) -> Book:
-        """The next of those that wait have all ready but their workers."""
-        many = book.prepared - sum(entry.prepared for entry in book.alive)
-        for run in book.waits:
-            entry = book.entries.get(run)
-            if many > 0 and entry is not None and entry.state in enqueued.WAITS and not entry.prepared:
-                book, many = book.put(enqueued.prepared(entry)), many - 1
-        return book
+        return _prepared(replace(book, waits=waits), never)
 
     def _refused(self, book: Book, entry: Entry, action: Refuse) -> Book:
         """One that can never run here, as things are. Whoever submits it now is told, and it never was in the queue;
@@ -238,6 +230,17 @@ class Keeper:
         self._known.asked = {
             name: at for name, at in self._known.asked.items() if any(start in name for start in alive)
         }
+
+
+def _prepared(book: Book, never: set[str]) -> Book:
+    """The next of those that wait have all ready but their workers; not those that can never run as things are."""
+    many = book.prepared - sum(entry.prepared for entry in book.alive)
+    for run in book.waits:
+        entry = book.entries.get(run)
+        waits = entry is not None and entry.state in enqueued.WAITS and not entry.prepared
+        if many > 0 and entry is not None and waits and run not in never:
+            book, many = book.put(enqueued.prepared(entry)), many - 1
+    return book
 
 
 def _large(book: Book) -> Book:

@@ -51,6 +51,8 @@ FIND_S = 1.0
 """Between two looks for a run's controller."""
 PATIENCE_S = 5.0
 AT_ONCE = 8
+_WHEN = (1980, 1, 1, 0, 0, 0)
+"""Of files in an archive: the same start is the same archive."""
 
 
 @dataclass
@@ -273,8 +275,8 @@ class RayCluster:
         spec = self._spec(entry, from_json(self._queue.parcel(first).decode()))
         content = io.BytesIO(self._queue.parcel(code))
         with zipfile.ZipFile(content, "a", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr(FILE, to_json(spec))
-            archive.writestr(begins.FILE, begins.script())
+            for name, text in ((FILE, to_json(spec)), (begins.FILE, begins.script())):
+                archive.writestr(zipfile.ZipInfo(name, _WHEN), text, zipfile.ZIP_DEFLATED)
         parcels = tuple(Parcel(self._queue.parcel(name), 0) for name in modules)
         return spec, Packed(Parcel(content.getvalue(), 0), parcels)
 

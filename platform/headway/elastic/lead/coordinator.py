@@ -141,8 +141,8 @@ class Coordinator:
         self._placed_at: dict[str, float] = {}
         """Of those that warm up."""
         self._market = ""
-        self._requests: set[str] = set()
-        """Sizes that were asked for, by name."""
+        self._request = ""
+        """By which it has its size."""
         self._until, self._leave, self._lasting = until, "", lasting
         self.given_up: set[str] = set()
         """Workers that are gone, and whose processes may be there still."""
@@ -302,10 +302,9 @@ class Coordinator:
             if not self._begun:  # nobody is asked for before they can be told the port
                 self._loop.call_later(TICK_S, self._soon, take)
                 return
-            if self._over or request in self._requests:  # which may come by two ways, and late
+            if self._over or (request and request == self._request):  # it may come by two ways
                 return
-            if request:
-                self._requests.add(request)
+            self._request = request
             self._prospect.at_once = at_once or least
             self._shown.event("resize", by=by, min=least, max=most, request=request, at_once=at_once or least)
             self._feed(events.Resized(least, most, by, time.monotonic()))
