@@ -187,6 +187,8 @@ class Workers(Section):
     """Fewest workers to train with."""
     max: Count = 1
     """Most workers to train with; never more than lanes."""
+    sizes: Annotated[list[Count], Field(min_length=1)] | None = None
+    """In a queue: the numbers of workers that it may have, between min and max; all of them when not given."""
     spares: Annotated[int, Field(ge=0)] = 0
     """Workers beyond max that stand by, warmed up, with CPUs, GPUs and memory of their own, and take the place of one
     that is gone."""
@@ -224,6 +226,9 @@ class Workers(Section):
         """What cannot hold at once, with the values and the way out."""
         if self.min > self.max:
             yield f"workers.min={self.min} is more than max={self.max}: set min to {self.max} or less"
+        elif self.sizes and not any(self.min <= size <= self.max for size in self.sizes):
+            named = ", ".join(map(str, self.sizes))
+            yield f"workers.sizes={named}: none of them is within {self.min}..{self.max}, as min and max are"
         if self.hang_s <= 2 * self.silence_s:
             yield (
                 f"workers.hang_s={self.hang_s:g} is no longer than twice workers.silence_s={self.silence_s:g}: "

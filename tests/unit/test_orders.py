@@ -62,7 +62,7 @@ class Cloud:
         self.asked = 0
         self.dropped: list[str] = []
 
-    def group(self, bundles: list[dict[str, float]], bundle_label_selector: Any = None) -> Any:
+    def group(self, bundles: list[dict[str, float]], name: str = "", bundle_label_selector: Any = None) -> Any:
         assert bundles == [EACH]
         self.asked += 1
         return SimpleNamespace(wait=self._wait)

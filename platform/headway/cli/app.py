@@ -31,6 +31,7 @@ from headway.cli import (
     notify,
     predict,
     promote,
+    queue,
     records,
     resize,
     runs,
@@ -70,6 +71,7 @@ app.command()(ls.status)
 app.command()(watch.watch)
 app.command()(stop.stop)
 app.command()(resize.resize)
+app.add_typer(queue.app, name="queue")
 app.command()(promote.promote)
 app.command()(events.events)
 app.command()(logs.logs)

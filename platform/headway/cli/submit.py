@@ -57,9 +57,22 @@ def submit(
         bool,
         typer.Option("--send-secrets", help="Send secrets in the job: who has the cluster's token can read them."),
     ] = False,
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Put it into the cluster's queue, which gives workers to its jobs.")
+    ] = False,
+    priority: Annotated[int | None, typer.Option("--priority", help="In the queue: the higher goes first.")] = None,
+    user: Annotated[
+        str | None, typer.Option("--user", show_default="you", help="In the queue: whose quotas it counts against.")
+    ] = None,
+    team: Annotated[str | None, typer.Option("--team", help="In the queue: likewise.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print what became of it as one JSON object.")] = False,
 ) -> None:
     """Run a job on a Ray cluster that is somewhere else."""
+    if queue:
+        _refuse({"--wait": wait, "--dry-run": dry_run, "--install": install, "--send-secrets": send_secrets}, _BY_QUEUE)
+        _enqueue(job, address, name, runs, setting or [], priority or 0, user, team or "", json)
+        return
+    _refuse({"--priority": priority is not None, "--user": user is not None, "--team": team is not None}, _NO_QUEUE)
     from headway.jobs.send import submitting
 
     with _left_by_ctrl_c():
@@ -77,6 +90,53 @@ def submit(
             plan=show_plan,
         )
     show(done, json)
+
+
+_BY_QUEUE = ("it does not go with --queue", "the job begins when its turn comes, and nobody is there to be told then")
+_NO_QUEUE = ("it says something of a place in the queue", "and the job is not to wait in one")
+
+
+def _refuse(given: dict[str, bool], why: tuple[str, str]) -> None:
+    """Raises BadInput: an option is given that means nothing here."""
+    from headway.errors import BadInput
+
+    name = next((name for name, is_given in given.items() if is_given), None)
+    if name is not None:
+        raise BadInput(f"{name}: {why[0]}", why[1], "Leave it out, or --queue." if why is _BY_QUEUE else "Add --queue.")
+
+
+def _enqueue(
+    job: Path,
+    address: str | None,
+    name: str | None,
+    runs: str | None,
+    settings: list[str],
+    priority: int,
+    user: str | None,
+    team: str,
+    json: bool,
+) -> None:
+    from headway.queues import asking
+
+    done = asking.submit(
+        job,
+        address=address,
+        name=name,
+        runs=runs,
+        settings=settings,
+        priority=priority,
+        user=user,
+        team=team,
+        say=say,
+    )
+    if json:
+        print(jsons.dumps(done.shown()))
+        return
+    if done.position:
+        print(f"{done.run} waits in the queue, at place {done.position}" + (f": {done.why}" if done.why else ""))
+    else:
+        print(f"{done.run} is in the queue, and {done.state}")
+    print(f"headway queue ls --runs {done.runs} shows the queue; headway status {done.run} the run once it has begun")
 
 
 def resume(

@@ -103,7 +103,7 @@ def lead(
             values = leader.fit(code_of)
             trial.ask(job, checked, code_of, inside, values, fits=False)
         idle_s = leader.afford(own)
-        early = leader.early() if own else {}
+        early = leader.early() if own or (submission is not None and submission.granted) else {}
         found = leader.look(trial, ear)
         settle()
         leader = leader.settled()
@@ -149,6 +149,16 @@ class _Leader:
         stock = Stock() if own else means.stock()
         means.admit(self.job, means.known(self.run, self.checked.total_steps), stock, time.time())
         return stock.idle_s
+
+    def standing(self) -> list[tuple[str, Any]]:
+        """Processes of workers to be, of a run that is held."""
+        from headway.elastic.lead import early
+        from headway.elastic.worker.warm import warm
+
+        workers, given = self.job.workers, self.submission
+        if given is None or not given.held or not given.warm:
+            return []
+        return early.stand_by(self.names, workers.each, workers.cpus, min(given.warm, workers.max), warm)
 
     def fit(self, copied: Path) -> bytes | None:
         """Fit the task on the cluster. copied: where its code was carried to. Raises BadInput: it failed."""
@@ -238,7 +248,8 @@ class _Leader:
 
         def fit() -> None:
             try:
-                _fit(run, job, checked, source, recorder, self.epoch, self.names, early)
+                held = self.submission is not None and self.submission.held
+                _fit(run, job, checked, source, recorder, self.epoch, self.names, early, held, self.standing())
             except BaseException as error:  # told to the leading thread below
                 trouble.append(error)
             finally:
@@ -326,6 +337,8 @@ def _fit(
     epoch: int,
     names: Names,
     early: dict[str, Any],
+    held: bool,
+    standing: list[tuple[str, Any]],
 ) -> None:
     from ray.train import RunConfig
 
@@ -347,6 +360,8 @@ def _fit(
             "wishing": means.wishing(job, run, checked.total_steps),
             "each": job.workers.each,
             "prices": None if job.prices is None else [one.model_dump() for one in job.prices],
+            "held": held,
+            "standing": standing,
         },
         train_loop_config=equipment.config_of(run, job, checked, source, recorder, epoch),
         scaling_config=equipment.scaling(job, job.workers.max),

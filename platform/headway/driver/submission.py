@@ -63,6 +63,9 @@ class Submission:
         look: begins to look at the cluster, once Ray is connected.
         began: told once nothing stands in the way any more.
         has_begun: whether it was.
+        granted: whether its workers' places are its own already, so that their processes may begin before all is tried.
+        held: whether no worker is asked for before somebody says of what size the run is to be.
+        warm: so many of its workers' processes stand by meanwhile.
     """
 
     id: str
@@ -72,6 +75,9 @@ class Submission:
     look: Callable[[Job, plan.Plan, Place], Look]
     began: Callable[[Began], None]
     has_begun: Callable[[], bool]
+    granted: bool = False
+    held: bool = False
+    warm: int = 0
 
     def demand_data(self, job: Job) -> None:
         """Raises BadInput: the job names a folder that is on the machine that submitted it, and not here."""

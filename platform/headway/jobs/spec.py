@@ -14,7 +14,7 @@ CODE = "code"
 PREFIX = "headway-"
 LAYOUT = "headway-submission/1"
 
-Kind = Literal["train", "resume", "check", "doctor"]
+Kind = Literal["train", "resume", "check", "doctor", "queue"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Spec:
     """One submission.
 
     Args:
-        kind: train; resume; check (all that `train` looks at before it begins, and nothing more); doctor.
+        kind: train; resume; check (all that `train` looks at before it begins, and nothing more); doctor; queue (that
+            there is a keeper).
         run: its name: the key, by which a run is one run whoever asks how often.
         attempt: of this submission; a run that was made by it knows it, see `new_attempt`.
         by: who submitted, for people.
@@ -36,6 +37,10 @@ class Spec:
         allow: `--allow` of a resume.
         store: how stores are spoken to, see `headway.storage.options.Options`; a node's own settings stand above it.
         sent: secrets that were sent in clear, because `--send-secrets` said so.
+        granted: a queue has given it its workers, whose processes may begin at once.
+        held: it is to have all ready but its workers, and to ask for these once it is told its size.
+        warm: so many processes of these stand by meanwhile.
+        tried: the cluster was tried for it before, and is not again.
     """
 
     kind: Kind
@@ -51,6 +56,10 @@ class Spec:
     allow: tuple[str, ...] = ()
     store: dict[str, Any] = field(default_factory=dict)
     sent: dict[str, str] = field(default_factory=dict, repr=False)
+    granted: bool = False
+    held: bool = False
+    warm: int = 0
+    tried: bool = False
 
     @property
     def submission(self) -> str:

@@ -131,6 +131,10 @@ class Lease:
                 self.offer(released=True)
                 self.settle()
 
+    def due(self) -> bool:
+        """Whether it is to be written, even where there is nothing to tell."""
+        return self.tenure.due(self._now())
+
     def sure(self) -> bool:
         """Whether nobody can have taken the lead who keeps to the rules."""
         return self.tenure.sure(self._now())

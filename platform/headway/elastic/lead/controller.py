@@ -48,6 +48,7 @@ class ElasticController(Processes):
         wishing: of a run that minds money or time: makes what it decides by.
         each: what a worker takes, by Ray's names.
         prices: the job's list of prices, as rows; None where it has none.
+        held: whether no place is asked for before somebody says of what size the run is to be.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class ElasticController(Processes):
         wishing: Callable[[], Wishing] | None = None,
         each: Mapping[str, float] | None = None,
         prices: list[dict[str, Any]] | None = None,
+        held: bool = False,
         **rest: Any,
     ) -> None:
         self._recorder = recorder
@@ -75,10 +77,13 @@ class ElasticController(Processes):
         began = partial(_began, recorder)
         self._purchases = Purchases(names.run, began, self.record, RayBoard(), each or {}, price)
         super().__init__(names=names, at_once=at_once, **rest)
+        if held:
+            self._orders.open.clear()
 
     def resize(self, least: int, most: int, by: str, request: str, at_once: int) -> None:
         """Called by the driver, see `Coordinator.resize`."""
         self._coordinator.resize(least, most, by, request, at_once)
+        self._coordinator.then(self._orders.open.set)
 
     # What the coordinator asks for beside `launch` and `dismiss`; called in its thread
 
@@ -87,6 +92,9 @@ class ElasticController(Processes):
 
     def changed(self, members: list[str]) -> None:
         self._members = members
+        if members and self._standing and self._worker_group is not None:
+            self._standing = []
+            self._worker_group.let_go()
 
     def order(self, number: int, worth: Worth) -> None:
         if self._orders.allow(number) and self._orders.buys:

@@ -144,6 +144,8 @@ class Coordinator:
         self._placed_at: dict[str, float] = {}
         """Of those that warm up."""
         self._market = ""
+        self._request = ""
+        """By which it has its size."""
         self._until, self._leave, self._lasting = until, "", lasting
         self.given_up: set[str] = set()
         """Workers that are gone, and whose processes may be there still."""
@@ -303,8 +305,9 @@ class Coordinator:
             if not self._begun:  # nobody is asked for before they can be told the port
                 self._loop.call_later(TICK_S, self._soon, take)
                 return
-            if self._over:
+            if self._over or (request and request == self._request):  # it may come by two ways
                 return
+            self._request = request
             self._prospect.at_once = at_once or least
             if self._wishing is not None:
                 self._wishing.resized(least, most)
@@ -312,6 +315,10 @@ class Coordinator:
             self._feed(events.Resized(least, most, by, time.monotonic()))
 
         self._soon(take)
+
+    def then(self, call: Callable[[], None]) -> None:
+        """Call something once what was asked so far is decided."""
+        self._soon(call)
 
     def came(self, seconds: float) -> None:
         """A place was there so long after it was asked for."""

@@ -1,7 +1,8 @@
 """A run's first workers' processes, started before its controller is: they import what takes seconds meanwhile.
 
-Only on a Ray of the driver's own, which has room for all of them, and is ended with the run. Their places are asked for
-as the controller would, which takes them over (`ElasticWorkerGroup.take`); what it does not ask for it never starts.
+Only where there is room for all of them: on a Ray of the driver's own, and where a queue has given them to the run.
+They end with the driver. Their places are asked for as the controller would, which takes them over
+(`ElasticWorkerGroup.take`); what it does not ask for it never starts.
 Touches `ray.train.v2._internal`, see `headway.elastic.lead.group`.
 """
 
@@ -10,14 +11,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import ray
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.util.placement_group import placement_group
 
+from headway.core.fitting import room
 from headway.driver.names import Names
-from headway.elastic.lead.group import process
+from headway.elastic.lead.group import process, standing
 
 Early = dict[str, tuple[Any, Any]]
 """By the worker's id: its placement group, and its actor."""
+
+
+def stand_by(
+    names: Names, each: dict[str, float], cpus: int, number: int, warm: Callable[[], None]
+) -> list[tuple[str, Any]]:
+    """Start so many processes that take nothing, on nodes that could hold a worker, as evenly as may be; does not wait.
+    None where a worker takes GPUs, which a process is given as it begins. Gives their nodes and actors."""
+    nodes = [node for node in ray.nodes() if node["Alive"] and room(node["Resources"], each)]
+    if not nodes or each.get("GPU"):
+        return []
+    env = {"env_vars": get_env_vars_to_propagate()}
+    found = []
+    for place in range(number):
+        node = nodes[place % len(nodes)]["NodeID"]
+        actor = standing(names, f"standing-{place}", node, cpus, env)
+        actor.execute.remote(warm)
+        found.append((node, actor))
+    return found
 
 
 def begin(names: Names, each: dict[str, float], number: int, warm: Callable[[], None]) -> Early:
@@ -32,7 +53,7 @@ def begin(names: Names, each: dict[str, float], number: int, warm: Callable[[], 
     env = {"env_vars": get_env_vars_to_propagate()}
     found: Early = {}
     for name in (f"w{number}" for number in range(number)):  # as they will be asked for
-        group = placement_group([each])
+        group = placement_group([each], name=names.of(name)["name"])
         actor = process(names, name, group, each, env)
         actor.execute.remote(warm)  # what goes wrong here goes wrong again, and is told, when the worker begins
         found[name] = group, actor

@@ -18,6 +18,7 @@ from ray._raylet import RAY_NODE_ID_KEY  # type: ignore[attr-defined]
 from ray.util.placement_group import placement_group
 
 from headway.core.events import Launch
+from headway.driver.names import Names
 from headway.elastic.lead import room
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ CROWDED_S = 20.0
 LOOK_S = 1.0
 TRY_S = 10.0
 """Between two tries of those that may not order: a group that waits for a moment is no order yet."""
+OPEN_S = 0.5
+"""Between two looks at whether it is still wanted, of one for whom no place may be asked yet."""
 AT_ONCE_S = 2.0
 """A place that took longer to come was waited for."""
 
@@ -51,6 +54,9 @@ class Orders:
         self._placed: set[str] = set()
         self._lock = threading.Lock()
         self._tried = -math.inf
+        self.open = threading.Event()
+        """Whether anybody may have a place at all."""
+        self.open.set()
 
     def join(self, worker: str, spare: bool) -> None:
         """It has no place."""
@@ -122,6 +128,7 @@ class Places:
         orders: who may order.
         crowded: told of a spare for which there is no room, once.
         came: told the seconds that a place was waited for.
+        names: of the run's actors, which its groups are called after.
     """
 
     def __init__(
@@ -133,9 +140,11 @@ class Places:
         orders: Orders,
         crowded: Callable[[str], None],
         came: Callable[[float], None],
+        names: Names | None = None,
     ) -> None:
         self._groups, self._each, self._unwanted, self._pause = groups, dict(each), unwanted, pause
         self._orders, self._crowded, self._came = orders, crowded, came
+        self._names = names
         self._said_crowded = threading.Lock()
 
     def find(self, wanted: Launch) -> Any:
@@ -143,6 +152,9 @@ class Places:
         wishes = [(wanted.avoid, AVOID_S), ((), math.inf)]  # such a node is better than none
         if wanted.apart:
             wishes.insert(0, ((*wanted.avoid, *wanted.apart), APART_S))
+        while not self._orders.open.wait(OPEN_S):
+            if self._unwanted(wanted.worker):
+                return None
         begun = time.monotonic()
         self._orders.join(wanted.worker, wanted.spare)
         group = None
@@ -168,7 +180,7 @@ class Places:
                     self._pause(LOOK_S)
                     continue
             asked = time.monotonic()
-            group = self._groups.by_worker.get(name) or placement_group([self._each], bundle_label_selector=elsewhere)
+            group = self._groups.by_worker.get(name) or self._group(name, elsewhere)
             self._groups.by_worker[name] = group
             while time.monotonic() < until and not self._unwanted(name):
                 if group.wait(LOOK_S):
@@ -180,6 +192,10 @@ class Places:
                     break
             self._groups.free(name)
         return None
+
+    def _group(self, worker: str, elsewhere: list[dict[str, str]] | None) -> Any:
+        name = self._names.of(worker)["name"] if self._names is not None else ""  # who looks at the cluster finds it
+        return placement_group([self._each], name=name, bundle_label_selector=elsewhere)
 
     def _has_come(self, seconds: float) -> None:
         self._orders.found()

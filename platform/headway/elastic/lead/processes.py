@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -50,7 +50,8 @@ class Processes(TrainController):
     Args:
         names: of its actors.
         at_once: so many workers are asked of a cluster that buys machines whether or not it pays.
-        early: those that are there before it, see `headway.elastic.lead.early`.
+        early: those that are there before it, see `headway.elastic.lead.early`; standing: likewise of those that take
+            nothing so far.
         rest: Ray Train's own arguments.
     """
 
@@ -58,8 +59,16 @@ class Processes(TrainController):
     minds = False
     """Whether what machines cost is looked at all the time."""
 
-    def __init__(self, *, names: Names, at_once: int = 1, early: Early | None = None, **rest: Any) -> None:
-        self._names, self._early = names, early or {}
+    def __init__(
+        self,
+        *,
+        names: Names,
+        at_once: int = 1,
+        early: Early | None = None,
+        standing: Sequence[tuple[str, Any]] = (),
+        **rest: Any,
+    ) -> None:
+        self._names, self._early, self._standing = names, early or {}, list(standing)
         self._launched: dict[str, Any] = {}
         self._dismissed: set[str] = set()
         self._lock = threading.Lock()
@@ -210,6 +219,7 @@ class Processes(TrainController):
         self._worker_group.names = self._names
         self._worker_group.take(self._early)
         self._early = {}
+        self._worker_group.stand_by(self._standing)
         self._places = Places(
             self._worker_group.groups,
             self._worker_group.get_resources_per_worker(),
@@ -218,6 +228,7 @@ class Processes(TrainController):
             self._orders,
             self._say_crowded,
             self._came,
+            self._names,
         )
         self._open()
         threading.Thread(target=self._watch_nodes, name="watch-nodes", daemon=True).start()

@@ -293,7 +293,7 @@ def sweep(api: RayJobs, listed: Iterable[RayJob]) -> None:
         if found.alive or not found.id.startswith(PREFIX):
             continue
         stray = not found.run and STRAY in found.message
-        left = found.kind in ("check", "doctor") and time.time() - (found.ended or time.time()) > LEFT_S
+        left = found.kind in ("check", "doctor", "queue") and time.time() - (found.ended or time.time()) > LEFT_S
         if stray or left:
             with suppress(HeadwayError):
                 api.delete(found.id)

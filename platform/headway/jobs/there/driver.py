@@ -19,7 +19,7 @@ from headway import plan, runs
 from headway.core import ends
 from headway.driver import rayjob, signals
 from headway.driver import run as runner
-from headway.driver.submission import Began, Submission
+from headway.driver.submission import Began, Look, Submission
 from headway.errors import FINISHED, INTERRUPTED, STOPPED, BadInput, HeadwayError
 from headway.faults import blame, internal
 from headway.job import Job
@@ -197,10 +197,22 @@ class Driver:
     def _submission(self) -> Submission:
         spec = self._spec
         return Submission(
-            spec.submission, spec.attempt, spec.by, self._code, self._look, self._begun, lambda: self._began
+            spec.submission,
+            spec.attempt,
+            spec.by,
+            self._code,
+            self._look,
+            self._begun,
+            lambda: self._began,
+            spec.granted,
+            spec.held,
+            spec.warm,
         )
 
-    def _look(self, job: Job, checked: plan.Plan, place: Place) -> preflight.Preflight:
+    def _look(self, job: Job, checked: plan.Plan, place: Place) -> Look:
+        if self._spec.tried:
+            return preflight.Before()
+
         def tell(final: plan.Plan, found: preflight.Found) -> None:
             self._tell("plan", **plan_told(self._spec.run, job, final, place, found, self._said.notes))
 

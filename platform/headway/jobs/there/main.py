@@ -22,7 +22,9 @@ BAD_INPUT = 2
 PLATFORM_FAILED = 3
 LATE_S = 2.0
 """So long the rest of what a driver printed is waited for, after its end: a process of the task's may hold the pipe."""
-DRIVER, EXAMINER = "headway.jobs.there.driver", "headway.jobs.there.examine"
+DRIVER = "headway.jobs.there.driver"
+OTHERS = {"doctor": "headway.jobs.there.examine", "queue": "headway.queues.actor"}
+"""What is begun, by the kind of submission."""
 HERE = "the cluster's head"
 
 
@@ -69,7 +71,7 @@ class Parent:
             signal.signal(number, lambda *_: self._ask_to_stop())
         hears, tells = os.pipe()
         child = self._child = subprocess.Popen(
-            [sys.executable, "-u", "-m", EXAMINER if self._spec.kind == "doctor" else DRIVER],
+            [sys.executable, "-u", "-m", OTHERS.get(self._spec.kind, DRIVER)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

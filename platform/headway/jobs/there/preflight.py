@@ -203,6 +203,16 @@ class Preflight:
                 self._note(f"{len(late)} of {len(self._asked)} nodes make the environment of this job's processes")
 
 
+class Before:
+    """The cluster was tried before, when the run was begun on it: it is not again."""
+
+    def done(self, checked: plan.Plan, given_up: Callable[[], bool]) -> None:
+        """There is nothing to wait for."""
+
+    def close(self) -> None:
+        """Nothing is left of it."""
+
+
 def begin(
     job: Job,
     place: Place,

@@ -1,0 +1,310 @@
+"""Who is given what is left once everybody who runs has their least: pure arithmetic.
+
+One worker more is worth what it adds to a job's speed. Where the sum of all completion times is to be small, what it
+adds counts the more, the less is left of the job: among m jobs whose speed is workers^p the best share of the one that is
+the i-th longest grows like i^(p/(1-p)) (heSRPT: Berg, Vesilo and Harchol-Balter, "Optimal scheduling of parallel jobs
+with known sizes", 2020), which is what is given if each weighs i^p.
+
+Higher priorities come first up to what they wanted, then lower ones, then all beyond it where that pays.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from heapq import heapify, heappop, heappush
+
+from headway.core.holdings import Entry, Plan, count, first, merged
+from headway.core.queued import Each, Speedup
+from headway.core.slots import Places
+
+LEFT_ALONE = 1e9
+"""How many times more another would have to gain by a worker of a job that has just changed."""
+
+WEIGHT_POWER = 0.8
+"""p above."""
+
+Step = tuple[int, int, float]
+"""From so many workers to so many, and what each of them adds to the speed, as a multiple of that on one."""
+
+
+@lru_cache(maxsize=8192)
+def steps(
+    speedup: Speedup, least: int, wanted: int, most: int, sizes: tuple[int, ...], worth: float, also: int = 0
+) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """The sizes of a job above its least, up to what it wanted, and beyond where that pays. What one more brings falls
+    from step to step: where it would rise, steps are one.
+
+    Args:
+        also: a size that is to be among them.
+    """
+    within: list[Step] = []
+    beyond: list[Step] = []
+    pays = worth * speedup.at(wanted) / wanted
+    now = least
+    while now < most:
+        if sizes:
+            then = next((size for size in sizes if size > now), most + 1)
+        else:
+            then = now + max(1, now // 8)
+            then = min(then, *(stop for stop in (wanted, also, most) if stop > now))
+        if then > most:
+            break
+        brings = (speedup.at(then) - speedup.at(now)) / (then - now)
+        if then <= wanted:
+            _add(within, (now, then, brings), also)
+        elif brings >= pays:
+            _add(beyond, (now, then, brings), also)
+        else:
+            break
+        now = then
+    return tuple(within), tuple(beyond)
+
+
+def _add(found: list[Step], step: Step, also: int) -> None:
+    while found and step[2] > found[-1][2] and step[0] != also:
+        first = found.pop()
+        workers = step[1] - first[0]
+        brings = (first[2] * (first[1] - first[0]) + step[2] * (step[1] - step[0])) / workers
+        step = (first[0], step[1], brings)
+    found.append(step)
+
+
+class Giving:
+    """Who will have how many, by count; then where.
+
+    Args:
+        plan: in which everybody who runs has their least.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.again_at = math.inf
+        slots = plan.layers.at_least
+        self._left = [sum(max(0.0, free[i]) for free in slots.free) for i in range(3)]
+        self._all = [sum(has[i] for has in plan.rooms) or 1.0 for i in range(3)]
+        self._fit: dict[Each, int] = {}
+        self._cost: dict[Each, float] = {}
+        self.capped: dict[str, int] = {}
+        """How far each could be given anything."""
+
+    def give(self) -> None:
+        """Decide it all."""
+        wants = self._wants()
+        if self.plan.rules.fair is None:
+            for group in sorted(wants):
+                stuck: set[int] = set()
+                for _, place, _, then in sorted(wants[group]):
+                    if place not in stuck and not self._one(self.plan.entries[place], then):
+                        stuck.add(place)
+        else:
+            for group in sorted(wants):
+                self._fairly(sorted(wants[group]))
+        self._settle()
+
+    def _wants(self) -> dict[tuple[int, int], list[tuple[float, int, int, int]]]:
+        """Steps by group (beyond what was wanted or not, priority): (worth, the better the less; place; from; to)."""
+        plan, rules = self.plan, self.plan.rules
+        running = [place for place, entry in enumerate(plan.entries) if entry.runs]
+        by_rest = sorted(running, key=lambda place: (-plan.entries[place].rest_s, place))
+        found: dict[tuple[int, int], list[tuple[float, int, int, int]]] = {}
+        for number, place in enumerate(by_rest, start=1):
+            entry = plan.entries[place]
+            job = entry.job
+            wanted = max(entry.least, min(job.wanted or job.most, job.most))
+            has = entry.size
+            curve = job.speedup or rules.speedup
+            within, beyond = steps(curve, entry.least, wanted, job.most, job.sizes, rules.worth)
+            if has > entry.least and not job.sizes and all(step[1] != has for step in (*within, *beyond)):
+                within, beyond = steps(curve, entry.least, wanted, job.most, job.sizes, rules.worth, has)
+            self.capped[job.job] = beyond[-1][1] if beyond else within[-1][1] if within else entry.least
+            weight = number**WEIGHT_POWER / self.cost(job.each)
+            asleep = job.resized_at is not None and plan.now - job.resized_at < rules.snooze_s and entry.had > 0
+            keeps = LEFT_ALONE if asleep else rules.keeps
+            for further, some in enumerate((within, beyond)):
+                if not some:
+                    continue
+                into = found.setdefault((further, -job.priority), [])
+                for now, then, brings in some:
+                    if then <= has:
+                        into.append((-brings * weight * keeps, place, now, then))
+                    elif asleep:
+                        if job.resized_at is not None:
+                            self.again_at = min(self.again_at, job.resized_at + rules.snooze_s)
+                        break
+                    else:
+                        into.append((-brings * weight, place, now, then))
+        return found
+
+    def cost(self, each: Each) -> float:
+        """The part of the cluster that one such worker takes, of what it takes most of."""
+        if each not in self._cost:
+            parts = zip((each.cpus, each.gpus, each.memory), self._all, strict=True)
+            self._cost[each] = max((one / there for one, there in parts), default=0.0) or 1e-9
+        return self._cost[each]
+
+    def _one(self, entry: Entry, then: int) -> bool:
+        """Give a job as many as that, or as many as are left; whether it got all."""
+        job, each = entry.job, entry.job.each
+        if each not in self._fit:
+            self._fit[each] = self.plan.layers.at_least.total(each)
+        more = then - entry.target
+        left = self._left
+        able = min(more, self._fit[each])
+        for one, there in ((each.cpus, left[0]), (each.gpus, left[1]), (each.memory, left[2])):
+            if one > 0 and one * able > there + 1e-6:
+                able = max(0, int((there + 1e-6) / one))
+        if self.plan.allowances.quotas:
+            able = self.plan.allowances.more(job, able)
+        given = more if able >= more else entry.allowed(entry.target + able) - entry.target
+        if given > 0:
+            self._fit[each] -= given
+            left[0] -= given * each.cpus
+            left[1] -= given * each.gpus
+            left[2] -= given * each.memory
+            entry.target += given
+            self.plan.count(entry, given, 0)
+        return given >= more
+
+    def _fairly(self, wants: list[tuple[float, int, int, int]]) -> None:
+        """The one who has least, by the weights, is next each time."""
+        plan = self.plan
+        has = holdings(plan, self.cost)
+        mine: dict[str, Iterator[tuple[float, int, int, int]]] = {}
+        by_owner: dict[str, list[tuple[float, int, int, int]]] = {}
+        for want in wants:
+            by_owner.setdefault(owner(plan, plan.entries[want[1]]), []).append(want)
+        mine = {name: iter(theirs) for name, theirs in by_owner.items()}
+        heap = [(has.get(name, 0.0), name) for name in sorted(mine)]
+        heapify(heap)
+        stuck: set[int] = set()
+        while heap:
+            there, name = heappop(heap)
+            want = next((want for want in mine[name] if want[1] not in stuck), None)
+            if want is None:
+                continue
+            entry = plan.entries[want[1]]
+            before = entry.target
+            if not self._one(entry, want[3]):
+                stuck.add(want[1])
+            more = (entry.target - before) * self.cost(entry.job.each) / weight(plan, name)
+            heappush(heap, (there + more, name))
+
+    def _settle(self) -> None:
+        """Where the workers are: who has fewer gives up, who has more takes; what nobody took stays."""
+        plan = self.plan
+        later = plan.layers.later
+        over = {node for node, free in enumerate(later.free) if min(free) < -1e-6}
+        shrunk = []
+        for entry in plan.entries:
+            if entry.runs and entry.target < entry.size:
+                shrunk.append((entry, self._leave(entry, entry.size - entry.target, over)))
+        self._clear(over)
+        for entry in plan.entries:
+            more = entry.target - entry.size - (count(entry.places) if entry.runs else 0)
+            if not entry.runs or more <= 0:
+                continue
+            places = later.pick(entry.job.each, more)
+            had = entry.size + count(entry.places)
+            can = entry.allowed(had + count(places))
+            if can < entry.target:
+                plan.count(entry, entry.target - max(can, had), 0, -1)
+                entry.target = max(can, had)
+                places = first(places, entry.target - had)
+            later.put(places, entry.job.each)
+            entry.places = entry.places + places
+        for entry, left in reversed(shrunk):
+            self._stay(entry, left)
+
+    def _leave(self, entry: Entry, workers: int, over: set[int]) -> Places:
+        """It gives up so many: where others come, then where it has fewest."""
+        later, each = self.plan.layers.later, entry.job.each
+        kept = dict(first(entry.stays, entry.least))
+        beyond = {node: there - kept.get(node, 0) for node, there in entry.stays}
+        gone: Places = []
+        for node in sorted(beyond, key=lambda node: (node not in over, beyond[node], node)):
+            take = min(beyond[node], workers)
+            if take > 0:
+                gone.append((node, take))
+                workers -= take
+        later.put(gone, each, -1)
+        over -= {node for node, _ in gone if min(later.free[node]) >= -1e-6}
+        less = dict(gone)
+        entry.stays = [(node, there - less.get(node, 0)) for node, there in entry.stays if there > less.get(node, 0)]
+        entry.size = count(entry.stays)
+        return gone
+
+    def _clear(self, over: set[int]) -> None:
+        """Those who come, come to the nodes where they were put: others leave what is beyond their least there."""
+        plan = self.plan
+        later = plan.layers.later
+        on = {node: [name for name, _ in plan.nodes[node].held] for node in over}
+        for entry in plan.entries if over else ():  # those that were given workers and are not there yet
+            for node, _ in entry.stays:
+                if node in on and entry.job.job not in on[node]:
+                    on[node].append(entry.job.job)
+        for node in sorted(over):
+            lowest_first = sorted(
+                (plan.named[name] for name in on[node] if name in plan.named and plan.named[name].runs),
+                key=lambda entry: (entry.job.priority, -entry.rest_s, entry.job.job),
+            )
+            for entry in lowest_first:
+                while min(later.free[node]) < -1e-6 and entry.size > entry.least:
+                    here = dict(entry.stays).get(node, 0)
+                    if not here:
+                        break
+                    smaller = entry.allowed(entry.size - 1)
+                    if smaller < entry.least:
+                        break
+                    plan.count(entry, entry.target - smaller, 0, -1)
+                    entry.target = smaller
+                    self._leave(entry, entry.size - smaller, {node})
+
+    def _stay(self, entry: Entry, left: Places) -> None:
+        """What it gave up and nobody took, as far as it pays for it."""
+        plan = self.plan
+        each = entry.job.each
+        most = self.capped.get(entry.job.job, entry.least)
+        back: Places = []
+        for node, workers in left:
+            here = min(workers, plan.layers.later.fits(node, each))
+            if here > 0:
+                back.append((node, here))
+        able = min(count(back), most - entry.size)
+        if plan.allowances.quotas:
+            able = plan.allowances.more(entry.job, max(0, able))
+        if entry.places or able < 1:
+            return
+        more = entry.allowed(entry.size + able) - entry.size
+        if more > 0:
+            back = first(back, more)
+            plan.layers.later.put(back, each)
+            plan.count(entry, more, 0)
+            entry.stays = merged(entry.stays + back)
+            entry.size += more
+            entry.target = entry.size
+
+
+def owner(plan: Plan, entry: Entry) -> str:
+    """The user, or the team, with whom it shares."""
+    return entry.job.user if plan.rules.fair == "user" else entry.job.team
+
+
+def weight(plan: Plan, name: str) -> float:
+    """Of an owner."""
+    for quota in plan.rules.quotas:
+        if name and name == (quota.user if plan.rules.fair == "user" else quota.team):
+            return quota.share
+    return 1.0
+
+
+def holdings(plan: Plan, costs: Callable[[Each], float]) -> dict[str, float]:
+    """The part of the cluster that each owner has, by its weight."""
+    found: dict[str, float] = {}
+    for entry in plan.entries:
+        if entry.runs:
+            name = owner(plan, entry)
+            found[name] = found.get(name, 0.0) + entry.target * costs(entry.job.each) / weight(plan, name)
+    return found

@@ -1,0 +1,249 @@
+"""The keeper of a queue: turn by turn it hears wishes, looks at the cluster, decides, writes that down, has it done.
+
+In this order, so that whatever ends it, whoever comes after finds in the book what was to be done. What is to be done
+is to bring about what the book says: it is asked for until it is seen, and each time by the same name.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from headway.core import bookings, enqueued
+from headway.core.bookings import Answer, Book
+from headway.core.enqueued import Entry, Seen
+from headway.core.queue import decide
+from headway.core.queued import Decision, Pause, Refuse
+from headway.errors import HeadwayError
+from headway.queues.cluster import Cluster
+from headway.queues.place import QueuePlace, line
+from headway.runs.lease import Lease
+from headway.storage.protocol import OutOfReach
+
+logger = logging.getLogger(__name__)
+
+AGAIN_S = 1.0
+"""Between two times that the same is asked of a run that has not heard it."""
+SMALL_S = 2.0
+"""Between two writes of what only people look at: steps, and why somebody waits."""
+DECIDE_S = 1.0
+"""It is decided anew after so long, also where nothing seems to have changed."""
+CLEAR_S = 600.0
+YOUNG_S = 3600.0
+"""So long parcels are kept that no entry names: a submission writes them first."""
+
+
+@dataclass
+class _Known:
+    """What this process remembers; nobody after it needs that."""
+
+    asked: dict[str, float] = field(default_factory=dict)
+    """When what was asked for last, by its name."""
+    decided: tuple[object, ...] = ()
+    decided_at: float = float("-inf")
+    again_at: float | None = None
+    written_at: float = float("-inf")
+    cleared_at: float = float("-inf")
+    seen: dict[str, Seen] = field(default_factory=dict)
+
+
+class Keeper:
+    """See the module.
+
+    Args:
+        place: of the queue.
+        lease: of its book, by which this process leads.
+        book: as that was read.
+        cluster: that has the workers.
+        clock: Unix seconds; those of the book.
+    """
+
+    def __init__(
+        self, place: QueuePlace, lease: Lease, book: Book, cluster: Cluster, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._place, self._lease, self._cluster, self._clock = place, lease, cluster, clock
+        self.book = book
+        """What the store is known to have."""
+        self._offered: Book | None = None
+        """What was offered to the store, which has not said that it took it."""
+        self._answered: list[str] = []
+        """Wishes that the book has the answers of."""
+        self._known = _Known()
+
+    def turn(self) -> None:
+        """Once all of it.
+
+        Raises:
+            Superseded: another keeper leads the queue: nothing may be done any more.
+        """
+        try:
+            if not self._lease.settled:  # an answer was lost: nothing else before it is known
+                self._settle()
+            self._turn()
+        except OutOfReach as error:
+            logger.warning("the queue's place is out of reach: %s", error)
+
+    def release(self) -> None:
+        """Let another keep it."""
+        with suppress(HeadwayError, OSError):
+            self._lease.release()
+
+    def _turn(self) -> None:
+        now, lines = self._clock(), bytearray()
+        wishes = self._place.wishes()
+        book = self.book
+        for _, wish in wishes:
+            book = bookings.apply(book, wish, now)
+        book = self._looked(book, now, lines)
+        book = self._decided(book, now, lines)
+        book = bookings.tidied(book, {wish.id for _, wish in wishes})
+        self._write(book, bytes(lines), now)
+        self._answered = [name for name, wish in wishes if wish.id in self.book.answers]
+        self._place.forget(self._answered)
+        if self._lease.sure():
+            self._carry_out(now)
+        self._clear(now)
+
+    # To know
+
+    def _looked(self, book: Book, now: float, lines: bytearray) -> Book:
+        """With what became of those that hold workers."""
+        self._known.seen = {}
+        for entry in book.alive:
+            if not entry.holds and not entry.prepared:
+                continue
+            seen = self._known.seen[entry.run] = self._cluster.seen(entry)
+            after = enqueued.saw(entry, seen, now)
+            if after is entry:
+                continue
+            book = book.put(after)
+            if after.state != entry.state:
+                lines += line(now, entry.run, after.state, after.workers, after.why or f"it is {after.state}")
+        return book
+
+    # To decide
+
+    def _decided(self, book: Book, now: float, lines: bytearray) -> Book:
+        nodes = self._cluster.nodes([entry.run for entry in book.alive])
+        if nodes is None:  # nobody can be asked: what was decided stands
+            return book
+        still = tuple(entry.queued(entry.since) for entry in book.alive)
+        asked = (still, tuple(nodes), book.rules)
+        known = self._known
+        due = known.again_at is not None and now >= known.again_at
+        if asked == known.decided and not due and now - known.decided_at < DECIDE_S:
+            return book
+        known.decided, known.decided_at = asked, now
+        rules = replace(book.rules, could_come=None if self._cluster.grows() else ())
+        found = decide(now, [entry.queued(now) for entry in book.alive], nodes, rules)
+        known.again_at = found.again_at
+        return self._taken(book, found, now, lines)
+
+    def _taken(self, book: Book, found: Decision, now: float, lines: bytearray) -> Book:
+        """The book with a decision."""
+        waits, never = dict(found.waits), set()
+        for action in found.actions:
+            before = book.entries[action.job]
+            if isinstance(action, Refuse):
+                book = self._refused(book, before, action)
+                if action.job in book.entries:
+                    waits[action.job] = f"{action.reason}: {action.remedy}"
+                    never.add(action.job)
+                continue
+            if isinstance(action, Pause):
+                after = enqueued.paused(before, now, action.reason)
+                why = action.reason
+            else:
+                after = enqueued.granted(before, action.size, now, action.reason)
+                why = action.reason
+            if after is None or after == before:
+                continue
+            book = book.put(after)
+            lines += line(now, action.job, type(action).__name__.lower(), after.workers, why)
+        return _prepared(replace(book, waits=waits), never)
+
+    def _refused(self, book: Book, entry: Entry, action: Refuse) -> Book:
+        """One that can never run here, as things are. Whoever submits it now is told, and it never was in the queue;
+        one that was taken before waits for what is lacking: a machine may have gone that comes again."""
+        for name, answer in book.answers.items():
+            if name not in self.book.answers and answer.run == entry.run:
+                told = Answer("", action.fact, action.reason, action.remedy)
+                rest = {run: each for run, each in book.entries.items() if run != entry.run}
+                return replace(book, entries=rest, answers={**book.answers, name: told})
+        return book
+
+    # To write
+
+    def _write(self, book: Book, lines: bytes, now: float) -> None:
+        """Have the book in the store, where it is another one; else say now and then that this process leads."""
+        if book != self.book and (
+            lines or _large(book) != _large(self.book) or now - self._known.written_at >= SMALL_S
+        ):
+            self._lease.offer(lines, bookings.to_tree(book))
+            self._offered = book
+            self._settle()
+            self._known.written_at = now
+        elif self._lease.due():
+            self._lease.renew()
+
+    def _settle(self) -> None:
+        self._lease.settle()
+        self.book = self._offered or self.book
+        self._offered = None
+
+    # To do
+
+    def _carry_out(self, now: float) -> None:
+        """Bring about what the book says, where it is not seen to be so."""
+        for entry in sorted(self.book.alive, key=lambda entry: entry.state == "starting"):  # first who gives up
+            seen = self._known.seen.get(entry.run)
+            if not (entry.holds or entry.prepared) or (seen is not None and seen.phase in ("unknown", "over")):
+                continue
+            absent = seen is None or seen.phase == "absent"
+            if entry.state == "pausing":
+                self._ask(f"pause {entry.start}", now, lambda entry=entry: self._cluster.pause(entry))  # type: ignore[misc]
+            elif absent:
+                self._ask(f"start {entry.start}", now, lambda entry=entry: self._cluster.start(entry))  # type: ignore[misc]
+            elif entry.holds and entry.orders and seen is not None and seen.request != entry.order:
+                self._ask(f"resize {entry.order}", now, lambda entry=entry: self._cluster.resize(entry))  # type: ignore[misc]
+
+    def _ask(self, name: str, now: float, act: Callable[[], None]) -> None:
+        """Not again at once."""
+        if now - self._known.asked.get(name, float("-inf")) < AGAIN_S:
+            return
+        self._known.asked[name] = now
+        try:
+            act()
+        except (HeadwayError, OSError) as error:  # it is asked again
+            logger.warning("could not %s: %s", name, error)
+
+    def _clear(self, now: float) -> None:
+        """Of what nobody needs any more."""
+        if now - self._known.cleared_at < CLEAR_S:
+            return
+        self._known.cleared_at = now
+        self._place.clear(self.book.parcels, YOUNG_S)
+        alive = {entry.start for entry in self.book.alive}
+        self._known.asked = {
+            name: at for name, at in self._known.asked.items() if any(start in name for start in alive)
+        }
+
+
+def _prepared(book: Book, never: set[str]) -> Book:
+    """The next of those that wait have all ready but their workers; not those that can never run as things are."""
+    many = book.prepared - sum(entry.prepared for entry in book.alive)
+    for run in book.waits:
+        entry = book.entries.get(run)
+        waits = entry is not None and entry.state in enqueued.WAITS and not entry.prepared
+        if many > 0 and entry is not None and waits and run not in never:
+            book, many = book.put(enqueued.prepared(entry)), many - 1
+    return book
+
+
+def _large(book: Book) -> Book:
+    """Without what changes all the time, and nobody's decisions hang on."""
+    still = {run: replace(entry, steps=0, rest_s=None, done_s=None, held_s=0.0) for run, entry in book.entries.items()}
+    return replace(book, entries=still, waits={})

@@ -1,0 +1,195 @@
+"""What people ask of a queue, from the command line to its book; a keeper in this process, and no Ray."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from headway.cli.app import app
+from headway.core.queued import Quota, Rules
+from headway.errors import BadInput
+from headway.jobs.spec import from_json
+from headway.queues import asking, quotas
+from headway.queues.keeper import Keeper
+from headway.queues.place import QueuePlace, book_of, storage_of
+from headway.queues.rays import RayCluster
+from headway.runs import Place, audit
+from headway.testing.queueing import Clock, FakeCluster
+
+
+class Here:
+    """A queue in a folder, kept in a thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self.runs = folder / "runs"
+        self.runs.mkdir()
+        self.clock = Clock(time.time())
+        self.cluster = FakeCluster({"n0": 2}, self.clock, {"one": 1e9})
+        self.place = QueuePlace(storage_of(Place.of(self.runs)))
+        self.lease = self.place.lead("test")
+        self.keeper = Keeper(self.place, self.lease, book_of(self.lease.head), self.cluster, self.clock)
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._keep, daemon=True)
+
+    def _keep(self) -> None:
+        while not self.over.wait(0.01):
+            self.clock.pass_s(0.5)
+            self.cluster.live()
+            self.keeper.turn()
+
+    def headway(self, *arguments: object) -> Result:
+        return CliRunner().invoke(app, [*map(str, arguments)], env={"HEADWAY_RUNS": str(self.runs)})
+
+    def told(self, *arguments: object) -> Any:
+        done = self.headway(*arguments, "--json")
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    def entries(self) -> dict[str, dict[str, Any]]:
+        return {each["run"]: each for each in self.told("queue", "ls", "--all")["entries"]}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
+    monkeypatch.setenv("HEADWAY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    found = Here(tmp_path)
+    found.thread.start()
+    yield found
+    found.over.set()
+    found.thread.join()
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    (tmp_path / "task.py").write_text("import headway\n\n\nclass Nothing(headway.Task):\n    pass\n")
+    tree = {"name": "nothing", "task": "task.py:Nothing", "data": {"train": str(tmp_path)}, "steps": 4, "lanes": 4}
+    tree |= {"workers": {"min": 1, "max": 2}, "tracking": {"enabled": False}}
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(tree))
+    return tmp_path / "job.yaml"
+
+
+def test_a_job_goes_in_is_changed_and_goes_out(here: Here, job: Path) -> None:
+    done = here.told("submit", job, "--queue", "--name", "one", "--priority", 2, "--team", "ml")
+    assert (done["run"], done["state"], done["position"]) == ("one", "starting", 0)
+    done = here.told("submit", job, "--queue", "--name", "two", "--user", "bob", "--set", "workers.spares=1")
+    entries = here.entries()
+    assert entries["one"]["team"] == "ml"
+    two = entries["two"]
+    assert (two["user"], two["least"], two["most"], two["warm"]) == ("bob", 1, 2, 1)
+    here.headway("submit", job, "--queue", "--name", "three", "--set", "workers.min=2")
+    rows = here.told("queue", "ls")["entries"]
+    waiting = [(each["run"], each["position"]) for each in rows if each["position"]]
+    assert waiting == [("three", 1)]
+    assert next(each["why"] for each in rows if each["run"] == "three")
+    assert here.told("queue", "set", "three", "--priority", 1)["said"] == "three has priority 1"
+    assert here.told("queue", "move", "three", "--last")["said"] == "three is the last of its priority"
+    assert "taken off" in here.told("queue", "rm", "three")["said"]
+    said = here.headway("queue", "log").stdout
+    assert "start one 2" in said
+    verbs = [(entry.act.verb, entry.act.on) for entry in audit.entries(Place.of(here.runs))]
+    assert verbs == [
+        *(("submit", run) for run in ("one", "two", "three")),
+        *((f"queue {verb}", "three") for verb in ("set", "move", "rm")),
+    ]
+
+
+def test_what_is_kept_of_a_job_is_what_is_sent_when_its_turn_comes(here: Here, job: Path) -> None:
+    here.told("submit", job, "--queue", "--name", "one")
+    entry = asking.ls(here.runs).book.entries["one"]
+    first, _, module = entry.parcels
+    spec = from_json(here.place.parcel(first).decode())
+    assert (spec.kind, spec.run, spec.attempt, spec.runs) == ("train", "one", entry.attempt, str(here.runs))
+    assert here.place.parcel(module)[:2] == b"PK"
+    cluster = RayCluster.__new__(RayCluster)
+    cluster._queue, cluster._runs = here.place, Place.of(here.runs)
+    sent, packed = cluster._packed(entry)
+    assert (sent.kind, sent.attempt, sent.granted, sent.held) == ("train", entry.start, True, False)
+    tree = yaml.safe_load(sent.job or "")
+    assert (tree["workers"]["max"], tree["workers"]["spares"]) == (entry.workers, 0)
+    assert packed.working_dir.uri != packed.modules[0].uri
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--wait"], "--wait"),
+        (["--dry-run"], "--dry-run"),
+        (["--set", "workers.min=9"], "workers.min=9"),
+        (["--set", "env={TOKEN: ghp_0123456789abcdefghijklmnopqrstuvwxyz}"], "env.TOKEN"),
+    ],
+)
+def test_what_cannot_be_queued_is_refused_before_anything_is_kept(
+    here: Here, job: Path, more: list[str], said: str
+) -> None:
+    done = here.headway("submit", job, "--queue", "--name", "one", *more)
+    assert isinstance(done.exception, BadInput)
+    assert said in str(done.exception)
+    assert here.place.storage.list("parcels/") == []
+
+
+def test_options_of_the_queue_need_it(here: Here, job: Path) -> None:
+    done = here.headway("submit", job, "--priority", 3)
+    assert isinstance(done.exception, BadInput)
+    assert "--queue" in str(done.exception)
+
+
+def test_a_job_that_nothing_can_hold_is_not_in_the_queue(here: Here, job: Path) -> None:
+    done = here.headway("submit", job, "--queue", "--name", "big", "--set", "workers.min=3", "--set", "workers.max=3")
+    assert isinstance(done.exception, BadInput)
+    assert "3 workers" in str(done.exception)
+    assert "big" not in here.entries()
+
+
+def test_without_a_keeper_the_queue_says_so_and_nothing_is_left(here: Here, job: Path) -> None:
+    here.over.set()
+    here.thread.join()
+    here.lease.release()
+    with pytest.raises(BadInput, match=r"127\.0\.0\.1:9"):
+        asking.ask(here.runs, "rm", {"run": "one"}, address="http://127.0.0.1:9")
+    assert here.place.wishes() == []
+    assert not asking.ls(here.runs).kept
+
+
+def test_quotas_as_people_write_them(here: Here, tmp_path: Path) -> None:
+    file = tmp_path / "quotas.yaml"
+    file.write_text(
+        "most_running: 3\nprepared: 0\nfair: team\n"
+        "teams: {vision: 8, speech: {gpus: 4, share: 2}}\nusers: {ann: {jobs: 2}}\n"
+    )
+    rules = quotas.read(file)
+    assert (rules.most_running, rules.fair, quotas.prepared(file)) == (3, "team", 0)
+    vision, speech = Quota(team="vision", workers=8), Quota(team="speech", gpus=4.0, share=2.0)
+    assert set(rules.quotas) == {vision, speech, Quota(user="ann", jobs=2)}
+    changed = quotas.changed(quotas.changed(rules, "vision="), "user:ann.cpus=4")
+    assert set(changed.quotas) == {speech, Quota(user="ann", jobs=2, cpus=4.0)}
+    assert quotas.changed(rules, "most_running=").most_running is None
+    here.told("queue", "quotas", file)
+    here.told("queue", "quotas", "--set", "vision=4")
+    shown = here.told("queue", "quotas")
+    assert {"team": "vision", "workers": 4} in shown["quotas"]
+    assert (shown["most_running"], shown["prepared"]) == (3, 0)
+    assert "team vision: workers 4" in here.headway("queue", "quotas").stdout
+
+
+@pytest.mark.parametrize(
+    "setting", ["vision", "=3", "vision=-1", "vision=many", "vision=1.5", "vision.shoes=3", "group:a=1", "fair=dogs"]
+)
+def test_a_quota_that_is_none_is_refused(setting: str) -> None:
+    with pytest.raises(BadInput, match="--set"):
+        quotas.changed(Rules(), setting)
+
+
+def test_quotas_that_contradict_are_refused() -> None:
+    rules = quotas.changed(quotas.changed(Rules(), "ml=2"), "user:ann=4")
+    quotas.admit(rules, {})
+    with pytest.raises(BadInput, match="user ann"):
+        quotas.admit(rules, {"ann": "ml"})
