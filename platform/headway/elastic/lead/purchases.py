@@ -322,7 +322,7 @@ class RayBoard:
     def heard(self, now: float) -> dict[str, Slots]:
         from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_list
 
-        found = {}
+        found: dict[str, Slots] = {}
         for key in _internal_kv_list(HELD, namespace=NAMESPACE):
             try:
                 said = json.loads(_internal_kv_get(key, namespace=NAMESPACE) or b"")
