@@ -10,12 +10,15 @@ import pytest
 from typer.testing import CliRunner
 
 from headway.cli.app import app
+from headway.cluster import file as files
 from headway.core.bill import cents
 from headway.core.worst import machines_for, worst
 from headway.errors import BadInput
+from headway.job import parse
 from headway.report import money
 from headway.report.page.account import account
 from headway.report.spending import told as spent
+from headway.report.worst import of
 from headway.runs import RunFolder
 
 EVENTS: list[dict[str, Any]] = [
@@ -126,3 +129,47 @@ def test_the_worst_is_all_machines_from_the_beginning_to_the_end() -> None:
     assert (found.hours, found.dollars, found.why) == (0.5, 6.5, "until its deadline")
     assert machines_for(5, {"CPU": 2.0}, {"CPU": 4.0}) == 3
     assert machines_for(5, {"CPU": 2.0, "GPU": 1.0}, {"CPU": 4.0}) is None
+
+
+CLUSTER = """\
+cluster_name: t
+provider: {type: aws, region: eu-central-1, headway: {prices: [{type: dear, per_hour: 9}]}}
+head_node_type: head
+available_node_types:
+  head: {resources: {CPU: 0}, one_of: [{type: m7i.large}]}
+  worker:
+    max_workers: 4
+    resources: {CPU: 4}
+    one_of: [{type: c7i.xlarge, spot: true, price_per_hour: 0.07}, {type: TYPE, spot: true}]
+"""
+
+
+def test_a_job_costs_at_most_what_its_dearest_machines_do_on_demand(tmp_path: Path) -> None:
+    job = parse(
+        {"task": "t.py:T", "data": {"train": "d"}, "lanes": 8, "lane_batch": 4, "steps": 3600,
+         "workers": {"min": 2, "max": 4, "cpus": 2}}
+    )  # fmt: skip
+    file = files.parse(tmp_path / "c.yaml", CLUSTER.replace("TYPE", "g4dn.xlarge"))
+    found = of(job, 3600, file)
+    assert found.machines == "2 x g4dn.xlarge spot at $0.658, and the head at $0.12075", "as if none were spot"
+    assert found.per_hour == pytest.approx(2 * 0.658 + 0.12075)
+    assert found.dollars is None
+    timed = of(job, 3600, file, step_worker_s=2.0)
+    assert timed.dollars == pytest.approx(timed.per_hour)
+    assert of(job, 3600, file, 2.0, 900.0).dollars == pytest.approx(timed.per_hour / 4)
+    dear = files.parse(tmp_path / "c.yaml", CLUSTER.replace("TYPE", "dear"))
+    assert of(job, 3600, dear).per_hour == pytest.approx(18.12075)
+    strange = files.parse(tmp_path / "c.yaml", CLUSTER.replace("TYPE", "strange"))
+    with pytest.raises(BadInput, match="no price of strange in eu-central-1, spot"):
+        of(job, 3600, strange)
+    with pytest.raises(BadInput, match="holds a worker"):
+        of(job.model_copy(update={"workers": job.workers.model_copy(update={"cpus": 9})}), 3600, file)
+    with pytest.raises(BadInput, match="nothing says what its machines cost"):
+        of(job, 3600)
+    priced = job.model_copy(update={"workers": job.workers.model_copy(update={"price_per_hour": 0.5})})
+    assert of(priced, 3600, step_worker_s=2.0).dollars == pytest.approx(2.0)
+
+
+def test_the_command_wants_one_of_a_run_and_a_job() -> None:
+    done = CliRunner().invoke(app, ["cost"])
+    assert "one of RUN and --worst JOB" in str(done.exception)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -240,7 +241,7 @@ def test_a_run_records_what_it_pays_and_its_events_say_the_same() -> None:
     board.there.append(Node("n1", "i", {"CPU": 1.0}))
     run.at(121.0)
     assert board.said["r"] == {"i": 1.0}
-    board.sold = Till().having(head, sold("i", 110.0).priced(150.0, 7.2))
+    board.sold = Till().having(head, replace(sold("i", 110.0), prices=((110.0, 3.6), (150.0, 7.2))))
     run.at(155.0)
     run.now = 180.0
     run.purchases.freed("w0")

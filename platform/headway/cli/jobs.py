@@ -59,6 +59,11 @@ def check(
         print(f"{f'{workers} workers' if workers > 1 else '1 worker':>18}  lanes {', '.join(map(str, carried))}{same}")
     for name, text in plan_words.lines(said):
         print(f"{name:>18}  {text}")
+    if job.prices is not None or job.workers.price_per_hour is not None:
+        from headway.report import worst
+
+        dear = worst.of(job, found["total_steps"])
+        print(f"{'cost':>18}  ${dear.per_hour:,.4g} an hour at most: {dear.machines}")
     print(f"{'carried':>18}  {cargo['files']:,} files, {plan_words.size(cargo['bytes'])}")
     for warning in warnings:
         print(f"{'note':>18}  {warning}")

@@ -43,15 +43,6 @@ class Sold:
     head: bool = False
     until: float | None = None
 
-    def priced(self, at: float, per_hour: float) -> Sold:
-        """The same, with a price from then on; at its beginning where there was none."""
-        at = max(at, self.since) if self.prices else self.since
-        known = dict(self.prices)
-        before = [price for since, price in self.prices if since <= at]
-        if before and before[-1] == per_hour:
-            return self
-        return replace(self, prices=tuple(sorted((known | {at: per_hour}).items())))
-
     @property
     def words(self) -> str:
         """Its type, zone and kind."""

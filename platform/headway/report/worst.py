@@ -55,10 +55,31 @@ def told(
     from headway.job import load
 
     job = load(path, settings)
-    steps = plan.check(job).total_steps
-    number, each, head, machines, notes = _machines(job, _file(cluster) if cluster is not None else None)
-    deadline_s = None if hours is None else 3600.0 * hours
-    found = worst(number, each, head, deadline_s, steps, _pace(pace, runs), job.workers.min)
+    file = _file(cluster) if cluster is not None else None
+    return of(job, plan.check(job).total_steps, file, _pace(pace, runs), None if hours is None else 3600.0 * hours)
+
+
+def of(
+    job: Job,
+    steps: int,
+    file: ClusterFile | None = None,
+    step_worker_s: float | None = None,
+    deadline_s: float | None = None,
+) -> Told:
+    """The same of a job that was checked.
+
+    Args:
+        job: checked.
+        steps: of the run.
+        file: of the cluster that it goes to; None: the job's own prices count.
+        step_worker_s: seconds of one worker for a step; None: unknown.
+        deadline_s: seconds after which it ends in any case; None: never.
+
+    Raises:
+        BadInput: a machine has no price, or none holds a worker.
+    """
+    number, each, head, machines, notes = _machines(job, file)
+    found = worst(number, each, head, deadline_s, steps, step_worker_s, job.workers.min)
     notes = [*notes, "Steps that are done again after a loss of all workers, and storage, are not in it."]
     return Told(
         job=job.name,

@@ -217,7 +217,8 @@ class Purchases:
         found = {}
         for id, each in self._known.items():
             if id not in nodes:
-                found[id] = Sold(id, each["type"], since=each["since"], until=each.get("until") or now)
+                kind = (each["type"], each["zone"], each["spot"], each["since"], each["prices"], each["head"])
+                found[id] = Sold(id, *kind, until=each["until"] or now)
         for id, node in nodes.items():
             type, zone = node.labels.get(GROUP, "node"), node.labels.get(ZONE, "")
             spot, since = node.labels.get(MARKET) == "spot", self._known.get(id, {}).get("since", now)
@@ -319,7 +320,7 @@ class RayBoard:
     def heard(self, now: float) -> dict[str, Slots]:
         from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_list
 
-        found = {}
+        found: dict[str, Slots] = {}
         for key in _internal_kv_list(HELD, namespace=NAMESPACE):
             try:
                 said = json.loads(_internal_kv_get(key, namespace=NAMESPACE) or b"")
