@@ -285,10 +285,14 @@ def test_on_demand_first_then_spot_and_then_whatever_is_cheapest() -> None:
     assert market([wish], has, [], 1.0) is False
     assert market([wish], has, [False], 1.0) is True
     assert market([wish], has, [False, True], 1.0) is True
-    assert market([wish], has, [False, True, True], 1.0) is None
+    assert market([wish], has, [False, True, True], 1.0) is True, "for one that leaves a machine that is still there"
+    assert market([wish, Wish("other", at=0.0)], has, [False, True, True], 1.0) is None, "or for a run without a wish"
+    assert market([replace(wish, spot=0)], has, [False], 1.0) is False
     assert market([wish], has, [], WISH_LASTS_S + 1.0) is None, "its run is gone"
     assert market([], has, [], 0.0) is None
-    assert market([replace(wish, on_demand=3, spot=0)], {"CPU": 4}, [False], 0.0) is None, "one machine holds three"
+    three = replace(wish, on_demand=3, spot=1)
+    assert market([three], {"CPU": 4}, [False], 0.0) is True, "one machine holds three"
+    assert market([three], {}, [], 0.0) is None, "no room for any"
     assert Wish.decode(wish.encode()) == wish
     assert Wish.decode(b"x") is None
 
@@ -297,10 +301,9 @@ def test_on_demand_first_then_spot_and_then_whatever_is_cheapest() -> None:
 def test_all_wishes_are_served_and_no_more_are_on_demand_than_are_wished(wished: list[tuple[int, int]]) -> None:
     wishes = [Wish(str(number), EACH, *each) for number, each in enumerate(wished)]
     there: list[bool] = []
-    for _ in range(50):
+    for _ in range(sum(map(sum, wished))):
         spot = market(wishes, {"CPU": 1}, there, 1.0)
-        if spot is None:
-            break
+        assert spot is not None
         there.append(spot)
     assert there.count(False) == sum(each.on_demand for each in wishes)
     assert there.count(True) == sum(each.spot for each in wishes)

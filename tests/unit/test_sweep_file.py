@@ -376,6 +376,6 @@ def test_the_price_of_a_workers_hour_is_the_sweeps_or_its_jobs() -> None:
     assert sweep(job=job).job_of(settings).workers.price_per_hour == 2.0
     priced = sweep(job=job, price_per_worker_hour=0.5)
     assert (priced.price, priced.job_of(settings).workers.price_per_hour) == (0.5, 0.5)
-    each = sweep(job={**JOB, "budget": {"dollars": 9}}, price_per_worker_hour=0.5).job_of(settings)
+    each = sweep(job={**JOB, "budget": {"worker_hours": 9}}, price_per_worker_hour=0.5).job_of(settings)
     assert each.budget is not None
-    assert each.budget.dollars == 9
+    assert each.budget.worker_hours == 9

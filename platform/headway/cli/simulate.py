@@ -36,7 +36,8 @@ def simulate(
         list[float] | None, typer.Option(help="budget: hours until the deadline; may be repeated. 52 and 70 if none.")
     ] = None,
     restart: Annotated[
-        list[float] | None, typer.Option(help="budget: hours that a restart takes; may be repeated. 0.05 and 0.2 if none.")
+        list[float] | None,
+        typer.Option(help="budget: hours that a restart takes; may be repeated. 0.05 and 0.2 if none."),
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw a picture to this file.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

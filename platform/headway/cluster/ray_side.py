@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 from headway.core import news, offers, till, wishes
 from headway.core.inventory import Draining, Standing
+from headway.core.tenancy import HELD
 
 ANSWER_S = 10.0
 
@@ -78,13 +80,19 @@ def show(stock: offers.Stock) -> None:
 
 
 def wished() -> list[wishes.Wish]:
-    """What runs wish. Raises whatever Ray does."""
+    """What runs wish; of those that have no wish that there are some. Raises whatever Ray does."""
     if not head_address():
         return []
     client = _client(head_address())
     keys = client.internal_kv_keys(wishes.KEYS, news.NAMESPACE)
     found = [wishes.Wish.decode(client.internal_kv_get(key, news.NAMESPACE)) for key in keys]
-    return [wish for wish in found if wish is not None]
+    said = {wish.run: wish for wish in found if wish is not None}
+    for key in client.internal_kv_keys(HELD, news.NAMESPACE):
+        run = key.decode().removeprefix(HELD.decode())
+        at = json.loads(client.internal_kv_get(key, news.NAMESPACE) or b"{}").get("at", 0.0)
+        if run not in said:
+            said[run] = wishes.Wish(run, at=float(at))
+    return list(said.values())
 
 
 @functools.cache

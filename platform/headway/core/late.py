@@ -23,7 +23,7 @@ from headway.core.spot_habits import LEARNED
 OVER = 0.1
 """So much more than on demand alone a run may cost, as a part of that, in the worst case."""
 
-ALIKE = 1e-4
+ALIKE = 1e-3
 """Ways whose expected costs differ by no more, in hours on demand, cost the same; the one that ends sooner is taken."""
 
 PATIENCE = (3.0, 12 * 3600.0)
@@ -215,7 +215,9 @@ def _why(run: str, now: Situation, dollars: Mapping[str, float], closed: str) ->
     head = {
         SPOT: "spot machines are to be had",
         ON_DEMAND: "waiting for spot machines is not worth it" if not now.spot else "a change to spot is not worth it",
-        NOTHING: "spot machines are worth waiting for" if not now.spot else "spot machines of now are not worth a start",
+        NOTHING: "spot machines are worth waiting for"
+        if not now.spot
+        else "spot machines of now are not worth a start",
     }[run]
     tail = f"; {closed}" if closed else ""
     return f"{head}, {spare}: to the end {dollars[run]:.2f} dollars expected ({weighed or 'the only way'}){tail}"

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+HELD = b"held:"
+"""Before a run's name, in Ray's internal store: where it says what it holds."""
 Slots = Mapping[str, float]
 """By machine, what a run holds of it: the largest share of its CPUs, GPUs or memory."""
 

@@ -27,7 +27,8 @@ class Wish:
     Args:
         run: whose.
         each: what a worker takes, by Ray's names.
-        on_demand, spot: so many workers are wished on machines of each market, those that are there among them.
+        on_demand, spot: so many workers are wished on machines of each market, those that are there among them; none of
+            either of a run to which it is all the same.
         speeds: what types of machines have shown themselves to be worth, see `headway.core.kinds`.
         at: Unix seconds when it was said.
         why: in words.
@@ -68,14 +69,21 @@ def market(wishes: Iterable[Wish], has: Mapping[str, float], there: Sequence[boo
         now: Unix seconds.
 
     Returns:
-        True: spot; False: on demand; None: nobody wishes anything of it.
+        True: spot; False: on demand; None: it is all the same. One that nobody is short of is for a worker that leaves
+        (its machine may be told of as one that stays), and of the market that it would be short of; unless it may be
+        for a run that has no wish.
     """
     on_demand = spot = 0
-    for wish in wishes:
+    said = [wish for wish in wishes if wish.holds(now)]
+    for wish in said:
         room = fit(has, wish.each)
-        if room and wish.holds(now):
+        if room:
             on_demand += -(-wish.on_demand // room)
             spot += -(-wish.spot // room)
     if there.count(False) < on_demand:
         return False
-    return True if there.count(True) < spot else None
+    if there.count(True) < spot:
+        return True
+    if not on_demand + spot or not all(wish.on_demand + wish.spot for wish in said):
+        return None
+    return spot > 0

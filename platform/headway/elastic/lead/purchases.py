@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from headway.core.bill import PURCHASE, STAKE, Bill, Outlay, told
-from headway.core.tenancy import Slots, Tenancy
+from headway.core.tenancy import HELD, Slots, Tenancy
 from headway.core.till import KEY, NAMESPACE, Sold, Till
 
 logger = logging.getLogger(__name__)
@@ -29,8 +29,6 @@ STALE_S = 30.0
 """A run that has said nothing for so long holds nothing any more."""
 SAY_S = 5.0
 CLOSE_S = 5.0
-HELD = b"held:"
-"""Before a run's name: where it says what it holds."""
 GROUP, ZONE, MARKET, HEAD = (
     "ray.io/node-group",
     "ray.io/availability-zone",

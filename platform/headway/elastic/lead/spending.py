@@ -11,6 +11,8 @@ BY = "its budget"
 """Who asks a run to end that has spent its money."""
 SAVES_S = 5.0
 """A checkpoint takes so long, until one has shown what it takes."""
+LINGERS_S = 10.0
+"""On a cluster that buys, a run's processes take so long to end, and those who give its machines back to see that."""
 LATELY_S = 20.0
 """What is spent in an hour is reckoned by so long."""
 MORE = 2.0
@@ -52,7 +54,8 @@ class Spending:
         if dollars is None:
             return ""
         self.spent, self.per_hour = dollars, self._rate(at, dollars) if per_hour is None else per_hour
-        to_end_s = 2.0 * step_s + 2.0 * self._saves_s + self._terms.idle_s
+        lingers_s = self._terms.idle_s + LINGERS_S if self._terms.idle_s else 0.0
+        to_end_s = 2.0 * step_s + 2.0 * self._saves_s + lingers_s
         lasts_s = self._purse.lasts_s(dollars, self.per_hour, to_end_s)
         if lasts_s is None or lasts_s > 0:
             return ""
