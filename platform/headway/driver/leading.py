@@ -28,7 +28,7 @@ from headway.report import Report
 from headway.report import load as load_report
 from headway.runs import now, requests
 from headway.runs.place import Place, split
-from headway.runs.requests import Box, Ear, Heard
+from headway.runs.requests import Box, Ear, Heard, Resize
 
 POLL_S = 0.2
 OBJECT_STORE_BYTES = 256 * 2**20
@@ -89,9 +89,10 @@ def lead(
     home = code.home(checked.source, code_of)
     names = Names(run.name)
     leader = _Leader(run, job, checked, epoch, watch, submission, stop, names, Sizes(job, names))
+    early: dict[str, Any] = {}
     starts = [requests.of_epoch(epoch), *([requests.of_attempt(submission.attempt)] if submission else [])]
     with (
-        requests.heard(Box.of_run(run), starts, lambda _: stop.set(), leader.sizes.ask) as ear,
+        requests.heard(Box.of_run(run), starts, lambda _: stop.set(), lambda wish: leader.resize(wish, early)) as ear,
         signals.asking(stop),
         ExitStack() as after,  # all of Ray's processes
         attach.ray_for(
@@ -101,7 +102,8 @@ def lead(
         if late:  # as a job on all of the cluster: nobody else holds a part of it yet
             values = leader.fit(code_of)
             trial.ask(job, checked, code_of, inside, values, fits=False)
-        early = leader.early() if own or (submission is not None and submission.granted) else {}
+        if own or (submission is not None and submission.granted):
+            early.update(leader.early())
         found = leader.look(trial, ear)
         settle()
         leader = leader.settled()
@@ -138,6 +140,15 @@ class _Leader:
         from headway.elastic.worker.warm import warm
 
         return early.begin(self.names, self.job.workers.each, self.job.workers.most, warm)
+
+    def resize(self, wish: Resize, early: dict[str, Any]) -> None:
+        """Somebody asks for another size, in any thread. early: workers' processes of a run that has no controller yet,
+        of which those that are too many give their places back at once."""
+        self.sizes.ask(wish)
+        if early and self.names.find("controller") is None:
+            from headway.elastic.lead.early import give_up
+
+            give_up(early, wish.max)
 
     def standing(self) -> list[tuple[str, Any]]:
         """Processes of workers to be, of a run that is held."""
