@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import yaml
-from measure import keep
+from measure import keep, kept
 
 from headway.data.write.writer import write_dataset
 from headway.queues import asking
@@ -35,6 +35,7 @@ from headway.testing.cluster import Cluster
 
 PLATFORM = Path(__file__).parents[2] / "platform"
 LIMIT_S = 900.0
+SETTLE_S = 25.0
 TASK = """
 import time
 
@@ -112,7 +113,7 @@ def watched(lab: Lab, until: Callable[[dict[str, Any]], bool], seen: list[dict[s
     deadline = time.monotonic() + LIMIT_S
     while True:
         entries = {entry.run: entry for entry in asking.ls(lab.runs).entries}
-        held = {run: entry.workers for run, entry in entries.items() if entry.holds}
+        held = {run: entry.workers for run, entry in entries.items() if entry.state in ("starting", "running")}
         teams: dict[str, int] = {}
         for run, workers in held.items():
             teams[entries[run].team] = teams.get(entries[run].team, 0) + workers
@@ -124,13 +125,42 @@ def watched(lab: Lab, until: Callable[[dict[str, Any]], bool], seen: list[dict[s
         time.sleep(0.1)
 
 
-def measure(steps: int) -> dict[str, Any]:
+def on_a_cluster(steps: int, only_prepared: bool = False) -> dict[str, Any]:
     """All of it on a cluster of its own."""
     with tempfile.TemporaryDirectory(prefix="headway-queue-") as scratch:
         folder = Path(scratch)
         prepare(folder)
         with Cluster(nodes=3, jobs=True) as cluster:
-            return story(Lab(cluster, folder), steps)
+            lab = Lab(cluster, folder)
+            found: dict[str, Any] = {"prepared": [prepared(lab, number, warm) for number, warm in enumerate((0, 2, 2))]}
+            return {**found, **story(lab, steps)} if not only_prepared else found
+
+
+def prepared(lab: Lab, number: int, warm: int) -> dict[str, Any]:
+    """A job that waits until another one, which has all machines, is taken off the queue: from the decision that it
+    begins to its first step. warm: so many processes of its workers stand by."""
+    before, after = f"before-{number}", f"after-{number}"
+    for name, steps, spares in ((before, 100_000, 0), (after, 6, warm)):
+        settings = ["workers.min=2", "workers.max=3", f"steps={steps}", f"workers.spares={spares}"]
+        words = [word for setting in settings for word in ("--set", setting)]
+        lab.headway("submit", lab.folder / "job.yaml", "--queue", "--name", name, *words)
+    seen: list[dict[str, Any]] = []
+    watched(lab, lambda entries: entries[before].state == "running", seen)
+    watched(lab, lambda _: (lab.runs / after / "run.json").exists(), seen)
+    time.sleep(SETTLE_S)  # its controller is begun, and what stands by imports
+    asked = time.time()
+    lab.headway("queue", "rm", before)
+    watched(lab, lambda entries: entries[after].over, seen)
+    log = [each for each in asking.log(lab.runs) if each["run"] == after]
+    decided = next(each["time"] for each in log if each["do"] == "start")
+    first = lab.first_step(after) or float("nan")
+    freed = next(each["time"] for each in lab.records(before, "events") if each["kind"] == "end")
+    return {
+        "stand_by": warm,
+        "asked_to_freed_s": round(freed - asked, 2),
+        "freed_to_first_step_s": round(first - freed, 2),
+        "decided_to_first_step_s": round(first - decided, 2),
+    }
 
 
 def story(lab: Lab, steps: int) -> dict[str, Any]:
@@ -150,7 +180,8 @@ def story(lab: Lab, steps: int) -> dict[str, Any]:
     return {
         "jobs": rows,
         "all_end": all(entry.state == "finished" for entry in entries.values()),
-        "most_at_once": max(each["jobs"] for each in seen),
+        "most_training": most_training(lab, log),
+        "most_decided": max(each["jobs"] for each in seen),
         "quotas_kept": all(each["teams"].get(team, 0) <= most for each in seen for team, most in LIMITS.items()),
         "longest_wait_s": max(each["wait_s"] for each in rows),
         "freed": freed(lab, log),
@@ -177,6 +208,25 @@ def row(lab: Lab, name: str, entry: Any, log: Sequence[dict[str, Any]]) -> dict[
         "sizes": [each["workers"] for each in mine if each["do"] in ("start", "resize", "resume")],
         "through_s": round(entry.since - entry.at, 2),
     }
+
+
+def most_training(lab: Lab, log: Sequence[dict[str, Any]]) -> int:
+    """Jobs that trained at once, by their own records: from the first step of a start to its last."""
+    moments: list[tuple[float, int]] = []
+    for name, *_ in JOBS:
+        starts = [each["time"] for each in log if each["run"] == name and each["do"] in ("start", "resume")]
+        if not any(step["time"] < each["time"] for step in lab.records(run, "steps")):
+            continue  # it had not begun to train
+        times = [step["time"] for step in lab.records(name, "steps")]
+        for begin, end in zip(starts, [*starts[1:], float("inf")], strict=True):
+            of_start = [at for at in times if begin <= at < end]
+            if of_start:
+                moments += [(of_start[0], 1), (of_start[-1], -1)]
+    now = most = 0
+    for _, change in sorted(moments):
+        now += change
+        most = max(most, now)
+    return most
 
 
 def freed(lab: Lab, log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -215,15 +265,17 @@ def prepare(folder: Path) -> None:
     (folder / "job.yaml").write_text(yaml.safe_dump(job))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(parser: argparse.ArgumentParser) -> None:
+    """Of the command line."""
     parser.add_argument("--steps", type=int, default=60, help="of a job; some have twice, some half of it")
     parser.add_argument("--name", default="queue", help="of the file in results/")
-    given = parser.parse_args(arguments)
+    parser.add_argument("--prepared", action="store_true", help="only how soon one begins that has waited")
+
+
+def measure(given: argparse.Namespace) -> None:
+    """All of it, kept in results/."""
     load = [round(os.getloadavg()[0], 1)]
-    found = measure(given.steps)
-    keep(given.name, {"load": [*load, round(os.getloadavg()[0], 1)], "steps": given.steps, **found})
-
-
-if __name__ == "__main__":
-    main()
+    found = on_a_cluster(given.steps, given.prepared)
+    before = kept(given.name) if given.prepared else {}
+    load.append(round(os.getloadavg()[0], 1))
+    keep(given.name, {**before, "load": load, "steps": given.steps, **found})

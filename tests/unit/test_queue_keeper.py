@@ -389,7 +389,7 @@ def test_the_book_is_the_same_after_it_was_written() -> None:
 
 
 def test_the_next_that_waits_has_all_ready_but_its_workers() -> None:
-    world = World({"n0": 2}, works={"one": 12.0, "two": 6.0, "three": 4.0})
+    world = World({"n0": 2}, works={"one": 40.0, "two": 6.0, "three": 4.0})
     for run in ("one", "two", "three"):
         world.submit(run, most=2, least=2)
     world.begin()

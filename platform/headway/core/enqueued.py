@@ -258,7 +258,7 @@ def _ended(before: Entry, gone: Entry, seen: Seen, now: float) -> Entry:
     if seen.end == "failed" and seen.cause != "platform":
         return replace(gone, state="failed", why=seen.message)
     if before.leaving:
-        return replace(gone, state="stopped")
+        return replace(gone, state="stopped" if before.workers else "removed")
     if before.state == "pausing" and seen.end in ("stopped", "interrupted"):
         return replace(gone, state="paused", why=before.why)
     if seen.end == "stopped":

@@ -29,7 +29,7 @@ from headway.report import Report
 from headway.report import load as load_report
 from headway.runs import now, requests
 from headway.runs.place import Place, split
-from headway.runs.requests import Box, Ear, Heard
+from headway.runs.requests import Box, Ear, Heard, Resize
 
 POLL_S = 0.2
 OBJECT_STORE_BYTES = 256 * 2**20
@@ -90,9 +90,10 @@ def lead(
     home = code.home(checked.source, code_of)
     names = Names(run.name)
     leader = _Leader(run, job, checked, epoch, watch, submission, stop, names, Sizes(job, names))
+    early: dict[str, Any] = {}
     starts = [requests.of_epoch(epoch), *([requests.of_attempt(submission.attempt)] if submission else [])]
     with (
-        requests.heard(Box.of_run(run), starts, lambda _: stop.set(), leader.sizes.ask) as ear,
+        requests.heard(Box.of_run(run), starts, lambda _: stop.set(), lambda wish: leader.resize(wish, early)) as ear,
         signals.asking(stop),
         ExitStack() as after,  # all of Ray's processes
         attach.ray_for(
@@ -103,7 +104,8 @@ def lead(
             values = leader.fit(code_of)
             trial.ask(job, checked, code_of, inside, values, fits=False)
         idle_s = leader.afford(own)
-        early = leader.early() if own or (submission is not None and submission.granted) else {}
+        if own or (submission is not None and submission.granted):
+            early.update(leader.early())
         found = leader.look(trial, ear)
         settle()
         leader = leader.settled()
@@ -149,6 +151,15 @@ class _Leader:
         stock = Stock() if own else means.stock()
         means.admit(self.job, means.known(self.run, self.checked.total_steps), stock, time.time())
         return stock.idle_s
+
+    def resize(self, wish: Resize, early: dict[str, Any]) -> None:
+        """Somebody asks for another size, in any thread. early: workers' processes of a run that has no controller yet,
+        of which those that are too many give their places back at once."""
+        self.sizes.ask(wish)
+        if early and self.names.find("controller") is None:
+            from headway.elastic.lead.early import give_up
+
+            give_up(early, wish.max)
 
     def standing(self) -> list[tuple[str, Any]]:
         """Processes of workers to be, of a run that is held."""

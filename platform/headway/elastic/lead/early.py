@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
-from ray.util.placement_group import placement_group
+from ray.util.placement_group import placement_group, remove_placement_group
 
 from headway.core.fitting import room
 from headway.driver.names import Names
@@ -21,6 +21,13 @@ from headway.elastic.lead.group import process, standing
 
 Early = dict[str, tuple[Any, Any]]
 """By the worker's id: its placement group, and its actor."""
+
+
+def give_up(early: Early, most: int) -> None:
+    """Let those beyond so many go, with their places: the run is to be smaller before it began."""
+    for name in [name for name in early if int(name[1:]) >= most]:
+        group, _ = early.pop(name)
+        remove_placement_group(group)  # its process ends with it
 
 
 def stand_by(
