@@ -249,6 +249,12 @@ def _train(folder: str, size: int, pipe: Any) -> None:
         pipe.send(number)
 
 
+def newest(folder: Path) -> int:
+    """The step of what somebody new would go on from; -1: there is nothing."""
+    kept = found(keeping(folder))
+    return -1 if kept is None else check(kept)
+
+
 def test_a_kill_in_mid_copy_tears_nothing(folder: Path) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
@@ -268,9 +274,8 @@ def test_a_kill_in_mid_copy_tears_nothing(folder: Path) -> None:
             while receive.poll(0):
                 told = receive.recv()
         receive.close()
-        kept: list[Kept | None] = []  # a seal is a word, which the keeper may be about to read
-        wait(lambda: kept.append(found(keeping(folder))) or (kept[-1] and kept[-1].step >= told), "what was sealed")  # type: ignore[func-returns-value]  # noqa: B023
-        last = check(kept[-1])
+        wait(lambda: newest(folder) >= told, "what was sealed")  # noqa: B023  # a word that is on its way
+        last = newest(folder)
         assert told <= last <= told + 1, "a state that was sealed is there"
     assert last >= 8
 
