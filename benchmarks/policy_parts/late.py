@@ -5,7 +5,7 @@
 
 Habits of spot machines are learned from half of the pools and judged by the other half, by every way to halve them. The
 second table is at a restart of ours: what `benchmarks/cloud.py growth` measured from a machine's boot to its first
-step. Takes two or three minutes. `--habits` learns from all pools and writes platform/headway/core/spot_habits.py instead.
+step. Takes two or three minutes. `--habits` learns from all pools and writes core/spot_habits.py instead.
 """
 
 from __future__ import annotations

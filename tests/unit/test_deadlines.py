@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_belief_is_bayes_rule():
     for path in np.ndindex(3, 3, 3, 3):
         if all(phases.there[phase] == there for phase, there in zip(path, looks, strict=True)):
             chance = phases.start[path[0]]
-            for before, after in zip(path, path[1:], strict=False):
+            for before, after in pairwise(path):
                 chance *= phases.moves[before][after]
             chances[path[-1]] += chance
     assert seen.belief == pytest.approx(chances / chances.sum())
@@ -130,7 +131,7 @@ def test_habits_are_learned_from_what_comes_of_them():
 
 
 def test_the_programme_is_the_least_expected_cost():
-    """Against every decision tried in turn, on slack that is whole steps; the phases are seen, so that nothing is left out."""
+    """Against every decision tried in turn, on slack of whole steps; the phases are seen: nothing is left out."""
     terms = Terms(tick_s=600.0, ticks=6, slack_s=2400.0, restart_s=240.0, price=0.3)
     programme = Programme(terms, COIN)
 
@@ -158,9 +159,7 @@ def test_the_programme_is_the_least_expected_cost():
         return found
 
     for ticks in range(1, 7):
-        for running, slack_s, there in [
-            (r, s, t) for r in (NOTHING, SPOT, ON_DEMAND) for s in range(0, 2401, 120) for t in (False, True)
-        ]:
+        for running, slack_s, there in product((NOTHING, SPOT, ON_DEMAND), range(0, 2401, 120), (False, True)):
             if (running == SPOT and not there) or slack_s >= ticks * 600:
                 continue
             got = programme.ahead(running, np.eye(2)[int(there)], 600.0 * ticks, slack_s)
@@ -202,6 +201,11 @@ def test_nothing_runs_when_all_is_computed():
 def test_spot_that_is_no_cheaper_is_not_waited_for():
     for spot in (3.0, 4.0):
         assert Late().decide(replace(NOW, prices=Prices(spot, 3.0)), 0.0).run == ON_DEMAND
+
+
+def test_machines_for_nothing_are_not_waited_for():
+    assert Late().decide(replace(NOW, prices=Prices(0.0, 0.0), spot=False), 0.0).run == ON_DEMAND
+    assert Late().decide(replace(NOW, prices=Prices(0.0, 3.0)), 0.0).run == SPOT
 
 
 def test_cheap_spot_is_waited_for_while_there_is_slack():

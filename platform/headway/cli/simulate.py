@@ -14,8 +14,8 @@ def simulate(
     policy: Annotated[
         list[str] | None,
         typer.Option(
-            help="live, restart, restart-default or groups; may be repeated. All if none. budget: deadlines and prices, "
-            "on a CSV of region,trace,gap_s,availability."
+            help="live, restart, restart-default or groups; may be repeated. All if none. budget: deadlines and "
+            "prices, on a CSV of region,trace,gap_s,availability."
         ),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="At most so many; nodes of a generated trace.")] = None,
@@ -37,7 +37,7 @@ def simulate(
     ] = None,
     restart: Annotated[
         list[float] | None,
-        typer.Option(help="budget: hours that a restart takes; may be repeated. 0.05 and 0.2 if none."),
+        typer.Option(help="budget: hours of a restart; may be repeated. 0.05 and 0.2 if none."),
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw a picture to this file.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

@@ -32,7 +32,7 @@ PATIENCE = (3.0, 12 * 3600.0)
 
 @dataclass(frozen=True)
 class Prices:
-    """Dollars an hour of what the run needs: all of its machines."""
+    """Dollars an hour of what the run needs: all of its machines. Where on demand is for nothing, the two are alike."""
 
     spot: float
     on_demand: float
@@ -138,7 +138,8 @@ class Late:
                 return Decision(SPOT, "only what runs can still be in time: a change would be late")
             return Decision(
                 ON_DEMAND,
-                f"even on demand it ends {_time(now.short_s)} late: {_time(now.need_s)} needed, {_time(now.left_s)} left",
+                f"even on demand it ends {_time(now.short_s)} late: "
+                f"{_time(now.need_s)} needed, {_time(now.left_s)} left",
             )
         open_, closed = allowed(now, spot, self.over)
         if open_ == (ON_DEMAND,):
@@ -160,7 +161,7 @@ class Late:
 
     def _fitting(self, now: Situation, slack_s: float) -> Programme:
         """The programme at hand where it was made for this, else one that is made now."""
-        price = now.prices.spot / now.prices.on_demand
+        price = now.prices.spot / now.prices.on_demand if now.prices.on_demand > 0.0 else 1.0
         horizon_s = now.work_s + now.owed_s + slack_s
         if self._programme is not None:
             made = self._programme.terms
@@ -215,9 +216,7 @@ def _why(run: str, now: Situation, dollars: Mapping[str, float], closed: str) ->
     head = {
         SPOT: "spot machines are to be had",
         ON_DEMAND: "waiting for spot machines is not worth it" if not now.spot else "a change to spot is not worth it",
-        NOTHING: "spot machines are worth waiting for"
-        if not now.spot
-        else "spot machines of now are not worth a start",
+        NOTHING: "spot machines are worth waiting for" if not now.spot else "spot machines are not worth a start",
     }[run]
     tail = f"; {closed}" if closed else ""
     return f"{head}, {spare}: to the end {dollars[run]:.2f} dollars expected ({weighed or 'the only way'}){tail}"

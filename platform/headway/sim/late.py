@@ -160,7 +160,7 @@ def on_demand(now: Situation, at: float) -> str:
 
 
 def bound(spell: Spell, rules: Rules) -> float:
-    """Dollars of the best plan of one who knows the recording, exact: a dynamic programme over looks, work and restarts.
+    """Dollars of the best plan of one who knows the recording; exact, by a programme over looks, work and restarts.
 
     Work and restart are counted in the largest unit in which the gap, they and a second are whole numbers.
 
@@ -230,6 +230,11 @@ class Line:
         """The same against uniform progress that takes spot at once."""
         return _closed(self.at_once, self.ours, self.bound)
 
+    def _of(self, pool: str) -> dict[str, float]:
+        """Means of one pool."""
+        means = np.mean([costs for name, _, *costs in self.spells if name == pool], axis=0)
+        return dict(zip(("ours", "uniform_progress", "bound"), (round(float(mean), 3) for mean in means), strict=True))
+
     def as_json(self) -> dict[str, Any]:
         """For --json and the benchmark's results."""
         return {
@@ -243,10 +248,7 @@ class Line:
             "closed": round(self.closed, 4),
             "closed_against_at_once": round(self.closed_of_at_once, 4),
             "late": self.late,
-            "spells": [
-                {"pool": p, "spell": n, "ours": round(m, 3), "uniform_progress": round(u, 3), "bound": round(b, 3)}
-                for p, n, m, u, b in self.spells
-            ],
+            "pools": {pool: self._of(pool) for pool in sorted({pool for pool, *_ in self.spells})},
         }
 
 
