@@ -128,6 +128,6 @@ def test_a_run_whose_money_is_spent_saves_itself_and_goes_on_with_more(
         nothing_is_left(cluster)
     quiet = tmp_path / "quiet.yaml"
     quiet.write_text(yaml.safe_dump({**yaml.safe_load((tmp_path / "job.yaml").read_text()), "budget": None}))
-    command = [sys.executable, "-m", "headway.cli.app", "train", str(quiet), "--local", "--json", "--name", "quiet"]
+    command = [sys.executable, "-m", "headway.cli.app", "train", str(quiet), "--address", "local", "--json", "--name", "quiet"]
     done = subprocess.run([*command, "--runs", str(tmp_path)], capture_output=True, text=True, check=True, timeout=300)
     assert report.weights_sha256 == json.loads(done.stdout)["weights_sha256"]
