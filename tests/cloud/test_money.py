@@ -109,21 +109,21 @@ def test_both_are_held_while_spot_machines_come_and_go(cluster: CloudCluster, pr
 def test_a_run_whose_money_is_spent_saves_itself_and_goes_on_with_more(
     cluster: CloudCluster, project: Project, tmp_path: Path
 ) -> None:
-    usd = 1.2
-    keys = {"workers": {"min": 1, "max": 1}, "epochs": 12, "budget": {"usd": usd}}
+    usd = 2.0
+    keys = {"workers": {"min": 1, "max": 1}, "epochs": 30, "budget": {"usd": usd}}
     with Fire(cluster, project, tmp_path, brake=0.1, **keys) as fire:
-        wait_until(lambda: fire.process.poll() is not None, "its money is spent", 400.0)
+        wait_until(lambda: fire.process.poll() is not None, "its money is spent", 600.0)
         assert fire.process.returncode == 4, fire.said[-3000:]
-        assert "--set budget.usd=2.4" in fire.said
+        assert "--set budget.usd=4" in fire.said
         (end,) = fire.events("end")
         assert end["state"] == "stopped"
-        assert end["message"].startswith("its budget of 1.2 dollars is spent after step ")
+        assert end["message"].startswith("its budget of 2 dollars is spent after step ")
         assert [event["about"] for event in fire.events("foreseen")] == ["money"], "it was said beforehand"
         nothing_is_left(cluster)
         assert cluster.cloud.dollars() < usd
         (tmp_path / "brake").unlink()
         fire.resume("budget.usd=100000")
-        report = fire.end()
+        report = fire.end(300.0)
         assert report.state == "finished", fire.said[-3000:]
         nothing_is_left(cluster)
     quiet = tmp_path / "quiet.yaml"
