@@ -21,11 +21,11 @@ from headway.testing.cloud.goods import VM, Offer
 from headway.testing.inside import ENVIRONMENT
 from headway.testing.links import cut_possible
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SPOT, ON_DEMAND = 36.0, 120.0
 """Dollars per hour: cents a second."""
-DEADLINE_S = 300.0
+DEADLINE_S = 900.0
 BUDGET = 30.0
 CLUSTER = f"""
 cluster_name: money
@@ -68,28 +68,39 @@ def test_both_are_held_while_spot_machines_come_and_go(cluster: CloudCluster, pr
     cloud = cluster.cloud
     budget = {"usd": BUDGET, "usd_per_hour": 250.0}
     more = {"arguments": {"pause": 0.1}, "budget": budget, "deadline": DEADLINE_S}
-    with Fire(cluster, project, tmp_path, workers={"min": 1, "max": 1}, brake=0.0, epochs=4, **more) as fire:
+
+    def markets() -> list[int]:
+        return [event["on_demand"] for event in fire.events("policy")]
+
+    def reclaim() -> None:
+        """Have the spot machine taken, and no other to be had."""
+        cloud.refuse(type="c", spot=True)
+        spots = [vm for vm in bought(cluster) if vm.option.spot and vm.gone_at is None]
+        for vm in spots:
+            cloud.reclaim(vm.id, 3.0)
+
+    with Fire(cluster, project, tmp_path, workers={"min": 1, "max": 1}, brake=0.0, epochs=16, **more) as fire:
         fire.wait(lambda: fire.step >= 8, "some steps on a spot machine")
         (first,) = bought(cluster)
-        assert first.option.spot
-        cloud.refuse(type="c", spot=True, for_s=10.0)
-        cluster.reclaim(0, notice_s=3.0)
-        fire.wait(lambda: len(bought(cluster)) >= 2, "spot machines are to be had again")
+        assert first.option.spot, "spot while there is slack"
+        reclaim()
+        fire.wait(lambda: markets()[-1:] == [1], "on demand where waiting is not worth it", 300.0)
         before = fire.step
         fire.wait(lambda: fire.step >= before + 8, "it goes on")
-        cloud.refuse(type="c", spot=True)
-        number = next(i for i, node in enumerate(cluster.nodes) if cluster.machine(i).gone_at is None)
-        cluster.reclaim(number, notice_s=3.0)
-        report = fire.end()
+        cloud.sell()
+        fire.wait(lambda: markets()[-1:] == [0], "spot machines are to be had again", 300.0)
+        fire.wait(lambda: [vm.option.spot for vm in bought(cluster)][-1], "one of them is bought", 300.0)
+        before = fire.step
+        fire.wait(lambda: fire.step >= before + 8, "it goes on")
+        reclaim()
+        report = fire.end(400.0)
         assert report.state == "finished", fire.said[-3000:]
         facts = fire.run.read()
         assert facts["ended"] - facts["created"] < DEADLINE_S
-        told = fire.events("policy")
-        assert (told[0]["on_demand"], told[-1]["on_demand"]) == (0, 1), told
-        assert all(event["reason"] for event in told)
+        assert markets()[:3] == [0, 1, 0]
+        assert all(event["reason"] for event in fire.events("policy"))
     spots = [vm.option.spot for vm in bought(cluster)]
-    assert spots[:2] == [True, True], "spot while there is slack"
-    assert spots[-1] is False, "on demand when it is behind"
+    assert (spots[0], False in spots) == (True, True)
     nothing_is_left(cluster)
     assert cluster.cloud.dollars() < BUDGET
 
@@ -98,25 +109,36 @@ def test_both_are_held_while_spot_machines_come_and_go(cluster: CloudCluster, pr
 def test_a_run_whose_money_is_spent_saves_itself_and_goes_on_with_more(
     cluster: CloudCluster, project: Project, tmp_path: Path
 ) -> None:
-    usd = 1.2
-    keys = {"workers": {"min": 1, "max": 1}, "epochs": 12, "budget": {"usd": usd}}
+    usd = 2.0
+    keys = {"workers": {"min": 1, "max": 1}, "epochs": 30, "budget": {"usd": usd}}
     with Fire(cluster, project, tmp_path, brake=0.1, **keys) as fire:
-        wait_until(lambda: fire.process.poll() is not None, "its money is spent", 400.0)
+        wait_until(lambda: fire.process.poll() is not None, "its money is spent", 600.0)
         assert fire.process.returncode == 4, fire.said[-3000:]
-        assert "--set budget.usd=2.4" in fire.said
+        assert "--set budget.usd=4" in fire.said
         (end,) = fire.events("end")
         assert end["state"] == "stopped"
-        assert end["message"].startswith("its budget of 1.2 dollars is spent after step ")
+        assert end["message"].startswith("its budget of 2 dollars is spent after step ")
         assert [event["about"] for event in fire.events("foreseen")] == ["money"], "it was said beforehand"
         nothing_is_left(cluster)
         assert cluster.cloud.dollars() < usd
         (tmp_path / "brake").unlink()
         fire.resume("budget.usd=100000")
-        report = fire.end()
+        report = fire.end(300.0)
         assert report.state == "finished", fire.said[-3000:]
         nothing_is_left(cluster)
     quiet = tmp_path / "quiet.yaml"
     quiet.write_text(yaml.safe_dump({**yaml.safe_load((tmp_path / "job.yaml").read_text()), "budget": None}))
-    command = [sys.executable, "-m", "headway.cli.app", "train", str(quiet), "--local", "--json", "--name", "quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "headway.cli.app",
+        "train",
+        str(quiet),
+        "--address",
+        "local",
+        "--json",
+        "--name",
+        "quiet",
+    ]
     done = subprocess.run([*command, "--runs", str(tmp_path)], capture_output=True, text=True, check=True, timeout=300)
     assert report.weights_sha256 == json.loads(done.stdout)["weights_sha256"]

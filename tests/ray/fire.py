@@ -175,10 +175,10 @@ class Fire:
         self.wait(lambda: len(self.recoveries(cause)) >= number, f"recovery from {cause}")
         return self.recoveries(cause)[number - 1]
 
-    def end(self) -> Report:
+    def end(self, timeout_s: float = PATIENCE_S) -> Report:
         """Take the brake off, and let the run come to its end."""
         self._brake.unlink(missing_ok=True)
-        self.process.wait(PATIENCE_S)
+        self.process.wait(timeout_s)
         return load_report(self.run)
 
 

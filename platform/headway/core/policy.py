@@ -134,7 +134,7 @@ class Policy:
         self._size: Steady | None = None
         self._behind = False
         """Whether machines on demand hold the deadline now."""
-        self._late, self._market_held = late or Late(), Steady(0)
+        self._late, self._market_held = late or Late(), Steady(0, HOLD_S / 2)
         self._decided: tuple[float, Prices, Decision] | None = None
 
     def resized(self, least: int, most: int) -> None:

@@ -17,7 +17,7 @@ class Steady:
 
     def __init__(self, value: int, hold_s: float = HOLD_S) -> None:
         self.value = value
-        self._hold_s = self._first_s = hold_s
+        self._hold_s = hold_s
         self._direction = 0
         self._wished: tuple[int, float] | None = None
         """In which direction another is wished, and since when."""
@@ -37,7 +37,12 @@ class Steady:
         return self.value
 
     def take(self, value: int) -> int:
-        """This number holds at once: what forces it is no wish."""
+        """This number holds at once: what forces it is no wish. It counts as a change of mind like others."""
+        direction = (value > self.value) - (value < self.value)
+        if direction:
+            if self._direction == -direction:
+                self._hold_s = min(LONGEST_S, 2.0 * self._hold_s)
+            self._direction = direction
         self.value, self._wished = value, None
         return value
 
