@@ -81,6 +81,7 @@ def test_the_dollars_of_a_run_are_those_that_the_cloud_charged(
         cluster.kill_node(fire.node_of(fire.members()[-1]).number)
         fire.wait(lambda: len(bought()) >= 4 and len(fire.members()) == 2, "so was the one that failed", PATIENCE_S)
         cloud.reprice("c", "b", 2.0)
+        fire.wait(lambda: any(each.get("per_hour") == 2.0 for each in fire.events("purchase")), "that is known")
         halfway = cost(fire)
         began = fire.events("start")[0]["time"]
         assert halfway["dollars"] == pytest.approx(cloud.charged("cost", began, halfway["at"]), rel=0.02)

@@ -146,7 +146,7 @@ available_node_types:
 
 def test_a_job_costs_at_most_what_its_dearest_machines_do_on_demand(tmp_path: Path) -> None:
     job = parse(
-        {"task": "t.py:T", "data": {"train": "d"}, "lanes": 8, "lane_batch": 4, "steps": 3600,
+        {"name": "j", "task": "t.py:T", "data": {"train": "d"}, "lanes": 8, "lane_batch": 4, "steps": 3600,
          "workers": {"min": 2, "max": 4, "cpus": 2}}
     )  # fmt: skip
     file = files.parse(tmp_path / "c.yaml", CLUSTER.replace("TYPE", "g4dn.xlarge"))

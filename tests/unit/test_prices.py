@@ -111,7 +111,7 @@ def test_a_clusters_file_names_a_list_that_travels_with_it(tmp_path: Path) -> No
 def test_a_job_names_a_list_and_holds_its_rows(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("type,per_hour\n*,0.5\n")
     (tmp_path / "job.yaml").write_text(
-        "task: task.py:Task\ndata: {train: data}\nlanes: 2\nlane_batch: 4\nsteps: 3\nprices: mine.csv\n"
+        "name: j\ntask: task.py:Task\ndata: {train: data}\nlanes: 2\nlane_batch: 4\nsteps: 3\nprices: mine.csv\n"
     )
     job = load_job(tmp_path / "job.yaml")
     assert job.prices is not None

@@ -271,8 +271,8 @@ def test_two_runs_on_one_machine_pay_by_the_slots_that_they_hold() -> None:
     for now in (100.0, 101.0, 102.0):
         for run in (one, other):
             run.at(now)
-    before = [run.replay.dollars(102.0) for run in (one, other)]
-    after = [run.replay.dollars(202.0) for run in (one, other)]
+    before = [run.replay.dollars(110.0) for run in (one, other)]  # when its first minute is over
+    after = [run.replay.dollars(210.0) for run in (one, other)]
     assert [b - a for a, b in zip(before, after, strict=True)] == pytest.approx([0.075, 0.025])
 
 
@@ -310,5 +310,3 @@ def test_what_is_stored_has_the_price_of_the_list() -> None:
     run.at(111.0)
     run.lines.append({"kind": "purchase", "time": 120.0, "stored_gb": 10.0})
     assert run.replay.dollars(3720.0) == pytest.approx(0.01)
-
-

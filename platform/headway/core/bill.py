@@ -307,8 +307,8 @@ def replayed(lines: Iterable[Mapping[str, Any]], storage: float = 0.0) -> list[B
     """The bills of a run's starts, from its events.
 
     Args:
-        lines: of events.jsonl, in order; of them `start`, `purchase`, `stake`, `end`, and the time of any: of a start whose end
-            nobody has written, the newest time of its lines is its end, unless it is the last.
+        lines: of events.jsonl, in order; of them `start`, `purchase`, `stake`, `end`, and the time of any: of a start
+            whose end nobody has written, the newest time of its lines is its end, unless it is the last.
         storage: dollars for a gigabyte and month.
     """
     bills: list[Bill] = []

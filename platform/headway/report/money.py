@@ -146,7 +146,7 @@ def _by_machines(
         for part in bill.parts(now):
             _, dollars, _ = found.get(part.machine.id, (part.machine, 0.0, 0.0))
             found[part.machine.id] = (part.machine, dollars + part.dollars, part.per_hour)
-    dollars = cents({id: each for id, (_, each, _) in found.items()}, PLACES)
+    shown = cents({id: each for id, (_, each, _) in found.items()}, PLACES)
     machines = [
         Machine(
             machine=id,
@@ -157,7 +157,7 @@ def _by_machines(
             since=machine.since,
             until=machine.until,
             per_hour=round(rate, PLACES),
-            dollars=dollars[id],
+            dollars=shown[id],
         )
         for id, (machine, _, rate) in found.items()
     ]
@@ -209,8 +209,8 @@ def _by_start(
     ends = [bill.began for bill in bills[1:]]
     stands: list[Mapping[str, float]] = [{}]
     for end in ends:
-        before = [line for line in lines if float(line["time"]) < end]
-        stands.append(before[-1]["seconds"] if before else stands[-1])
+        earlier = [line for line in lines if float(line["time"]) < end]
+        stands.append(earlier[-1]["seconds"] if earlier else stands[-1])
     for before, after in pairwise([*stands, account]):
         yield {cause: max(0.0, after.get(cause, 0.0) - before.get(cause, 0.0)) for cause in CAUSES}
 

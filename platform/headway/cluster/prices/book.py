@@ -152,7 +152,8 @@ def _of_csv(text: str, name: str) -> Iterator[tuple[str, Price]]:
     ):
         if len(row) > len(columns):
             raise BadInput(f"{name}, line {number}", f"it has {len(row)} values for {len(columns)} columns", "")
-        yield _price(dict(zip(columns, (each.strip() for each in row), strict=False)), f"{name}, line {number}")
+        where = f"{name}, line {number}"
+        yield where, _price(dict(zip(columns, (each.strip() for each in row), strict=False)), where)
 
 
 def _of_yaml(text: str, name: str) -> Iterator[tuple[str, Price]]:
@@ -173,7 +174,7 @@ def of_rows(rows: Any, name: str) -> Iterator[tuple[str, Price]]:
         for column in row:
             if column not in COLUMNS:
                 raise BadInput(f"{name}.{number}: key {column!r}", "", nearest(str(column), list(COLUMNS)))
-        yield _price(row, f"{name}.{number}")
+        yield f"{name}.{number}", _price(row, f"{name}.{number}")
 
 
 def _price(row: Mapping[str, Any], where: str) -> Price:
