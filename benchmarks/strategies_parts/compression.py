@@ -30,7 +30,7 @@ SIDES: dict[str, dict[str, Any]] = {
     "top_k 1 %": {"kind": "all_reduce", "compression": {"kind": "top_k", "ratio": 0.01}},
     "top_k 1 %, momentum": {
         "kind": "all_reduce",
-        "compression": {"kind": "top_k", "ratio": 0.01, "momentum": 0.9, "warm_up": 100, "local_clip": 5.0},
+        "compression": {"kind": "top_k", "ratio": 0.01, "momentum": 0.9, "warm_up": 80, "local_clip": 5.0},
     },
     "power_sgd": {"kind": "all_reduce", "compression": {"kind": "power_sgd", "rank": 4}},
 }
