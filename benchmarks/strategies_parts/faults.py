@@ -26,6 +26,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "parameter_server": {"kind": "parameter_server"},
     "ssp(4)": {"kind": "parameter_server", "consistency": "ssp", "staleness": 4, "every": 5, "replicas": 4},
     "asp": {"kind": "parameter_server", "consistency": "asp", "every": 5, "replicas": 4},
+    "bsp + 1 backup": {"kind": "parameter_server", "backup_workers": 1, "every": 5, "replicas": 4},
     "local_sgd": {"kind": "local_sgd", "every": 5, "replicas": 4},
     "diloco": {"kind": "diloco", "every": 5, "replicas": 4},
     "diloco, own": {"kind": "diloco", "every": 5, "replicas": 4, "inner_state": "own"},
@@ -133,7 +134,7 @@ def _plan(data: Path, strategy: dict[str, Any], run: dict[str, Any], pace_s: flo
     how = How(arguments={"widths": [32], "rate": 0.05}, pace=Pace(pace_s / 2), evaluate=False)
     workers = {"min": 1, "max": WORKERS, "silence_s": 1.0, "hang_s": 30.0}
     fields = {"reproducible": "bitwise", "checkpoint": {"every_steps": 10}, "workers": workers}
-    if strategy.get("consistency", "bsp") != "bsp" or "quorum" in strategy:
+    if strategy.get("consistency", "bsp") != "bsp" or {"quorum", "backup_workers"} & strategy.keys():
         del fields["reproducible"]
     return Plan(data, strategy, WORKERS, LANES, 8, STEPS, 3, how, fields, run, deadline_s=300.0)
 

@@ -17,18 +17,18 @@ from strategies_parts.runs import How, LeftOut, Pace, Plan
 from strategies_parts.told import Book, say, shown, spread, table
 
 WHOLE = 1_000_000
-"""Steps of a round of ssp and asp: the whole run, for its end is a barrier."""
+"""Steps of a round of ssp, asp and backup workers: the whole run, for its end is a barrier."""
 WAYS: dict[str, dict[str, Any]] = {
     "all_reduce": {"kind": "all_reduce"},
     "bsp": {"kind": "parameter_server"},
-    "bsp + 1 backup": {"kind": "parameter_server", "backup_workers": 1},
+    "bsp + 1 backup": {"kind": "parameter_server", "backup_workers": 1, "every": WHOLE},
     "ssp(4)": {"kind": "parameter_server", "consistency": "ssp", "staleness": 4, "every": WHOLE},
     "asp": {"kind": "parameter_server", "consistency": "asp", "every": WHOLE},
     "local_sgd": {"kind": "local_sgd", "every": 8},
     "diloco": {"kind": "diloco", "every": 16},
     "gossip": {"kind": "gossip"},
 }
-SMOKE = ("all_reduce", "bsp", "local_sgd")
+SMOKE = ("all_reduce", "bsp", "bsp + 1 backup", "local_sgd")
 TRANSIENT, SLOW = "5 % of batches take 10 x", "one worker is 3 x slower"
 
 

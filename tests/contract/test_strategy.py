@@ -50,6 +50,7 @@ FAR: list[Way] = [
     (how(kind="fp16"), "order"),
     (how(kind="int8", dense_below=0), "order"),
     (how(kind="top_k", ratio=0.1, dense_below=0), "order"),
+    (how(kind="top_k", ratio=0.1, dense_below=9, momentum=0.5, warm_up=2, local_clip=4.0), "order"),
     (how(kind="power_sgd", rank=2, dense_below=0), "bitwise"),
     (how(kind="power_sgd", rank=2, dense_below=0, start_step=2), "order"),
 ]
@@ -131,7 +132,7 @@ def test_contract_of_compressed(way: Way, backend: str, workers: int, tmp_path: 
     [
         *[(way, "threads", workers) for way in FAR for workers in (1, 2, 3)],
         *[(way, "nccl_like", 2) for way in FAR[1:4]],
-        *[(way, "gloo", 3) for way in FAR[1:4:2]],
+        *[(way, "gloo", 3) for way in FAR[1:5:3]],
     ],
     ids=lambda value: called(value) if isinstance(value, tuple) else str(value),
 )

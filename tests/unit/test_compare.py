@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,19 @@ import pytest
 import yaml
 from tests.conftest import MakeDataset
 from tests.conftest import Run as Command
+from tests.unit import test_strategies_run as strategies_run
+from tests.unit.test_elastic_run import data as data
+from tests.unit.test_strategies_harm import deaf
 
 from headway.errors import BadInput, RunFailed
 from headway.report import page
+from headway.runs import RunFolder
 from headway.testing.compared import words
-from headway.testing.compared.compare import Start, compare
+from headway.testing.compared.compare import Start, compare, lost, read, since
 from headway.testing.compared.outcome import Comparison, Result, Run, sent_at
 from headway.testing.compared.picture import draw
 from headway.testing.compared.ways import link, parse, seeds
+from headway.testing.elastic import Run as Elastic
 
 TASK = """
 import headway
@@ -186,6 +192,49 @@ def test_a_long_curve_is_drawn_with_few_points() -> None:
     curve = Result("gossip", {}, [made(steps=5000)]).curve
     assert len(curve["loss"]) <= 600
     assert curve["step"][-1] == 5000
+
+
+def test_a_broken_exchange_with_nobody_gone_has_lost_no_worker() -> None:
+    def recovery(cause: str, *workers: str) -> dict[str, Any]:
+        return {"kind": "recovery", "cause": cause, "workers": workers}
+
+    nobody = [recovery("connection_lost", "w0"), recovery("stuck"), recovery("joined", "w3"), recovery("drained", "w2")]
+    assert lost([{"kind": "lost", "worker": "w0"}, *nobody]) == set()
+    some = [recovery("process_died", "w1"), recovery("node_died", "w2", "w3"), recovery("parted", "w3")]
+    assert lost([*nobody, *some]) == {"w1", "w2", "w3"}
+
+
+def test_seconds_are_since_workers_began_and_not_since_the_first_round_was_over() -> None:
+    events = [
+        {"kind": "start", "time": 90.0},
+        {"kind": "generation", "time": 100.0},
+        {"kind": "generation", "time": 103.0},
+    ]
+    assert since(events, np.array([105.0, 105.0, 110.0, 110.0])).tolist() == [5, 5, 10, 10]
+    assert since(events[:1], np.array([105.0, 106.0])).tolist() == [0, 1], "of a run that nobody led"
+    assert since(events, np.empty(0)).tolist() == []
+
+
+def test_a_run_is_read_from_its_folder(tmp_path: Path, data: Path) -> None:
+    """Rounds of half of its steps each, on two workers whose lanes take 0.02 s; one exchange breaks."""
+    pace_s, steps, lanes = 0.02, strategies_run.STEPS, strategies_run.LANES
+    rounds = {"kind": "diloco", "every": steps // 2, "replicas": 4}
+    made = strategies_run.job(data, "diloco", 2, strategy=rounds)
+    (tmp_path / "run").mkdir()
+    RunFolder(tmp_path / "run").write({"run": "run", "created": time.time()})  # as a driver does
+    with Elastic(tmp_path / "run", made, deaf, pace_s, "seal") as run:
+        strategies_run.done(run, 120)
+    found = read(RunFolder(tmp_path / "run"), 3)
+    assert (found.state, found.seed, found.lost, len(found.step)) == ("finished", 3, 0, steps)
+    whole = steps * lanes / 2 * pace_s
+    assert found.seconds[0] > whole / 2 * 0.9, "the first round's steps are told at its end"
+    assert found.seconds[-1] > whole * 0.9
+
+
+def test_bytes_of_a_step_are_of_the_steps_that_each_run_did() -> None:
+    runs = [made(0, steps=40), made(1, steps=10, state="failed")]
+    (row,) = comparison(Result("gossip", {}, runs), seeds=[0, 1]).rows()
+    assert row["bytes_per_step"] == 1000
 
 
 # How it is told

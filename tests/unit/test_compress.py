@@ -18,7 +18,7 @@ from headway.strategies.compress.casts import Cast
 from headway.strategies.compress.exchange import Exchange, compressed_total
 from headway.strategies.compress.factored import Factored
 from headway.strategies.compress.int8 import Int8
-from headway.strategies.compress.top_k import SPAN, TopK
+from headway.strategies.compress.top_k import SPAN, TopK, share
 from headway.strategies.compress.ways import Among, Left, carrier
 from headway.strategies.group import Group
 from headway.strategies.kept import Kept
@@ -435,3 +435,79 @@ def test_messages_are_small(kind: str, times: float) -> None:
     among = Among(None, [(0,)], 1, torch.device("cpu"))
     exchange = Exchange(Compression(kind=kind), [(1024, 1024)], among, Kept())
     assert 4 * 1024 * 1024 / exchange.message_bytes >= times
+
+
+# Momentum, a warm-up, a clip of each replica's own
+
+
+def small(kept: Kept, **more: Any) -> Exchange:
+    """Of four elements in one tensor, a quarter of which is sent, of one replica; and one element behind."""
+    among = Among(None, [(0,)], 1, torch.device("cpu"))
+    options = Compression(**{"kind": "top_k", "dense_below": 0, "ratio": 0.25, **more})
+    return Exchange(options, [(4,)], among, kept, extra=1)
+
+
+def arrived(
+    exchange: Exchange, values: Sequence[float], commit: bool = True, unused: Sequence[int] = ()
+) -> list[float]:
+    out = torch.empty(5)
+    compressed_total(exchange, {0: torch.tensor([*values, 7.0])}, out)
+    if commit:
+        exchange.commit(unused)
+    assert out[4] == 7.0, "what lies behind has no momentum"
+    found: list[float] = out[:4].tolist()
+    return found
+
+
+def test_momentum_is_of_what_waits_and_rests_where_it_is_sent() -> None:
+    """By hand: speeds u = u / 2 + g and sums v = v + u; the largest v is sent, and its u and v begin anew."""
+    kept = Kept()
+    exchange = small(kept, momentum=0.5)
+    assert arrived(exchange, [4, 2, 1, 0]) == [4, 0, 0, 0]  # u = v = 4 2 1 0
+    assert arrived(exchange, [0, 2, 0, 0]) == [0, 5, 0, 0]  # u = 0 3 0.5 0, v = 0 5 1.5 0
+    assert arrived(exchange, [0, 0, 0, 1], commit=False) == [0, 0, 1.75, 0]
+    assert arrived(exchange, [0, 0, 0, 1]) == [0, 0, 1.75, 0], "it was not committed"  # u = 0 0 0.25 1
+    assert kept.own[0]["compression"]["speed"].tolist() == [0, 0, 0, 1]
+    assert kept.own[0]["compression"]["left_out"].tolist() == [0, 0, 0, 1]
+    assert arrived(exchange, [0, 0, 0, 0], unused=[0]) == [0, 0, 0, 1.5]
+    assert kept.own[0]["compression"]["speed"].tolist() == [0, 0, 0, 1], "nothing of it was used"
+    assert arrived(small(kept, momentum=0.5), [0, 0, 0, 1]) == [0, 0, 0, 2.5], "made anew, with what was kept"
+
+
+@pytest.mark.parametrize("more", [{"start_step": 100}, {"dense_below": 100}])
+def test_what_is_sent_whole_has_the_momentum_of_sgd(more: dict[str, Any]) -> None:
+    """Before `start_step`, and of small tensors always: the updates are torch's."""
+    exchange = small(Kept(), momentum=0.9, **more)
+    ours, theirs = torch.zeros(4), nn.Parameter(torch.zeros(4))
+    optimizer = torch.optim.SGD([theirs], lr=0.1, momentum=0.9)
+    for step in range(5):
+        gradient = torch.randn(4, generator=torch.Generator().manual_seed(step))
+        ours -= 0.1 * torch.tensor(arrived(exchange, gradient.tolist()))
+        theirs.grad = gradient
+        optimizer.step()
+    torch.testing.assert_close(ours, theirs.detach(), rtol=1e-6, atol=1e-6)
+
+
+def test_more_is_sent_in_the_first_steps() -> None:
+    found = [share(step, 8, 0.01) for step in range(9)]
+    assert found == [0.25, 0.25, 0.0625, 0.0625, 0.015625, 0.015625, 0.01, 0.01, 0.01]
+    assert (share(0, 4, 0.5), share(0, 0, 0.1)) == (0.5, 0.1)
+    options = Compression(kind="top_k", dense_below=0, ratio=0.01, warm_up=4, start_step=1)
+    exchange = Exchange(options, [(100,)], Among(None, [(0,)], 1, torch.device("cpu")), Kept())
+    counts = []
+    for _ in range(6):
+        out = torch.empty(100)
+        compressed_total(exchange, {0: torch.arange(1.0, 101.0)}, out)
+        exchange.commit()
+        counts.append(int((out != 0).sum()))
+    assert counts == [100, 25, 7, 2, 1, 1]
+
+
+def test_each_replica_is_clipped_to_its_share() -> None:
+    among = Among(None, [(0, 1, 2, 3)], 4, torch.device("cpu"))
+    options = Compression(kind="top_k", dense_below=0, ratio=1.0, local_clip=10.0)
+    exchange = Exchange(options, [(2,)], among, Kept(), extra=1)
+    out = torch.empty(3)
+    values = {r: torch.tensor([6.0, 8.0, 100.0] if r == 0 else [0.0, 1.0, 0.0]) for r in range(4)}
+    compressed_total(exchange, values, out)
+    assert out.tolist() == pytest.approx([3.0, 4.0 + 3.0, 100.0])

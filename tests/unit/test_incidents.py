@@ -44,6 +44,16 @@ def test_what_broke_is_named_by_what_explains_it_from_when_it_broke(first: str) 
     assert (found.cause, found.workers, found.detected_at) == ("parted", ("w2",), 5.0)
 
 
+@pytest.mark.parametrize("says", ["connection_lost", "stuck"])
+def test_who_lost_the_others_is_not_lost_itself(says: str) -> None:
+    incidents = Incidents()
+    incidents.note("process_died", ["w1"], 5.0)
+    incidents.note(says, ["w0"], 5.1)
+    found = told(incidents)
+    assert found is not None
+    assert (found.cause, found.workers) == ("process_died", ("w1",))
+
+
 def test_who_joins_while_another_is_gone_is_no_part_of_it() -> None:
     incidents = Incidents()
     incidents.note("process_died", ["w1"], 5.0)

@@ -111,9 +111,10 @@ def test_a_run_that_was_interrupted_goes_on_with_each_replicas_own(
 # Servers
 
 
-def test_replicas_do_not_wait_for_one_another_when_a_range_is_lost(tmp_path: Path, data: Path) -> None:
-    strategy = {**KINDS["ssp"], "replicas": 4, "fail_over": False}
-    with Run(tmp_path / "run", job(data, "ssp", 2, strategy=strategy), train, 0.02) as run:
+@pytest.mark.parametrize("kind", ["ssp", "backup workers"])
+def test_replicas_do_not_wait_for_one_another_when_a_range_is_lost(kind: str, tmp_path: Path, data: Path) -> None:
+    strategy = {**KINDS[kind], "replicas": 4, "fail_over": False}
+    with Run(tmp_path / "run", job(data, kind, 2, strategy=strategy), train, 0.02) as run:
         run.wait_until(lambda: run.step >= 9)
         run.kill("w1")
         outcome = done(run, 60)
@@ -133,13 +134,16 @@ def half_settled(context: Context, pace_s: float) -> dict[str, Any]:
     return train(context, pace_s)
 
 
-def test_a_range_is_not_lost_where_a_change_of_members_breaks_off(tmp_path: Path, data: Path, calm: Calm) -> None:
-    with Run(tmp_path / "run", job(data, "asp", 3), half_settled, 0.02) as run:
+@pytest.mark.parametrize("kind", ["asp", "backup workers"])
+def test_a_range_is_not_lost_where_a_change_of_members_breaks_off(
+    kind: str, tmp_path: Path, data: Path, calm: Calm
+) -> None:
+    with Run(tmp_path / "run", job(data, kind, 3), half_settled, 0.02) as run:
         run.wait_until(lambda: run.step >= 7)
         run.kill("w1")
         outcome = done(run)
     assert len(outcome.of("generation")) > 2
-    same(outcome, calm("asp"), "asp")
+    same(outcome, calm(kind), kind)
     assert all(found["versions"] for found in outcome.results.values())
     assert not [note for note in outcome.of("note") if "is lost" in note["text"]]
 

@@ -75,6 +75,28 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     ),
     "staleness without ssp": ({"kind": "parameter_server", "staleness": 2}, {}, ["of consistency ssp, and it is bsp"]),
     "a rate by staleness without any": ({"kind": "parameter_server", "rate": "staleness"}, {}, ["of consistency ssp"]),
+    "backup workers of those that go on alone": (
+        {"kind": "parameter_server", "consistency": "ssp", "backup_workers": 1},
+        {},
+        ["strategy.backup_workers is of consistency bsp, and it is ssp"],
+    ),
+    "backup workers for all": (
+        {"kind": "parameter_server", "backup_workers": 2},
+        {},
+        ["strategy.backup_workers=2 leaves nobody of strategy.replicas=2", "set it to 1 or less"],
+    ),
+    "backup workers below 0": ({"kind": "parameter_server", "backup_workers": -1}, {}, ["backup_workers=-1"]),
+    "bitwise with backup workers": (
+        {"kind": "parameter_server", "backup_workers": 1},
+        {"reproducible": "bitwise"},
+        ["reproducible=bitwise promises the same bits", "backup workers: a step leaves out whoever is late"],
+    ),
+    "a sparse path with backup workers": (
+        {"kind": "parameter_server", "backup_workers": 1, "sparse": ["a.*"]},
+        {},
+        ["strategy.sparse with strategy.backup_workers", "Set strategy.backup_workers: 0"],
+    ),
+    "backup workers of sums": ({"backup_workers": 1}, {}, ["backup_workers is no option of all_reduce"]),
     "rounds of bsp": ({"kind": "parameter_server", "every": 4}, {}, ["with bsp all workers meet at every step"]),
     "an overlap and a quorum": ({"kind": "diloco", "overlap": 2, "quorum": 1}, {}, ["cannot have begun the exchange"]),
     "a mixing of nothing": ({"kind": "diloco", "mixing": 0.2}, {}, ["give it as well"]),
@@ -112,6 +134,29 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     ),
     "a share of nothing": ({"compression": {"kind": "top_k", "ratio": 0}}, {}, ["strategy.compression.ratio=0"]),
     "a share of more than all": ({"compression": {"kind": "top_k", "ratio": 2}}, {}, ["strategy.compression.ratio=2"]),
+    "momentum of rounds": (
+        {"kind": "diloco", "compression": {"kind": "top_k", "momentum": 0.9}},
+        {},
+        ["strategy.compression.momentum=0.9 is of gradients", "Leave it out"],
+    ),
+    "momentum of what is lost": (
+        {"compression": {"kind": "top_k", "momentum": 0.9, "error_feedback": False}},
+        {},
+        ["error_feedback is false"],
+    ),
+    "momentum twice": (
+        {"compression": {"kind": "top_k", "momentum": 0.9}},
+        {"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.8}},
+        ["optimizer.momentum=0.8: gradients would gather speed twice"],
+    ),
+    "momentum of adam": (
+        {"compression": {"kind": "top_k", "momentum": 0.9}},
+        {"optimizer": {"name": "adamw", "lr": 0.1}},
+        ["stands for SGD's momentum, and optimizer.name=adamw"],
+    ),
+    "momentum of 1": ({"compression": {"kind": "top_k", "momentum": 1}}, {}, ["compression.momentum=1"]),
+    "a clip of nothing": ({"compression": {"kind": "top_k", "local_clip": 0}}, {}, ["compression.local_clip=0"]),
+    "momentum of another": ({"compression": {"kind": "int8", "momentum": 0.5}}, {}, ["momentum is no option"]),
     "factors of rank 0": ({"compression": {"kind": "power_sgd", "rank": 0}}, {}, ["strategy.compression.rank=0"]),
     "a parameter without a name": ({"kind": "parameter_server", "sparse": ["a.*", " "]}, {}, ["no parameter"]),
     "a sparse path of those that go on alone": (
@@ -263,6 +308,8 @@ def test_what_decides_the_updates_is_in_the_digest() -> None:
     }
     assert decides({"kind": "parameter_server", "fail_over": False}) == "parameter_server"
     assert decides({"kind": "parameter_server", "consistency": "ssp"})["staleness"] == 4
+    backed = decides({"kind": "parameter_server", "backup_workers": 1})
+    assert backed == {"kind": "parameter_server", "backup_workers": 1, "every": 50, "replicas": 2}
     assert decides({"compression": "top_k"}) == {
         "kind": "all_reduce",
         "replicas": 2,
@@ -287,6 +334,13 @@ def test_what_decides_the_updates_is_in_the_digest() -> None:
     assert len({digest(job(each)) for each in ["diloco", *others]}) == len(others) + 1
 
 
+def test_options_that_came_later_change_no_digest_as_they_are_by_default() -> None:
+    plain = digest(job({"compression": "top_k"}))
+    assert digest(job({"compression": {"kind": "top_k", "momentum": 0.0, "warm_up": 0}})) == plain
+    for more in ({"momentum": 0.9}, {"warm_up": 10}, {"local_clip": 1.0}):
+        assert digest(job({"compression": {"kind": "top_k", **more}})) != plain
+
+
 def test_a_run_keeps_its_number_of_replicas() -> None:
     made = job("diloco")
     kept = made.strategy.pinned(made)
@@ -299,7 +353,7 @@ def test_what_is_not_repeatable_is_known() -> None:
     assert not strategy(kind="diloco").why_not_repeatable()
     whole = job({"kind": "diloco", "quorum": 2}, reproducible="bitwise")
     assert not whole.strategy.why_not_repeatable(whole), "a quorum of all leaves nobody out"
-    for options in ({"consistency": "asp"}, {"consistency": "ssp"}):
+    for options in ({"consistency": "asp"}, {"consistency": "ssp"}, {"backup_workers": 1}):
         assert strategy(kind="parameter_server", **options).why_not_repeatable()
 
 

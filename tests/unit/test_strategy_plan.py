@@ -116,6 +116,7 @@ def test_a_plan_says_nothing_that_is_not_known() -> None:
     ("strategy", "said"),
     [
         ({"kind": "parameter_server", "consistency": "asp"}, "strategy=parameter_server with asp: updates are made in"),
+        ({"kind": "parameter_server", "backup_workers": 1}, "with backup workers: a step leaves out whoever is late"),
         ({"kind": "diloco", "quorum": 3}, "a round leaves out whoever is late"),
         ({"kind": "diloco", "every": 9, "inner_state": "own"}, "costs up to 9 steps of those replicas"),
         ({"replicas": 8}, "strategy.replicas=8 changes nothing"),
@@ -134,6 +135,7 @@ def test_of_what_holds_nothing_is_noted(strategy: Any) -> None:
     ("strategy", "said"),
     [
         ({"kind": "parameter_server", "consistency": "ssp"}, "nobody is more than 4 steps ahead of the slowest"),
+        ({"kind": "parameter_server", "backup_workers": 1}, "of all replicas but the last one to come; rounds of 50"),
         ({"kind": "parameter_server", "sparse": ["t.*"], "fail_over": False}, "rows of t.* travel alone"),
         ({"kind": "gossip"}, "a graph that is a ring; an average over all in every 10. round"),
         ({"kind": "local_sgd", "average": "weights"}, "weights alone are averaged"),

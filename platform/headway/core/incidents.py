@@ -28,7 +28,8 @@ class Incidents:
         """Who was ready to join while something else was not over."""
 
     def note(self, cause: str, workers: list[str], at: float, silent_s: float = 0.0) -> None:
-        """One begins, or goes on; a planned change that something worse comes into takes its name."""
+        """One begins, or goes on; a planned change that something worse comes into takes its name. workers: that it is
+        about; of an exchange that broke those who said so."""
         found = self._open
         if cause == "joined" and found is not None and found.cause != cause:
             joining = self._joining = self._joining or _Incident(cause, [], at, silent_s)
@@ -36,6 +37,8 @@ class Incidents:
             return
         if found is None or (found.cause in PLANNED and cause not in PLANNED):
             self._open = _Incident(cause, list(workers), at, silent_s)
+        elif cause in UNKNOWN and found.cause not in UNKNOWN:
+            pass  # whoever lost the others is not lost itself
         elif found.cause in UNKNOWN and cause not in PLANNED | UNKNOWN:
             self._open = _Incident(cause, list(workers), found.at, silent_s)  # now it is known why
         elif cause not in PLANNED or cause == found.cause:

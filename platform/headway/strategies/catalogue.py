@@ -35,8 +35,9 @@ STRATEGIES: dict[str, Entry] = {
     ),
     "parameter_server": Entry(
         "each worker carries a range of the parameters with its optimiser; gradients are pushed there, weights pulled",
-        "for embeddings of which a batch touches few rows (sparse); where some workers are slow for long (ssp, asp)",
-        "dense models send what all_reduce sends; with ssp and asp no two runs are the same",
+        "for embeddings of which a batch touches few rows (sparse); where some workers are slow for long (ssp, asp), "
+        "or now and then (backup_workers)",
+        "dense models send what all_reduce sends; with ssp, asp and backup workers no two runs are the same",
     ),
     "local_sgd": Entry(
         "replicas train by themselves for some steps, then weights and optimiser are averaged",
@@ -75,7 +76,8 @@ COMPRESSIONS: dict[str, Entry] = {
     ),
     "top_k": Entry(
         "the largest elements of each tensor with their places; the rest is kept for later steps",
-        "slow links and few workers: some 60 times fewer bytes at 1 % and 2 workers",
+        "slow links and few workers: some 60 times fewer bytes at 1 % and 2 workers; give it the momentum that SGD "
+        "would have, and a warm-up",
         "each worker's choice goes to all others: with many workers the gain is gone",
     ),
     "power_sgd": Entry(
@@ -84,6 +86,10 @@ COMPRESSIONS: dict[str, Entry] = {
         "small or one-dimensional tensors, which go as they are; time for orthogonalising",
     ),
 }
+
+
+DEFAULTS = {"local_clip": "none"}
+"""Of a compression, where they are told in a word."""
 
 
 def listed() -> dict[str, Any]:
@@ -95,7 +101,11 @@ def listed() -> dict[str, Any]:
             for kind in KINDS
         ],
         "compressions": [
-            {"kind": kind, **vars(COMPRESSIONS[kind]), "options": _options(Compression, COMPRESSION_OPTIONS[kind], {})}
+            {
+                "kind": kind,
+                **vars(COMPRESSIONS[kind]),
+                "options": _options(Compression, COMPRESSION_OPTIONS[kind], DEFAULTS),
+            }
             for kind in COMPRESSORS
         ],
     }

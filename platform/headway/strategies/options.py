@@ -15,7 +15,7 @@ COMPRESSORS = ("none", "fp16", "bf16", "int8", "top_k", "power_sgd")
 OPTIONS: dict[str, tuple[str, ...]] = {
     "all_reduce": ("replicas", "compression"),
     "parameter_server": (
-        "replicas", "every", "consistency", "staleness", "rate", "sparse", "fail_over"
+        "replicas", "every", "consistency", "staleness", "rate", "backup_workers", "sparse", "fail_over"
     ),
     "local_sgd": ("replicas", "every", "compression", "average", "quorum", "grace_s", "inner_state"),
     "diloco": (
@@ -30,13 +30,16 @@ COMPRESSION_OPTIONS: dict[str, tuple[str, ...]] = {
     "fp16": (),
     "bf16": (),
     "int8": ("error_feedback", "dense_below"),
-    "top_k": ("ratio", "start_step", "error_feedback", "dense_below"),
+    "top_k": ("ratio", "momentum", "warm_up", "local_clip", "start_step", "error_feedback", "dense_below"),
     "power_sgd": ("rank", "start_step", "error_feedback", "dense_below"),
 }
 """Likewise of each compression."""
 EVERY = {"parameter_server": 50, "local_sgd": 8, "diloco": 50, "gossip": 1}
 """Steps of a round, where the job does not say."""
 
+LATER = ("momentum", "warm_up", "local_clip")
+"""Options of a compression that came later: as they are by default they say nothing, so that checkpoints of before
+fit."""
 UNDECIDING = ("grace_s", "inner_state", "fail_over")
 """Options that change how a run gets on with losses, and no update."""
 
@@ -47,6 +50,16 @@ class Most(Protocol):
     @property
     def max(self) -> int:
         """At a time."""
+
+
+class Optimizer(Protocol):
+    """Of a job that names one."""
+
+    name: str
+
+    @property
+    def model_extra(self) -> dict[str, Any] | None:
+        """What it is made with besides the rate."""
 
 
 class Job(Protocol):
@@ -60,6 +73,8 @@ class Job(Protocol):
     def reproducible(self) -> str: ...
     @property
     def precision(self) -> str: ...
+    @property
+    def optimizer(self) -> Optimizer | None: ...
 
 
 class Compression(Section):
@@ -69,6 +84,14 @@ class Compression(Section):
     """none, fp16, bf16, int8, top_k or power_sgd; see `headway strategies`."""
     ratio: Annotated[float, Field(gt=0, le=1)] = 0.01
     """Share of the elements that top_k sends."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of each replica's gradient, before the largest are chosen: what waits to be sent gathers speed, as all of it does
+    in an optimiser with momentum, which has none of its own then (top_k, all_reduce)."""
+    warm_up: Annotated[int, Field(ge=0)] = 0
+    """Steps in which more is sent than `ratio`: a quarter, then a quarter of that, in four parts (top_k)."""
+    local_clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest L2 norm of the whole gradient, of which each of n replicas may bring 1 / sqrt(n), before it is added to
+    what waits to be sent (top_k)."""
     rank: Count = 4
     """Of power_sgd's factors."""
     start_step: Annotated[int, Field(ge=0)] = 0
@@ -148,8 +171,8 @@ class Strategy(Section):
     """What is sent in place of the numbers: the name of a kind, or a mapping with its options (all_reduce, local_sgd,
     diloco)."""
     every: Count | None = None
-    """Steps of a round, between two exchanges: 8 of local_sgd, 50 of diloco and of parameter_server with ssp and asp,
-    1 of gossip, when not given."""
+    """Steps of a round, between two exchanges: 8 of local_sgd, 50 of diloco and of parameter_server with ssp, asp or
+    backup workers, 1 of gossip, when not given."""
     average: Literal["all", "weights"] = "all"
     """all: the inner optimiser's state is averaged with the weights (local_sgd)."""
     outer: Outer = Field(default_factory=Outer)
@@ -178,6 +201,9 @@ class Strategy(Section):
     """Steps that a replica may be ahead (ssp); 4 when not given."""
     rate: Literal["constant", "staleness"] = "constant"
     """staleness: an update by old weights is divided by how many steps old they are (ssp, asp)."""
+    backup_workers: Annotated[int, Field(ge=0)] = 0
+    """Replicas that a step does without: it is complete with the gradients of the others, whoever comes first, and what
+    comes of it later is dropped (parameter_server with bsp)."""
     sparse: list[str] = Field(default_factory=list)
     """Embeddings by name, or patterns (`tables.*`), of which only the rows that a batch uses travel
     (parameter_server)."""
@@ -229,7 +255,7 @@ class Strategy(Section):
     @property
     def is_asynchronous(self) -> bool:
         """Whether replicas go on by themselves, against a server's weights."""
-        return self.kind == "parameter_server" and self.consistency != "bsp"
+        return self.kind == "parameter_server" and (self.consistency != "bsp" or self.backup_workers > 0)
 
     @property
     def keeps(self) -> bool:
@@ -256,8 +282,10 @@ class Strategy(Section):
     def why_not_repeatable(self, job: Job | None = None) -> str:
         """Why what comes of the run hangs on the cluster; empty where it does not. job: where it is known that a quorum
         is of fewer than all of its replicas."""
-        if self.is_asynchronous:
+        if self.is_asynchronous and self.consistency != "bsp":
             return f"{self.consistency}: updates are made in the order in which they come"
+        if self.is_asynchronous:
+            return "backup workers: a step leaves out whoever is late"
         if self.quorum is not None and (job is None or self.quorum < self.count(job)):
             return "a quorum: a round leaves out whoever is late"
         return ""
@@ -288,7 +316,9 @@ class Strategy(Section):
         if self.compresses:
             compression = self.compression.model_dump()
             found["compression"] = {
-                key: compression[key] for key in ("kind", *COMPRESSION_OPTIONS[compression["kind"]])
+                key: compression[key]
+                for key in ("kind", *COMPRESSION_OPTIONS[compression["kind"]])
+                if key not in LATER or compression[key] != _default(Compression, key)
             }
         if "outer" in found or self.kind == "diloco":
             found["outer"] = self.outer.model_dump()
@@ -299,6 +329,28 @@ class Strategy(Section):
         if self.has_replicas:
             found["replicas"] = self.count(job)
         return {"kind": self.kind, **found} if found else self.kind
+
+    def _of_momentum(self, job: Job) -> Iterator[str]:
+        """Where the gradients that are sent have momentum."""
+        found, optimizer = self.compression, job.optimizer
+        own = (optimizer.model_extra or {}).get("momentum") if optimizer is not None else None
+        if not found.momentum:
+            return
+        said = f"strategy.compression.momentum={found.momentum:g}"
+        if self.kind != "all_reduce":
+            yield (
+                f"{said} is of gradients (all_reduce), and {self.kind} sends what a round changed, in which the inner "
+                "optimiser's momentum is already. Leave it out"
+            )
+        if not found.error_feedback:
+            yield f"{said} is of what was left out, and error_feedback is false: leave one of them out"
+        if optimizer is not None and optimizer.name != "sgd":
+            yield (
+                f"{said} stands for SGD's momentum, and optimizer.name={optimizer.name} scales gradients by what came "
+                "before. Set optimizer: {name: sgd}, or leave it out"
+            )
+        elif own:
+            yield f"{said} and optimizer.momentum={own}: gradients would gather speed twice. Leave the optimiser's out"
 
     def contradictions(self, job: Job) -> Iterator[str]:
         """What cannot hold at once, with the values and the way out."""
@@ -317,15 +369,31 @@ class Strategy(Section):
             )
         if self.staleness is not None and self.consistency != "ssp":
             yield f"strategy.staleness is of consistency ssp, and it is {self.consistency}: leave it out"
-        if self.rate != "constant" and not self.is_asynchronous:
+        if self.backup_workers and self.consistency != "bsp":
+            yield (
+                f"strategy.backup_workers is of consistency bsp, and it is {self.consistency}, with which nobody waits "
+                "for a step of all. Leave one of them out"
+            )
+        if self.backup_workers >= replicas and self.backup_workers:
+            yield (
+                f"strategy.backup_workers={self.backup_workers} leaves nobody of strategy.replicas={replicas} for a "
+                + (f"step: set it to {replicas - 1} or less" if replicas > 1 else "step: leave it out")
+            )
+        if self.rate != "constant" and self.consistency == "bsp":
             yield f"strategy.rate={self.rate} is of consistency ssp and asp: with bsp no update is by old weights"
         if self.sparse and self.is_asynchronous:
+            plain = self.consistency == "bsp"
+            what = "with strategy.backup_workers" if plain else f"is of consistency bsp, and it is {self.consistency}"
+            instead = "backup_workers: 0" if plain else "consistency: bsp"
             yield (
-                f"strategy.sparse is of consistency bsp, and it is {self.consistency}: rows of tables are updated once "
-                "for all workers at every step. Set strategy.consistency: bsp, or leave sparse out"
+                f"strategy.sparse {what}: rows of tables are updated once for all workers at every step. Set "
+                f"strategy.{instead}, or leave sparse out"
             )
         if self.every is not None and not self.is_local:
-            yield "strategy.every is of consistency ssp and asp: with bsp all workers meet at every step. Leave it out"
+            yield (
+                "strategy.every is of consistency ssp and asp, and of backup workers: with bsp all workers meet at "
+                "every step. Leave it out"
+            )
         if self.quorum is None and self.grace_s != type(self).model_fields["grace_s"].default:
             yield f"strategy.grace_s={self.grace_s:g} is of a quorum, and there is none: give strategy.quorum as well"
         if self.overlap and self.overlap >= self.round_steps:
@@ -340,6 +408,7 @@ class Strategy(Section):
             yield "strategy.overlap with strategy.quorum: who is late cannot have begun the exchange. Leave one out"
         if self.mixing != type(self).model_fields["mixing"].default and not self.overlap:
             yield f"strategy.mixing={self.mixing:g} is of strategy.overlap, and there is none: give it as well"
+        yield from self._of_momentum(job)
         why = self.why_not_repeatable(job)
         if why and job.reproducible == "bitwise":
             yield (

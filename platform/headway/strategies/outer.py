@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -278,10 +278,14 @@ def stepped(
     return weights - options.lr * change, momentum
 
 
+MEETINGS: dict[str, Callable[[Options], Meeting]] = {"local_sgd": LocalSGD, "diloco": DiLoCo, "gossip": Gossip}
+"""By kind. One of a user's own takes a kind's place, with its options, where the task's file puts it here; what it must
+promise is in `headway.testing.replicas`."""
+
+
 def meeting(options: Options) -> Meeting:
     """Of a kind whose replicas differ between exchanges."""
-    kinds: dict[str, type[LocalSGD | DiLoCo | Gossip]] = {"local_sgd": LocalSGD, "diloco": DiLoCo, "gossip": Gossip}
-    return kinds[options.kind](options)
+    return MEETINGS[options.kind](options)
 
 
 def shares(rows: Sequence[int]) -> dict[int, float]:

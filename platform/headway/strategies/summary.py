@@ -139,6 +139,9 @@ def _consistency(options: Strategy) -> str:
         return f"ssp: nobody is more than {options.ahead} steps ahead of the slowest"
     if options.consistency == "asp":
         return "asp: each goes on as fast as it can"
+    if options.backup_workers:
+        last = "the last one" if options.backup_workers == 1 else f"the last {options.backup_workers}"
+        return f"bsp: one update a step, of all replicas but {last} to come; rounds of {options.round_steps} steps"
     return "bsp: one update a step of all"
 
 
@@ -146,5 +149,9 @@ def _compression(options: Strategy) -> str:
     found = options.compression
     more = {"top_k": f" of {found.ratio:.3%}".replace(".000", ""), "power_sgd": f" of rank {found.rank}"}
     late = f", from step {found.start_step} on" if found.start_step else ""
+    if found.momentum:
+        late += f", with momentum {found.momentum:g}"
+    if found.warm_up:
+        late += f", more in the first {found.warm_up} steps"
     fed = "" if found.error_feedback or found.kind in ("fp16", "bf16") else ", what is left out is lost"
     return f"sent as {found.kind}{more.get(found.kind, '')}{late}{fed}"

@@ -103,8 +103,9 @@ def gradients_that_are_no_numbers_are_not_kept(group: Group, way: Way) -> None:
 
 def what_is_left_out_arrives(group: Group, way: Way) -> None:
     """The same step again and again: the mean of what arrived comes nearer and nearer to the exact sum, since no more
-    than a few steps' worth is kept back. For a strategy that feeds back what it leaves out."""
-    if options(way).compression.kind in ("fp16", "bf16") or not options(way).compression.error_feedback:
+    than a few steps' worth is kept back. For a strategy that feeds back what it leaves out, as it is."""
+    compression = options(way).compression
+    if compression.kind in ("fp16", "bf16") or not compression.error_feedback or compression.momentum:
         return
     model = Net().to(group.device)
     wanted = torch.cat([right.view(-1) for right in expected().values() if right is not None])

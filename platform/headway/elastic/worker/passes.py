@@ -126,11 +126,11 @@ class Pass(Walk):
                 self._aim_at(rounds.lanes[replica], step)
                 with rounds.carrying(replica, step):
                     try:
-                        yield from self._do_alone(rounds, replica)
+                        counts = yield from self._do_alone(rounds, replica)
                     except PeerLost:
                         engine.replica.buffers.rewind()  # while they are in their place
                         raise
-                    loss += rounds.did(replica, engine.tail, self.rows) * self.rows
+                    loss += rounds.did(replica, engine.tail, self.rows, counts) * self.rows
                 rows += self.rows
             self._aim()
             engine.replica.buffers.begin()
@@ -166,8 +166,8 @@ class Pass(Walk):
         self._mine = [lane for lane in lanes if self.sizes[lane]]
         self._found, self._may_join = {}, False
 
-    def _do_alone(self, rounds: Rounds, number: int) -> Generator[dict[str, torch.Tensor], None, None]:
-        """The lanes of a replica, and its own update."""
+    def _do_alone(self, rounds: Rounds, number: int) -> Generator[dict[str, torch.Tensor], None, bool]:
+        """The lanes of a replica, and its own update. Returns whether that counts: not where it comes too late."""
         engine = self._engine
         replica, tail = engine.replica, engine.tail
         if rounds.served is not None:
@@ -194,10 +194,10 @@ class Pass(Walk):
         self._take_losses(changes)
         if rounds.served is None:
             replica.apply(engine.job.clip_norm, last=False, finite=strategy.finite)
-            return
+            return True
         if not strategy.finite():
             replica.require_number(float(update.norm(replica.trained)))
-        rounds.served.push(number, self.rows / sum(self.sizes))
+        return rounds.served.push(number, self.rows / sum(self.sizes) if self._mine else 0.0)
 
     def _halted(self) -> bool:
         """Before a step of several updates: whether somebody's loop is over.

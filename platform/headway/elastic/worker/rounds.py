@@ -410,9 +410,15 @@ class Rounds:
         """What is to be done for this step, as replica and step: one of each replica, and more of those that are
         behind. Each is to be told by `did` before the next."""
         self._note_rates(step)
-        while behind := [(live.next, r) for r, live in self.live.items() if live.next <= step]:
-            at, r = min(behind)
-            yield r, at
+        served = self.served
+        while behind := [r for r, live in self.live.items() if live.next <= step]:
+            r = min(behind, key=lambda r: (at := self.live[r].next, r if served is None else served.turn(r, at)))
+            live = self.live[r]
+            if served is not None and live.next < (reached := min(served.reached, self.end)):
+                live.told += [_nothing(self.lanes[r])] * (reached - live.next)
+                live.next = reached
+                continue
+            yield r, live.next
 
     def _note_rates(self, step: int) -> None:
         self._rates[step] = _options(self._engine.replica.optimizer)
@@ -454,8 +460,9 @@ class Rounds:
                     "Use all_reduce, or an optimiser like SGD or AdamW.",
                 )
 
-    def did(self, r: int, tail: tails.Tail, rows: int) -> float:
-        """A replica has made an update. tail: of its lanes; rows: of these lanes. Returns its loss."""
+    def did(self, r: int, tail: tails.Tail, rows: int, counts: bool) -> float:
+        """A replica has made an update. tail: of its lanes; rows: of these lanes; counts: it is used, else left out of
+        what is told. Returns its loss."""
         lanes, losses, of = self.lanes[r], tail.losses(), tail.rows_by_lane()
         means = [losses[lane] * rows / of[lane] if of[lane] else 0.0 for lane in lanes]
         ids = tail.digests()
@@ -471,7 +478,7 @@ class Rounds:
             hollow.written(measured) if measured else None,
         )
         live = self.live[r]
-        live.told.append(told)
+        live.told.append(told if counts else _nothing(lanes))
         live.next += 1
         if live.next == self.departs < self.end:
             live.early = self.bodies.flat(self.bodies.now())
@@ -787,8 +794,12 @@ def _told(told: list[Told], number: int, lanes: list[int]) -> Told:
     """Of a step of the round; nothing of one that a late replica did not do."""
     if number < len(told):
         return told[number]
-    nothing = len(lanes)
-    return Told([0.0] * nothing, [0] * nothing, [[0] * WORDS for _ in lanes], [], None)
+    return _nothing(lanes)
+
+
+def _nothing(lanes: list[int]) -> Told:
+    """Of a step that a replica left out."""
+    return Told([0.0] * len(lanes), [0] * len(lanes), [[0] * WORDS for _ in lanes], [], None)
 
 
 def _options(optimizer: Optimizer) -> list[dict[str, Any]]:

@@ -1,5 +1,5 @@
-"""Replicas that go on against servers' weights (ssp, asp): each worker serves the ranges that it carries, and keeps
-copies of those of the worker before it."""
+"""Replicas that go on against servers' weights (ssp, asp, backup workers): each worker serves the ranges that
+it carries, and keeps copies of those of the worker before it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from headway.core import rounds
-from headway.core.clocks import Clocks
+from headway.core.clocks import Clocks, FirstOf
 from headway.elastic.worker import update
 from headway.elastic.worker.bodies import Bodies
 from headway.strategies import PeerLost
@@ -21,6 +21,7 @@ from headway.strategies.kept import Kept, Tree
 from headway.strategies.outer import Met, Round
 from headway.strategies.parameter_server import Cut, is_elementwise
 from headway.strategies.parameter_server.apart import Apart
+from headway.strategies.parameter_server.averaged import Averaged
 from headway.strategies.parameter_server.client import Client, Route
 from headway.strategies.parameter_server.server import Address, Role, Server
 from headway.strategies.parameter_server.slab import Slab
@@ -73,6 +74,10 @@ class Served:
         """Of those that are about to leave."""
         self._apart: dict[int, Apart] = {}
         """By replica that is carried here."""
+        self._needed = self._count - self._options.backup_workers if self._options.backup_workers else None
+        """Replicas with which a step is complete, where it is without all."""
+        self._begun_at = 0
+        """The step that was under way when this generation began, where a step is complete without all."""
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="headway-served")
 
     # From generation to generation
@@ -117,10 +122,9 @@ class Served:
         """
         self.close()
         pact = self._engine.pact
-        found = [
-            {int(n): (int(term), int(at)) for n, (term, at) in told.items()}
-            for told in pact.gather({str(n): [t.get("term", 0), t["at"]] for n, t in self._trees.items()})
-        ]
+        told = pact.gather({str(n): [*age(t), t.get("step", 0)] for n, t in self._trees.items()})
+        found = [{int(n): tuple(map(int, words)) for n, words in each.items()} for each in told]
+        steps: dict[int, int] = {}
         lost: list[int] = []
         wanted: dict[int, list[int]] = {}
         for rank, numbers in enumerate(carried):
@@ -133,6 +137,7 @@ class Served:
             if newest is None:
                 lost.append(number)
                 continue
+            steps[number] = newest[2]
             source = next(rank for rank, has in enumerate(found) if has.get(number) == newest)
             for target in wanted[number]:
                 if found[target].get(number) == newest:
@@ -142,22 +147,28 @@ class Served:
                 elif pact.rank == target:
                     self._trees[number] = pact.take(source, [target], None)
         mine = [number for number, ranks in wanted.items() if pact.rank in ranks]
-        self._serve(wanted, {number: self._trees.get(number) for number in mine}, done)
+        self._serve(wanted, {number: self._trees.get(number) for number in mine}, done, steps)
         self._trees = {}
         return lost
 
-    def _serve(self, wanted: dict[int, list[int]], trees: dict[int, Tree | None], done: Mapping[int, int]) -> None:
+    def _serve(
+        self,
+        wanted: dict[int, list[int]],
+        trees: dict[int, Tree | None],
+        done: Mapping[int, int],
+        steps: dict[int, int],
+    ) -> None:
         engine, pact = self._engine, self._engine.pact
         # A range that is begun anew has not seen these steps, and nobody is to wait until it does.
         told = pact.gather({str(r): step for r, step in done.items()})
         of_all = {int(r): int(step) for each in told for r, step in each.items()}
+        steps = {number: steps.get(number, max(of_all.values(), default=0)) for number in wanted}
+        self._begun_at = min(steps.values(), default=0)
         token, self._server, at = started(engine)
         server, address = self._server, at[pact.rank]
         rated = self._options.rate == "staleness"
         for number, tree in trees.items():
-            clocks = Clocks(self._options.ahead, range(self._count))
-            store = Slab(engine.replica.optimizer, self._cut.parameters, self._cut.ranges[number], clocks, tree)
-            clocks.done = {r: max(clocks.of(r), step) for r, step in of_all.items()}
+            store = self._store(number, tree, of_all, steps[number])
             (carrier, *copies), term = wanted[number], int((tree or {}).get("term", 0))
             if carrier == pact.rank:
                 server.carry(number, store, at[copies[0]] if copies else None, rated, term)
@@ -166,6 +177,16 @@ class Served:
         routes = {n: Route(at[ranks[0]], at[ranks[1]] if len(ranks) > 1 else None) for n, ranks in wanted.items()}
         self._client = Client(token, routes, local=(address, server))
         pact.barrier()  # nobody asks before all can answer
+
+    def _store(self, number: int, tree: Tree | None, done: Mapping[int, int], step: int) -> Slab:
+        """Of a range. done: steps of all replicas; step: that is under way, where it is complete without all."""
+        what = self._engine.replica.optimizer, self._cut.parameters, self._cut.ranges[number]
+        if self._needed is not None:
+            return Averaged(*what, FirstOf(self._needed, step), tree)
+        clocks = Clocks(self._options.ahead, range(self._count))
+        store = Slab(*what, clocks, tree)
+        clocks.done = {r: max(clocks.of(r), at) for r, at in done.items()}
+        return store
 
     def leave(self, carried: tuple[tuple[int, ...], ...], stays: frozenset[int]) -> None:
         """Some are about to leave: what they serve goes to who stays. Raises PeerLost."""
@@ -190,11 +211,27 @@ class Served:
         with self._watched(client):
             apart.begin(step)
 
-    def push(self, replica: int, share: float) -> None:
+    @property
+    def reached(self) -> int:
+        """The step that is under way by what is known here, where one is complete without all: whoever is behind it is
+        late, and leaves out what is complete. 0 where none is."""
+        if self._needed is None:
+            return 0
+        return max(self._begun_at, *(each.reached for each in self._apart.values()), 0)
+
+    def turn(self, replica: int, step: int) -> int:
+        """Whose turn it is, of those carried here that are at this step: the lowest's. Where a step is complete without
+        all, it is not always the same one that is last."""
+        return replica if self._needed is None else (replica - step) % self._count
+
+    def push(self, replica: int, share: float) -> bool:
         """The replica's gradients are at hand: each range makes its part of an update of them.
 
         Args:
             share: by which they are multiplied, so that those of all replicas together are those of a step.
+
+        Returns:
+            Whether something was made of them: not of what is late.
 
         Raises:
             PeerLost: a worker is gone; who adopts the replica sends the same again, which is taken once.
@@ -206,10 +243,10 @@ class Served:
             engine.replica.clip(engine.replica.trained)
         update.scale(engine.replica.trained, share)
         with self._watched(self._asked()):
-            self._apart[replica].finish()
+            return self._apart[replica].finish(1.0 if self._needed is None else share)
 
     def meet(self, given: Round, kept: Kept) -> Met:
-        """All replicas' updates of the round are made: the weights are what the servers have."""
+        """All updates of the round are made: the weights are what the servers have."""
         with self._bodies.borrowed() as body:
             client = self._asked()
             with self._watched(client):

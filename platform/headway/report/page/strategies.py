@@ -61,8 +61,8 @@ def _table(document: Document) -> Section:
                 numbers.number(row["repeated"]),
             )
         )
-    note = "Means over the seeds. The loss is in training, over the last twentieth of the steps; seconds are from the "
-    note += "first step to the last; fewer bytes than the first strategy."
+    note = "Means over the seeds. The loss is in training, over the last twentieth of the steps; seconds are from "
+    note += "the moment at which workers began to train until the last step; fewer bytes than the first strategy."
     return Section("results", "What became of them", table(columns, rows), note)
 
 

@@ -1,7 +1,8 @@
 """The sum over replicas of one flat tensor each, in the form that the job asks for.
 
 Three pieces, as the field splits them: a compressor (what is sent), a memory (what was left out, and is added to what
-is sent next: error feedback, Karimireddy et al. 2019), and an exchange (with whom). What comes of it has the same bits
+is sent next: error feedback, Karimireddy et al. 2019; with momentum, so that what waits is not older than it seems:
+Lin et al. 2018, Deep Gradient Compression), and an exchange (with whom). What comes of it has the same bits
 on every worker, and on any number of workers that carry the same replicas.
 
     exchange = Exchange(options.compression, shapes, among, kept)
@@ -13,6 +14,7 @@ on every worker, and on any number of workers that carry the same replicas.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -25,7 +27,7 @@ from headway.strategies.compress.factored import Factored
 from headway.strategies.compress.gathered import Gathered
 from headway.strategies.compress.int8 import Int8
 from headway.strategies.compress.sharded import Sharded
-from headway.strategies.compress.top_k import TopK
+from headway.strategies.compress.top_k import TopK, share
 from headway.strategies.compress.ways import Among, Left, Way
 from headway.strategies.kept import Kept, Tree
 from headway.strategies.options import Compression
@@ -42,7 +44,8 @@ class Exchange:
         shapes: of the tensors that lie one after another in the flat one.
         among: whom.
         kept: of the run. `own[r][name]` has what replica r is to send later: "left_out", as large as what is
-            compressed, and "left_out_of_sum", of the shard of its number; `common[name]` has "steps" that were
+            compressed, and "left_out_of_sum", of the shard of its number; and with momentum "speed", as large as the
+            tensors; `common[name]` has "steps" that were
             committed, "shapes", and "right", PowerSGD's right factors. What is of other shapes is not used.
         name: of this exchange, where there are several.
         extra: elements behind the tensors, which are summed exactly.
@@ -75,6 +78,11 @@ class Exchange:
         self._at = dict(_within(whole, sizes))
         self._before = self._left = Left()
         self._done = False
+        self._tensors = ends[-2]
+        """Elements of the tensors."""
+        self._spans = spans[: len(sizes)]
+        self._speeds: dict[int, torch.Tensor] = {}
+        """Of each replica here, with the step that is under way, before what is sent of it comes to rest."""
         self._total: totals.Total | None = None
         self._whole = False
 
@@ -118,12 +126,16 @@ class Exchange:
             )
         present = [sorted(numbers) for numbers in (among.replicas if present is None else present)]
         self._whole = self._way is None or self._steps < self._options.start_step
+        values = self._moving(values)
         dense = values if self._whole else {n: _cut(v, self._dense) for n, v in values.items()}
         size = self.elements if self._whole else self._dense_elements
         self._out = torch.empty(size, dtype=torch.float32, device=among.device)
         self._total = totals.start(among.group, dense, self._out, present, among.count, ahead)
         if not self._whole:
             assert self._way is not None
+            if isinstance(self._way, Gathered):
+                step, options = self._steps - self._options.start_step, self._options
+                self._way.codec = TopK(share(step, options.warm_up, options.ratio))
             self._before = before = self._known()
             given = {n: self._given(_cut(v, self._compressed), before.own.get(n)) for n, v in values.items()}
             self._way.start(given, present, before, ahead)
@@ -185,6 +197,10 @@ class Exchange:
                 if number not in own:
                     own[number] = dict(self._kept.own.get(number, {}).get(self._name, {}))
                 own[number][key] = tensor
+        for number, speed in self._speeds.items():
+            tree = own.setdefault(number, dict(self._kept.own.get(number, {}).get(self._name, {})))
+            tree["speed"] = self._rested(number, speed, unused)
+        self._speeds = {}
         return common, own
 
     def drop(self) -> None:
@@ -196,6 +212,44 @@ class Exchange:
     @property
     def _steps(self) -> int:
         return int(self._kept.common.get(self._name, {}).get("steps", 0))
+
+    def _moving(self, values: Mapping[int, torch.Tensor]) -> Mapping[int, torch.Tensor]:
+        """What replicas bring, clipped and with their momentum, where that is asked for; what lies behind the tensors
+        as it is."""
+        options, found, self._speeds = self._options, {}, {}
+        if options.kind != "top_k" or not (options.momentum or options.local_clip):
+            return values
+        for number, value in values.items():
+            gradient, rest = value[: self._tensors], value[self._tensors :]
+            if options.local_clip is not None:  # of like replicas each has this share of their sum's length
+                most = options.local_clip / math.sqrt(self._among.count)
+                gradient = gradient * (most / (gradient.norm() + 1e-6)).clamp(max=1.0)
+            if options.momentum:
+                speed = self._speed(number)
+                gradient = gradient.clone() if speed is None else torch.add(gradient, speed, alpha=options.momentum)
+                self._speeds[number] = gradient
+            found[number] = torch.cat([gradient, rest])
+        return found
+
+    def _speed(self, number: int) -> torch.Tensor | None:
+        """That a replica's gradients have gathered, as far as it fits."""
+        if self._shapes != [list(shape) for shape in self._kept.common.get(self._name, {}).get("shapes", ())]:
+            return None
+        speed = self._kept.own.get(number, {}).get(self._name, {}).get("speed")
+        return speed.to(self._among.device) if speed is not None and len(speed) == self._tensors else None
+
+    def _rested(self, number: int, speed: torch.Tensor, unused: Sequence[int]) -> torch.Tensor:
+        """What a replica's speed becomes: none where it was sent, lest it goes on by what is old (momentum factor
+        masking, Lin et al. 2018, section 3.3); what it was where nothing is used."""
+        speed, before = speed.clone(), self._speed(number)
+        if not self._whole and isinstance(self._way, Gathered):
+            room = _cut(speed, self._compressed).clone()
+            room[self._way.sent[number]] = 0.0
+            _paste(speed, self._compressed, room)
+        for tensor in unused:
+            first, last = self._spans[tensor]
+            speed[first:last] = 0.0 if before is None else before[first:last]
+        return speed
 
     def _take_back(self, left: Left, first: int, last: int) -> None:
         """What was kept before of some compressed elements is kept still."""

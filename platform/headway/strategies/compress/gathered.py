@@ -15,19 +15,21 @@ class Gathered:
     """See `headway.strategies.compress.ways.Way`. Replicas are added one after another, in the order of their numbers.
 
     Args:
-        codec: for the numbers.
+        codec: for the numbers; it may be another in each exchange, the same on all workers.
         elements: of the tensor.
         among: whom.
         feedback: whether what is left out is told.
     """
 
     def __init__(self, codec: TopK, elements: int, among: Among, feedback: bool) -> None:
-        self._codec, self._elements, self._among, self._feedback = codec, elements, among, feedback
+        self.codec, self._elements, self._among, self._feedback = codec, elements, among, feedback
+        self.sent: Tensors = {}
+        """Of what was given last, the places of what is sent: int64, ascending."""
         self._flight = Flight(among.group) if among.group is not None else None
 
     @property
     def message_bytes(self) -> int:
-        return self._codec.size(self._elements)
+        return self.codec.size(self._elements)
 
     def shard(self, number: int) -> int:
         return 0  # the sum leaves nothing out
@@ -35,7 +37,7 @@ class Gathered:
     def start(self, given: Tensors, present: Replicas, before: Left, ahead: int | None) -> None:
         self._given, self._present = given, present
         size, device = self.message_bytes, self._among.device
-        messages = [self._encoded(values) for _, values in sorted(given.items())]
+        messages = [self._encoded(number, values) for number, values in sorted(given.items())]
         mine = torch.cat(messages) if messages else torch.empty(0, dtype=torch.uint8, device=device)
         self._most = most = max(len(numbers) for numbers in present)
         if self._flight is None or self._among.group is None:
@@ -57,7 +59,7 @@ class Gathered:
         }
         out.zero_()
         for _, message in sorted(of.items()):
-            self._codec.add(message, out)
+            self.codec.add(message, out)
         if self._flight is not None:
             self._flight.confirm()
         return Left(self._given) if self._feedback else Left()
@@ -66,9 +68,10 @@ class Gathered:
         if self._flight is not None:
             self._flight.drop()
 
-    def _encoded(self, values: torch.Tensor) -> torch.Tensor:
+    def _encoded(self, number: int, values: torch.Tensor) -> torch.Tensor:
         """A message; the values become what it leaves out."""
-        message = self._codec.encode(values)
+        message = self.codec.encode(values)
         if self._feedback:
-            values[self._codec.said(message, len(values))[0]] = 0.0
+            self.sent[number] = self.codec.said(message, len(values))[0]
+            values[self.sent[number]] = 0.0
         return message

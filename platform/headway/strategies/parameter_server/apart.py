@@ -1,4 +1,4 @@
-"""One replica that goes on by itself against the servers' values (ssp, asp)."""
+"""One replica that goes on by itself against the servers' values (ssp, asp, backup workers)."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ class Apart:
         self._client, self._pool, self._tables = client, pool, tables
         self._versions = [0] * len(cut.ranges)
         self._rooms = [torch.empty(sum(piece.size for piece in pieces)) for pieces in cut.ranges]
+        self.reached = 0
+        """Steps that all ranges have complete, as far as is known here (`Averaged`)."""
         self._step = -1
         self._used: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
 
@@ -55,25 +57,36 @@ class Apart:
         for pieces, room in zip(self.cut.ranges, self._rooms, strict=True):
             unpacked(pieces, room, self.cut.parameters)
 
-    def finish(self) -> None:
+    def finish(self, share: float = 1.0) -> bool:
         """The step's gradients become updates: of each range one, made once, though this be called again after a loss.
+
+        Args:
+            share: of the step's rows, by which gradients are multiplied, for those that are averaged.
+
+        Returns:
+            Whether a range took them; not where all were complete without them.
 
         Raises:
             PeerLost: nobody answers; some ranges may have theirs.
         """
         gradients = {number: p.grad for number, p in enumerate(self.cut.parameters)}
 
+        taken = [False] * len(self.cut.ranges)
+
         def one(number: int) -> None:
             content, version = packed(self.cut.ranges[number], gradients), self._versions[number]
-            self._client.push(number, content, replica=self.number, step=self._step, version=version)
+            given = self._client.offer(number, content, self.number, self._step, version, share)
+            self._versions[number], taken[number] = given
 
         self._each(one)
+        self.reached = min(self._versions, default=0)
         if self._tables is not None:
             for name, table in self._tables.tables.items():
                 each = self._used.get(name, [])
                 ids = torch.cat([ids for ids, _ in each]) if each else torch.empty(0, dtype=torch.int64)
                 values = torch.cat([values for _, values in each]) if each else torch.empty(0, table.dim)
                 self._tables.give(name, ids, values, self.number, self._step)
+        return any(taken)
 
     def pull(self, name: str, ids: torch.Tensor) -> torch.Tensor:
         """As of `Source`.

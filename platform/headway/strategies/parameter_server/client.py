@@ -11,7 +11,7 @@ import torch
 
 from headway.errors import BadInput
 from headway.strategies.lost import PeerLost
-from headway.strategies.parameter_server.frames import FALLBACK, Connection, Frame, Verb, connected
+from headway.strategies.parameter_server.frames import FALLBACK, LATE, Connection, Frame, Verb, connected
 from headway.strategies.parameter_server.server import PATIENCE_S, Address, Server, new_room
 
 PAUSE_S = 0.01
@@ -92,7 +92,8 @@ class Client:
             BadInput: the server refuses, and says why.
         """
         frame = Frame(Verb.PULL, number, step=step, version=version)
-        return self._asked(frame, out, *(() if ids is None else (ids.contiguous(),)))
+        content, answer = self._asked(frame, out, *(() if ids is None else (ids.contiguous(),)))
+        return content, answer.version
 
     def push(
         self,
@@ -123,7 +124,26 @@ class Client:
             BadInput: the server refuses, and says why.
         """
         verb = Verb.PUSH_PULL if pull else Verb.PUSH
-        return self._asked(Frame(verb, number, replica, step, version), out, *content)
+        found, answer = self._asked(Frame(verb, number, replica, step, version), out, *content)
+        return found, answer.version
+
+    def offer(
+        self, number: int, content: torch.Tensor, replica: int, step: int, version: int = 0, share: float = 1.0
+    ) -> tuple[int, bool]:
+        """Give a gradient that may be late, see `Averaged`.
+
+        Args:
+            number, content, replica, step, version: as of `push`.
+            share: of the step's rows, by which the gradient is multiplied.
+
+        Returns:
+            The range's version after it, and whether it was taken.
+
+        Raises:
+            PeerLost, BadInput: as `push`.
+        """
+        _, answer = self._asked(Frame(Verb.PUSH, number, replica, step, version, share), None, content)
+        return answer.version, not answer.flags & LATE
 
     def route(self, number: int) -> Route:
         """Where a range is, as far as is known here."""
@@ -138,7 +158,7 @@ class Client:
             if (connection := link.connection) is not None:
                 connection.close()
 
-    def _asked(self, frame: Frame, out: torch.Tensor | None, *parts: torch.Tensor) -> tuple[torch.Tensor, int]:
+    def _asked(self, frame: Frame, out: torch.Tensor | None, *parts: torch.Tensor) -> tuple[torch.Tensor, Frame]:
         route = self._routes[frame.number]
         end, why, flags = time.monotonic() + self._limit_s, "", 0
         while not self._closed:
@@ -149,7 +169,7 @@ class Client:
             else:
                 verb = answer.verb
                 if verb is Verb.DONE:
-                    return content.view(torch.float32), answer.version
+                    return content.view(torch.float32), answer
                 if verb is Verb.REFUSED:
                     raise BadInput(
                         f"a server refused {frame.verb.name} of range {frame.number}",

@@ -46,6 +46,8 @@ class Verb(enum.IntEnum):
 
 FALLBACK = 1
 """Flag: the range's carrier does not answer, so that who has the copy carries it from now on."""
+LATE = 2
+"""Flag of an answer to a push: the step was complete without it, and nothing is made of it."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,9 @@ class Frame:
         step: of the replica, whose gradient it is, or before which values are wanted; -1: any.
         version: updates of the range that the values are after, in an answer; that they were after by which a gradient
             was reckoned, in a push.
-        factor: by which a forwarded gradient is multiplied.
-        flags: see `FALLBACK`.
+        factor: by which a gradient is multiplied where it becomes an update (`Slab`), or is multiplied already
+            (`Averaged`).
+        flags: see `FALLBACK` and `LATE`.
         size: bytes that follow.
     """
 
@@ -72,6 +75,11 @@ class Frame:
     factor: float = 1.0
     flags: int = 0
     size: int = 0
+
+
+def as_sent(factor: float) -> float:
+    """A factor as it arrives: whoever has a range and whoever has its copy reckon with the same."""
+    return float(struct.unpack("<f", struct.pack("<f", factor))[0])
 
 
 _MOST_AT_ONCE = 512

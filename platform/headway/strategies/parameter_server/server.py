@@ -2,7 +2,8 @@
 
 What is acknowledged is in two places (replication of a state machine, as in Li et al. 2014): the carrier sends every
 update on to whoever has the copy, and answers when that has made it too. A push says whose it is and of which step, so
-that one that comes again is answered and not made again.
+that one that comes again is answered and not made again. Where a step is complete without it, the answer says that it
+is late.
 
 Who pushes and finds the carrier silent asks for the copy. From then on that is the range: it takes no more updates
 from the carrier, which therefore can promise nothing any more, and says so. So there is no moment in which two servers
@@ -22,10 +23,19 @@ from typing import Any, Protocol
 import torch
 
 from headway.core import clocks as core
-from headway.core.clocks import Clocks
+from headway.core.clocks import Clocks, FirstOf
 from headway.strategies.kept import Tree
 from headway.strategies.lost import PeerLost
-from headway.strategies.parameter_server.frames import FALLBACK, Connection, Frame, Verb, accepted, connected
+from headway.strategies.parameter_server.frames import (
+    FALLBACK,
+    LATE,
+    Connection,
+    Frame,
+    Verb,
+    accepted,
+    as_sent,
+    connected,
+)
 
 PATIENCE_S = 1.0
 """A client's, for an answer."""
@@ -35,6 +45,7 @@ HANDSHAKE_S = 10.0
 """For whoever has connected to prove that it belongs to the run."""
 WAIT_S = 0.25
 """A pull that must wait is told so again and again, so that its sender knows that the server lives."""
+_PUSHES = (Verb.PUSH, Verb.PUSH_PULL)
 Address = tuple[str, int]
 Room = Callable[[int], torch.Tensor]
 """Memory for so many float32."""
@@ -48,8 +59,11 @@ def new_room(elements: int) -> torch.Tensor:
 class Store(Protocol):
     """What a server has of a range; called by one thread at a time."""
 
-    clocks: Clocks
     version: int
+
+    @property
+    def clocks(self) -> Clocks | FirstOf:
+        """Whose steps are in it."""
 
     def tree(self) -> Tree:
         """All of it, to be kept."""
@@ -189,7 +203,9 @@ class Server:
                 verb, parts = self._done(held, frame, content, room)
             except ValueError as error:
                 return Frame(Verb.REFUSED, frame.number), (_text(str(error)),)
-            return Frame(verb, frame.number, frame.replica, frame.step, held.store.version), parts
+            flags = 0 if frame.verb not in _PUSHES or held.store.clocks.took(frame.replica, frame.step) else LATE
+            version = held.store.version
+            return Frame(verb, frame.number, frame.replica, frame.step, version, flags=flags), parts
 
     def trees(self) -> dict[int, Tree]:
         """All that is here, by range, to be kept or handed over (`hand_over(..., newest=True)`)."""
@@ -274,14 +290,14 @@ class Server:
         if frame.verb is Verb.PULL:
             ready = held.turn.wait_for(lambda: self._closed or _ready(held, frame), WAIT_S)
             return (Verb.DONE, (held.store.read(content, room),)) if ready and not self._closed else (Verb.WAIT, ())
-        if frame.verb not in (Verb.PUSH, Verb.PUSH_PULL):
+        if frame.verb not in _PUSHES:
             raise ValueError(f"{frame.verb.name} is nothing that a server is asked")
         if not held.store.fits(len(content)):
             raise ValueError(f"a push of {len(content)} bytes is not of range {frame.number}")
         if (verb := self._pay(held)) is not Verb.DONE:
             return verb, ()
         if held.store.clocks.is_new(frame.replica, frame.step):
-            factor = core.share(held.store.version - frame.version) if held.rated else 1.0
+            factor = as_sent(core.share(held.store.version - frame.version) if held.rated else frame.factor)
             verb = self._push(held, Frame(Verb.FORWARD, frame.number, frame.replica, frame.step, 0, factor), content)
             if verb is not Verb.DONE:
                 return verb, ()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from headway.core.clocks import Clocks
+from headway.core.clocks import Clocks, FirstOf
 from headway.core.ranges import Piece
 from headway.strategies.kept import Tree
 from headway.strategies.parameter_server.shard import copied, like, sliced
@@ -34,10 +34,11 @@ class Slab:
         optimizer: Optimizer,
         parameters: Sequence[nn.Parameter],
         pieces: Sequence[Piece],
-        clocks: Clocks,
+        clocks: Clocks | FirstOf,
         tree: Tree | None = None,
     ) -> None:
-        self._user, self.pieces, self.clocks, self.version = optimizer, tuple(pieces), clocks, 0
+        self._user, self.pieces, self.version = optimizer, tuple(pieces), 0
+        self.clocks: Clocks | FirstOf = clocks
         ends, at = [], 0
         for piece in pieces:
             ends.append((at, at + piece.size))
@@ -84,8 +85,11 @@ class Slab:
         """
         used = content[: len(self.pieces)].tolist()
         gradients = content[self.head_bytes :].view(torch.float32)
-        if factor != 1.0:
-            gradients = gradients * factor
+        self._update(gradients if factor == 1.0 else gradients * factor, used)
+        self.version += 1
+
+    def _update(self, gradients: torch.Tensor, used: Sequence[int]) -> None:
+        """Of all pieces: those that are used have these gradients."""
         for view, (first, last), here in zip(self._views, self._spans, used, strict=True):
             view.grad = gradients[first:last].view_as(view) if here else None
         for mine, number in zip(self._optimizer.param_groups, self._places, strict=True):
@@ -94,7 +98,6 @@ class Slab:
         self._optimizer.step()
         for view in self._views:
             view.grad = None
-        self.version += 1
 
     def read(self, content: torch.Tensor, room: Callable[[int], torch.Tensor]) -> torch.Tensor:
         """What a pull gives, copied into the room."""

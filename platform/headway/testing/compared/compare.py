@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from headway import plan, tryout
-from headway.core.incidents import PLANNED
+from headway.core.incidents import PLANNED, UNKNOWN
 from headway.errors import BadInput, HeadwayError
 from headway.job import Job
 from headway.runs import RunFolder, accounts, columns
 from headway.strategies.summary import Summary
 from headway.testing import inside, rounds
 from headway.testing.cluster import Cluster, Node
-from headway.testing.compared.outcome import Comparison, Result, Run, sent_at
+from headway.testing.compared.outcome import Comparison, Floats, Result, Run, sent_at
 from headway.testing.compared.ways import Way, link, parse
 from headway.testing.disk import Disk
 from headway.testing.drill import planned, usual
@@ -233,27 +234,41 @@ def read(folder: RunFolder, seed: int, missing: Sequence[str] = ()) -> Run:
     known = columns.lines(folder.path / accounts.FILE)
     events = list(folder.events())
     again = sum(int(event.get("lost_steps", 0)) for event in events if event["kind"] == "restart")
-    lost = sum(
-        len(event.get("workers", ()))
-        for event in events
-        if event["kind"] == "recovery" and event["cause"] not in PLANNED
-    )
     sent = None if report.exchanged_bytes is None else float(report.exchanged_bytes)
     return Run(
         seed=seed,
         state=report.state,
         message=report.message,
         step=steps.step,
-        seconds=steps.time - steps.time[0] if len(steps.time) else steps.time,
+        seconds=since(events, steps.time),
         loss=steps.loss,
         sent=sent_at(steps.step, known),
         sent_bytes=sent,
         metrics=report.metrics,
         goodput=report.goodput,
-        lost=lost,
+        lost=len(lost(events)),
         repeated=again,
         missing=list(missing),
     )
+
+
+def lost(events: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Workers that were lost without a plan. An exchange that broke with nobody gone has lost none."""
+    told = (event for event in events if event["kind"] == "recovery" and event["cause"] not in PLANNED | UNKNOWN)
+    return {worker for event in told for worker in event.get("workers", ())}
+
+
+def since(events: Iterable[Mapping[str, Any]], times: Floats) -> Floats:
+    """Seconds from the moment at which workers began to train. The steps of a round are told together when it is over:
+    since the first of them it would be a round less.
+
+    Args:
+        events: of the run.
+        times: float64[steps], Unix seconds at which steps were told.
+    """
+    first = float(times[0]) if len(times) else 0.0
+    began = next((float(event["time"]) for event in events if event["kind"] == "generation"), first)
+    return np.asarray(times - min(began, first))
 
 
 def _metric(job: Job, results: Sequence[Result]) -> str:

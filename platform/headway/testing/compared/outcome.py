@@ -29,7 +29,8 @@ class Run:
         state: finished, or not.
         message: why, where the state needs a reason.
         step: int64[steps], committed ones.
-        seconds: float64[steps], since the first of them.
+        seconds: float64[steps], at which they were told, since workers began to train; those of a round are told at
+            its end.
         loss: float64[steps], in training.
         sent: float64[steps], bytes between workers until then; NaN where nobody counted them.
         sent_bytes: all of them; None likewise.
@@ -157,7 +158,10 @@ class Comparison:
             }
             for name, values in columns.items():
                 told[name], told[f"{name}_sd"] = each.mean(values)
-            told["bytes_per_step"] = None if sent is None or not told["steps"] else sent / told["steps"]
+            told["bytes_per_step"] = each.mean(
+                run.sent_bytes / len(run.step) if run.sent_bytes is not None and len(run.step) else None
+                for run in each.runs
+            )[0]
             told["times_fewer"] = base / sent if base and sent else None
             told["lost"] = sum(run.lost for run in each.runs)
             told["repeated"] = sum(run.repeated for run in each.runs)
