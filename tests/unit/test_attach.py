@@ -121,10 +121,11 @@ def test_auto_passes_over_a_cluster_that_is_gone(
 
 
 @pytest.fixture
-def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+def free_address() -> Iterator[str]:
+    """Nobody listens there, nor can another test take it meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{held.getsockname()[1]}"
 
 
 def wrapped(cause: Exception) -> Exception:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.stalls import Stalls
 
 from headway.checkpoint import flat, writing
 from headway.checkpoint.found import MANIFEST, SKELETON
@@ -242,6 +243,9 @@ def narrow(memory: Memory, rate: float = 1e9) -> Narrow:
     return found
 
 
+SHARE = "one that shares in a checkpoint"
+
+
 def together(places: list[Narrow], states: list[dict[str, Any]], died: tuple[int, ...] = ()) -> Any:
     """All write a checkpoint at once; returns what the first one committed."""
     size = len(places)
@@ -252,7 +256,8 @@ def together(places: list[Narrow], states: list[dict[str, Any]], died: tuple[int
             states[rank]["model"]["w"].zero_()  # training goes on
             store(places[rank]).write_share(10, "a", shares, lambda: True)
 
-    threads = [threading.Thread(target=share, args=(rank,)) for rank in range(1, size) if rank not in died]
+    there = [rank for rank in range(1, size) if rank not in died]
+    threads = [threading.Thread(target=share, args=(rank,), name=SHARE) for rank in there]
     for thread in threads:
         thread.start()
     found = store(places[0]).write(10, states[0], {"metrics": {}}, attempt="a", of=size)
@@ -287,7 +292,12 @@ def test_what_a_worker_does_not_write_the_first_one_does(troubles: Troubles, mon
     places = [narrow(memory) for _ in range(3)]
     places[1]._client.troubles = troubles
     raised: list[BaseException] = []
-    monkeypatch.setattr(threading, "excepthook", lambda arguments: raised.append(arguments.exc_value))
+
+    def heard(arguments: threading.ExceptHookArgs) -> None:
+        if arguments.thread is not None and arguments.thread.name == SHARE and arguments.exc_value is not None:
+            raised.append(arguments.exc_value)  # other tests' threads may be left
+
+    monkeypatch.setattr(threading, "excepthook", heard)
     together(places, [state(10, 5000) for _ in range(3)], died=(2,))
     assert len(raised) == 1
     assert sound(memory, epoch=1) == 10
@@ -327,14 +337,15 @@ def test_n_workers_write_n_times_as_fast() -> None:
     def lasted(count: int) -> float:
         memory = Memory()
         states = [state(10, 50_000) for _ in range(count)]
-        begun = time.monotonic()
-        together([narrow(memory, rate) for _ in range(count)], states)
-        found = time.monotonic() - begun
+        with Stalls() as stalls:
+            begun = time.monotonic()
+            together([narrow(memory, rate) for _ in range(count)], states)
+            found = time.monotonic() - begun - stalls.lost_s(begun)
         assert sound(memory, epoch=1) == 10
         return found
 
     alone = lasted(1)
-    assert alone >= 1.3
+    assert alone >= 1.0
     assert lasted(size) < 0.6 * alone
 
 

@@ -215,11 +215,12 @@ def test_an_undisturbed_run(tmp_path: Path, data: Path, calm: Calm) -> None:
 
 
 def test_a_member_killed_in_mid_step(tmp_path: Path, data: Path, calm: Calm) -> None:
-    with Run(tmp_path / "run", job(data), train, 0.005) as run:
+    with Run(tmp_path / "run", job(data), train, 0.005, hold=9) as run:
         run.wait_until(lambda: len(run.members) == 3 and run.step >= 5)
         victim = run.members[1]
         run.places(-1)  # nobody takes its place
         run.kill(victim)
+        run.release()
         outcome = run.result()
     check(outcome, calm)
     (recovery,) = [e for e in outcome.of("recovery") if e["cause"] == "process_died"]
@@ -379,10 +380,11 @@ def test_the_leader_dies_while_it_writes_the_last_checkpoint(tmp_path: Path, dat
 
 
 def test_all_die_and_the_run_goes_on_from_its_checkpoint(tmp_path: Path, data: Path, calm: Calm) -> None:
-    with Run(tmp_path / "run", job(data), train, 0.02) as run:
+    with Run(tmp_path / "run", job(data), train, 0.02, hold=14) as run:
         run.wait_until(lambda: run.step >= 12)
         for worker in list(run.processes):
             run.kill(worker)
+        run.release()
         outcome = run.result()
     check(outcome, calm)
     assert len(outcome.of("generation")) > 1
@@ -480,8 +482,10 @@ def test_a_spare_holds_no_rows_while_it_waits(tmp_path: Path, data: Path) -> Non
     made = job(data, workers={"max": 1, "spares": 1})
     with Run(tmp_path / "run", made, train, 0.1, tell_what_is_held) as run:
         spare_of(run)
-        assert int((run.folder / "rehearsing").read_text()) > 0
-        assert (run.folder / "waiting").read_text() == "0"
+        told = [run.folder / name for name in ("rehearsing", "waiting")]
+        run.wait_until(lambda: all(file.exists() and file.read_text() for file in told))
+        assert int(told[0].read_text()) > 0
+        assert told[1].read_text() == "0"
 
 
 def test_a_spare_that_stands_still_is_replaced_before_it_is_needed(tmp_path: Path, data: Path, calm: Calm) -> None:
@@ -518,10 +522,12 @@ def test_places_are_filled_in_the_order_asked_for(tmp_path: Path, data: Path) ->
 
 
 def test_a_drained_worker_leaves_before_its_deadline(tmp_path: Path, data: Path, calm: Calm) -> None:
-    with Run(tmp_path / "run", job(data), train, 0.06, places=3, leave_s=9.5) as run:
+    with Run(tmp_path / "run", job(data), train, 0.0, a_second_a_step_until_told, places=3, leave_s=9.5) as run:
         run.wait_until(lambda: len(run.members) == 3 and run.step >= 1)
         run.places(-1)
         run.drain("w0", 10.0)
+        run.wait_until(lambda: "w0" not in run.members)
+        (run.folder / "go-on").touch()
         outcome = run.result()
     check(outcome, calm)
     (recovery,) = outcome.of("recovery")
@@ -553,10 +559,11 @@ def test_another_size_while_it_runs_changes_nothing_else(mode: str, tmp_path: Pa
 
 
 def test_a_stopped_worker_is_given_up_and_may_not_come_back(tmp_path: Path, data: Path, calm: Calm) -> None:
-    with Run(tmp_path / "run", job(data), train, 0.01, places=3) as run:
+    with Run(tmp_path / "run", job(data), train, 0.01, places=3, hold=6) as run:
         run.wait_until(lambda: len(run.members) == 3 and run.step >= 3)
         run.places(-1)
         run.stop("w2")
+        run.release()
         outcome = run.result()
         run.resume("w2")
     check(outcome, calm)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from tests.stalls import Stalls
 
 from headway.errors import BadInput
 from headway.strategies import PeerLost
@@ -148,8 +149,8 @@ def test_what_passes_between_two_is_left_behind_when_it_never_ends(verb: str) ->
     """It held a worker for as long as a collective may take, twenty minutes: 1 of 32 rounds on a busy machine."""
     endless = Endless()
     group = Group(0, 2, endless, Alone(), GONE)
-    threading.Timer(0.2, group.sever).start()
     begun = time.monotonic()
+    threading.Timer(0.2, group.sever).start()
     with pytest.raises(PeerLost, match="never ended"):
         getattr(group, verb)(torch.ones(3), 1)
     assert time.monotonic() - begun > LINGER_S
@@ -242,9 +243,10 @@ def stopped_peer(group: Group, folder: str) -> float:
 
     threading.Timer(0.3, sever).start()
     try:
-        with pytest.raises(RuntimeError):
-            group.all_reduce(torch.ones(1000)).wait()
-        return time.monotonic() - severed[0]
+        with Stalls() as stalls:
+            with pytest.raises(RuntimeError):
+                group.all_reduce(torch.ones(1000)).wait()
+            return time.monotonic() - severed[0] - stalls.lost_s(severed[0])
     finally:
         os.kill(pid, signal.SIGCONT)
 
@@ -346,8 +348,8 @@ class Stuck:
 def test_a_collective_that_never_ends_holds_nobody_up_once_its_group_is_severed() -> None:
     group = Group(0, 2, Stuck(), Gloo(), Sockets(frozenset({(-1, "socket:[0]")})))
     work = group.all_reduce(torch.ones(1))
-    threading.Timer(0.3, group.sever).start()
     begun = time.monotonic()
+    threading.Timer(0.3, group.sever).start()
     with pytest.raises(RuntimeError):
         work.wait()
     assert 0.3 + LINGER_S <= time.monotonic() - begun < 5.0, "it waits while the group holds, and no longer"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.unit.test_elastic_run import STEPS, Calm, check, job, train
+from tests.unit.test_elastic_run import STEPS, Calm, check, job, run_of, train
 from tests.unit.test_elastic_run import calm as calm
 from tests.unit.test_elastic_run import data as data
 
@@ -20,6 +20,7 @@ from headway.elastic.wire import keepers
 from headway.elastic.worker import keeper
 from headway.elastic.worker.context import Context
 from headway.elastic.worker.session import Session
+from headway.elastic.worker.standing import Standing
 from headway.runs import RunFolder
 from headway.testing.elastic import Run, keeper_of
 
@@ -59,12 +60,38 @@ def kill_all(run: Run) -> None:
         run.kill(worker)
 
 
+def kept_on(run: Run, machine: str) -> list[int]:
+    """Steps of the states that a machine's keeper holds, the newest first; none where there is no keeper."""
+    config = keeper_of(run.folder)
+    path = keeper.socket_path({**config, "folder": str(keeper.folder()), "machine": machine})
+    with contextlib.suppress(OSError), contextlib.closing(keepers.call(path, config["token"])) as words:
+        keepers.send(words.connection, {"op": "list"})
+        return [about["step"] for about in words.next()["states"]]
+    return []
+
+
+def newest_on(run: Run, *machines: str) -> int:
+    return max([step for machine in machines for step in kept_on(run, machine)], default=0)
+
+
+def until_somebody_keeps(context: Context, session: Session, step: int, where: str) -> None:
+    """Nobody gets on before one of them can keep a state: a keeper may take its time to come, and a run ends."""
+    if where != "before" or session.engine.standing is Standing.REHEARSING:
+        return
+    told, until = run_of(context) / f"keeps-{session.engine._made}-{step}", time.monotonic() + 20.0
+    while not told.exists() and time.monotonic() < until:
+        if context.keeping is not None and context.keeping._hold is not None:
+            told.touch()
+        time.sleep(0.002)
+
+
 @pytest.mark.parametrize("machines", [one_machine, each_its_own])
 def test_the_only_worker_is_killed(tmp_path: Path, data: Path, calm: Calm, machines: Any) -> None:
     made = job(data, workers={"max": 1}, checkpoint=OFTEN)
-    with Run(tmp_path / "run", made, train, PACE_S, machines=machines) as run:
-        run.wait_until(lambda: run.step >= 10)
+    with Run(tmp_path / "run", made, train, PACE_S, until_somebody_keeps, machines=machines, hold=10) as run:
+        run.wait_until(lambda: run.step >= 10 and newest_on(run, machines(run.members[0])) >= 9)
         kill_all(run)
+        run.release()
         outcome = run.result()
     check(outcome, calm)
     (restart,) = restarts(run)
@@ -74,9 +101,10 @@ def test_the_only_worker_is_killed(tmp_path: Path, data: Path, calm: Calm, machi
 
 def test_a_spare_goes_on_from_what_is_kept(tmp_path: Path, data: Path, calm: Calm) -> None:
     made = job(data, workers={"max": 1, "spares": 1}, checkpoint=OFTEN)
-    with Run(tmp_path / "run", made, train, PACE_S, machines=one_machine) as run:
-        run.wait_until(lambda: run.step >= 10)
+    with Run(tmp_path / "run", made, train, PACE_S, until_somebody_keeps, machines=one_machine, hold=10) as run:
+        run.wait_until(lambda: run.step >= 10 and newest_on(run, "m0") >= 9)
         run.kill(run.members[0])
+        run.release()
         outcome = run.result()
     check(outcome, calm)
     (restart,) = restarts(run)
@@ -88,11 +116,13 @@ def test_all_workers_of_all_machines_are_killed_again_and_again(tmp_path: Path, 
     print(f"seed {seed}")
     chance = random.Random(seed)
     made = job(data, workers={"max": 3}, checkpoint=OFTEN)
-    with Run(tmp_path / "run", made, train, PACE_S, machines=two_machines) as run:
+    with Run(tmp_path / "run", made, train, PACE_S, until_somebody_keeps, machines=two_machines, hold=8) as run:
         for step in (5, 11, 17):
-            run.wait_until(lambda: run.step >= step)  # noqa: B023
+            run.wait_until(lambda: run.step >= step and newest_on(run, "m0", "m1") >= step - 1)  # noqa: B023
             time.sleep(chance.uniform(0.0, 0.03))
             kill_all(run)
+            run.stand(step + 9)
+        run.release()
         outcome = run.result()
     check(outcome, calm)
     assert len(restarts(run)) == 3
@@ -103,12 +133,14 @@ def test_all_workers_of_all_machines_are_killed_again_and_again(tmp_path: Path, 
 def test_a_driver_that_died_with_all_workers(tmp_path: Path, data: Path, calm: Calm) -> None:
     """Another recorder has only what is on the disk: what is kept with the state fills it up."""
     made = job(data, workers={"max": 2}, checkpoint=OFTEN)
-    with Run(tmp_path / "run", made, train, PACE_S, machines=one_machine) as run:
+    with Run(tmp_path / "run", made, train, PACE_S, until_somebody_keeps, machines=one_machine, hold=8) as run:
         run.wait_until(lambda: RunFolder(run.folder).last_step() >= 5)  # however slow the disk is
         run._recorder._scribe._done = lambda tasks: time.sleep(0.05)  # type: ignore[assignment,func-returns-value]
+        run.stand(11)
         run._recorder._scribe._thread.join(20.0)  # it gives up at the next that is to be written
         recorded = RunFolder(run.folder).last_step()
-        run.wait_until(lambda: run.step >= recorded + 5)
+        run.stand(recorded + 6)
+        run.wait_until(lambda: run.step >= recorded + 6 and newest_on(run, "m0") >= recorded + 5)
         kill_all(run)
     assert RunFolder(run.folder).last_step() == recorded, "what came after was lost with it"
     with Run(tmp_path / "run", made, train, PACE_S, machines=one_machine) as run:
@@ -138,15 +170,6 @@ def corrupt_at_step_6(context: Context, session: Session, step: int, where: str)
     if (where, step, context.members.alone().names[0]) == ("before", 6, "w1"):
         with torch.no_grad():
             session.model.weight.view(torch.int64)[2] ^= 1 << 40  # type: ignore[union-attr,operator,index]
-
-
-def kept_on(run: Run, machine: str) -> list[int]:
-    """Steps of the states that a machine's keeper holds."""
-    config = keeper_of(run.folder)
-    path = keeper.socket_path({**config, "folder": str(keeper.folder()), "machine": machine})
-    with contextlib.closing(keepers.call(path, config["token"])) as words:
-        keepers.send(words.connection, {"op": "list"})
-        return [about["step"] for about in words.next()["states"]]
 
 
 def test_a_replica_that_was_healed_is_kept_anew_at_once(tmp_path: Path, data: Path) -> None:

@@ -141,10 +141,11 @@ Calm = dict[tuple[int, float], Undisturbed]
 
 
 def test_a_member_is_killed_and_another_joins(tmp_path: Path, data: Path, calm: Calm) -> None:
-    with Run(tmp_path / "run", made(data), train, 0.01, places=2, hold=14) as run:
+    with Run(tmp_path / "run", made(data), train, 0.01, places=2, hold=7) as run:
         run.wait_until(lambda: len(run.members) == 2 and run.step >= 5, DEADLINE_S)
         run.places(-1)
         run.kill(run.members[1])
+        run.stand(14)
         run.wait_until(lambda: len(run.members) == 1, DEADLINE_S)
         run.join()
         outcome = run.result(DEADLINE_S)

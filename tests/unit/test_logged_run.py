@@ -66,11 +66,13 @@ def check(run: Path, outcome: Outcome) -> None:
 
 
 def test_each_is_kept_once_whoever_is_lost(tmp_path: Path, data: Path) -> None:
-    with Run(tmp_path / "run", job(data), shown, 0.004) as run:
+    with Run(tmp_path / "run", job(data), shown, 0.004, hold=5) as run:
         run.wait_until(lambda: len(run.members) == 3 and run.step >= 3, SOON_S)
         run.kill(run.members[0])  # who speaks for all
+        run.stand(8)
         run.wait_until(lambda: run.step >= 6, SOON_S)
         run.kill(run.members[-1])
+        run.release()
         outcome = run.result(SOON_S)
     check(tmp_path / "run", outcome)
     texts = [entry for entry in RunFolder(tmp_path / "run").logged() if entry["name"] == "lane/ids"]
@@ -80,10 +82,11 @@ def test_each_is_kept_once_whoever_is_lost(tmp_path: Path, data: Path) -> None:
 
 
 def test_what_is_logged_after_the_checkpoint_comes_again_in_its_place(tmp_path: Path, data: Path) -> None:
-    with Run(tmp_path / "run", job(data), shown, 0.004) as run:
+    with Run(tmp_path / "run", job(data), shown, 0.004, hold=9) as run:
         run.wait_until(lambda: len(run.members) == 3 and run.step >= 8, SOON_S)
         for worker in list(run.members):  # nobody is left: all begin anew from the checkpoint of step 5
             run.kill(worker)
+        run.release()
         outcome = run.result(SOON_S)
     restarts = [event for event in RunFolder(tmp_path / "run").events() if event["kind"] == "restart"]
     assert restarts, "it went on from a checkpoint"

@@ -61,10 +61,11 @@ def test_a_lost_and_a_joining_worker_change_nothing(tmp_path: Path, recipe: str)
     torch.set_num_threads(1)
     calm = Undisturbed(job, tmp_path / "calm", lambda context: trained(context, recipe))
     torch.set_num_threads(threads)
-    with Run(tmp_path / "run", job, trained, recipe, 0.1, places=2) as run:
+    with Run(tmp_path / "run", job, trained, recipe, 0.1, places=2, hold=2) as run:
         run.wait_until(lambda: len(run.members) == 2 and run.step >= 1)
         run.places(1)
         run.kill(run.members[-1])  # two others take its place, one by one
+        run.release()
         outcome = run.result()
     assert outcome.failure is None, outcome.failure
     assert [step["loss"] for step in outcome.steps] == [step["loss"] for step in calm.steps]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.stalls import Stalls
 from tests.waiting import until
 from typer.testing import CliRunner
 
@@ -295,7 +296,7 @@ def test_a_run_that_stalls_and_loses_workers_tells_so(listener: Listener, record
     _step(recorder, 0)
     until(lambda: listener.taken, "it is told that the run stalls")
     _step(recorder, 1)
-    until(lambda: len(listener.taken) == 2, "it is told that the run goes on")
+    until(lambda: len(listener.taken) >= 2, "it is told that the run goes on")  # and it may stall again
     for worker in ("w2", "w3", "w4"):
         event = {"kind": "recovery", "time": time.time(), "cause": "link_cut", "workers": [worker], "pause_s": 0.1}
         recorder.event({**event, "step": 2, "generation": 2})
@@ -313,13 +314,14 @@ def test_an_address_that_is_dead_delays_nothing(recorded: Callable[..., Recorder
     recorder = recorded(address(url, limits=Limits(stalled_s=0.5)))
     _step(recorder, 0)
     until(lambda: any("cannot be told" in text for text in recorder.progress(0)["messages"]), within_s=10.0)
-    began = time.monotonic()
-    for step in range(1, 2000):
-        _step(recorder, step)
-    assert time.monotonic() - began < 5.0
-    began = time.monotonic()
-    recorder.finish("finished", "", 0.0)
-    assert time.monotonic() - began < 8.0
+    with Stalls() as stalls:
+        began = time.monotonic()
+        for step in range(1, 2000):
+            _step(recorder, step)
+        assert time.monotonic() - began - stalls.lost_s(began) < 5.0
+        began = time.monotonic()
+        recorder.finish("finished", "", 0.0)
+        assert time.monotonic() - began - stalls.lost_s(began) < 8.0
     facts = RunFolder(tmp_path / "one").read()
     assert facts["state"] == "finished"
     assert any("not sent to notify.0" in note for note in facts["notes"])
@@ -355,11 +357,12 @@ def test_a_run_without_addresses_has_no_threads_for_them(recorded: Callable[...,
 
 
 def test_who_looks_on_ends_with_the_run(listener: Listener) -> None:
+    others = set(threading.enumerate())
     lookout = Lookout(About("a", "b", "c"), [address(listener.url)], lambda: (Seen(), {}), lambda _: None, 0.01)
     lookout.start()
     lookout.ended("finished", "")
     assert lookout.close() == []
-    until(lambda: not any(thread.name in ("lookout", "notify") for thread in threading.enumerate()))
+    until(lambda: not any(thread.name in ("lookout", "notify") for thread in set(threading.enumerate()) - others))
 
 
 # In a job

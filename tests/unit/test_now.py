@@ -164,7 +164,7 @@ def test_it_is_written_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         standing.happened(f"{number}")
         time.sleep(0.001)
     standing.waits("for nothing")
-    until(lambda: written[-1].waits == "for nothing")
+    until(lambda: bool(written) and written[-1].waits == "for nothing")
     assert len(written) <= (time.monotonic() - begun) / 0.05 + 1
     assert len(written[-1].lately) == standings.LATELY
     quiet = len(written)

@@ -183,17 +183,18 @@ def stream():
 def test_the_same_bits_through_a_lost_and_a_joining_worker(make: Any, tmp_path: Path, name: str) -> None:
     fields = {"reproducible": "bitwise", "epochs": None, "steps": 60}
     given = make(name, STREAM, data={"validation": f"{tmp_path}/rows.py:held_out"}, **fields)
-    found = []
-    for folder, places in (("one", 1), ("three", 3)):
-        with Run(tmp_path / folder, given, user, places=places) as run:
-            if places > 1:
-                run.wait_until(lambda run=run: run.step >= 5 and len(run.members) > 1)  # type: ignore[misc]
-                run.kill(run.members[0])
-                before = run.step
-                run.wait_until(lambda run=run, before=before: run.step > before + 3 and len(run.members) == 3)  # type: ignore[misc]
-            found.append(run.result())
+    with Run(tmp_path / "one", given, user, places=1) as run:
+        found = [run.result()]
+    with Run(tmp_path / "three", given, user, places=3, hold=8) as run:
+        run.wait_until(lambda: run.step >= 5 and len(run.members) == 3)
+        run.kill(run.members[0])
+        run.stand(14)
+        run.wait_until(lambda: run.step >= 14 and "w3" in run.ready())
+        run.release()
+        found.append(run.result())
     assert not found[0].failure
     assert not found[1].failure
+    assert len(found[1].of("generation")[-1]["members"]) == 3
     (alone,) = found[0].results.values()
     assert found[1].results
     assert all(result == alone for result in found[1].results.values())

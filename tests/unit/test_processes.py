@@ -110,7 +110,7 @@ def test_processes_are_known_by_their_mark(tmp_path: Path) -> None:
 def test_a_session_does_not(start: Callable[..., Machine]) -> None:
     """The reason why nodes have a namespace, or adopt."""
     machine = start(())
-    assert belonging_to(machine.node.pid) == [machine.node.pid]
+    until(lambda: belonging_to(machine.node.pid) == [machine.node.pid], "the daemon's parent has gone")
     kill_below(machine.node.pid)
     machine.process.wait()
     assert running(machine.inner)

@@ -188,8 +188,15 @@ def test_2_5_what_failed_is_tried_again_and_lived_through(make: Callable[..., Ki
 def test_2_5_the_last_one_is_tried_until_it_is_written(make: Callable[..., Kit]) -> None:
     kit = make()
     kit.store.full = True
-    threading.Timer(0.7, lambda: setattr(kit.store, "full", False)).start()
+
+    def make_room() -> None:
+        until(lambda: bool(kit.heard.errors), "it was tried in vain")
+        kit.store.full = False
+
+    thread = threading.Thread(target=make_room)
+    thread.start()
     kit.saver.end(7, lambda: kit.live, {"metrics": {}}, "end of the run")
+    thread.join()
     assert kit.steps() == [7]
     assert len(kit.heard.errors) >= 1
     kit.saver.end(7, lambda: pytest.fail("saved already"), {"metrics": {}}, "end of the run")

@@ -194,9 +194,10 @@ def test_the_same_bits_on_any_number_of_workers(
 
 @pytest.mark.parametrize("victim", ["w0", "w1"])
 def test_a_worker_is_killed(victim: str, tmp_path: Path, data: Path, calm: Calm) -> None:
-    with Run(tmp_path / "run", job(data, 3), train, 0.02, "adamw") as run:
+    with Run(tmp_path / "run", job(data, 3), train, 0.02, "adamw", hold=7) as run:
         run.wait_until(lambda: run.step >= 4)
         run.kill(victim)
+        run.release()
         outcome = done(run)
     same(outcome, calm("adamw"))
     assert len(outcome.of("generation")) > 1
@@ -211,9 +212,11 @@ def test_a_worker_joins(tmp_path: Path, data: Path, calm: Calm) -> None:
 
 
 def test_resumed_from_a_checkpoint(tmp_path: Path, data: Path, calm: Calm) -> None:
-    with Run(tmp_path / "run", job(data, 2), train, 0.02, "adamw") as run:
+    with Run(tmp_path / "run", job(data, 2), train, 0.02, "adamw", hold=11) as run:
         run.wait_until(lambda: run.step >= 9)
         for worker in list(run.members):
             run.kill(worker)
+        run.release()
         outcome = done(run)
     same(outcome, calm("adamw"))
+    assert len(outcome.of("generation")) > 1

@@ -108,7 +108,7 @@ def test_a_command_is_interrupted(start: Start, number: int) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_run_is_asked_and_what_comes_after_it_is_not_interrupted(start: Start, number: int, tmp_path: Path) -> None:
-    process = start(STOP)
+    process = start("signals.AGAIN_S = 20.0  # however late the second comes\n" + STOP)
     process.send_signal(number)
     os.killpg(process.pid, number)  # as `timeout` does: one request
     assert line(process) == "asked True"

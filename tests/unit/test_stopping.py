@@ -339,8 +339,15 @@ def test_a_run_that_ended_is_not_confused_with_its_job_that_is_about_to_go(tmp_p
         assert (found.state, found.asked) == ("stopped", False)
         second = submit(ray, str(place), "cd34")
         ray.jobs[second.submission].status = "RUNNING"
-        threading.Timer(0.2, lambda: ray.jobs[second.submission].end(4)).start()
+
+        def end() -> None:
+            until(lambda: Box.of(place, "r").asked(of_attempt("cd34")), "it is asked to end")
+            ray.jobs[second.submission].end(4)
+
+        ending = threading.Thread(target=end, daemon=True)
+        ending.start()
         again = jobs.stop("r", runs=str(place), address=ray.address)
+        ending.join(30)
         assert (again.state, again.asked) == ("stopped", True), "another submission is to go on with it"
 
 

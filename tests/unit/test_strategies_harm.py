@@ -99,9 +99,11 @@ def test_who_does_not_hear_that_a_step_counts_keeps_what_is_its_own(
 def test_a_run_that_was_interrupted_goes_on_with_each_replicas_own(
     kind: str, tmp_path: Path, data: Path, calm: Calm
 ) -> None:
-    with Run(tmp_path / "run", job(data, kind, 2), train, 0.01) as run:
-        run.wait_until(lambda: run.step >= 4)
+    with Run(tmp_path / "run", job(data, kind, 2), train, 0.01, hold=5) as run:
+        run.wait_until(lambda: run.step >= 5)
         run.request_stop()
+        run.wait_until(lambda: run.stop_told)
+        run.release()
         stopped = done(run)
     assert 4 < len(stopped.steps) < STEPS
     with Run(tmp_path / "run", job(data, kind, 3), train, 0.0) as run:
@@ -138,9 +140,10 @@ def half_settled(context: Context, pace_s: float) -> dict[str, Any]:
 def test_a_range_is_not_lost_where_a_change_of_members_breaks_off(
     kind: str, tmp_path: Path, data: Path, calm: Calm
 ) -> None:
-    with Run(tmp_path / "run", job(data, kind, 3), half_settled, 0.02) as run:
+    with Run(tmp_path / "run", job(data, kind, 3), half_settled, 0.02, hold=9) as run:
         run.wait_until(lambda: run.step >= 7)
         run.kill("w1")
+        run.release()
         outcome = done(run)
     assert len(outcome.of("generation")) > 2
     same(outcome, calm(kind), kind)

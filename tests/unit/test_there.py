@@ -521,12 +521,12 @@ def test_a_process_of_the_tasks_that_holds_the_pipe_does_not_keep_the_job(job: J
         BEGAN
         + """
 import subprocess
-subprocess.Popen(["sleep", "30"], start_new_session=True)
+subprocess.Popen(["sleep", "90"], start_new_session=True)
 tell('ended', state='finished', message='', exit_code=0)
 """
     )
     assert job.parent is not None
-    assert job.parent.wait(20) == 0
+    assert job.parent.wait(60) == 0
 
 
 def test_an_end_is_asked_for_by_a_word_and_not_by_a_signal(job: Job) -> None:
@@ -539,7 +539,7 @@ tell("ended", state="interrupted", message="", exit_code=130)
 os._exit(130)
 """
     )
-    until(lambda: "step 1/3" in job.log(), "the driver has begun")
+    until(lambda: "step 1/3" in job.log(), "the driver has begun", within_s=60)
     parent.terminate()
     code, out, _ = job.end()
     assert code == 130
@@ -577,7 +577,7 @@ sys.exit(driver.main())
     )
     until(lambda: job.run.with_name("r.began").exists(), "the driver has begun", within_s=60)
     parent.kill()
-    until(lambda: job.run.with_name("r.checkpoint").exists(), "its checkpoint")
+    until(lambda: job.run.with_name("r.checkpoint").exists(), "its checkpoint", within_s=60)
 
 
 def test_packages_that_are_not_there_are_named_before_anything_begins(job: Job) -> None:

@@ -48,6 +48,8 @@ HOST = "127.0.0.1"
 DIGEST = "a" * 64
 """Of every run's job."""
 POLL_S = 0.005
+GATHER_S = 60.0
+"""A run's own is shorter: its members would differ from one time to the next where one starts late."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,8 @@ class Run:
         host: of the coordinator, as workers reach it.
         enter: called as enter(worker) in each worker's process before it connects, into a network of its own for one;
             returns the worker's address there. Importable by name.
-        policy: fields of `Policy` to set beside the job's.
+        policy: fields of `Policy` to set beside the job's. For the first generation all are waited for that have room,
+            however slowly processes start on a busy machine.
     """
 
     def __init__(
@@ -132,7 +135,7 @@ class Run:
         self._setup, self._train, self._arguments = setup, train, arguments
         workers = job.workers
         of_job = {"lanes": job.units, "slow": workers.slow}
-        of_job |= {"min": workers.min, "max": workers.max, "spares": workers.spares}
+        of_job |= {"min": workers.min, "max": workers.max, "spares": workers.spares, "gather_s": GATHER_S}
         patience = Patience.of(workers.silence_s, workers.hang_s, workers.patience_s)
         self.coordinator = Coordinator(Policy(**{**of_job, "patience": patience, **policy}), self, until=until)
         self.evaluations: list[wire.Evaluated] = []
@@ -145,6 +148,8 @@ class Run:
         self.orders = (0, 0)
         """What a cluster that buys machines could be asked for: places in all, and workers that are worth one."""
         self.failure: str | None = None
+        self.stop_told = False
+        """Whether who speaks for all was told that the run is to stop."""
         self._slots = _Slots(workers.max + workers.spares if places is None else places)
         self._step = forks.Value("q", 0, lock=False)  # a worker killed in it would hold a lock for ever
         self._hold = forks.Value("q", hold, lock=False)
@@ -220,16 +225,21 @@ class Run:
     def join(self, number: int = 1) -> None:
         """Where all stand, have room for so many more, and go on once as many are ready: they join after that step."""
         self.wait_until(lambda: self.step >= self._hold.value)
-        before = self._ready()
+        before = self.ready()
         self.places(number)
-        self.wait_until(lambda: len(self._ready() - before) >= number)
+        self.wait_until(lambda: len(self.ready() - before) >= number)
         self.release()
+
+    def stand(self, step: int) -> None:
+        """Let all go on, and stand again after so many steps: what a test does next comes before them, however late."""
+        self._hold.value = step
 
     def release(self) -> None:
         """Where all stand, let them go on."""
         self._hold.value = -1
 
-    def _ready(self) -> set[str]:
+    def ready(self) -> set[str]:
+        """Workers that train, or could."""
         return {name for name, each in list(self.coordinator.membership.workers.items()) if each.phase != "warming"}
 
     def kill(self, worker: str) -> None:
@@ -411,6 +421,7 @@ class Run:
                         return
                     answer = self._recorder.push(worker, records)
                 connection.send(answer)
+                self.stop_told |= bool(answer["stop"] and answer["current"])
 
     def _thread(self, target: Callable[..., None], *arguments: Any) -> None:
         thread = threading.Thread(target=target, args=arguments, daemon=True)

@@ -28,7 +28,7 @@ class RayLog:
     """
 
     def __init__(self, address: str, run: str, say: Callable[[str], None]) -> None:
-        self._api = replace(RayJobs.at(address, asking.PATIENCE_S), answer_s=asking.PATIENCE_S)
+        self._api = replace(RayJobs.at(address, asking.PATIENCE_S), answer_s=asking.ANSWER_S)
         self._run, self._say = run, say
         self._job = ""
         self._first, self._lines = "", 0

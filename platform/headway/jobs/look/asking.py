@@ -18,8 +18,8 @@ from headway.runs import Place
 from headway.runs.place import SWEEP, is_url, split
 from headway.runs.refusals import no_run_but_a_sweep
 
-PATIENCE_S = 4.0
-"""So long a cluster is asked that does not answer."""
+PATIENCE_S = ANSWER_S = 4.0
+"""So long a cluster is asked that does not answer; and so long an answer is waited for."""
 ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 LEADS = ("train", "resume")
 
@@ -57,7 +57,7 @@ def jobs(address: str | None) -> tuple[Sequence[Job] | None, Unread | None]:
         return None, None
     from headway.jobs.api.client import RayJobs
 
-    api = replace(RayJobs.at(address, PATIENCE_S), answer_s=PATIENCE_S)
+    api = replace(RayJobs.at(address, PATIENCE_S), answer_s=ANSWER_S)
     return tried(where, api.jobs)
 
 
