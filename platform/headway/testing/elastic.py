@@ -135,9 +135,11 @@ class Run:
         self._setup, self._train, self._arguments = setup, train, arguments
         workers = job.workers
         of_job = {"lanes": job.units, "slow": workers.slow}
-        of_job |= {"min": workers.min, "max": workers.max, "spares": workers.spares, "gather_s": GATHER_S}
+        of_job |= {"min": workers.min, "max": workers.max, "spares": workers.spares}
         patience = Patience.of(workers.silence_s, workers.hang_s, workers.patience_s)
-        self.coordinator = Coordinator(Policy(**{**of_job, "patience": patience, **policy}), self, until=until)
+        self.coordinator = Coordinator(
+            Policy(**{**of_job, "gather_s": GATHER_S, "patience": patience, **policy}), self, until=until
+        )
         self.evaluations: list[wire.Evaluated] = []
         """That were told, in order."""
         self.members: list[str] = []
@@ -446,6 +448,11 @@ def advance(step: int) -> None:
         foremost.value = max(foremost.value, step)
         while 0 <= hold.value <= step:
             time.sleep(POLL_S)
+
+
+def committed() -> int:
+    """For the function of a worker: steps that the foremost one has committed."""
+    return int(_shared[0].value) if _shared is not None else 0
 
 
 class _Journal(Journal):
