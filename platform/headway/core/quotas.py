@@ -38,11 +38,8 @@ def contradictions(quotas: Sequence[Quota], team_of: dict[str, str] | None = Non
         for name in AMOUNTS:
             amount = getattr(quota, name)
             if amount is not None and not amount >= 0:
-                found.append(
-                    Contradiction(
-                        f"{name}={amount} in the quota of {who}", "nobody can hold less than none", "set 0 or more"
-                    )
-                )
+                fact = f"{name}={amount} in the quota of {who}"
+                found.append(Contradiction(fact, "nobody can hold less than none", "set 0 or more"))
         if not (quota.share > 0 and math.isfinite(quota.share)):
             found.append(
                 Contradiction(f"share={quota.share:g} in the quota of {who}", "shares are weights", "set it above 0")
@@ -88,11 +85,8 @@ class Allowances:
         """Numbers of the quotas that it counts against."""
         if not self.quotas:
             return []
-        return (
-            self._by_user.get(job.user, []) + self._by_team.get(job.team, [])
-            if job.team
-            else self._by_user.get(job.user, [])
-        )
+        mine = self._by_user.get(job.user, [])
+        return mine + self._by_team.get(job.team, []) if job.team else mine
 
     def add(self, job: Queued, workers: int, jobs: int, sign: int = 1) -> None:
         """A job has so many workers more (sign -1: less), and jobs that run become more by so many."""

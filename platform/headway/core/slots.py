@@ -7,8 +7,7 @@ few shapes of workers; the number of workers of a shape that fit is kept up to d
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-
-from headway.core.queued import Each
+from typing import Protocol
 
 Room = tuple[float, float, float]
 """CPUs, GPUs, bytes."""
@@ -22,20 +21,41 @@ MANY = 1_000_000
 TINY = 1e-6
 
 
-def room(each: Each) -> Room:
+class Takes(Protocol):
+    """What one worker takes."""
+
+    @property
+    def cpus(self) -> float: ...
+    @property
+    def gpus(self) -> float: ...
+    @property
+    def memory(self) -> float: ...
+
+
+class Shape:
+    """What one worker takes, for many questions: it is told apart by being itself, so that to look it up is quick."""
+
+    __slots__ = ("cpus", "gpus", "memory")
+
+    def __init__(self, each: Takes) -> None:
+        self.cpus, self.gpus, self.memory = each.cpus, each.gpus, each.memory
+
+
+def room(each: Takes) -> Room:
     return (each.cpus, each.gpus, each.memory)
 
 
-def less(room: Room, each: Each, workers: int) -> Room:
+def less(room: Room, each: Takes, workers: int) -> Room:
     """What is left of it; rounded, so that what is taken and given back comes out even."""
+    cpus, gpus, memory = room
     return (
-        round(room[0] - each.cpus * workers, 6),
-        round(room[1] - each.gpus * workers, 6),
-        round(room[2] - each.memory * workers, 0),
+        round(cpus - each.cpus * workers, 6),
+        round(gpus - each.gpus * workers, 6),
+        round(memory - each.memory * workers, 0),
     )
 
 
-def fit(room: Room, each: Each) -> int:
+def fit(room: Room, each: Takes) -> int:
     """How many such workers fit."""
     found = MANY
     for there, one in zip(room, (each.cpus, each.gpus, each.memory), strict=True):
@@ -54,29 +74,36 @@ class Slots:
         self._alike: dict[Room, dict[int, None]] = {}
         for node, free in enumerate(rooms):
             self._alike.setdefault(free, {})[node] = None
-        self._fits: dict[Each, dict[Room, int]] = {}
-        self._total: dict[Each, int] = {}
+        self._shapes: list[Takes] = []
+        self._number: dict[Takes, int] = {}
+        self._totals: list[int] = []
+        self._fits: dict[Room, list[int]] = {free: [] for free in self._alike}
+        """By room, how many workers of each shape fit, in the order of `_shapes`."""
 
-    def total(self, each: Each) -> int:
+    def total(self, each: Takes) -> int:
         """How many such workers fit in all."""
-        if each not in self._total:
-            self._fits[each] = {free: fit(free, each) for free in self._alike}
-            self._total[each] = sum(self._fits[each][free] * len(nodes) for free, nodes in self._alike.items())
-        return self._total[each]
+        number = self._number.get(each)
+        if number is None:
+            number = self._number[each] = len(self._shapes)
+            self._shapes.append(each)
+            for free, fits in self._fits.items():
+                fits.append(fit(free, each))
+            self._totals.append(sum(self._fits[free][number] * len(nodes) for free, nodes in self._alike.items()))
+        return self._totals[number]
 
-    def fits(self, node: int, each: Each) -> int:
+    def fits(self, node: int, each: Takes) -> int:
         """How many such workers fit on a node."""
         self.total(each)
-        return self._fits_in(self.free[node], each)
+        return self._fits[self.free[node]][self._number[each]]
 
-    def pick(self, each: Each, workers: int) -> Places:
+    def pick(self, each: Takes, workers: int) -> Places:
         """Where to put so many, on few nodes, and such that are filled by it; fewer where not all fit."""
-        if self.total(each) < 1:
+        if self.total(each) < 1 or workers < 1:
             return []
         found: Places = []
         best = None
-        known = self._fits[each]
-        levels = sorted((known[free], free) for free in self._alike if known[free] > 0)
+        number, known = self._number[each], self._fits
+        levels = sorted((fits, free) for free in self._alike if (fits := known[free][number]) > 0)
         for fits, free in reversed(levels):
             if best is not None and fits < workers:
                 break
@@ -90,28 +117,27 @@ class Slots:
                 best = node
         return found if best is None else [*found, (best, workers)]
 
-    def put(self, places: Iterable[tuple[int, int]], each: Each, sign: int = 1) -> None:
+    def put(self, places: Iterable[tuple[int, int]], each: Takes, sign: int = 1) -> None:
         """Workers come to nodes, or leave them (sign -1)."""
+        rooms, known, totals = self._alike, self._fits, self._totals
         for node, workers in places:
             before = self.free[node]
             after = less(before, each, sign * workers)
             self.free[node] = after
-            alike = self._alike[before]
+            alike = rooms[before]
             del alike[node]
             if not alike:
-                del self._alike[before]
-            if after not in self._alike:
-                self._alike[after] = {}
-            self._alike[after][node] = None
-            for shape in self._total:
-                self._total[shape] += self._fits_in(after, shape) - self._fits_in(before, shape)
-
-    def _fits_in(self, free: Room, each: Each) -> int:
-        known = self._fits[each]
-        found = known.get(free)
-        if found is None:
-            found = known[free] = fit(free, each)
-        return found
+                del rooms[before]
+            if after in rooms:
+                rooms[after][node] = None
+            else:
+                rooms[after] = {node: None}
+            fits = known.get(after)
+            if fits is None:
+                fits = known[after] = [fit(after, shape) for shape in self._shapes]
+            for number, (now, then) in enumerate(zip(known[before], fits, strict=True)):
+                if now != then:
+                    totals[number] += then - now
 
 
 class Layers:
@@ -125,7 +151,7 @@ class Layers:
     def __init__(self, later: Sequence[Room], at_least: Sequence[Room]) -> None:
         self.later, self.at_least = Slots(later), Slots(at_least)
 
-    def take(self, each: Each, workers: int) -> Places | None:
+    def take(self, each: Takes, workers: int) -> Places | None:
         """Room for so many, where nobody is disturbed as far as there is such room; None, and nothing is taken, where
         not all fit."""
         if self.at_least.total(each) < workers:
@@ -139,6 +165,6 @@ class Layers:
         self.put(more, each)
         return free + more
 
-    def put(self, places: Places, each: Each, sign: int = 1) -> None:
+    def put(self, places: Places, each: Takes, sign: int = 1) -> None:
         self.later.put(places, each, sign)
         self.at_least.put(places, each, sign)

@@ -1,0 +1,1 @@
+"""Parts of the benchmark of policies, see ../policy.py: each has `options(parser)` and `measure(options)`."""
