@@ -27,7 +27,7 @@ from measure import keep
 
 from headway.core.queue import decide
 from headway.core.queued import Each, Node, Pause, Queued, Quota, Refuse, Resize, Rules
-from headway.core.slots import Slots, room
+from headway.core.slots import Shape, Slots, room
 
 GIB = 2.0**30
 SHAPES = (
@@ -97,13 +97,15 @@ class Drawn:
         names = sorted(self.has)
         slots = Slots([room(self.has[name]) for name in names])
         index = {name: number for number, name in enumerate(names)}
+        shapes = {each: Shape(each) for each in SHAPES}
         for name, places in self.on.items():
-            slots.put([(index[node], workers) for node, workers in places.items()], self.jobs[name].each)
+            each = shapes[self.jobs[name].each]
+            slots.put([(index[node], workers) for node, workers in places.items()], each)
         for name, job in self.jobs.items():
             places = self.on.setdefault(name, {})
             more = job.size - sum(places.values())
-            new = slots.pick(job.each, more) if more > 0 else []
-            slots.put(new, job.each)
+            new = slots.pick(shapes[job.each], more) if more > 0 else []
+            slots.put(new, shapes[job.each])
             for number, workers in new:
                 places[names[number]] = places.get(names[number], 0) + workers
 

@@ -66,7 +66,8 @@ def test_a_higher_priority_shrinks_lower_ones_live() -> None:
     found = decide(0.0, [runs("a", 2, 16, 10), runs("b", 2, 8, 6), job("c", 10, 10, priority=1)], there, Rules())
     sizes = told(found)
     assert sizes["c"] == 10
-    assert isinstance(sizes["a"], int) and sizes["a"] >= 2
+    assert isinstance(sizes["a"], int)
+    assert sizes["a"] >= 2
     assert sum(sizes.get(name, before) for name, before in (("a", 10), ("b", 6))) == 6  # type: ignore[misc]
     assert [type(action) for action in found.actions][-1] is Start
     assert set(found.actions[-1].after) == sizes.keys() - {"c"}  # type: ignore[union-attr]
@@ -92,7 +93,8 @@ def test_they_grow_back_when_room_is_there_but_not_at_once() -> None:
     there = nodes(2, a=(4,))
     small = runs("a", 4, 16, 4, resized_at=100.0)
     asleep = decide(130.0, [small], there, Rules())
-    assert not asleep.actions and asleep.again_at == 160.0
+    assert not asleep.actions
+    assert asleep.again_at == 160.0
     assert told(decide(160.0, [small], there, Rules())) == {"a": 16}
 
 
@@ -169,7 +171,8 @@ def test_what_no_size_can_hold_is_refused(wanted: Queued, rules: Rules, fact: st
     found = decide(0.0, [wanted], nodes(2), rules)
     assert found.actions == (refuse(wanted, nodes(2), rules),)
     assert isinstance(found.actions[0], Refuse)
-    assert fact in found.actions[0].fact and remedy in found.actions[0].remedy
+    assert fact in found.actions[0].fact
+    assert remedy in found.actions[0].remedy
 
 
 def test_machines_that_could_come_count() -> None:
@@ -189,7 +192,8 @@ def test_those_that_were_given_and_are_on_their_way_keep_their_room() -> None:
     there = nodes(1, a=(8,))
     running = [runs("a", 2, 8, 2, resized_at=0.0), runs("b", 6, 6, 6, priority=1, resized_at=0.0)]
     found = decide(1.0, [*running, job("c", 1, 1)], there, Rules())
-    assert not found.actions and found.waits.keys() == {"c"}
+    assert not found.actions
+    assert found.waits.keys() == {"c"}
 
 
 def test_the_shorter_have_more() -> None:

@@ -30,7 +30,7 @@ def test_draws_are_as_heavy_tailed_as_told() -> None:
 def test_all_end_and_the_same_again(name: str) -> None:
     jobs = draw(SMALL, 0)
     first = play(SMALL, jobs, POLICIES[name](SMALL))
-    assert len(first.completion_h) == 120 and len(first.first_step_h) == 120
+    assert len(first.completion_h) == len(first.first_step_h) == 120
     assert first == play(SMALL, jobs, POLICIES[name](SMALL))
     work_h = sum(job.work_s for job in jobs) / 3600
     assert first.gpu_h >= work_h, "no curve is better than straight"

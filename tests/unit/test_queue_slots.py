@@ -6,32 +6,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headway.core.queued import Each
-from headway.core.slots import MANY, Layers, Room, Slots, fit, less
+from headway.core.slots import MANY, Layers, Room, Shape, Slots, fit, less, room
 
-SHAPES = [Each(1.0, 1.0), Each(2.0, 0.0), Each(4.0, 2.0), Each(0.1, 0.25, 2.0**28)]
+SHAPES = [Shape(each) for each in (Each(1.0, 1.0), Each(2.0, 0.0), Each(4.0, 2.0), Each(0.1, 0.25, 2.0**28))]
 ROOMS = st.lists(
-    st.builds(lambda cpus, gpus: (float(cpus), float(gpus), 2.0**30), st.integers(0, 9), st.integers(0, 9)),
+    st.builds(lambda cpus, gpus: room(Each(cpus, gpus, 2.0**30)), st.integers(0, 9), st.integers(0, 9)),
     min_size=1,
     max_size=8,
 )
 
 
+def has(cpus: float, gpus: float) -> Room:
+    return room(Each(cpus, gpus))
+
+
 def test_what_fits_is_bound_by_what_is_scarcest() -> None:
-    assert fit((8.0, 4.0, 100.0), Each(1.0, 2.0, 10.0)) == 2
-    assert fit((-1.0, 4.0, 100.0), Each(0.0, 2.0)) == 2, "what is overdrawn and not asked for does not matter"
-    assert fit((-1.0, 4.0, 100.0), Each(1.0, 2.0)) == 0
-    assert fit((0.0, 0.0, 0.0), Each(0.0)) == MANY
+    assert fit(room(Each(8.0, 4.0, 100.0)), Shape(Each(1.0, 2.0, 10.0))) == 2
+    assert fit(has(-1.0, 4.0), Shape(Each(0.0, 2.0))) == 2, "what is overdrawn and not asked for does not matter"
+    assert fit(has(-1.0, 4.0), Shape(Each(1.0, 2.0))) == 0
+    assert fit(has(0.0, 0.0), Shape(Each(0.0))) == MANY
 
 
-def test_tenths_come_out_even() -> None:
-    room: Room = (1.0, 1.0, 0.0)
+def test_tenths_and_thirds_come_out_even() -> None:
+    left = has(1.0, 1.0)
     for _ in range(10):
-        room = less(room, Each(0.1, 0.1), 1)
-    assert room == (0.0, 0.0, 0.0)
+        left = less(left, Shape(Each(0.1, 0.1)), 1)
+    assert left == (0, 0, 0)
+    assert fit(has(1.0, 1.0), Shape(Each(1 / 3, 1 / 3))) == 3
 
 
 @given(ROOMS, st.lists(st.tuples(st.sampled_from(SHAPES), st.integers(1, 12)), max_size=12))
-def test_counts_are_right_whatever_was_taken(rooms: list[Room], wants: list[tuple[Each, int]]) -> None:
+def test_counts_are_right_whatever_was_taken(rooms: list[Room], wants: list[tuple[Shape, int]]) -> None:
     slots = Slots(rooms)
     taken = []
     for each, workers in wants:
@@ -50,7 +55,7 @@ def test_counts_are_right_whatever_was_taken(rooms: list[Room], wants: list[tupl
 
 
 def test_few_nodes_are_used_and_the_fullest_that_do() -> None:
-    slots = Slots([(8.0, 8.0, 0.0), (3.0, 3.0, 0.0), (8.0, 8.0, 0.0), (5.0, 5.0, 0.0)])
+    slots = Slots([has(8, 8), has(3, 3), has(8, 8), has(5, 5)])
     assert slots.pick(SHAPES[0], 3) == [(1, 3)]
     assert slots.pick(SHAPES[0], 4) == [(3, 4)]
     assert slots.pick(SHAPES[0], 11) == [(0, 8), (1, 3)]
@@ -58,8 +63,8 @@ def test_few_nodes_are_used_and_the_fullest_that_do() -> None:
 
 
 def test_who_begins_disturbs_nobody_where_there_is_room() -> None:
-    layers = Layers([(0.0, 0.0, 0.0), (2.0, 2.0, 0.0)], [(8.0, 8.0, 0.0), (2.0, 2.0, 0.0)])
+    layers = Layers([has(0, 0), has(2, 2)], [has(8, 8), has(2, 2)])
     assert layers.take(SHAPES[0], 2) == [(1, 2)]
     assert layers.take(SHAPES[0], 3) == [(0, 3)]
-    assert layers.later.free[0] == (-3.0, -3.0, 0.0)
+    assert layers.later.free[0] == has(-3, -3)
     assert layers.take(SHAPES[0], 6) is None

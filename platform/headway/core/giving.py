@@ -12,13 +12,13 @@ with the lowest.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from heapq import heapify, heappop, heappush
 
 from headway.core.holdings import Entry, Plan, count, first, merged, wanted
 from headway.core.queued import Speedup
-from headway.core.slots import Places, Takes
+from headway.core.slots import Places, Shape, fit
 
 LEFT_ALONE = 1e9
 """How many times more another would have to gain by a worker of a job that has just changed."""
@@ -86,10 +86,10 @@ class Giving:
         self.plan = plan
         self.again_at = math.inf
         slots = plan.layers.at_least
-        self._left = [sum(max(0.0, free[i]) for free in slots.free) for i in range(3)]
-        self._all = [sum(has[i] for has in plan.rooms) or 1.0 for i in range(3)]
-        self._fit: dict[Takes, int] = {}
-        self._cost: dict[Takes, float] = {}
+        self._left = [sum(max(0, free[i]) for free in slots.free) for i in range(3)]
+        self._all = [sum(has[i] for has in plan.rooms) or 1 for i in range(3)]
+        self._fit: dict[Shape, int] = {}
+        self._cost: dict[Shape, float] = {}
         self.capped: dict[str, int] = {}
         """How far each could be given anything."""
 
@@ -160,7 +160,7 @@ class Giving:
         over = (spent / would - 1.0 - rules.dearer + SLACK) / SLACK
         return round(rules.worth + (1.0 - rules.worth) * min(1.0, max(0.0, over)), 2)
 
-    def cost(self, each: Takes) -> float:
+    def cost(self, each: Shape) -> float:
         """The part of the cluster that one such worker takes, of what it takes most of."""
         if each not in self._cost:
             parts = zip((each.cpus, each.gpus, each.memory), self._all, strict=True)
@@ -175,9 +175,8 @@ class Giving:
         more = then - entry.target
         left = self._left
         able = min(more, self._fit[each])
-        for one, there in ((each.cpus, left[0]), (each.gpus, left[1]), (each.memory, left[2])):
-            if one > 0 and one * able > there + 1e-6:
-                able = max(0, int((there + 1e-6) / one))
+        if each.cpus * able > left[0] or each.gpus * able > left[1] or each.memory * able > left[2]:
+            able = min(able, fit((left[0], left[1], left[2]), each))
         if self.plan.allowances.quotas:
             able = self.plan.allowances.more(job, able)
         given = more if able >= more else entry.allowed(entry.target + able) - entry.target
@@ -194,31 +193,32 @@ class Giving:
         """The one who has least, by the weights, is next each time."""
         plan = self.plan
         has = holdings(plan, self.cost)
-        mine: dict[str, Iterator[tuple[float, int, int, int]]] = {}
-        by_owner: dict[str, list[tuple[float, int, int, int]]] = {}
-        for want in wants:
-            by_owner.setdefault(owner(plan, plan.entries[want[1]]), []).append(want)
-        mine = {name: iter(theirs) for name, theirs in by_owner.items()}
-        heap = [(has.get(name, 0.0), name) for name in sorted(mine)]
+        queues: dict[str, list[tuple[float, int, int, int]]] = {}
+        for want in reversed(wants):
+            queues.setdefault(owner(plan, plan.entries[want[1]]), []).append(want)
+        heap = [(has.get(name, 0.0), name) for name in sorted(queues)]
         heapify(heap)
         stuck: set[int] = set()
         while heap:
             there, name = heappop(heap)
-            want = next((want for want in mine[name] if want[1] not in stuck), None)
-            if want is None:
-                continue
-            entry = plan.entries[want[1]]
-            before = entry.target
-            if not self._one(entry, want[3]):
-                stuck.add(want[1])
-            more = (entry.target - before) * self.cost(entry.each) / weight(plan, name)
-            heappush(heap, (there + more, name))
+            mine, until = queues[name], heap[0] if heap else (math.inf, "")
+            share = weight(plan, name)
+            while mine and (there, name) < until:
+                _, place, _, then = mine.pop()
+                if place not in stuck:
+                    entry = plan.entries[place]
+                    before = entry.target
+                    if not self._one(entry, then):
+                        stuck.add(place)
+                    there += (entry.target - before) * self.cost(entry.each) / share
+            if mine:
+                heappush(heap, (there, name))
 
     def _settle(self) -> None:
         """Where the workers are: who has fewer gives up, who has more takes; what nobody took stays."""
         plan = self.plan
         later = plan.layers.later
-        over = {node for node, free in enumerate(later.free) if min(free) < -1e-6}
+        over = {node for node, free in enumerate(later.free) if min(free) < 0}
         fewer = [entry for entry in plan.entries if entry.runs and entry.target < entry.size]
         shrunk = [(entry, self._leave(entry, entry.size - entry.target, over)) for entry in fewer]
         self._clear(over)
@@ -250,7 +250,7 @@ class Giving:
                 gone.append((node, take))
                 workers -= take
         later.put(gone, each, -1)
-        over -= {node for node, _ in gone if min(later.free[node]) >= -1e-6}
+        over -= {node for node, _ in gone if min(later.free[node]) >= 0}
         less = dict(gone)
         entry.stays = [(node, there - less.get(node, 0)) for node, there in entry.stays if there > less.get(node, 0)]
         entry.size = count(entry.stays)
@@ -271,7 +271,7 @@ class Giving:
                 key=lambda entry: (entry.job.priority, -entry.rest_s, entry.job.job),
             )
             for entry in lowest_first:
-                while min(later.free[node]) < -1e-6 and entry.size > entry.least:
+                while min(later.free[node]) < 0 and entry.size > entry.least:
                     here = dict(entry.stays).get(node, 0)
                     if not here:
                         break
@@ -320,7 +320,7 @@ def weight(plan: Plan, name: str) -> float:
     return 1.0
 
 
-def holdings(plan: Plan, costs: Callable[[Takes], float]) -> dict[str, float]:
+def holdings(plan: Plan, costs: Callable[[Shape], float]) -> dict[str, float]:
     """The part of the cluster that each owner has, by its weight."""
     found: dict[str, float] = {}
     for entry in plan.entries:

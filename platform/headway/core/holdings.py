@@ -13,7 +13,7 @@ UNKNOWN_S = 600.0
 """How long a job of which nobody knows is held to take on what it wants, at least. Of lengths with a heavy tail about
 as much is left as has been done."""
 
-NOTHING: Room = (0.0, 0.0, 0.0)
+NOTHING: Room = (0, 0, 0)
 
 
 def count(places: Places) -> int:

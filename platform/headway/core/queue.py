@@ -31,7 +31,7 @@ from headway.core.queued import (
     Rules,
     Start,
 )
-from headway.core.slots import Room, Takes, less
+from headway.core.slots import Room, Shape, less
 
 
 def decide(now: float, jobs: Iterable[Queued], nodes: Sequence[Node], rules: Rules) -> Decision:
@@ -87,7 +87,7 @@ class Admission:
         self.plan = plan
         self.held: _Held | None = None
         self.waits: dict[str, str] = {}
-        self._best: dict[Takes, int] = {}
+        self._best: dict[Shape, int] = {}
         """Workers of a shape that could be had at most, found in vain."""
         runs = [entry for entry in plan.entries if entry.runs]
         self._victims = sorted(runs, key=lambda entry: (entry.rank, -entry.rest_s, entry.job.job))
@@ -280,9 +280,10 @@ def _given(plan: Plan) -> list[Action]:
     grown = [entry for entry in plan.entries if entry.runs and entry.places and entry.target > entry.had]
     if not grown:
         return []
-    free = _really_free(plan)
+    where = sorted({node for entry in grown for node, _ in entry.places})
+    free = _really_free(plan, where)
     givers: dict[int, list[str]] = {}
-    for node in {node for entry in grown for node, _ in entry.places}:
+    for node in where:
         for name, workers in plan.nodes[node].held:
             other = plan.named.get(name)
             stays = sum(n for there, n in other.stays if there == node) if other is not None and other.runs else 0
@@ -293,7 +294,7 @@ def _given(plan: Plan) -> list[Action]:
         job, after = entry.job, dict[str, None]()
         for node, workers in entry.places:
             free[node] = less(free[node], entry.each, workers)
-            if min(free[node]) < -1e-6:
+            if min(free[node]) < 0:
                 after.update(dict.fromkeys(givers.get(node, ())))
         givers_of = tuple(after)
         if entry.had:
@@ -306,18 +307,20 @@ def _given(plan: Plan) -> list[Action]:
     return found
 
 
-def _really_free(plan: Plan) -> list[Room]:
-    """What each node has now, beside who is there and who was given a place there before."""
-    free = list(plan.rooms)
-    for name, places in plan.held.items():
-        for node, workers in places:
+def _really_free(plan: Plan, where: list[int]) -> dict[int, Room]:
+    """What nodes have now, beside who is there and who was given a place there before."""
+    free = {}
+    for node in where:
+        left = plan.rooms[node]
+        for name, workers in plan.nodes[node].held:
             if name in plan.each:
-                free[node] = less(free[node], plan.each[name], workers)
+                left = less(left, plan.each[name], workers)
+        free[node] = left
     for entry in plan.entries:
         if entry.runs and entry.coming:
             there = dict(plan.held.get(entry.job.job, ()))
             for node, workers in entry.stays:
-                if workers > there.get(node, 0):
+                if node in free and workers > there.get(node, 0):
                     free[node] = less(free[node], entry.each, workers - there.get(node, 0))
     return free
 

@@ -8,7 +8,7 @@ from headway.core import queue_words as words
 from headway.core.holdings import at_least
 from headway.core.queued import Each, Node, Queued, Refuse, Rules
 from headway.core.quotas import Allowances
-from headway.core.slots import fit, room
+from headway.core.slots import Shape, fit, room
 
 
 class Door:
@@ -23,7 +23,7 @@ class Door:
     def __init__(self, nodes: Sequence[Node], rules: Rules) -> None:
         self._nodes, self._rules = nodes, rules
         self._allowances = Allowances(rules.quotas)
-        self._most: dict[Each, int] = {}
+        self._fit: dict[Each, int] = {}
 
     def refuse(self, job: Queued) -> Refuse | None:
         """Why a job can never run here; None: it can."""
@@ -43,19 +43,20 @@ class Door:
             return Refuse(job.job, needs, reason, "set workers.min lower, or have the quota raised")
         if self._rules.could_come is None:
             return None
-        there = self._fit(job.each, self._rules.could_come)
+        there = self._fits(job.each, self._rules.could_come)
         if there >= least:
             return None
         reason = f"the whole cluster holds {there} of them, with all machines that could come"
         remedy = f"set workers.min to {there} or less" if there else "ask for less per worker, or for larger machines"
         return Refuse(job.job, needs, reason, remedy)
 
-    def _fit(self, each: Each, could_come: Sequence[tuple[Each, int]]) -> int:
+    def _fits(self, each: Each, could_come: Sequence[tuple[Each, int]]) -> int:
         """How many such workers the cluster could hold."""
-        if each not in self._most:
-            there = sum(fit(room(node.has), each) for node in self._nodes)
-            self._most[each] = there + sum(fit(room(has), each) * many for has, many in could_come)
-        return self._most[each]
+        if each not in self._fit:
+            shape = Shape(each)
+            there = sum(fit(room(node.has), shape) for node in self._nodes)
+            self._fit[each] = there + sum(fit(room(has), shape) * many for has, many in could_come)
+        return self._fit[each]
 
 
 def refuse(job: Queued, nodes: Sequence[Node], rules: Rules) -> Refuse | None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-Room = tuple[float, float, float]
-"""CPUs, GPUs, bytes."""
+Room = tuple[int, int, int]
+"""CPUs and GPUs in parts of `PARTS`, and bytes: whole numbers, so that what is taken and given back comes out even."""
+
+PARTS = 10_000
 
 Places = list[tuple[int, int]]
 """(index of a node, workers)."""
@@ -18,11 +20,8 @@ Places = list[tuple[int, int]]
 MANY = 1_000_000
 """Workers that take nothing fit so often."""
 
-TINY = 1e-6
-
-
 class Takes(Protocol):
-    """What one worker takes."""
+    """What one worker takes, or a node has."""
 
     @property
     def cpus(self) -> float: ...
@@ -38,30 +37,29 @@ class Shape:
     __slots__ = ("cpus", "gpus", "memory")
 
     def __init__(self, each: Takes) -> None:
-        self.cpus, self.gpus, self.memory = each.cpus, each.gpus, each.memory
+        self.cpus, self.gpus, self.memory = room(each)
 
 
 def room(each: Takes) -> Room:
-    return (each.cpus, each.gpus, each.memory)
+    """In whole numbers."""
+    return (round(each.cpus * PARTS), round(each.gpus * PARTS), round(each.memory))
 
 
-def less(room: Room, each: Takes, workers: int) -> Room:
-    """What is left of it; rounded, so that what is taken and given back comes out even."""
-    cpus, gpus, memory = room
-    return (
-        round(cpus - each.cpus * workers, 6),
-        round(gpus - each.gpus * workers, 6),
-        round(memory - each.memory * workers, 0),
-    )
+def less(room: Room, each: Shape, workers: int) -> Room:
+    """What is left of it."""
+    return (room[0] - each.cpus * workers, room[1] - each.gpus * workers, room[2] - each.memory * workers)
 
 
-def fit(room: Room, each: Takes) -> int:
+def fit(room: Room, each: Shape) -> int:
     """How many such workers fit."""
     found = MANY
-    for there, one in zip(room, (each.cpus, each.gpus, each.memory), strict=True):
-        if one > 0:
-            found = min(found, int((there + TINY) / one)) if there > 0 else 0
-    return found
+    if each.cpus:
+        found = room[0] // each.cpus
+    if each.gpus and (other := room[1] // each.gpus) < found:
+        found = other
+    if each.memory and (other := room[2] // each.memory) < found:
+        found = other
+    return max(0, found)
 
 
 class Slots:
@@ -74,13 +72,13 @@ class Slots:
         self._alike: dict[Room, dict[int, None]] = {}
         for node, free in enumerate(rooms):
             self._alike.setdefault(free, {})[node] = None
-        self._shapes: list[Takes] = []
-        self._number: dict[Takes, int] = {}
+        self._shapes: list[Shape] = []
+        self._number: dict[Shape, int] = {}
         self._totals: list[int] = []
         self._fits: dict[Room, list[int]] = {free: [] for free in self._alike}
         """By room, how many workers of each shape fit, in the order of `_shapes`."""
 
-    def total(self, each: Takes) -> int:
+    def total(self, each: Shape) -> int:
         """How many such workers fit in all."""
         number = self._number.get(each)
         if number is None:
@@ -91,12 +89,12 @@ class Slots:
             self._totals.append(sum(self._fits[free][number] * len(nodes) for free, nodes in self._alike.items()))
         return self._totals[number]
 
-    def fits(self, node: int, each: Takes) -> int:
+    def fits(self, node: int, each: Shape) -> int:
         """How many such workers fit on a node."""
         self.total(each)
         return self._fits[self.free[node]][self._number[each]]
 
-    def pick(self, each: Takes, workers: int) -> Places:
+    def pick(self, each: Shape, workers: int) -> Places:
         """Where to put so many, on few nodes, and such that are filled by it; fewer where not all fit."""
         if self.total(each) < 1 or workers < 1:
             return []
@@ -117,7 +115,7 @@ class Slots:
                 best = node
         return found if best is None else [*found, (best, workers)]
 
-    def put(self, places: Iterable[tuple[int, int]], each: Takes, sign: int = 1) -> None:
+    def put(self, places: Iterable[tuple[int, int]], each: Shape, sign: int = 1) -> None:
         """Workers come to nodes, or leave them (sign -1)."""
         rooms, known, totals = self._alike, self._fits, self._totals
         for node, workers in places:
@@ -151,7 +149,7 @@ class Layers:
     def __init__(self, later: Sequence[Room], at_least: Sequence[Room]) -> None:
         self.later, self.at_least = Slots(later), Slots(at_least)
 
-    def take(self, each: Takes, workers: int) -> Places | None:
+    def take(self, each: Shape, workers: int) -> Places | None:
         """Room for so many, where nobody is disturbed as far as there is such room; None, and nothing is taken, where
         not all fit."""
         if self.at_least.total(each) < workers:
@@ -165,6 +163,6 @@ class Layers:
         self.put(more, each)
         return free + more
 
-    def put(self, places: Places, each: Takes, sign: int = 1) -> None:
+    def put(self, places: Places, each: Shape, sign: int = 1) -> None:
         self.later.put(places, each, sign)
         self.at_least.put(places, each, sign)

@@ -2,10 +2,10 @@
 
 Jobs are drawn as published traces describe them. Lengths are lognormal: sigma 2.65 is what mean and median of the
 Helios trace give (6,652 s and 206 s, and exp(sigma^2 / 2) is 32; Hu et al., "Characterization and prediction of deep
-learning workloads in large-scale GPU datacenters", SC'21); the median here, 847 s, makes the mean that of Philly (28,329
-s; Jeon et al., "Analysis of large-scale multi-tenant GPU clusters for DNN training workloads", ATC'19), cut at the
-longest there, 60 days. Half the jobs ask for one GPU, and the mean is 3.8 (3.72 in Helios, 1.75 in Philly). Arrivals come
-in bursts.
+learning workloads in large-scale GPU datacenters", SC'21); the median here, 847 s, makes the mean that of Philly
+(28,329 s; Jeon et al., "Analysis of large-scale multi-tenant GPU clusters for DNN training workloads", ATC'19), cut at
+the longest there, 60 days. Half the jobs ask for one GPU, and the mean is 3.8 (3.72 in Helios, 1.75 in Philly). They
+come in bursts.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ BURSTS = 1.5
 """Sigma of the lognormal times between arrivals."""
 
 ONE = Each(1.0, 1.0)
+CURVE = Speedup(serial=0.02)
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Setting:
     load: float = 0.9
     most: int = 4
     least: int = 4
-    curve: Speedup = Speedup()
+    curve: Speedup = CURVE
     start_s: float = 30.0
     resize_s: float = 1.0
     warm_up_s: float = 10.0
