@@ -1,1 +1,1 @@
-"""Parts of `benchmarks/policy.py`."""
+"""Parts of the benchmark of policies, see ../policy.py: each has `options(parser)` and `measure(options)`."""

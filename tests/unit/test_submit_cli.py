@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from headway import jobs, runs
+from headway import jobs, queues, runs
 from headway.cli import app, submit, train
 from headway.jobs.send import sending, wording
 from headway.notation.plain import write

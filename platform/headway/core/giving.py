@@ -1,30 +1,33 @@
 """Who is given what is left once everybody who runs has their least: pure arithmetic.
 
 One worker more is worth what it adds to a job's speed. Where the sum of all completion times is to be small, what it
-adds counts the more, the less is left of the job: among m jobs whose speed is workers^p the best share of the one that is
-the i-th longest grows like i^(p/(1-p)) (heSRPT: Berg, Vesilo and Harchol-Balter, "Optimal scheduling of parallel jobs
-with known sizes", 2020), which is what is given if each weighs i^p.
+adds counts the more, the less is left of the job: of jobs whose speed is workers^p the best share of the one that is
+the i-th longest grows about like i^(p/(1-p)) (heSRPT: Berg, Vesilo and Harchol-Balter, "heSRPT: Parallel scheduling to
+minimize mean slowdown", 2020), which is what is given if each weighs i^p.
 
-Higher priorities come first up to what they wanted, then lower ones, then all beyond it where that pays.
+Higher priorities come first up to what they wanted, then lower ones; what jobs want beyond it, where that pays, counts
+with the lowest.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from heapq import heapify, heappop, heappush
 
-from headway.core.holdings import Entry, Plan, count, first, merged
-from headway.core.queued import Each, Speedup
-from headway.core.slots import Places
+from headway.core.holdings import Entry, Plan, count, first, merged, wanted
+from headway.core.queued import Speedup
+from headway.core.slots import Places, Shape, fit
 
 LEFT_ALONE = 1e9
 """How many times more another would have to gain by a worker of a job that has just changed."""
 
 WEIGHT_POWER = 0.8
 """p above."""
+
+SLACK = 0.03
+"""How far below `Rules.dearer` it begins to count."""
 
 Step = tuple[int, int, float]
 """From so many workers to so many, and what each of them adds to the speed, as a multiple of that on one."""
@@ -42,7 +45,7 @@ def steps(
     """
     within: list[Step] = []
     beyond: list[Step] = []
-    pays = worth * speedup.at(wanted) / wanted
+    pays = worth
     now = least
     while now < most:
         if sizes:
@@ -83,10 +86,10 @@ class Giving:
         self.plan = plan
         self.again_at = math.inf
         slots = plan.layers.at_least
-        self._left = [sum(max(0.0, free[i]) for free in slots.free) for i in range(3)]
-        self._all = [sum(has[i] for has in plan.rooms) or 1.0 for i in range(3)]
-        self._fit: dict[Each, int] = {}
-        self._cost: dict[Each, float] = {}
+        self._left = [sum(max(0, free[i]) for free in slots.free) for i in range(3)]
+        self._all = [sum(has[i] for has in plan.rooms) or 1 for i in range(3)]
+        self._fit: dict[Shape, int] = {}
+        self._cost: dict[Shape, float] = {}
         self.capped: dict[str, int] = {}
         """How far each could be given anything."""
 
@@ -104,29 +107,31 @@ class Giving:
                 self._fairly(sorted(wants[group]))
         self._settle()
 
-    def _wants(self) -> dict[tuple[int, int], list[tuple[float, int, int, int]]]:
-        """Steps by group (beyond what was wanted or not, priority): (worth, the better the less; place; from; to)."""
+    def _wants(self) -> dict[int, list[tuple[float, int, int, int]]]:
+        """Steps by priority, negated: (worth, negated; place of the entry; from; to)."""
         plan, rules = self.plan, self.plan.rules
         running = [place for place, entry in enumerate(plan.entries) if entry.runs]
         by_rest = sorted(running, key=lambda place: (-plan.entries[place].rest_s, place))
-        found: dict[tuple[int, int], list[tuple[float, int, int, int]]] = {}
+        found: dict[int, list[tuple[float, int, int, int]]] = {}
+        worth = self._worth(running)
+        lowest = min((plan.entries[place].job.priority for place in running), default=0)
         for number, place in enumerate(by_rest, start=1):
             entry = plan.entries[place]
             job = entry.job
-            wanted = max(entry.least, min(job.wanted or job.most, job.most))
+            wants = max(entry.least, wanted(job))
             has = entry.size
             curve = job.speedup or rules.speedup
-            within, beyond = steps(curve, entry.least, wanted, job.most, job.sizes, rules.worth)
+            within, beyond = steps(curve, entry.least, wants, job.most, job.sizes, worth)
             if has > entry.least and not job.sizes and all(step[1] != has for step in (*within, *beyond)):
-                within, beyond = steps(curve, entry.least, wanted, job.most, job.sizes, rules.worth, has)
+                within, beyond = steps(curve, entry.least, wants, job.most, job.sizes, worth, has)
             self.capped[job.job] = beyond[-1][1] if beyond else within[-1][1] if within else entry.least
-            weight = number**WEIGHT_POWER / self.cost(job.each)
+            weight = number**WEIGHT_POWER / self.cost(entry.each)
             asleep = job.resized_at is not None and plan.now - job.resized_at < rules.snooze_s and entry.had > 0
             keeps = LEFT_ALONE if asleep else rules.keeps
             for further, some in enumerate((within, beyond)):
                 if not some:
                     continue
-                into = found.setdefault((further, -job.priority), [])
+                into = found.setdefault(-lowest if further else -job.priority, [])
                 for now, then, brings in some:
                     if then <= has:
                         into.append((-brings * weight * keeps, place, now, then))
@@ -138,7 +143,24 @@ class Giving:
                         into.append((-brings * weight, place, now, then))
         return found
 
-    def cost(self, each: Each) -> float:
+    def _worth(self, running: list[int]) -> float:
+        """What a worker beyond those asked for has to bring: the more, the more the jobs that run have cost beyond what
+        they would have at the sizes that they asked for."""
+        plan, rules = self.plan, self.plan.rules
+        spent = would = 0.0
+        for place in running:
+            entry = plan.entries[place]
+            job = entry.job
+            if job.done_s > 0 and job.held_s > 0:
+                wants, cost = wanted(job), self.cost(entry.each)
+                spent += job.held_s * cost
+                would += job.done_s * wants / plan.speed(job, wants) * cost
+        if would <= 0:
+            return rules.worth
+        over = (spent / would - 1.0 - rules.dearer + SLACK) / SLACK
+        return round(rules.worth + (1.0 - rules.worth) * min(1.0, max(0.0, over)), 2)
+
+    def cost(self, each: Shape) -> float:
         """The part of the cluster that one such worker takes, of what it takes most of."""
         if each not in self._cost:
             parts = zip((each.cpus, each.gpus, each.memory), self._all, strict=True)
@@ -147,15 +169,14 @@ class Giving:
 
     def _one(self, entry: Entry, then: int) -> bool:
         """Give a job as many as that, or as many as are left; whether it got all."""
-        job, each = entry.job, entry.job.each
+        job, each = entry.job, entry.each
         if each not in self._fit:
             self._fit[each] = self.plan.layers.at_least.total(each)
         more = then - entry.target
         left = self._left
         able = min(more, self._fit[each])
-        for one, there in ((each.cpus, left[0]), (each.gpus, left[1]), (each.memory, left[2])):
-            if one > 0 and one * able > there + 1e-6:
-                able = max(0, int((there + 1e-6) / one))
+        if each.cpus * able > left[0] or each.gpus * able > left[1] or each.memory * able > left[2]:
+            able = min(able, fit((left[0], left[1], left[2]), each))
         if self.plan.allowances.quotas:
             able = self.plan.allowances.more(job, able)
         given = more if able >= more else entry.allowed(entry.target + able) - entry.target
@@ -172,55 +193,54 @@ class Giving:
         """The one who has least, by the weights, is next each time."""
         plan = self.plan
         has = holdings(plan, self.cost)
-        mine: dict[str, Iterator[tuple[float, int, int, int]]] = {}
-        by_owner: dict[str, list[tuple[float, int, int, int]]] = {}
-        for want in wants:
-            by_owner.setdefault(owner(plan, plan.entries[want[1]]), []).append(want)
-        mine = {name: iter(theirs) for name, theirs in by_owner.items()}
-        heap = [(has.get(name, 0.0), name) for name in sorted(mine)]
+        queues: dict[str, list[tuple[float, int, int, int]]] = {}
+        for want in reversed(wants):
+            queues.setdefault(owner(plan, plan.entries[want[1]]), []).append(want)
+        heap = [(has.get(name, 0.0), name) for name in sorted(queues)]
         heapify(heap)
         stuck: set[int] = set()
         while heap:
             there, name = heappop(heap)
-            want = next((want for want in mine[name] if want[1] not in stuck), None)
-            if want is None:
-                continue
-            entry = plan.entries[want[1]]
-            before = entry.target
-            if not self._one(entry, want[3]):
-                stuck.add(want[1])
-            more = (entry.target - before) * self.cost(entry.job.each) / weight(plan, name)
-            heappush(heap, (there + more, name))
+            mine, until = queues[name], heap[0] if heap else (math.inf, "")
+            share = weight(plan, name)
+            while mine and (there, name) < until:
+                _, place, _, then = mine.pop()
+                if place not in stuck:
+                    entry = plan.entries[place]
+                    before = entry.target
+                    if not self._one(entry, then):
+                        stuck.add(place)
+                    there += (entry.target - before) * self.cost(entry.each) / share
+            if mine:
+                heappush(heap, (there, name))
 
     def _settle(self) -> None:
         """Where the workers are: who has fewer gives up, who has more takes; what nobody took stays."""
         plan = self.plan
         later = plan.layers.later
-        over = {node for node, free in enumerate(later.free) if min(free) < -1e-6}
-        shrunk = []
-        for entry in plan.entries:
-            if entry.runs and entry.target < entry.size:
-                shrunk.append((entry, self._leave(entry, entry.size - entry.target, over)))
+        over = {node for node, free in enumerate(later.free) if min(free) < 0}
+        fewer = [entry for entry in plan.entries if entry.runs and entry.target < entry.size]
+        shrunk = [(entry, self._leave(entry, entry.size - entry.target, over)) for entry in fewer]
         self._clear(over)
         for entry in plan.entries:
             more = entry.target - entry.size - (count(entry.places) if entry.runs else 0)
             if not entry.runs or more <= 0:
                 continue
-            places = later.pick(entry.job.each, more)
+            places = later.pick(entry.each, more)
             had = entry.size + count(entry.places)
             can = entry.allowed(had + count(places))
             if can < entry.target:
                 plan.count(entry, entry.target - max(can, had), 0, -1)
                 entry.target = max(can, had)
                 places = first(places, entry.target - had)
-            later.put(places, entry.job.each)
+            later.put(places, entry.each)
             entry.places = entry.places + places
         for entry, left in reversed(shrunk):
             self._stay(entry, left)
 
     def _leave(self, entry: Entry, workers: int, over: set[int]) -> Places:
         """It gives up so many: where others come, then where it has fewest."""
-        later, each = self.plan.layers.later, entry.job.each
+        later, each = self.plan.layers.later, entry.each
         kept = dict(first(entry.stays, entry.least))
         beyond = {node: there - kept.get(node, 0) for node, there in entry.stays}
         gone: Places = []
@@ -230,7 +250,7 @@ class Giving:
                 gone.append((node, take))
                 workers -= take
         later.put(gone, each, -1)
-        over -= {node for node, _ in gone if min(later.free[node]) >= -1e-6}
+        over -= {node for node, _ in gone if min(later.free[node]) >= 0}
         less = dict(gone)
         entry.stays = [(node, there - less.get(node, 0)) for node, there in entry.stays if there > less.get(node, 0)]
         entry.size = count(entry.stays)
@@ -251,7 +271,7 @@ class Giving:
                 key=lambda entry: (entry.job.priority, -entry.rest_s, entry.job.job),
             )
             for entry in lowest_first:
-                while min(later.free[node]) < -1e-6 and entry.size > entry.least:
+                while min(later.free[node]) < 0 and entry.size > entry.least:
                     here = dict(entry.stays).get(node, 0)
                     if not here:
                         break
@@ -265,7 +285,7 @@ class Giving:
     def _stay(self, entry: Entry, left: Places) -> None:
         """What it gave up and nobody took, as far as it pays for it."""
         plan = self.plan
-        each = entry.job.each
+        each = entry.each
         most = self.capped.get(entry.job.job, entry.least)
         back: Places = []
         for node, workers in left:
@@ -300,11 +320,11 @@ def weight(plan: Plan, name: str) -> float:
     return 1.0
 
 
-def holdings(plan: Plan, costs: Callable[[Each], float]) -> dict[str, float]:
+def holdings(plan: Plan, costs: Callable[[Shape], float]) -> dict[str, float]:
     """The part of the cluster that each owner has, by its weight."""
     found: dict[str, float] = {}
     for entry in plan.entries:
         if entry.runs:
             name = owner(plan, entry)
-            found[name] = found.get(name, 0.0) + entry.target * costs(entry.job.each) / weight(plan, name)
+            found[name] = found.get(name, 0.0) + entry.target * costs(entry.each) / weight(plan, name)
     return found

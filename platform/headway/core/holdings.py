@@ -5,15 +5,15 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
-from headway.core.queued import Node, Queued, Rules
+from headway.core.queued import Each, Node, Queued, Rules
 from headway.core.quotas import Allowances
-from headway.core.slots import Layers, Places, Room, less, room
+from headway.core.slots import Layers, Places, Room, Shape, less, room
 
 UNKNOWN_S = 600.0
-"""What is left of a job of which nobody knows, at least, in seconds on one worker. Of lengths with a heavy tail about as
-much is left as has been done."""
+"""How long a job of which nobody knows is held to take on what it wants, at least. Of lengths with a heavy tail about
+as much is left as has been done."""
 
-NOTHING: Room = (0.0, 0.0, 0.0)
+NOTHING: Room = (0, 0, 0)
 
 
 def count(places: Places) -> int:
@@ -37,12 +37,28 @@ class Entry:
     Args:
         job: it.
         rank: its priority, raised by how long it has waited: who runs is decided by it.
+        each: what one of its workers takes, the same for all jobs of which that is the same.
     """
 
-    __slots__ = ("coming", "had", "job", "least", "lost", "places", "rank", "runs", "size", "stays", "target", "why")
+    __slots__ = (
+        "coming",
+        "each",
+        "guess_s",
+        "had",
+        "job",
+        "least",
+        "lost",
+        "places",
+        "rank",
+        "runs",
+        "size",
+        "stays",
+        "target",
+        "why",
+    )
 
-    def __init__(self, job: Queued, rank: int) -> None:
-        self.job, self.rank = job, rank
+    def __init__(self, job: Queued, rank: int, each: Shape) -> None:
+        self.job, self.rank, self.each = job, rank, each
         self.least = at_least(job)
         """The fewest workers that it may have."""
         self.had = job.size if job.state == "running" else 0
@@ -57,6 +73,8 @@ class Entry:
         """Workers that it has in the plan."""
         self.places: Places = []
         """Where those are that are new to it."""
+        self.guess_s = UNKNOWN_S
+        """What is left of it if nobody knows and nothing has been done, in seconds on one worker."""
         self.why = ""
         """Why it is paused, or waits."""
         self.coming = False
@@ -69,7 +87,7 @@ class Entry:
         """What is left of it, known or guessed, in seconds on one worker."""
         if self.job.rest_s is not None:
             return self.job.rest_s
-        return max(self.job.done_s, UNKNOWN_S)
+        return max(self.job.done_s, self.guess_s)
 
     def allowed(self, workers: int) -> int:
         """The largest size that it may have with so many; 0: none."""
@@ -88,6 +106,11 @@ def at_least(job: Queued) -> int:
     return next((size for size in job.sizes if size >= job.least), job.most + 1)
 
 
+def wanted(job: Queued) -> int:
+    """What it asks for."""
+    return max(job.least, min(job.wanted or job.most, job.most))
+
+
 class Plan:
     """What will be: first what is there, then as it is decided.
 
@@ -101,8 +124,13 @@ class Plan:
         self.nodes = sorted(nodes, key=lambda node: node.node)
         self.rooms = [NOTHING if node.draining else room(node.has) for node in self.nodes]
         jobs = list(jobs)
-        self.each = {job.job: job.each for job in jobs}
-        entries = [Entry(job, rank(job, rules)) for job in jobs if job.state != "ended"]
+        known: dict[Each, Shape] = {}
+        self.each = {job.job: known.get(job.each) or known.setdefault(job.each, Shape(job.each)) for job in jobs}
+        entries = [Entry(job, rank(job, rules), self.each[job.job]) for job in jobs if job.state != "ended"]
+        self._speeds: dict[int, float] = {}
+        for entry in entries:
+            if entry.job.rest_s is None:
+                entry.guess_s = UNKNOWN_S * self.speed(entry.job, wanted(entry.job))
         entries.sort(key=lambda entry: (-entry.rank, entry.job.submitted_at, entry.job.job))
         self.entries = entries
         self.named = {entry.job.job: entry for entry in entries}
@@ -118,6 +146,15 @@ class Plan:
         self.layers = self._lay()
         self._come()
 
+    def speed(self, job: Queued, workers: int) -> float:
+        """Of a job on so many."""
+        if job.speedup is not None:
+            return job.speedup.at(workers)
+        found = self._speeds.get(workers)
+        if found is None:
+            found = self._speeds[workers] = self.rules.speedup.at(workers)
+        return found
+
     def _lay(self) -> Layers:
         later, kept = list(self.rooms), list(self.rooms)
         for entry in self.entries:
@@ -126,7 +163,7 @@ class Plan:
             held = self.held.get(entry.job.job, [])
             entry.stays = first(sorted(held, key=lambda place: (-place[1], place[0])), entry.had)
             entry.size = count(entry.stays)
-            each, least = entry.job.each, entry.least
+            each, least = entry.each, entry.least
             for number, workers in entry.stays:
                 later[number] = less(later[number], each, workers)
                 if least > 0:
@@ -142,7 +179,7 @@ class Plan:
             missing = entry.had - entry.size
             if not entry.runs or missing <= 0:
                 continue
-            each = entry.job.each
+            each = entry.each
             places = self.layers.later.pick(each, missing)
             self.layers.later.put(places, each)
             self.layers.at_least.put(first(entry.stays, entry.least), each, -1)
@@ -162,7 +199,7 @@ class Plan:
 
     def pause(self, entry: Entry) -> None:
         """It gives up all that it holds."""
-        each = entry.job.each
+        each = entry.each
         self.layers.later.put(entry.stays, each, -1)
         self.layers.at_least.put(first(entry.stays, entry.least), each, -1)
         self.count(entry, entry.target, 1, -1)
@@ -170,7 +207,7 @@ class Plan:
 
     def unpause(self, entry: Entry) -> None:
         """It keeps what it had after all."""
-        each = entry.job.each
+        each = entry.each
         self.layers.later.put(entry.stays, each)
         self.layers.at_least.put(first(entry.stays, entry.least), each)
         entry.runs, entry.target = True, min(entry.least, entry.size)
@@ -179,7 +216,7 @@ class Plan:
     def begin(self, entry: Entry) -> bool:
         """It has its least, or what is missing of it, if there is room."""
         missing = entry.least - entry.target
-        places = self.layers.take(entry.job.each, missing)
+        places = self.layers.take(entry.each, missing)
         if places is None:
             return False
         self.count(entry, missing, 0 if entry.runs else 1)
@@ -187,7 +224,7 @@ class Plan:
         return True
 
     def unbegin(self, entry: Entry) -> None:
-        self.layers.put(entry.places, entry.job.each, -1)
+        self.layers.put(entry.places, entry.each, -1)
         self.count(entry, entry.target, 1, -1)
         entry.runs, entry.places, entry.target = False, [], 0
 

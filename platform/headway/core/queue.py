@@ -1,12 +1,12 @@
 """The queue's decision: who of many jobs runs on one cluster, and on how many workers. Pure.
 
-It takes workers, not jobs. Who runs is decided first, everybody at the least that its job may have: in order of priority,
-those that run before those that wait. A job that waits takes what jobs of its priority or lower have beyond their least;
-one of lower priority is paused only where even that is not enough. What is left is given by what it brings
+It takes workers, not jobs. Who runs is decided first, everybody at the least that its job may have: in order of
+priority, those that run before those that wait. A job that waits takes what jobs of its priority or lower have beyond
+their least; one of lower priority is paused only where even that is not enough. What is left is given by what it brings
 (`headway.core.giving`).
 
-A job that has waited long has room held for it, as in EASY backfilling (Lifka, "The ANL/IBM SP scheduling system", 1995):
-nothing behind it begins that would delay it. What is held does not lie idle: jobs that run have it until then.
+A job that has waited long has room held for it, as in EASY backfilling (Lifka, "The ANL/IBM SP scheduling system",
+1995): nothing behind it begins that would delay it. What is held does not lie idle: jobs that run have it until then.
 """
 
 from __future__ import annotations
@@ -18,38 +18,37 @@ from heapq import heapify, heappop, heappush
 
 from headway.core import queue_words as words
 from headway.core.giving import Giving, holdings, owner, weight
-from headway.core.holdings import Entry, Plan, at_least, first
+from headway.core.holdings import Entry, Plan, first
+from headway.core.queue_door import Door
 from headway.core.queued import (
     Action,
     Decision,
-    Each,
     Node,
     Pause,
     Queued,
-    Refuse,
     Resize,
     Resume,
     Rules,
     Start,
 )
-from headway.core.quotas import Allowances
-from headway.core.slots import Room, fit, less, room
+from headway.core.slots import Room, Shape, less
 
 
 def decide(now: float, jobs: Iterable[Queued], nodes: Sequence[Node], rules: Rules) -> Decision:
     """What to do now.
 
-    Actions are in order: refusals, who gives up, who is given. Whoever carries them out need not wait for one before the
-    next, but for those named in `after`. Given the same, it answers the same, in whatever order jobs and nodes come.
+    Actions are in order: refusals, who gives up, who is given. Whoever carries them out need not wait for one before
+    the next, but for those named in `after`. Given the same it answers the same, in whatever order jobs and nodes are.
 
     Args:
         now: on the clock of `submitted_at` and `resized_at`.
         jobs: all that have not ended; ended ones are left out.
         nodes: that are there.
     """
+    door = Door(nodes, rules)
     refused, taken = [], []
     for job in jobs:
-        refusal = refuse(job, nodes, rules) if job.state == "waiting" else None
+        refusal = door.refuse(job) if job.state == "waiting" else None
         if refusal is None:
             taken.append(job)
         else:
@@ -60,43 +59,6 @@ def decide(now: float, jobs: Iterable[Queued], nodes: Sequence[Node], rules: Rul
     giving.give()
     actions = [*sorted(refused, key=lambda each: each.job), *_actions(plan)]
     return Decision(tuple(actions), waits, _again_at(plan, giving.again_at))
-
-
-def refuse(job: Queued, nodes: Sequence[Node], rules: Rules) -> Refuse | None:
-    """Why a job can never run here; None: it can, some day.
-
-    Its size is held against the nodes and `Rules.could_come` where that is told: without it nobody knows what may join.
-    """
-    least = at_least(job)
-    if least > job.most:
-        allowed = ", ".join(map(str, job.sizes)) or "none"
-        return Refuse(
-            job.job,
-            f"{job.job} may have {job.least} to {job.most} workers, of sizes {allowed}",
-            "no size is within that",
-            f"set workers.min to {job.most} or less, or allow a size between",
-        )
-    allowances = Allowances(rules.quotas)
-    number = allowances.blocks(job, least)
-    if number is not None:
-        return Refuse(
-            job.job,
-            f"{job.job} needs {words.plural(least, 'worker')} of {words.taking(job.each)} at least",
-            f"that is more than its quota: {allowances.limit(number)}",
-            "set workers.min lower, or have the quota raised",
-        )
-    if rules.could_come is None:
-        return None
-    there = sum(fit(room(node.has), job.each) for node in nodes)
-    there += sum(fit(room(has), job.each) * many for has, many in rules.could_come)
-    if there < least:
-        return Refuse(
-            job.job,
-            f"{job.job} needs {words.plural(least, 'worker')} of {words.taking(job.each)} at least",
-            f"the whole cluster holds {there} of them, with all machines that could come",
-            f"set workers.min to {there} or less" if there else "ask for less per worker, or for larger machines",
-        )
-    return None
 
 
 @dataclass
@@ -125,7 +87,7 @@ class Admission:
         self.plan = plan
         self.held: _Held | None = None
         self.waits: dict[str, str] = {}
-        self._best: dict[Each, int] = {}
+        self._best: dict[Shape, int] = {}
         """Workers of a shape that could be had at most, found in vain."""
         runs = [entry for entry in plan.entries if entry.runs]
         self._victims = sorted(runs, key=lambda entry: (entry.rank, -entry.rest_s, entry.job.job))
@@ -174,15 +136,15 @@ class Admission:
             there, name = heappop(heap)
             entry = queues[name].pop()
             if self._try(entry):
-                there += entry.least * cost(entry.job.each) / weight(plan, name)
+                there += entry.least * cost(entry.each) / weight(plan, name)
             if queues[name]:
                 heappush(heap, (there, name))
 
     def _try(self, entry: Entry) -> bool:
         """Have it begin, or have what is missing of its least, if that can be."""
-        plan, each = self.plan, entry.job.each
+        plan = self.plan
         held = self.held
-        before = plan.layers.at_least.total(held.entry.job.each) if held is not None else 0
+        before = plan.layers.at_least.total(held.entry.each) if held is not None else 0
         cause = self._cause(entry)
         if cause is not None and not self._make_room(entry):
             cause = self._cause(entry) or cause
@@ -194,7 +156,7 @@ class Admission:
         plan.begin(entry)
         if held is None or entry.had:
             return True
-        lost = before - plan.layers.at_least.total(held.entry.job.each)
+        lost = before - plan.layers.at_least.total(held.entry.each)
         rest_s = entry.job.rest_s
         speed = (entry.job.speedup or plan.rules.speedup).at(entry.least)
         through = rest_s is not None and plan.now + rest_s / speed <= held.at < math.inf
@@ -209,7 +171,7 @@ class Admission:
 
     def _cause(self, entry: Entry) -> str | int | None:
         """What keeps it from beginning now: the number of a quota, "jobs", "room"; None: nothing."""
-        plan, each = self.plan, entry.job.each
+        plan, each = self.plan, entry.each
         missing = entry.least - entry.target
         if not entry.runs:
             number = plan.allowances.blocks(entry.job, missing) if plan.allowances.quotas else None
@@ -222,7 +184,7 @@ class Admission:
 
     def _make_room(self, entry: Entry) -> bool:
         """Pause those of lower priority, as few as are needed."""
-        plan, each = self.plan, entry.job.each
+        plan, each = self.plan, entry.each
         missing = entry.least - entry.target
         if missing > self._best.get(each, missing):
             return False
@@ -259,11 +221,11 @@ class Admission:
             return words.full(plan.running)
         if isinstance(cause, int):
             return plan.allowances.said(cause)
-        return words.no_room(entry.least, entry.job.each, plan.layers.at_least.total(entry.job.each))
+        return words.no_room(entry.least, entry.job.each, plan.layers.at_least.total(entry.each))
 
     def _hold(self, entry: Entry) -> _Held:
         """When there will be room for it, as far as is known, and how much more than it needs."""
-        plan, each = self.plan, entry.job.each
+        plan, each = self.plan, entry.each
         slots = plan.layers.at_least
         ends = []
         for other in plan.entries:
@@ -275,8 +237,8 @@ class Admission:
         for end, name in sorted(ends):
             other = plan.named[name]
             places = first(other.stays, other.least)
-            slots.put(places, other.job.each, -1)
-            gone.append((places, other.job.each))
+            slots.put(places, other.each, -1)
+            gone.append((places, other.each))
             if slots.total(each) >= entry.least:
                 at = end
                 break
@@ -318,20 +280,21 @@ def _given(plan: Plan) -> list[Action]:
     grown = [entry for entry in plan.entries if entry.runs and entry.places and entry.target > entry.had]
     if not grown:
         return []
-    free = _really_free(plan)
+    where = sorted({node for entry in grown for node, _ in entry.places})
+    free = _really_free(plan, where)
     givers: dict[int, list[str]] = {}
-    for node in {node for entry in grown for node, _ in entry.places}:
+    for node in where:
         for name, workers in plan.nodes[node].held:
             other = plan.named.get(name)
-            stays = dict(other.stays).get(node, 0) if other is not None and other.runs else 0
+            stays = sum(n for there, n in other.stays if there == node) if other is not None and other.runs else 0
             if workers > stays:
                 givers.setdefault(node, []).append(name)
     found: list[Action] = []
     for entry in grown:
         job, after = entry.job, dict[str, None]()
         for node, workers in entry.places:
-            free[node] = less(free[node], job.each, workers)
-            if min(free[node]) < -1e-6:
+            free[node] = less(free[node], entry.each, workers)
+            if min(free[node]) < 0:
                 after.update(dict.fromkeys(givers.get(node, ())))
         givers_of = tuple(after)
         if entry.had:
@@ -344,19 +307,21 @@ def _given(plan: Plan) -> list[Action]:
     return found
 
 
-def _really_free(plan: Plan) -> list[Room]:
-    """What each node has now, beside who is there and who was given a place there before."""
-    free = list(plan.rooms)
-    for name, places in plan.held.items():
-        for node, workers in places:
+def _really_free(plan: Plan, where: list[int]) -> dict[int, Room]:
+    """What nodes have now, beside who is there and who was given a place there before."""
+    free = {}
+    for node in where:
+        left = plan.rooms[node]
+        for name, workers in plan.nodes[node].held:
             if name in plan.each:
-                free[node] = less(free[node], plan.each[name], workers)
+                left = less(left, plan.each[name], workers)
+        free[node] = left
     for entry in plan.entries:
         if entry.runs and entry.coming:
             there = dict(plan.held.get(entry.job.job, ()))
             for node, workers in entry.stays:
-                if workers > there.get(node, 0):
-                    free[node] = less(free[node], entry.job.each, workers - there.get(node, 0))
+                if node in free and workers > there.get(node, 0):
+                    free[node] = less(free[node], entry.each, workers - there.get(node, 0))
     return free
 
 

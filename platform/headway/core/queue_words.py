@@ -31,7 +31,8 @@ def some(names: Sequence[str]) -> str:
 
 
 def no_room(workers: int, each: Each, fit: int) -> str:
-    return f"needs {plural(workers, 'worker')} of {taking(each)}, and room for {fit} can be had from jobs of its priority or lower"
+    needs = f"needs {plural(workers, 'worker')} of {taking(each)}"
+    return f"{needs}, and room for {fit} can be had from jobs of its priority or lower"
 
 
 def held_for(job: str) -> str:

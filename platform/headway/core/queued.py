@@ -1,6 +1,6 @@
-"""What the queue is told, and what it answers: jobs, nodes, quotas and rules in; starts, new sizes, pauses and refusals out.
+"""What the queue is told, and what it answers: jobs, nodes, quotas, rules; starts, new sizes, pauses, refusals.
 
-The decision itself is `headway.core.queue.decide`. All here are values: times are Unix seconds, or those of a simulator.
+The decision itself is `headway.core.queue.decide`. All here are values: times are Unix seconds, or a simulator's.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 State = Literal["waiting", "running", "pausing", "paused", "ended"]
-"""waiting: has never run. pausing: writes a checkpoint, and holds workers until it is through. paused: its state is kept."""
+"""waiting: has never run. pausing: writes a checkpoint, and holds workers until it is through. paused: its state is
+kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +146,9 @@ class Rules:
             a job that would wait otherwise, needs its workers.
         held_for_s: a job that has waited so long has room held for it: nothing behind it starts that would delay it.
         raised_s: with each such time of waiting a job counts as one priority higher where it is decided who runs.
-        worth: beyond what it wanted a job is given a worker that brings at least this part of what its workers up to
-            there bring on average.
+        worth: beyond what it wanted a job is given a worker that adds at least this part of one worker's speed.
+        dearer: jobs may cost so much more worker-seconds, as a part, than at the sizes that they asked for: the nearer
+            they come to it, the more a worker beyond those has to bring.
         keeps: another job must gain this many times more by a worker for it to be taken from where it is.
         fair: among whom turns and spare room are shared by `Quota.share` (1 for those that have none); None: nobody.
         could_come: kinds of machine that may join, and how many of each; None: nobody knows, and no job is refused for
@@ -159,7 +161,8 @@ class Rules:
     snooze_s: float = 60.0
     held_for_s: float = 3600.0
     raised_s: float = 86400.0
-    worth: float = 0.6
+    worth: float = 0.5
+    dearer: float = 0.02
     keeps: float = 1.25
     fair: Literal["user", "team"] | None = None
     could_come: tuple[tuple[Each, int], ...] | None = None

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from headway.core.queued import Contradiction, Queued, Quota
 
 AMOUNTS = ("workers", "cpus", "gpus", "memory", "jobs")
+JOBS = AMOUNTS.index("jobs")
+TINY = 1e-9
 
 
 def whose(quota: Quota) -> str:
@@ -38,11 +40,8 @@ def contradictions(quotas: Sequence[Quota], team_of: dict[str, str] | None = Non
         for name in AMOUNTS:
             amount = getattr(quota, name)
             if amount is not None and not amount >= 0:
-                found.append(
-                    Contradiction(
-                        f"{name}={amount} in the quota of {who}", "nobody can hold less than none", "set 0 or more"
-                    )
-                )
+                fact = f"{name}={amount} in the quota of {who}"
+                found.append(Contradiction(fact, "nobody can hold less than none", "set 0 or more"))
         if not (quota.share > 0 and math.isfinite(quota.share)):
             found.append(
                 Contradiction(f"share={quota.share:g} in the quota of {who}", "shares are weights", "set it above 0")
@@ -62,80 +61,73 @@ def contradictions(quotas: Sequence[Quota], team_of: dict[str, str] | None = Non
     return found
 
 
-def costs(job: Queued, workers: int) -> tuple[float, float, float, float, float]:
-    """What so many workers of a job, newly run, count for, in the order of `AMOUNTS`."""
-    each = job.each
-    return (workers, each.cpus * workers, each.gpus * workers, each.memory * workers, 1 if workers else 0)
-
-
 class Allowances:
     """What is used of each quota while a decision is made."""
 
     def __init__(self, quotas: Iterable[Quota]) -> None:
+        self.quotas = list(quotas)
         self._by_user: dict[str, list[int]] = {}
         self._by_team: dict[str, list[int]] = {}
-        self.quotas = list(quotas)
-        self._limits: list[tuple[float, ...]] = []
+        self._of: dict[tuple[str, str], list[int]] = {}
+        self._limits: list[list[tuple[int, float]]] = []
+        """By quota: (which of `AMOUNTS`, how much) of what is limited."""
         self._used: list[list[float]] = []
         for number, quota in enumerate(self.quotas):
             by, name = (self._by_user, quota.user) if quota.user else (self._by_team, quota.team)
             by.setdefault(name, []).append(number)
-            amounts = (getattr(quota, name) for name in AMOUNTS)
-            self._limits.append(tuple(math.inf if amount is None else amount for amount in amounts))
+            amounts = [getattr(quota, name) for name in AMOUNTS]
+            self._limits.append([(what, float(amount)) for what, amount in enumerate(amounts) if amount is not None])
             self._used.append([0.0] * len(AMOUNTS))
 
     def of(self, job: Queued) -> list[int]:
         """Numbers of the quotas that it counts against."""
-        if not self.quotas:
-            return []
-        return (
-            self._by_user.get(job.user, []) + self._by_team.get(job.team, [])
-            if job.team
-            else self._by_user.get(job.user, [])
-        )
+        found = self._of.get((job.user, job.team))
+        if found is None:
+            found = self._by_user.get(job.user, []) + (self._by_team.get(job.team, []) if job.team else [])
+            found = self._of[job.user, job.team] = [number for number in found if self._limits[number]]
+        return found
 
     def add(self, job: Queued, workers: int, jobs: int, sign: int = 1) -> None:
         """A job has so many workers more (sign -1: less), and jobs that run become more by so many."""
         for number in self.of(job):
             used = self._used[number]
-            each = job.each
-            used[0] += sign * workers
-            used[1] += sign * each.cpus * workers
-            used[2] += sign * each.gpus * workers
-            used[3] += sign * each.memory * workers
-            used[4] += sign * jobs
+            for what, _ in self._limits[number]:
+                used[what] += sign * (_one(job, what) * workers if what < JOBS else jobs)
 
     def more(self, job: Queued, most: int) -> int:
         """How many workers more it may have, up to `most`, if it runs already."""
         for number in self.of(job):
-            used, limits = self._used[number], self._limits[number]
-            ones = (1.0, job.each.cpus, job.each.gpus, job.each.memory)
-            for there, limit, one in zip(used, limits, ones, strict=False):
-                if one > 0 and limit < math.inf:
-                    most = min(most, int((limit - there + 1e-6) / one)) if limit - there > 0 else 0
+            used = self._used[number]
+            for what, limit in self._limits[number]:
+                if what < JOBS and (one := _one(job, what)) > 0:
+                    most = min(most, max(0, int((limit - used[what]) / one + TINY)))
         return most
 
     def blocks(self, job: Queued, workers: int) -> int | None:
         """The number of the quota that keeps it from beginning with so many; None: none does."""
         for number in self.of(job):
-            used, limits = self._used[number], self._limits[number]
-            for there, limit, one in zip(used, limits, costs(job, workers), strict=True):
-                if there + one > limit + 1e-6 * max(1.0, abs(limit) if limit < math.inf else 1.0):
+            used = self._used[number]
+            for what, limit in self._limits[number]:
+                more = _one(job, what) * workers if what < JOBS else min(1, workers)
+                if used[what] + more > limit * (1 + TINY) + TINY:
                     return number
         return None
 
     def limit(self, number: int) -> str:
         """A quota, in words."""
-        quota = self.quotas[number]
-        parts = [f"{getattr(quota, name):g} {name}" for name in AMOUNTS if getattr(quota, name) is not None]
-        return f"{whose(quota)} may have {', '.join(parts)}"
+        parts = [f"{limit:g} {AMOUNTS[what]}" for what, limit in self._limits[number]]
+        return f"{whose(self.quotas[number])} may have {', '.join(parts)}"
 
     def said(self, number: int) -> str:
         """A quota and what is used of it, in words."""
-        quota, used = self.quotas[number], self._used[number]
-        parts = [
-            f"{there:g} of {getattr(quota, name):g} {name}"
-            for name, there in zip(AMOUNTS, used, strict=True)
-            if getattr(quota, name) is not None
-        ]
-        return f"{whose(quota)} has {', '.join(parts)}"
+        used = self._used[number]
+        parts = [f"{used[what]:g} of {limit:g} {AMOUNTS[what]}" for what, limit in self._limits[number]]
+        return f"{whose(self.quotas[number])} has {', '.join(parts)}"
+
+
+def _one(job: Queued, what: int) -> float:
+    """What one worker takes, by the place in `AMOUNTS`."""
+    if what == 0:
+        return 1.0
+    each = job.each
+    return each.cpus if what == 1 else each.gpus if what == 2 else each.memory

@@ -7,11 +7,12 @@ few shapes of workers; the number of workers of a shape that fit is kept up to d
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
-from headway.core.queued import Each
+Room = tuple[int, int, int]
+"""CPUs and GPUs in parts of `PARTS`, and bytes: whole numbers, so that what is taken and given back comes out even."""
 
-Room = tuple[float, float, float]
-"""CPUs, GPUs, bytes."""
+PARTS = 10_000
 
 Places = list[tuple[int, int]]
 """(index of a node, workers)."""
@@ -19,29 +20,46 @@ Places = list[tuple[int, int]]
 MANY = 1_000_000
 """Workers that take nothing fit so often."""
 
-TINY = 1e-6
+class Takes(Protocol):
+    """What one worker takes, or a node has."""
+
+    @property
+    def cpus(self) -> float: ...
+    @property
+    def gpus(self) -> float: ...
+    @property
+    def memory(self) -> float: ...
 
 
-def room(each: Each) -> Room:
-    return (each.cpus, each.gpus, each.memory)
+class Shape:
+    """What one worker takes, for many questions: it is told apart by being itself, so that to look it up is quick."""
+
+    __slots__ = ("cpus", "gpus", "memory")
+
+    def __init__(self, each: Takes) -> None:
+        self.cpus, self.gpus, self.memory = room(each)
 
 
-def less(room: Room, each: Each, workers: int) -> Room:
-    """What is left of it; rounded, so that what is taken and given back comes out even."""
-    return (
-        round(room[0] - each.cpus * workers, 6),
-        round(room[1] - each.gpus * workers, 6),
-        round(room[2] - each.memory * workers, 0),
-    )
+def room(each: Takes) -> Room:
+    """In whole numbers."""
+    return (round(each.cpus * PARTS), round(each.gpus * PARTS), round(each.memory))
 
 
-def fit(room: Room, each: Each) -> int:
+def less(room: Room, each: Shape, workers: int) -> Room:
+    """What is left of it."""
+    return (room[0] - each.cpus * workers, room[1] - each.gpus * workers, room[2] - each.memory * workers)
+
+
+def fit(room: Room, each: Shape) -> int:
     """How many such workers fit."""
     found = MANY
-    for there, one in zip(room, (each.cpus, each.gpus, each.memory), strict=True):
-        if one > 0:
-            found = min(found, int((there + TINY) / one)) if there > 0 else 0
-    return found
+    if each.cpus:
+        found = room[0] // each.cpus
+    if each.gpus and (other := room[1] // each.gpus) < found:
+        found = other
+    if each.memory and (other := room[2] // each.memory) < found:
+        found = other
+    return max(0, found)
 
 
 class Slots:
@@ -54,29 +72,36 @@ class Slots:
         self._alike: dict[Room, dict[int, None]] = {}
         for node, free in enumerate(rooms):
             self._alike.setdefault(free, {})[node] = None
-        self._fits: dict[Each, dict[Room, int]] = {}
-        self._total: dict[Each, int] = {}
+        self._shapes: list[Shape] = []
+        self._number: dict[Shape, int] = {}
+        self._totals: list[int] = []
+        self._fits: dict[Room, list[int]] = {free: [] for free in self._alike}
+        """By room, how many workers of each shape fit, in the order of `_shapes`."""
 
-    def total(self, each: Each) -> int:
+    def total(self, each: Shape) -> int:
         """How many such workers fit in all."""
-        if each not in self._total:
-            self._fits[each] = {free: fit(free, each) for free in self._alike}
-            self._total[each] = sum(self._fits[each][free] * len(nodes) for free, nodes in self._alike.items())
-        return self._total[each]
+        number = self._number.get(each)
+        if number is None:
+            number = self._number[each] = len(self._shapes)
+            self._shapes.append(each)
+            for free, fits in self._fits.items():
+                fits.append(fit(free, each))
+            self._totals.append(sum(self._fits[free][number] * len(nodes) for free, nodes in self._alike.items()))
+        return self._totals[number]
 
-    def fits(self, node: int, each: Each) -> int:
+    def fits(self, node: int, each: Shape) -> int:
         """How many such workers fit on a node."""
         self.total(each)
-        return self._fits_in(self.free[node], each)
+        return self._fits[self.free[node]][self._number[each]]
 
-    def pick(self, each: Each, workers: int) -> Places:
+    def pick(self, each: Shape, workers: int) -> Places:
         """Where to put so many, on few nodes, and such that are filled by it; fewer where not all fit."""
-        if self.total(each) < 1:
+        if self.total(each) < 1 or workers < 1:
             return []
         found: Places = []
         best = None
-        known = self._fits[each]
-        levels = sorted((known[free], free) for free in self._alike if known[free] > 0)
+        number, known = self._number[each], self._fits
+        levels = sorted((fits, free) for free in self._alike if (fits := known[free][number]) > 0)
         for fits, free in reversed(levels):
             if best is not None and fits < workers:
                 break
@@ -90,28 +115,27 @@ class Slots:
                 best = node
         return found if best is None else [*found, (best, workers)]
 
-    def put(self, places: Iterable[tuple[int, int]], each: Each, sign: int = 1) -> None:
+    def put(self, places: Iterable[tuple[int, int]], each: Shape, sign: int = 1) -> None:
         """Workers come to nodes, or leave them (sign -1)."""
+        rooms, known, totals = self._alike, self._fits, self._totals
         for node, workers in places:
             before = self.free[node]
             after = less(before, each, sign * workers)
             self.free[node] = after
-            alike = self._alike[before]
+            alike = rooms[before]
             del alike[node]
             if not alike:
-                del self._alike[before]
-            if after not in self._alike:
-                self._alike[after] = {}
-            self._alike[after][node] = None
-            for shape in self._total:
-                self._total[shape] += self._fits_in(after, shape) - self._fits_in(before, shape)
-
-    def _fits_in(self, free: Room, each: Each) -> int:
-        known = self._fits[each]
-        found = known.get(free)
-        if found is None:
-            found = known[free] = fit(free, each)
-        return found
+                del rooms[before]
+            if after in rooms:
+                rooms[after][node] = None
+            else:
+                rooms[after] = {node: None}
+            fits = known.get(after)
+            if fits is None:
+                fits = known[after] = [fit(after, shape) for shape in self._shapes]
+            for number, (now, then) in enumerate(zip(known[before], fits, strict=True)):
+                if now != then:
+                    totals[number] += then - now
 
 
 class Layers:
@@ -125,7 +149,7 @@ class Layers:
     def __init__(self, later: Sequence[Room], at_least: Sequence[Room]) -> None:
         self.later, self.at_least = Slots(later), Slots(at_least)
 
-    def take(self, each: Each, workers: int) -> Places | None:
+    def take(self, each: Shape, workers: int) -> Places | None:
         """Room for so many, where nobody is disturbed as far as there is such room; None, and nothing is taken, where
         not all fit."""
         if self.at_least.total(each) < workers:
@@ -139,6 +163,6 @@ class Layers:
         self.put(more, each)
         return free + more
 
-    def put(self, places: Places, each: Each, sign: int = 1) -> None:
+    def put(self, places: Places, each: Shape, sign: int = 1) -> None:
         self.later.put(places, each, sign)
         self.at_least.put(places, each, sign)
