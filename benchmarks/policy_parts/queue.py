@@ -1,6 +1,6 @@
 """The queue for real: six jobs of three priorities on three machines, at most three at once.
 
-    python benchmarks/policy.py queue [--steps 40] [--name queue]
+    python benchmarks/policy.py queue [--steps 40] [--prepared]
 
 The cluster is `headway.testing.cluster`'s: a head with Ray's job API, and three nodes with room for one worker each, in
 namespaces of their own; runs and the queue lie in a folder that all of them see. Four jobs of low priority come first,
@@ -34,6 +34,7 @@ from headway.queues import asking
 from headway.testing.cluster import Cluster
 
 PLATFORM = Path(__file__).parents[2] / "platform"
+NAME = "policy_queue"
 LIMIT_S = 900.0
 SETTLE_S = 25.0
 TASK = """
@@ -125,7 +126,7 @@ def watched(lab: Lab, until: Callable[[dict[str, Any]], bool], seen: list[dict[s
         time.sleep(0.1)
 
 
-def on_a_cluster(steps: int, only_prepared: bool = False) -> dict[str, Any]:
+def on_a_cluster(steps: int, only_prepared: bool) -> dict[str, Any]:
     """All of it on a cluster of its own."""
     with tempfile.TemporaryDirectory(prefix="headway-queue-") as scratch:
         folder = Path(scratch)
@@ -215,8 +216,6 @@ def most_training(lab: Lab, log: Sequence[dict[str, Any]]) -> int:
     moments: list[tuple[float, int]] = []
     for name, *_ in JOBS:
         starts = [each["time"] for each in log if each["run"] == name and each["do"] in ("start", "resume")]
-        if not any(step["time"] < each["time"] for step in lab.records(run, "steps")):
-            continue  # it had not begun to train
         times = [step["time"] for step in lab.records(name, "steps")]
         for begin, end in zip(starts, [*starts[1:], float("inf")], strict=True):
             of_start = [at for at in times if begin <= at < end]
@@ -246,6 +245,8 @@ def freed(lab: Lab, log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         else:
             continue
         times = [step["time"] for step in lab.records(run, "steps") if step["time"] < each["time"]][-6:]
+        if not times:
+            continue  # it had not begun to train
         step_s = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None
         seconds = round(after[0] - each["time"], 3) if after else None
         found.append({"run": run, "how": each["do"], "seconds": seconds, "step_s": step_s and round(step_s, 3)})
@@ -266,16 +267,14 @@ def prepare(folder: Path) -> None:
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Of the command line."""
-    parser.add_argument("--steps", type=int, default=60, help="of a job; some have twice, some half of it")
-    parser.add_argument("--name", default="queue", help="of the file in results/")
+    """Of this part."""
+    parser.add_argument("--steps", type=int, default=40, help="of a job; some have twice, some half of it")
     parser.add_argument("--prepared", action="store_true", help="only how soon one begins that has waited")
 
 
 def measure(given: argparse.Namespace) -> None:
-    """All of it, kept in results/."""
-    load = [round(os.getloadavg()[0], 1)]
+    """Measure it, and keep it in results/policy_queue.json."""
+    load = round(os.getloadavg()[0], 1)
     found = on_a_cluster(given.steps, given.prepared)
-    before = kept(given.name) if given.prepared else {}
-    load.append(round(os.getloadavg()[0], 1))
-    keep(given.name, {**before, "load": load, "steps": given.steps, **found})
+    before = kept(NAME) if given.prepared else {}
+    keep(NAME, {**before, "load": [load, round(os.getloadavg()[0], 1)], "steps": given.steps, **found})

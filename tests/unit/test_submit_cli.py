@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from headway import jobs, runs
+from headway import jobs, queues, runs
 from headway.cli import app, submit, train
 from headway.jobs.send import sending, wording
 from headway.notation.plain import write
@@ -198,6 +198,9 @@ def test_a_plan_in_words() -> None:
 def test_python_has_the_same() -> None:
     """Each option of the command line is an argument of the function of that name."""
     others = {"setting": "settings", "json": None, "local": None}  # that is an address
+    of_the_queue = {"priority", "user", "team"}
+    assert of_the_queue <= set(inspect.signature(queues.submit).parameters)
+    others |= dict.fromkeys((*of_the_queue, "queue"))
     for command, function in ((submit.submit, jobs.submit), (train.resume, jobs.resume)):
         options = {others.get(name, name) for name in inspect.signature(command).parameters} - {None}
         assert options <= set(inspect.signature(function).parameters)

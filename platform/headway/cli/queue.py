@@ -49,8 +49,8 @@ def ls(
     if not shown:
         print("the queue is empty" if found.keeper else "there is no queue")
     else:
-        rows = [_row(entry, number, found) for number, entry in _numbered(shown)]
-        for line in _lined([["", "run", "state", "workers", "priority", "whose", "why"], *rows]):
+        lines = [_row(entry, number, found) for number, entry in _numbered(shown)]
+        for line in _lined([["", "run", "state", "workers", "priority", "whose", "why"], *lines]):
             print(line)
     if shown and not found.kept:
         say(f"nobody keeps the queue now (it was {found.keeper}): the next `headway submit --queue` begins a keeper")

@@ -287,7 +287,7 @@ def from_tree(tree: Mapping[str, Any]) -> Entry:
     """Raises ValueError: it is damaged; what it does not know is of a later release, and passed over."""
     try:
         names = {each.name for each in fields(Entry)}
-        known = {name: tuple(value) if isinstance(value, list) else value for name, value in tree.items()}
+        known: dict[str, Any] = {n: tuple(each) if isinstance(each, list) else each for n, each in tree.items()}
         return Entry(**{name: value for name, value in known.items() if name in names})
     except (TypeError, AttributeError) as error:
         raise ValueError(f"a damaged entry ({error})") from None

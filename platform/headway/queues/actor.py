@@ -156,7 +156,8 @@ def begin(spec: Spec, tell: Callable[..., None]) -> int:
     here = ray.get_runtime_context().get_node_id()
     options: dict[str, Any] = {"name": actor_name(place), "namespace": NAMESPACE, "get_if_exists": True}
     options |= {"lifetime": "detached", "max_restarts": -1, "label_selector": {RAY_NODE_ID_KEY: here}}
-    actor = ray.remote(num_cpus=0, max_concurrency=4)(QueueKeeper).options(**options)
+    options |= {"num_cpus": 0, "max_concurrency": 4}
+    actor: Any = ray.remote(QueueKeeper).options(**options)
     address = f"http://{context.dashboard_url}"
     keeper = actor.remote(asdict(spec), address, str(ray.get_runtime_context().gcs_address))
     found = ray.get(keeper.ready.remote(), timeout=READY_S)

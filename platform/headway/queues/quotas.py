@@ -84,7 +84,8 @@ def changed(rules: Rules, setting: str) -> Rules:
     if key == "fair":
         if text not in ("", "user", "team"):
             raise BadInput(f"--set {setting}", f"shares are among users or teams, not {text!r}", "Write fair=user.")
-        return replace(rules, fair=text or None)
+        fair: Any = text or None
+        return replace(rules, fair=fair)
     if key in bookings.RULES:
         whole = key == "most_running"
         usual = getattr(Rules(), key)
@@ -96,16 +97,18 @@ def changed(rules: Rules, setting: str) -> Rules:
     if kind not in ("team", "user") or not name:
         raise BadInput(f"--set {setting}", f"{kind} is neither team nor user", _FORM)
     if part not in FIELDS:
-        raise BadInput(f"--set {setting}", f"there is no quota of {part}", nearest(part, FIELDS))
+        raise BadInput(f"--set {setting}", f"there is no quota of {part}", nearest(part, [*FIELDS]))
     value = _number(setting, text, part in WHOLE) if text else None
     if part == "share":
         if value is not None and value <= 0:
             raise BadInput(f"--set {setting}", "a share is a weight, and more than 0", "")
         value = 1.0 if value is None else value
+    whose: dict[str, Any] = {kind: name}
+    amount: dict[str, Any] = {part: value}
     of = [quota for quota in rules.quotas if getattr(quota, kind) == name]
     rest = tuple(quota for quota in rules.quotas if getattr(quota, kind) != name)
-    quota = replace(of[0] if of else Quota(**{kind: name}), **{part: value})
-    nothing = quota == Quota(**{kind: name})
+    quota = replace(of[0] if of else Quota(**whose), **amount)
+    nothing = quota == Quota(**whose)
     return replace(rules, quotas=rest if nothing else (*rest, quota))
 
 

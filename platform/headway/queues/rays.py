@@ -201,7 +201,7 @@ class RayCluster:
     def _ended(self, name: str, job: RayJob, brief: Brief | None) -> Seen:
         """What a start came to that Ray says has ended, and that no run tells the end of."""
         text = self._api.logs(name) or ""
-        last = next(
+        last: dict[str, Any] = next(
             (each for each in reversed(told.read(text.splitlines())) if each["told"] in ("ended", "refused")), {}
         )
         steps = brief.steps if brief is not None else 0

@@ -199,7 +199,7 @@ class FakeCluster:
 
     def _where(self) -> dict[str, dict[str, int]]:
         """Who works where: nodes are filled in order."""
-        left, found = dict(self.has), {}
+        left, found = dict(self.has), dict[str, dict[str, int]]()
         for start in self.starts.values():
             for _ in range(start.has):
                 node = next((name for name in sorted(left) if left[name] > 0), None)

@@ -92,9 +92,8 @@ class ElasticController(Processes):
 
     def changed(self, members: list[str]) -> None:
         self._members = members
-        if members and self._standing and self._worker_group is not None:
-            self._standing = []
-            self._worker_group.let_go()
+        if members:
+            self._let_go()
 
     def order(self, number: int, worth: Worth) -> None:
         if self._orders.allow(number) and self._orders.buys:

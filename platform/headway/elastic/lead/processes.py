@@ -82,6 +82,12 @@ class Processes(TrainController):
 
     # For subclasses to say
 
+    def _let_go(self) -> None:
+        """Nobody needs the processes that stand by any more."""
+        if self._standing and self._worker_group is not None:
+            self._standing = []
+            self._worker_group.let_go()
+
     @abstractmethod
     def _open(self) -> None:
         """The worker group is there: processes may be launched from now on."""
