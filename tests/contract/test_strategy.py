@@ -4,7 +4,6 @@ gloo and what is like NCCL, and some in processes over gloo."""
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from headway.strategies.options import Compression, Strategy
 from headway.testing import compressing
 from headway.testing import strategy as contract
 from headway.testing.strategy import Way
-from headway.testing.workers import CREWS, crew
+from headway.testing.workers import CREWS, TIMEOUT_S, crew
 
 
 def how(**options: Any) -> Strategy:
@@ -149,7 +148,7 @@ def test_compressed_is_broken_off(way: Way, index: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("way", NEAR[2:], ids=called)
 def test_compressed_loses_a_peer(way: Way, tmp_path: Path) -> None:
     seconds = crew("threads", tmp_path)(contract.a_killed_peer_is_a_lost_peer, 3, way, str(tmp_path))
-    assert all(s < 2.0 for i, s in enumerate(seconds) if i != 1)
+    assert all(s < TIMEOUT_S / 2 for i, s in enumerate(seconds) if i != 1), "it is not the time limit"
 
 
 @pytest.mark.parametrize("check", contract.CHECKS_ALONE)
@@ -191,11 +190,9 @@ def test_gradients_changed_after_the_last_lane_are_refused(alone: Group) -> None
 @backends
 @ways
 def test_a_killed_peer_is_a_lost_peer(way: Way, backend: str, workers: int, tmp_path: Path) -> None:
-    begun = time.monotonic()
     seconds = crew(backend, tmp_path)(contract.a_killed_peer_is_a_lost_peer, workers, way, str(tmp_path))
     assert seconds[1] is None
-    assert all(s < 2.0 for i, s in enumerate(seconds) if i != 1)
-    assert time.monotonic() - begun < 30.0
+    assert all(s < TIMEOUT_S / 2 for i, s in enumerate(seconds) if i != 1), "it is not the time limit"
 
 
 def test_an_unknown_strategy_is_named() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 
 from headway.strategies import PeerLost
 from headway.strategies.group import Group
-from headway.testing.workers import die
+from headway.testing.workers import die, store
 
 VALUES: list[Any] = [
     None,
@@ -130,10 +131,16 @@ def nothing_is_returned_that_lacks_a_part(group: Group, verb: str) -> str:
     raise AssertionError(f"{verb} returned {found} without rank 1")
 
 
-def severing_frees_who_waits(group: Group) -> float:
-    """Rank 0 waits for the others, which do nothing, and is freed by another of its threads; returns after how long."""
+def severing_frees_who_waits(group: Group, folder: str) -> float:
+    """Rank 0 waits for the others, which do nothing until it is freed by another of its threads; returns how long that
+    took.
+
+    Args:
+        folder: shared; for processes' rendezvous.
+    """
+    said = store(folder)
     if group.rank:
-        time.sleep(0.5)  # a peer that does not come, not a wait for something
+        said.wait(["freed"], timedelta(seconds=60))
         return 0.0
     severed: list[float] = []
 
@@ -146,6 +153,8 @@ def severing_frees_who_waits(group: Group) -> float:
         _endless(group)
     except PeerLost:
         return time.monotonic() - severed[0]
+    finally:
+        said.set("freed", "1")
     raise AssertionError("a sum was returned without rank 1")
 
 

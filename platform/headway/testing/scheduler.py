@@ -62,7 +62,7 @@ class Player:
         said: all that the scheduler said, in order.
         state: of each trial: waits, runs, paused, whole, stopped, failed.
         steps: of each trial.
-        slowest_s: seconds of processor time of its slowest answer.
+        slowest_s: seconds of its thread's processor time of its slowest answer.
     """
 
     scheduler: Scheduler
@@ -89,9 +89,9 @@ class Player:
         return self
 
     def _ask(self, what: Callable[[], Any]) -> Any:
-        began = time.process_time()
+        began = time.thread_time()
         answer = what()
-        self.slowest_s = max(self.slowest_s, time.process_time() - began)
+        self.slowest_s = max(self.slowest_s, time.thread_time() - began)
         self.said.append(answer)
         return answer
 
@@ -258,6 +258,6 @@ class SchedulerContract:
 
     def test_many_trials_take_it_little_time(self, make: Make) -> None:
         """In processor time, with room for a machine that does other things: milliseconds for each answer."""
-        began = time.process_time()
+        began = time.thread_time()
         end = Player(make("min", self.many), self.many, width=32).play()
-        assert (time.process_time() - began) / len(end.said) < 0.02
+        assert (time.thread_time() - began) / len(end.said) < 0.02
