@@ -179,7 +179,7 @@ def test_packets_are_lost_at_the_rate_that_was_asked_for(town: Town) -> None:
     needs("loss")
     town.switch.lose("l", 1, 20)
     try:
-        came = town.call(0, 1, count=1500, every_s=0.0004)["came"] / 1500
+        came = town.call(0, 1, count=1500, every_s=0.0004, wait_s=3.0)["came"] / 1500
         assert 0.58 < came < 0.70  # there and back: 0.8 ** 2
         assert town.call(0, 2, count=100, wait_s=PATIENCE_S)["came"] == 100
     finally:

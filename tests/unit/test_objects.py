@@ -178,10 +178,10 @@ def test_what_hangs_is_given_up(bucket: S3) -> None:
 
 
 def test_a_body_may_take_longer_than_a_request(bucket: S3) -> None:
-    """A second and more for half a megabyte, which is given up after 0.5 s without a byte only."""
-    storage = opened(bucket, retries=0, timeout_s=0.5)
+    """Some seconds for half a megabyte, which is given up after two without a byte only."""
+    storage = opened(bucket, retries=0, timeout_s=2.0)
     storage.put("a", bytes(500_000))
-    bucket.faults = Faults(rate=400_000)
+    bucket.faults = Faults(rate=200_000)
     assert len(storage.read("a", 0, 500_000)) == 500_000
 
 
