@@ -115,7 +115,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         "lane_batch": 8,
         "epochs": 2,
         "seed": 3,
-        "workers": {"min": 1, "max": 2},
+        # One that has no processor for some seconds is not lost: those that are to be lost are killed.
+        "workers": {"min": 1, "max": 2, "silence_s": 10.0},
         "checkpoint": {"every_steps": 5},
         "reproducible": "bitwise",
         "tracking": {"enabled": False},

@@ -32,7 +32,7 @@ def steps(run: Path) -> int:
 
 def begin(headway: Callable[..., Command], project: Project) -> tuple[Command, Path]:
     # A process that has not come to the first line of its own yet ends as any other does.
-    command = headway("train", project.job, "--name", "r", "--set", "arguments.pause=0.05")
+    command = headway("train", project.job, "--name", "r", "--set", "arguments.pause=0.15")
     run = Path(f"/proc/{command.process.pid}/cwd").readlink() / "runs" / "r"
     return command, run
 
@@ -138,7 +138,7 @@ def test_killed_at_a_random_moment_it_is_closed_by_who_finds_it(
     from mlflow import MlflowClient
 
     chance = random.Random(seed + 3)
-    slow = ["--set", "arguments.pause=0.05", "--set", "tracking.enabled=true"]
+    slow = ["--set", "arguments.pause=0.15", "--set", "tracking.enabled=true"]
     command = headway("train", project.job, "--name", "r", *slow)
     run = Path(f"/proc/{command.process.pid}/cwd").readlink() / "runs" / "r"
     moment(chance, run)

@@ -109,7 +109,8 @@ def test_a_node_is_killed_the_head_is_replaced_and_the_run_goes_on(
     cluster.kill_node(1)
     cluster.add_node()
     before = laptop.steps("moved")
-    wait_until(lambda: laptop.steps("moved") >= min(before + more, STEPS - 10), "it goes on")
+    # What is asked meanwhile takes seconds, in which it goes on.
+    wait_until(lambda: laptop.steps("moved") >= min(before + more, STEPS // 2), "it goes on")
     assert laptop.told("status", "moved")["state"] == "running"
     assert laptop.told("report", "moved")["state"] == "running"
     assert "its node is gone" in laptop.headway("events", "moved")[0]

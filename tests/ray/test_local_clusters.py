@@ -201,7 +201,7 @@ def test_a_cluster_that_grows_and_shrinks(shell: Shell) -> None:
     )
     assert driver.stdout is not None
     assert "there\n" in iter(driver.stdout.readline, "")
-    assert shell.jobs("growing") == 1  # by which the host knows that it is not idle
+    until(lambda: shell.jobs("growing") == 1, "by which the host knows that it is not idle", 60)
     driver.kill()
     driver.communicate()
     until(lambda: shell.jobs("growing") == 0, "the killed driver is no job any more", 60)

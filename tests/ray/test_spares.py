@@ -22,6 +22,12 @@ AT_ONCE_S = 5.0
 """Less than a start takes on a busy machine. How fast it is on a quiet one, benchmarks/elasticity.py says."""
 
 
+def in_no_time(fire: Fire, since: float, recovery: dict[str, Any]) -> bool:
+    """Whether it took less than the run's own start did, on a machine that was as busy, or next to nothing."""
+    start_s = fire.events("generation")[0]["time"] - fire.events("start")[0]["time"]
+    return bool(recovery["resumed_at"] - since < max(AT_ONCE_S, start_s))
+
+
 def standing_by(fire: Fire) -> list[dict[str, Any]]:
     path = fire.run.path / "members.json"
     return [w for w in json.loads(path.read_text())["workers"] if w["phase"] == "ready"] if path.exists() else []
@@ -29,9 +35,10 @@ def standing_by(fire: Fire) -> list[dict[str, Any]]:
 
 def wait_for_spare(fire: Fire, members: int) -> dict[str, Any]:
     """While so many train: at the beginning all are ready for a moment."""
+    found: list[dict[str, Any]] = []
     fire.wait_for_members(members)
-    fire.wait(lambda: standing_by(fire), "a spare stands by")
-    return standing_by(fire)[0]
+    fire.wait(lambda: found.extend(standing_by(fire)) or found, "a spare stands by")
+    return found[0]
 
 
 def assert_as_if_nothing_had_happened(fire: Fire, quiet: Report) -> Report:
@@ -51,7 +58,7 @@ def test_a_spare_takes_the_place_of_a_worker_that_is_killed(begin: Begin, quiet:
     (record,) = fire.inject(Faults().kill(worker=1, at_step=0))
     recovery = fire.wait_for_recovery("joined")
     assert recovery["workers"] == [spare["id"]]
-    assert recovery["resumed_at"] - record["time"] < AT_ONCE_S
+    assert in_no_time(fire, record["time"], recovery)
     assert_as_if_nothing_had_happened(fire, quiet)
     assert not fire.events("restart")
     assert not fire.repeated
@@ -64,7 +71,7 @@ def test_a_spare_goes_on_when_the_last_worker_is_killed(begin: Begin, quiet: Rep
     fire.wait(lambda: any(fire.run.checkpoints.glob("step-*")), "a checkpoint")
     (record,) = fire.inject(Faults().kill(worker=0, at_step=0))
     recovery = fire.wait_for_recovery("process_died")
-    assert recovery["resumed_at"] - record["time"] < AT_ONCE_S
+    assert in_no_time(fire, record["time"], recovery)
     assert [e["members"] for e in fire.events("generation")][1] == [spare["id"]]
     assert not fire.events("pause")
     assert_as_if_nothing_had_happened(fire, quiet)
