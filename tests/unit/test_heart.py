@@ -29,8 +29,9 @@ heart = Heart("w0", ("127.0.0.1", int(sys.argv[1])), "127.0.0.1", "token")
 heart.start()
 heart.page.write(7, 3, 4, True)
 print(heart._process.pid, heart.probe_port, flush=True)
-while sys.stdin.readline():
-    ctypes.PyDLL(None).usleep(4_000_000)  # holds the interpreter's lock
+while sys.stdin.buffer.raw.read(1):
+    print("holds", flush=True)
+    ctypes.PyDLL(None).read(0, ctypes.create_string_buffer(1), 1)  # holds the interpreter's lock until a byte comes
     print("back", flush=True)
 """
 
@@ -92,16 +93,19 @@ def test_2_8_it_beats_while_the_interpreters_lock_is_held() -> None:
         assert made.stdin is not None
         said = lead.hear_until(lambda said: said.mark == 7)
         assert (said.step, said.at, said.waiting, said.stopped) == (3, 4, True, False)
-        made.stdin.write("\n")
-        made.stdin.flush()
-        begun, longest, last = time.monotonic(), 0.0, time.monotonic()
-        while (now := time.monotonic()) < begun + 3.0:
-            said = lead.hear()
-            longest, last = max(longest, time.monotonic() - last), now
-            assert not said.stopped
         assert made.stdout is not None
+        made.stdin.write("x")
+        made.stdin.flush()
+        assert made.stdout.readline() == "holds\n"
+        first = lead.hear()
+        for _ in range(30):
+            said = lead.hear()
+            assert not said.stopped
+        assert said.number >= first.number + 30
         assert not select.select([made.stdout], [], [], 0)[0], "it holds the lock still"
-        assert longest < 1.0
+        made.stdin.write("x")
+        made.stdin.flush()
+        assert made.stdout.readline() == "back\n", "and was held until now"
 
 
 def test_2_8_a_stopped_worker_is_seen_as_stopped_and_as_running_again() -> None:
@@ -136,9 +140,8 @@ def check_lease(lead: Lead) -> None:
         lead.hear_until(lambda said: said.number >= first.number + 5)
         assert heart.page.leased_at == 0.0
         lead.answer(first.number, 41.5)
-        answered = time.monotonic()
         lead.hear_until(lambda said: said.heard == 41.5)
-        assert before < heart.page.leased_at <= heard < answered - 0.3, "not from the answer's coming"
+        assert before < heart.page.leased_at <= heard, "not from the answer's coming"
         stamp = heart.page.leased_at
         lead.socket.sendto(b"x" * 36, lead.back)
         other = pulse.key(TOKEN, "w1")
