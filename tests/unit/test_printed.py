@@ -43,7 +43,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(printed, "STORE_S", 0.05)
     monkeypatch.setattr(printed, "STATE_S", 0.2)
     monkeypatch.setattr(log, "LOOK_S", 0.02)
-    monkeypatch.setattr(asking, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(asking, "PATIENCE_S", 2.0)
     for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS", "HEADWAY_RUNS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -314,7 +314,9 @@ def submitted(ray: RayJobsDouble, name: str = "r", place: str = "", **options: A
     return job
 
 
-def test_rays_own_log_is_shown_where_the_place_cannot_be_read(ray: RayJobsDouble, tmp_path: Path) -> None:
+def test_rays_own_log_is_shown_where_the_place_cannot_be_read(
+    ray: RayJobsDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = submitted(ray, place="/of/the/nodes/runs")
     job.print("one")
     job.tell("plan")
@@ -331,6 +333,7 @@ def test_rays_own_log_is_shown_where_the_place_cannot_be_read(ray: RayJobsDouble
         list(jobs.logs("r", runs=tmp_path, address=ray.address, worker="w0"))
     with pytest.raises(BadInput, match=r"no run 'other' in .* and on http"):
         list(jobs.logs("other", runs=tmp_path, address=ray.address))
+    monkeypatch.setattr(asking, "PATIENCE_S", 0.2)
     with pytest.raises(BadInput, match=r"no run 'r' in .*: http://127.0.0.1:1 cannot be asked"):
         list(jobs.logs("r", runs=tmp_path, address="http://127.0.0.1:1"))
 
@@ -340,8 +343,9 @@ def test_rays_log_is_followed_over_a_lost_network_and_a_new_submission(ray: RayJ
     job.print("one")
     watched = Watched("r", runs=tmp_path, address=ray.address)
     until(lambda: watched.texts == ["one"])
-    ray.fail("GET", "/api/jobs/", "refused", times=30)
+    ray.is_down = True
     until(lambda: any("asking on" in line for line in watched.said))
+    ray.is_down = False
     job.print("two")
     until(lambda: watched.texts == ["one", "two"])
     ray.jobs.clear()

@@ -34,8 +34,7 @@ def job(**workers: Any) -> Job:
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "PATIENCE_S", 0.5)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in asking.ADDRESSES:
         monkeypatch.delenv(name, raising=False)
 

@@ -264,7 +264,8 @@ class RayJobsDouble:
 
         def later() -> None:
             time.sleep(MONITOR_S)
-            self.jobs[job.id] = stray
+            with self._lock:  # somebody may be listing them
+                self.jobs[job.id] = stray
 
         threading.Thread(target=later, name="monitor", daemon=True).start()
 
