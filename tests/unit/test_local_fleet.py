@@ -72,6 +72,7 @@ class FakeCluster:
 
     def __init__(self) -> None:
         self.nodes: list[FakeNode] = []
+        self._numbering = threading.Lock()
         self.come = threading.Event()
         self.come.set()
         self.fails = ""
@@ -90,8 +91,9 @@ class FakeCluster:
         assert self.come.wait(20)
         if self.fails:
             raise RunFailed("node 0 of the local cluster is gone", self.fails)
-        node = FakeNode(len(self.nodes), shape, node_id=f"{len(self.nodes):06x}")
-        self.nodes.append(node)
+        with self._numbering:  # each machine is launched by a thread of its own
+            node = FakeNode(len(self.nodes), shape, node_id=f"{len(self.nodes):06x}")
+            self.nodes.append(node)
         return node
 
     def tell_of_end(self, node: FakeNode, deadline_s: float, why: str) -> None:

@@ -104,7 +104,10 @@ def test_only_one_leads(tmp_path: Path) -> None:
     assert not run.is_led()
 
 
-def test_looking_whether_a_run_is_led_does_not_keep_anyone_from_leading_it(tmp_path: Path) -> None:
+def test_looking_whether_a_run_is_led_does_not_keep_anyone_from_leading_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headway.runs.folder.GLANCE_S", 20.0)  # however late the look ends
     run = runs.create(tmp_path, "r", job())
     with run.led():
         pass
