@@ -12,6 +12,7 @@ from headway.checkpoint.store import Store
 from headway.core.ledger import Ledger
 from headway.data.read.streams import open_readers
 from headway.elastic.worker import context as contexts
+from headway.elastic.worker import keeping
 from headway.elastic.worker.context import Context
 from headway.elastic.worker.engine import now
 from headway.elastic.worker.members import Alone
@@ -34,7 +35,8 @@ def rows(folder: Path) -> Path:
 
 
 def job(data: Path, **fields: Any) -> Job:
-    workers = {"min": 1, "max": 3, "silence_s": 1.0, "hang_s": 5.0, **fields.pop("workers", {})}
+    # One that has no processor for some seconds is not lost: those that are to be lost are killed.
+    workers = {"min": 1, "max": 3, "silence_s": 10.0, "hang_s": 60.0, **fields.pop("workers", {})}
     tree = {
         "name": "n",
         "task": "t.py:T",
@@ -49,6 +51,11 @@ def job(data: Path, **fields: Any) -> Job:
         "workers": workers,
     }
     return parse({**tree, **fields})
+
+
+def patient(worker: str) -> None:
+    """To set up a worker: it has a keeper before long, however busy this machine is."""
+    keeping.READY_S = 60.0
 
 
 class Undisturbed:

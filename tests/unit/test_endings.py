@@ -18,6 +18,8 @@ from headway.elastic.worker.session import Session
 from headway.testing.elastic import Outcome, Run, advance
 
 END = 6
+ALL = {"min": 3}
+"""Nobody begins before all are there, however long they take."""
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,7 @@ def test_all_leave_at_one_step(tmp_path: Path, data: Path, how: str, who: str, s
     calm = Undisturbed(job(data), tmp_path / "calm", lambda context: leaves(context, how, "", several=several))
     assert calm.result["step"] == calm.result["turns"] == END
     assert len(calm.steps) == END
-    with Run(tmp_path / "run", job(data), leaves, how, who, 0.005, several) as run:
+    with Run(tmp_path / "run", job(data, workers=ALL), leaves, how, who, 0.005, several) as run:
         outcome = run.result()
     check(outcome, calm.result)
     if who == "":
@@ -104,7 +106,7 @@ def test_all_leave_at_one_step(tmp_path: Path, data: Path, how: str, who: str, s
 
 
 def test_a_return_ends_it_as_well(tmp_path: Path, data: Path) -> None:
-    with Run(tmp_path / "run", job(data), leaves, "return", "w0", 0.005) as run:
+    with Run(tmp_path / "run", job(data, workers=ALL), leaves, "return", "w0", 0.005) as run:
         outcome = run.result()
     assert outcome.failure is None, outcome.failure
     assert outcome.facts["steps"] == END
@@ -112,8 +114,9 @@ def test_a_return_ends_it_as_well(tmp_path: Path, data: Path) -> None:
 
 def test_one_is_lost_while_all_leave(tmp_path: Path, data: Path) -> None:
     calm = Undisturbed(job(data), tmp_path / "calm", lambda context: leaves(context, "break", ""))
-    with Run(tmp_path / "run", job(data), leaves, "break", "w1", 0.05) as run:
+    with Run(tmp_path / "run", job(data, workers=ALL), leaves, "break", "w1", 0.05) as run:
         run.wait_until(lambda: len(run.members) == 3 and run.step >= END)
+        run.resize(1, 3)
         run.places(-1)
         run.kill("w2")
         outcome = run.result()

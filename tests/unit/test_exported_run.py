@@ -57,7 +57,7 @@ def train(context: Context) -> None:
 
 def test_an_elastic_run_tells_of_its_workers_and_of_what_they_exchange(tmp_path: Path) -> None:
     data = loops.rows(tmp_path / "data")
-    job = loops.job(data, workers={"max": 3, "price_per_hour": 1.0}, budget={"worker_hours": 1.0})
+    job = loops.job(data, workers={"min": 2, "max": 3, "price_per_hour": 1.0}, budget={"worker_hours": 1.0})
     with Run(tmp_path / "run", job, train, places=2, hold=HOLD, exports=True) as run:
         run.wait_until(lambda: run.step >= HOLD)
         run.wait_until(lambda: len(paces(scraped(tmp_path))) == 2)
@@ -94,8 +94,10 @@ def test_a_run_in_this_process_is_seen_while_it_trains_and_is_no_more_afterwards
         values = scraped(ground.runs)
         if values.get("headway_worker_lane_seconds{w0}"):  # once a second
             seen.append((progress.step, values))
+            looked.touch()
 
-    waits = "time.sleep(0.03)"
+    looked = tmp_path / "looked"  # it takes its time until then, on a busy machine too
+    waits = f"time.sleep(0.03 if os.path.exists({str(looked)!r}) else 0.15)"
     report = ground.train(ground.job(waits, top="import time", workers={"price_per_hour": 2.0}), name="r", watch=watch)
     assert report.state == "finished"
     assert seen, "it is served since its first step"

@@ -115,7 +115,7 @@ def test_hooks_of_one_class_have_names_of_their_own() -> None:
 
 
 def tree(folder: Path, **fields: Any) -> dict[str, Any]:
-    workers = {"min": 1, "max": 3, "silence_s": 1.0, "hang_s": 5.0, **fields.pop("workers", {})}
+    workers = {"min": 1, "max": 3, "silence_s": 10.0, "hang_s": 60.0, **fields.pop("workers", {})}
     base = {
         "name": "n", "task": "t.py:T",
         "data": {"train": str(folder / "train"), "validation": str(folder / "val")},
@@ -233,13 +233,14 @@ def calm(job: Job, folder: Path, *arguments: Any, body: Callable[..., Any] = tra
 
 
 def disturbed(job: Job, folder: Path, *arguments: Any, body: Callable[..., Any] = train) -> Outcome:
-    """With a worker that is killed, and one that joins in its place."""
+    """With a worker that is killed where all stand, after five steps, and one that joins in its place."""
     all_there = job.model_copy(update={"workers": job.workers.model_copy(update={"min": 3})})
-    with Run(folder, all_there, body, *arguments) as run:
+    with Run(folder, all_there, body, *arguments, hold=5) as run:
         run.wait_until(lambda: len(run.members) == 3 and run.step >= 5)
         run.resize(1, 3)
         victim = run.members[0]
         run.kill(victim)
+        run.release()
         outcome = run.result()
     assert outcome.failure is None, outcome.failure
     assert victim not in outcome.results

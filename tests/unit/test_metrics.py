@@ -263,7 +263,7 @@ def measured(context: Context, pace_s: float = 0.0) -> dict[str, Any]:
 
 
 def test_measures_are_the_same_through_a_loss_and_a_join(tmp_path: Path, data: Path) -> None:
-    made = parse(tree(data))
+    made = parse(tree(data, workers={"min": 3}))
     wanted = calm(made, tmp_path / "c", body=measured)
     assert [step for step, _, _ in wanted["found"]] == [4, 8, 12, 16, 20, 24]
     _, values, tables = wanted["found"][-1]

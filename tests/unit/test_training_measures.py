@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.unit.loops import Undisturbed, check, job, raised, rows
+from tests.unit.loops import Undisturbed, check, job, patient, raised, rows
 from torch import nn
 
 import headway
@@ -29,6 +29,8 @@ from headway.testing.elastic import Run, advance, keeper_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+ALL = {"min": 3}
+"""Nobody begins before all are there, however long they take."""
 SEEN: dict[int, list[tuple[list[float], list[int]]]] = {}
 """Scores and labels by epoch, of runs in this process."""
 
@@ -129,7 +131,7 @@ def test_a_batch_in_parts_is_measured_whole(data: Path, tmp_path: Path, calm: Un
 
 
 def test_three_workers_and_one_that_is_killed(tmp_path: Path, data: Path, calm: Undisturbed) -> None:
-    with Run(tmp_path / "run", job(data), train, 0.01) as run:
+    with Run(tmp_path / "run", job(data, workers=ALL), train, 0.01) as run:
         run.wait_until(lambda: len(run.members) == 3 and run.step >= 2)
         run.kill(run.members[0])  # a step's middle; another comes in its place
         outcome = run.result()
@@ -157,10 +159,11 @@ def test_all_are_lost_and_go_on_from_a_checkpoint(tmp_path: Path, data: Path, ca
 def test_they_go_on_from_a_kept_state(tmp_path: Path, data: Path, calm: Undisturbed) -> None:
     made = job(data, checkpoint={"every_steps": 1000, "memory_every": 1})
     try:
-        with Run(tmp_path / "run", made, train, 0.03, machines=one_machine) as run:
+        with Run(tmp_path / "run", made, train, 0.03, machines=one_machine, setup=patient, hold=6) as run:
             run.wait_until(lambda: run.step >= 6)
             for worker in list(run.processes):
                 run.kill(worker)
+            run.release()
             outcome = run.result()
         check(outcome, calm)
         assert [event for event in RunFolder(run.folder).events() if event["kind"] == "restart" and event.get("kept")]
@@ -187,7 +190,7 @@ def behind(context: Context, session: Session, number: int, where: str) -> None:
 def test_one_is_behind_in_a_pass(tmp_path: Path, data: Path) -> None:
     wanted = Undisturbed(job(data), tmp_path / "calm", lambda context: train(context, several=True))
     assert [wanted.values[step]["train/spread/rows"] for step in (3, 7, 11)] == [64, 64, 64]
-    with Run(tmp_path / "run", job(data), train, 0.005, behind, True) as run:
+    with Run(tmp_path / "run", job(data, workers=ALL), train, 0.005, behind, True) as run:
         outcome = run.result()
     check(outcome, wanted)
     assert "scripted" in {e["reason"] for e in outcome.of("lost")}
@@ -221,7 +224,7 @@ def closed(context: Context, pace_s: float = 0.0) -> dict[str, Any]:
 def test_of_a_closure_it_is_the_first_evaluation_that_counts(tmp_path: Path, data: Path) -> None:
     wanted = Undisturbed(job(data), tmp_path / "calm", closed)
     assert [values["train/spread/rows"] for values in wanted.values.values()] == [64, 64, 64]
-    with Run(tmp_path / "run", job(data), closed, 0.01) as run:
+    with Run(tmp_path / "run", job(data, workers=ALL), closed, 0.01) as run:
         run.wait_until(lambda: len(run.members) == 3 and run.step >= 2)
         run.kill(run.members[0])
         outcome = run.result()
