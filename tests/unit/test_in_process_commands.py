@@ -131,25 +131,47 @@ def test_the_command_line_prints_one_object_and_lets_the_task_print(ground: Grou
         train(job, local=True, address="auto")
 
 
+HELD = """
+def held(calls):
+    try:
+        return calls > int(open({hold!r}).read())
+    except (OSError, ValueError):
+        return False
+"""
+
+
 def test_an_interrupt_ends_it_after_the_step_and_a_kill_loses_what_no_checkpoint_has(ground: Ground) -> None:
     whole = ground.train(ground.job(), name="whole")
-    slow = "import time; time.sleep(0.05)"
+    hold = ground.folder / "hold"  # so many calls a process comes to, and no further, while that is there
+    hold.write_text("32")
+    top = HELD.format(hold=str(hold))
+    slow = "import time\n        while held(self.calls): time.sleep(0.01)"
     run = RunFolder(ground.runs / "r")
-    words = ["train", str(ground.file(ground.job(slow))), "--runs", str(ground.runs), "--local", "--name", "r"]
+    job = ground.file(ground.job(slow, top=top))
+    words = ["train", str(job), "--runs", str(ground.runs), "--local", "--name", "r"]
 
     def done(steps: int) -> bool:
         return (run.path / "run.json").exists() and run.last_step() >= steps
 
+    def kept() -> int:
+        return int(run.read().get("checkpoint", {}).get("step", 0))
+
+    def heard() -> None:
+        until(lambda: [event["kind"] for event in run.events()].count("stop") == 2, "it is heard, too", 60)
+        hold.unlink(missing_ok=True)
+
     with started(command(*words)) as process:  # records are there while it goes, and in order
-        until(lambda: done(6) or process.poll() is not None, "steps", 120)
-        assert [step["step"] for step in run.steps()][:7] == list(range(7))
+        until(lambda: (done(7) and kept() == 5) or process.poll() is not None, "steps, and a checkpoint", 120)
+        assert [step["step"] for step in run.steps()] == list(range(8))
         assert run.is_led()
         process.kill()
     assert report.load(run).state == "interrupted"
+    hold.write_text("20")
     words = ["resume", "r", "--runs", str(ground.runs), "--local"]
     with started(command(*words)) as process:
-        until(lambda: done(8) or process.poll() is not None, "steps", 120)
+        until(lambda: done(9) or process.poll() is not None, "steps", 120)
         process.send_signal(signal.SIGINT)
+        hold.rename(ground.folder / "held")
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "Go on with: headway resume r" in said
@@ -157,9 +179,10 @@ def test_an_interrupt_ends_it_after_the_step_and_a_kill_loses_what_no_checkpoint
     facts = run.read()
     assert facts["state"] == "interrupted"
     assert facts["checkpoint"]["step"] == run.last_step() + 1
+    (ground.folder / "held").rename(hold)
     with started(command(*words)) as process:  # and `headway stop`, in another shell
-        until(lambda: done(12) or process.poll() is not None, "steps", 120)
-        found = stop("r", runs=ground.runs)
+        until(lambda: done(14) or process.poll() is not None, "steps", 120)
+        found = stop("r", runs=ground.runs, say=lambda text: heard())
         process.communicate(timeout=60)
     assert (process.returncode, found.state) == (4, "stopped")
     assert found.checkpoint == run.last_step() + 1

@@ -35,6 +35,12 @@ DATA = """
 import time
 import torch
 
+READ = []
+
+def pace():  # slow enough to be stopped in time, once some steps are done
+    READ.append(1)
+    time.sleep(0.02 if len(READ) < 80 else 0.04)
+
 class Rows(torch.utils.data.Dataset):
     def __len__(self):
         return 48
@@ -95,7 +101,7 @@ def test_one_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path, name: str
     assert (whole.state, whole.steps) == ("finished", 20)
     assert [each["step"] for each in whole.evaluations] == [10, 20]
     assert [note.partition(":")[0] for note in whole.notes] == ["data.train=own_rows.py"] * (name == "stream")
-    cut(tmp_path, tree(tmp_path, "time.sleep(0.02)", train=name))
+    cut(tmp_path, tree(tmp_path, "pace()", train=name))
     (tmp_path / "own_rows.py").write_text(DATA.replace("PACE", "pass"))
     again = headway.resume("cut", runs_folder=tmp_path / "runs", address="in-process")
     assert again.state == "finished"
@@ -104,7 +110,7 @@ def test_one_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path, name: str
 
 @warm
 def test_other_rows_are_no_going_on(tmp_path: Path) -> None:
-    cut(tmp_path, tree(tmp_path, "time.sleep(0.02)"))
+    cut(tmp_path, tree(tmp_path, "pace()"))
     (tmp_path / "own_rows.py").write_text(DATA.replace("PACE", "pass").replace("return 48", "return 49"))
     with pytest.raises(BadInput, match=r"own_rows\.py:train_set has 49 rows here, and had 48 when the run began"):
         headway.resume("cut", runs_folder=tmp_path / "runs", address="in-process")

@@ -33,7 +33,7 @@ class LooksThenWrites(MemoryStorage):
         version = held[1] if held else ABSENT
         if only_if is not None and only_if != version:
             raise Conflict(name)
-        time.sleep(0.001)
+        time.sleep(0.01)  # in which others look too, on a busy machine as well
         return super().put(name, content)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from tests.unit.test_elastic_run import data as data
+from tests.waiting import until
 from torch import nn
 
 from headway.elastic.worker.context import Context
@@ -73,9 +74,15 @@ def job(data: Path, kind: str, workers: int = 4, **fields: Any) -> Job:
         "replica_check_every": 5,
         "reproducible": "order" if kind in UNREPEATABLE else "bitwise",
         "strategy": {**({} if kind == "parameter_server" else {"replicas": 4}), **KINDS[kind]},
-        "workers": {"min": 1, "max": workers, "silence_s": 1.0, "hang_s": 8.0},
+        # One that has no processor for some seconds is not lost: those that are to be lost are killed.
+        "workers": {"min": 1, "max": workers, "silence_s": 10.0, "hang_s": 60.0},
     }
     return parse({**tree, **fields})
+
+
+def all_there(made: Job) -> Job:
+    """Nobody begins before all are there, however long they take."""
+    return made.model_copy(update={"workers": made.workers.model_copy(update={"min": made.workers.max})})
 
 
 class Net(nn.Module):
@@ -174,9 +181,11 @@ def test_the_same_bits_on_any_number_of_workers(
 
 @exact
 def test_a_worker_is_killed_in_the_middle_of_a_round(kind: str, tmp_path: Path, data: Path, calm: Calm) -> None:
-    with Run(tmp_path / "run", job(data, kind, 3), train, 0.02) as run:
+    with Run(tmp_path / "run", all_there(job(data, kind, 3)), train, 0.02, hold=7) as run:
         run.wait_until(lambda: run.step >= 7)
+        run.resize(1, 3)
         run.kill("w1")
+        run.release()
         outcome = done(run)
     same(outcome, calm(kind), kind)
     assert outcome.of("generation")[1]
@@ -220,9 +229,11 @@ def test_random_harm(kind: str, seed: int, tmp_path: Path, data: Path, calm: Cal
 
 @pytest.mark.parametrize("kind", COMPRESSED)
 def test_what_was_left_out_is_lost_with_a_worker_that_dies(kind: str, tmp_path: Path, data: Path, calm: Calm) -> None:
-    with Run(tmp_path / "run", job(data, kind, 3), train, 0.02) as run:
+    with Run(tmp_path / "run", all_there(job(data, kind, 3)), train, 0.02, hold=7) as run:
         run.wait_until(lambda: run.step >= 7)
+        run.resize(1, 3)
         run.kill("w1")
+        run.release()
         outcome = done(run)
     assert [line["samples"] for line in outcome.steps] == [line["samples"] for line in calm(kind).steps]
     for found, wanted in zip(outcome.steps, calm(kind).steps, strict=True):
@@ -242,24 +253,35 @@ def test_two_that_die_at_once_take_their_copies_with_them(kind: str, tmp_path: P
 
 @kinds
 def test_several_leave_at_once_by_plan(kind: str, tmp_path: Path, data: Path, calm: Calm) -> None:
-    with Run(tmp_path / "run", job(data, kind, 4), train, 0.02) as run:
+    with Run(tmp_path / "run", all_there(job(data, kind, 4)), train, 0.02, hold=4) as run:
         run.wait_until(lambda: run.step >= 4)
         run.resize(1, 2)
+        run.wait_until(lambda: [len(now.members) for now in (run.coordinator.membership.published,) if now] == [2])
+        run.release()
         outcome = done(run)
     same(outcome, calm(kind), kind)
     assert len(outcome.of("generation")[-1]["members"]) == 2
 
 
+EVERY, SLOW, GRACE_S = 6, 2, 1.5
+"""Steps of a round; rounds in which one is slow; for which the others wait for it."""
+
+
 def paced(context: Context) -> dict[str, Any]:
-    """The second worker's lanes take long for a while."""
+    """The second worker begins the first rounds when the others come to their ends, and its lanes take long."""
     model = Net()
     session = Session(context, model, torch.optim.SGD(model.parameters(), lr=2**-5), None)
     rows: dict[int, int] = {}
+    me, run = context.members.alone().names[0], Path(context.saver.store.root.url).parent
     with session:
         for step in session.steps():
+            number, at = divmod(step.number, EVERY)
             for batch in step.lanes():
-                slow = context.members.alone().names[0] == "w1" and step.number < 12
-                time.sleep(0.25 if slow else 0.01)
+                if me == "w1" and number < SLOW:
+                    until(lambda at=number: len(list(run.glob(f"through-{at}-*"))) == 3, within_s=60.0)
+                    time.sleep(GRACE_S / 4)
+                elif at == EVERY - 1:
+                    (run / f"through-{number}-{me}").touch()
                 rows[step.number] = rows.get(step.number, 0) + len(batch["id"])
                 step.backward(model(batch["x"].float()))
             advance(session.step)
@@ -267,17 +289,16 @@ def paced(context: Context) -> dict[str, Any]:
 
 
 def test_a_round_waits_for_its_quorum_and_a_grace_and_no_longer(tmp_path: Path, data: Path) -> None:
-    """Who is late brings what it has done, and goes on with the next round."""
-    strategy = {"kind": "diloco", "every": 6, "quorum": 3, "grace_s": 0.1, "replicas": 4}
-    made = job(data, "diloco", 4, strategy=strategy, reproducible="order")
+    """Who is late brings what it has done, and goes on with the next round. Later none is late by so much."""
+    strategy = {"kind": "diloco", "every": EVERY, "quorum": 3, "grace_s": GRACE_S, "replicas": 4}
+    made = all_there(job(data, "diloco", 4, strategy=strategy, reproducible="order"))
     with Run(tmp_path / "run", made, paced) as run:
-        run.wait_until(lambda: len(run.members) == 4)
         outcome = done(run)
     assert [line["step"] for line in outcome.steps] == list(range(STEPS))
     late = outcome.results["w1"]["rows"]
     others = [result["rows"] for worker, result in outcome.results.items() if worker != "w1"]
     assert all(set(rows) == set(range(STEPS)) for rows in others)
-    assert set(range(12)) - set(late), "of the slow rounds it left steps out"
-    assert set(range(12, STEPS)) <= set(late), "and none later"
+    assert set(range(SLOW * EVERY)) - set(late), "of the slow rounds it left steps out"
+    assert set(range(SLOW * EVERY, STEPS)) <= set(late), "and none later"
     weights = [result["weights"] for result in outcome.results.values()]
     assert all((each[name] == weights[0][name]).all() for each in weights for name in each), "all end alike"
