@@ -450,11 +450,6 @@ def advance(step: int) -> None:
             time.sleep(POLL_S)
 
 
-def committed() -> int:
-    """For the function of a worker: steps that the foremost one has committed."""
-    return int(_shared[0].value) if _shared is not None else 0
-
-
 class _Journal(Journal):
     """Talks to the recorder over a connection instead of Ray."""
 
