@@ -180,7 +180,7 @@ def story(lab: Lab, steps: int) -> dict[str, Any]:
     rows = [row(lab, name, entries[name], log) for name, *_ in JOBS]
     return {
         "jobs": rows,
-        "all_end": all(entry.state == "finished" for entry in entries.values()),
+        "all_end": all(each["state"] == "finished" for each in rows),
         "most_training": most_training(lab, log),
         "most_decided": max(each["jobs"] for each in seen),
         "quotas_kept": all(each["teams"].get(team, 0) <= most for each in seen for team, most in LIMITS.items()),
