@@ -167,7 +167,7 @@ def test_a_loss_in_the_middle_puts_the_steps_beginning_back(
 
 
 def test_a_loss_that_does_not_return_is_a_hang_and_named(tmp_path: Path, data: Path, calm: Undisturbed) -> None:
-    made = small(data, workers={"hang_s": 3.0})
+    made = small(data, workers={"silence_s": 1.0, "hang_s": 3.0})
     with Run(tmp_path / "run", made, train, 0.0, None, 4) as run:
         outcome = run.result()
     check(outcome, calm)
