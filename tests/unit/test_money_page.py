@@ -1,4 +1,4 @@
-"""docs/money_budget.md tells of every key of a job's money and time, and of commands that there are."""
+"""docs/money.md tells of every key of a job's money and time, and of commands that there are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.pages import links, strange
 from headway.core.chronicle import KINDS
 from headway.job import Budget
 
-PAGE = Path(__file__).parents[2] / "docs" / "money_budget.md"
+PAGE = Path(__file__).parents[2] / "docs" / "money.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 
 
