@@ -314,17 +314,18 @@ def owner(plan: Plan, entry: Entry) -> str:
 
 def weight(plan: Plan, name: str) -> float:
     """Of an owner."""
-    for quota in plan.rules.quotas:
-        if name and name == (quota.user if plan.rules.fair == "user" else quota.team):
-            return quota.share
-    return 1.0
+    if not plan.weights:
+        kind = "user" if plan.rules.fair == "user" else "team"
+        plan.weights.update({getattr(quota, kind): quota.share for quota in plan.rules.quotas})
+        plan.weights[""] = 1.0
+    return plan.weights.get(name, 1.0)
 
 
-def holdings(plan: Plan, costs: Callable[[Shape], float]) -> dict[str, float]:
+def holdings(plan: Plan, cost: Callable[[Shape], float]) -> dict[str, float]:
     """The part of the cluster that each owner has, by its weight."""
     found: dict[str, float] = {}
     for entry in plan.entries:
         if entry.runs:
             name = owner(plan, entry)
-            found[name] = found.get(name, 0.0) + entry.target * costs(entry.each) / weight(plan, name)
+            found[name] = found.get(name, 0.0) + entry.target * cost(entry.each) / weight(plan, name)
     return found

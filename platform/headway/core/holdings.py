@@ -141,6 +141,8 @@ class Plan:
             if not node.draining:
                 for job, workers in node.held:
                     self.held.setdefault(job, []).append((number, workers))
+        self.weights: dict[str, float] = {}
+        """Of those who share, once they are asked for."""
         self.running = 0
         """Jobs that hold a place among those that run at a time."""
         self.layers = self._lay()

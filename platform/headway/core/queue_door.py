@@ -37,10 +37,9 @@ class Door:
                 f"set workers.min to {max(1, job.most)} or less{', or allow a size between' if job.sizes else ''}",
             )
         number = self._allowances.blocks(job, least) if self._allowances.quotas else None
-        needs = f"{job.job} needs {words.plural(least, 'worker')} of {words.taking(job.each)} at least"
         if number is not None:
             reason = f"that is more than its quota: {self._allowances.limit(number)}"
-            return Refuse(job.job, needs, reason, "set workers.min lower, or have the quota raised")
+            return Refuse(job.job, words.needs(job, least), reason, "set workers.min lower, or have the quota raised")
         if self._rules.could_come is None:
             return None
         there = self._fits(job.each, self._rules.could_come)
@@ -48,7 +47,7 @@ class Door:
             return None
         reason = f"the whole cluster holds {there} of them, with all machines that could come"
         remedy = f"set workers.min to {there} or less" if there else "ask for less per worker, or for larger machines"
-        return Refuse(job.job, needs, reason, remedy)
+        return Refuse(job.job, words.needs(job, least), reason, remedy)
 
     def _fits(self, each: Each, could_come: Sequence[tuple[Each, int]]) -> int:
         """How many such workers the cluster could hold."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headway.core.queued import Each
+from headway.core.queued import Each, Queued
 
 
 def plural(number: int, noun: str) -> str:
@@ -30,9 +30,13 @@ def some(names: Sequence[str]) -> str:
     return f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
+def needs(job: Queued, least: int) -> str:
+    return f"{job.job} needs {plural(least, 'worker')} of {taking(job.each)} at least"
+
+
 def no_room(workers: int, each: Each, fit: int) -> str:
-    needs = f"needs {plural(workers, 'worker')} of {taking(each)}"
-    return f"{needs}, and room for {fit} can be had from jobs of its priority or lower"
+    wants = f"needs {plural(workers, 'worker')} of {taking(each)}"
+    return f"{wants}, and room for {fit} can be had from jobs of its priority or lower"
 
 
 def held_for(job: str) -> str:

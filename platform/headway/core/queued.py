@@ -159,10 +159,10 @@ class Rules:
     most_running: int | None = None
     quotas: tuple[Quota, ...] = ()
     snooze_s: float = 60.0
-    held_for_s: float = 3600.0
+    held_for_s: float = 14400.0
     raised_s: float = 86400.0
     worth: float = 0.5
-    dearer: float = 0.02
+    dearer: float = 0.08
     keeps: float = 1.25
     fair: Literal["user", "team"] | None = None
     could_come: tuple[tuple[Each, int], ...] | None = None

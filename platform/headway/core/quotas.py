@@ -23,7 +23,8 @@ def contradictions(quotas: Sequence[Quota], team_of: dict[str, str] | None = Non
     Args:
         team_of: the team of a user, where that is known.
     """
-    found, seen = [], {}
+    found: list[Contradiction] = []
+    seen: dict[str, Quota] = {}
     for quota in quotas:
         if bool(quota.user) == bool(quota.team):
             said = "names neither a user nor a team"

@@ -20,6 +20,7 @@ Places = list[tuple[int, int]]
 MANY = 1_000_000
 """Workers that take nothing fit so often."""
 
+
 class Takes(Protocol):
     """What one worker takes, or a node has."""
 

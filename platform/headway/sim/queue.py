@@ -61,7 +61,7 @@ class Setting:
 
     jobs: int = 1000
     gpus: int = 128
-    load: float = 0.9
+    load: float = 3.0
     most: int = 4
     least: int = 4
     curve: Speedup = CURVE
@@ -84,7 +84,7 @@ def draw(setting: Setting, seed: int) -> list[Drawn]:
         gap = math.exp(BURSTS * chance.gauss(0, 1))
         most = min(setting.gpus, asked * setting.most)
         work_s = length_s * setting.curve.at(asked)
-        found.append(Drawn(f"j{number:04}", gap, priority, max(1, asked // setting.least), asked, most, work_s))
+        found.append(Drawn(f"j{number:04}", gap, int(priority), max(1, asked // setting.least), asked, most, work_s))
     offered = sum(job.asked * job.work_s / setting.curve.at(job.asked) for job in found)
     span = offered / (setting.gpus * setting.load)
     scale = span / sum(job.at for job in found)
@@ -371,9 +371,7 @@ def play(setting: Setting, jobs: Iterable[Drawn], policy: Policy) -> Outcome:
     return outcome
 
 
-def _change(
-    setting: Setting, live: bool, now: float, alive: dict[str, Alive], sizes: Sizes, outcome: Outcome
-) -> None:
+def _change(setting: Setting, live: bool, now: float, alive: dict[str, Alive], sizes: Sizes, outcome: Outcome) -> None:
     for name, job in alive.items():
         then = sizes.get(name, 0)
         if then == job.size:
