@@ -62,7 +62,7 @@ class Programme:
         """Shape (ticks left + 1, ways, steps of slack, phases)."""
         terms, there, onward = self.terms, self.there, self.moves.T
         tick_s, restart_s, hour = terms.tick_s, terms.restart_s, terms.tick_s / 3600.0
-        slack = np.arange(int(np.ceil(terms.slack_s / self.step_s)) + 1) * self.step_s
+        slack = self.step_s * np.arange(int(np.ceil(terms.slack_s / self.step_s)) + 1, dtype=np.float64)
         costs = np.zeros((terms.ticks + 1, len(WAYS), len(slack), len(there)), np.float32)
         waits, restarts = _Down(slack, tick_s), _Down(slack, restart_s)
         # What leaves too little for a restart on demand is not chosen: `core.late` sees to that, exactly.
