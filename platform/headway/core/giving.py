@@ -3,10 +3,11 @@
 One worker more is worth what it adds to a job's speed. Where the sum of all completion times is to be small, what it
 adds counts the more, the less is left of the job: of jobs whose speed is workers^p the best share of the one that is
 the i-th longest grows about like i^(p/(1-p)) (heSRPT: Berg, Vesilo and Harchol-Balter, "heSRPT: Parallel scheduling to
-minimize mean slowdown", 2020), which is what is given if each weighs i^p.
+minimize mean slowdown", 2020), which is what is given if each weighs i^p. That holds of jobs that are all there at
+once; with others still to come a steeper weight was better in all that was simulated (docs/queue.md).
 
-Up to what a job wanted it counts several times more with each priority; what jobs want beyond that, where it pays, counts
-as if they had the lowest.
+Up to what a job wanted it counts several times more with each priority; what jobs want beyond that, where it pays,
+counts as if they had the lowest.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ LEFT_ALONE = 0.99
 MOST_RANKS = 300
 """Priorities that are told apart when workers are given."""
 
-WEIGHT_POWER = 0.8
-"""p above."""
+WEIGHT_POWER = 1.5
+"""What the place in order of length is raised to, the longest being the first."""
 
 SLACK = 0.3
 """How far below `Rules.dearer` it begins to count."""
@@ -111,8 +112,8 @@ class Giving:
         self._settle()
 
     def _wants(self) -> dict[int, list[tuple[float, int, int, int]]]:
-        """Steps: (worth, negated; place of the entry; from; to). Where shares are fair by priority, negated; else all in
-        one."""
+        """Steps: (worth, negated; place of the entry; from; to). Where shares are fair, by priority, negated; else all
+        in one."""
         plan, rules = self.plan, self.plan.rules
         running = [place for place, entry in enumerate(plan.entries) if entry.runs]
         by_rest = sorted(running, key=lambda place: (-plan.entries[place].rest_s, place))
