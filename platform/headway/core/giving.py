@@ -3,10 +3,11 @@
 One worker more is worth what it adds to a job's speed. Where the sum of all completion times is to be small, what it
 adds counts the more, the less is left of the job: of jobs whose speed is workers^p the best share of the one that is
 the i-th longest grows about like i^(p/(1-p)) (heSRPT: Berg, Vesilo and Harchol-Balter, "heSRPT: Parallel scheduling to
-minimize mean slowdown", 2020), which is what is given if each weighs i^p.
+minimize mean slowdown", 2020), which is what is given if each weighs i^p. That holds of jobs that are all there at
+once; with others still to come a steeper weight was better in all that was simulated (docs/queue.md).
 
-Higher priorities come first up to what they wanted, then lower ones; what jobs want beyond it, where that pays, counts
-with the lowest.
+Up to what a job wanted it counts several times more with each priority; what jobs want beyond that, where it pays,
+counts as if they had the lowest.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ from headway.core.holdings import Entry, Plan, count, first, merged, wanted
 from headway.core.queued import Speedup
 from headway.core.slots import Places, Shape, fit
 
-LEFT_ALONE = 1e9
-"""How many times more another would have to gain by a worker of a job that has just changed."""
+LEFT_ALONE = 0.99
+"""A job that has just changed keeps its workers as if it were so much of a priority higher."""
 
-WEIGHT_POWER = 0.8
-"""p above."""
+MOST_RANKS = 300
+"""Priorities that are told apart when workers are given."""
 
-SLACK = 0.03
+WEIGHT_POWER = 1.5
+"""What the place in order of length is raised to, the longest being the first."""
+
+SLACK = 0.3
 """How far below `Rules.dearer` it begins to count."""
 
 Step = tuple[int, int, float]
@@ -108,39 +112,46 @@ class Giving:
         self._settle()
 
     def _wants(self) -> dict[int, list[tuple[float, int, int, int]]]:
-        """Steps by priority, negated: (worth, negated; place of the entry; from; to)."""
+        """Steps: (worth, negated; place of the entry; from; to). Where shares are fair, by priority, negated; else all
+        in one."""
         plan, rules = self.plan, self.plan.rules
         running = [place for place, entry in enumerate(plan.entries) if entry.runs]
         by_rest = sorted(running, key=lambda place: (-plan.entries[place].rest_s, place))
         found: dict[int, list[tuple[float, int, int, int]]] = {}
         worth = self._worth(running)
-        lowest = min((plan.entries[place].job.priority for place in running), default=0)
+        ranks = sorted({plan.entries[place].job.priority for place in running})
+        ahead = {rank: rules.ahead ** min(number, MOST_RANKS) for number, rank in enumerate(ranks)}
+        low = round(worth / rules.keeps, 2)
         for number, place in enumerate(by_rest, start=1):
             entry = plan.entries[place]
             job = entry.job
             wants = max(entry.least, wanted(job))
             has = entry.size
             curve = job.speedup or rules.speedup
-            within, beyond = steps(curve, entry.least, wants, job.most, job.sizes, worth)
+            within, beyond = steps(curve, entry.least, wants, job.most, job.sizes, low)
             if has > entry.least and not job.sizes and all(step[1] != has for step in (*within, *beyond)):
-                within, beyond = steps(curve, entry.least, wants, job.most, job.sizes, worth, has)
+                within, beyond = steps(curve, entry.least, wants, job.most, job.sizes, low, has)
             self.capped[job.job] = beyond[-1][1] if beyond else within[-1][1] if within else entry.least
             weight = number**WEIGHT_POWER / self.cost(entry.each)
             asleep = job.resized_at is not None and plan.now - job.resized_at < rules.snooze_s and entry.had > 0
-            keeps = LEFT_ALONE if asleep else rules.keeps
+            keeps = max(rules.keeps, LEFT_ALONE * rules.ahead) if asleep else rules.keeps
             for further, some in enumerate((within, beyond)):
                 if not some:
                     continue
-                into = found.setdefault(-lowest if further else -job.priority, [])
+                group = -job.priority if rules.fair is not None else 0
+                into = found.setdefault(-ranks[0] if further and group else group, [])
+                counts = weight * (1.0 if further else ahead[job.priority])
                 for now, then, brings in some:
                     if then <= has:
-                        into.append((-brings * weight * keeps, place, now, then))
+                        into.append((-brings * counts * keeps, place, now, then))
+                    elif further and brings < worth:
+                        break
                     elif asleep:
                         if job.resized_at is not None:
                             self.again_at = min(self.again_at, job.resized_at + rules.snooze_s)
                         break
                     else:
-                        into.append((-brings * weight, place, now, then))
+                        into.append((-brings * counts, place, now, then))
         return found
 
     def _worth(self, running: list[int]) -> float:

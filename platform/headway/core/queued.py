@@ -147,8 +147,11 @@ class Rules:
         held_for_s: a job that has waited so long has room held for it: nothing behind it starts that would delay it.
         raised_s: with each such time of waiting a job counts as one priority higher where it is decided who runs.
         worth: beyond what it wanted a job is given a worker that adds at least this part of one worker's speed.
-        dearer: jobs may cost so much more worker-seconds, as a part, than at the sizes that they asked for: the nearer
-            they come to it, the more a worker beyond those has to bring.
+        ahead: with each priority higher a worker counts so many times more, beyond what all have at least and up to
+            what was wanted.
+        dearer: where those that run have cost so much more worker-seconds, as a part, than they would have at the
+            sizes that they asked for, none is given a worker beyond those; and the nearer they come to it, the more
+            such a worker has to bring.
         keeps: another job must gain this many times more by a worker for it to be taken from where it is.
         fair: among whom turns and spare room are shared by `Quota.share` (1 for those that have none); None: nobody.
         could_come: kinds of machine that may join, and how many of each; None: nobody knows, and no job is refused for
@@ -159,10 +162,11 @@ class Rules:
     most_running: int | None = None
     quotas: tuple[Quota, ...] = ()
     snooze_s: float = 60.0
-    held_for_s: float = 14400.0
+    held_for_s: float = 28800.0
     raised_s: float = 86400.0
     worth: float = 0.5
-    dearer: float = 0.08
+    dearer: float = 0.16
+    ahead: float = 4.0
     keeps: float = 1.25
     fair: Literal["user", "team"] | None = None
     could_come: tuple[tuple[Each, int], ...] | None = None
