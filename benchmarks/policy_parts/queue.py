@@ -133,7 +133,7 @@ def on_a_cluster(steps: int, only_prepared: bool) -> dict[str, Any]:
         prepare(folder)
         with Cluster(nodes=3, jobs=True) as cluster:
             lab = Lab(cluster, folder)
-            found: dict[str, Any] = {"prepared": [prepared(lab, number, warm) for number, warm in enumerate((0, 2, 2))]}
+            found: dict[str, Any] = {"prepared": [prepared(lab, number, warm) for number, warm in enumerate((0, 3, 3))]}
             return {**found, **story(lab, steps)} if not only_prepared else found
 
 

@@ -8,6 +8,7 @@ Touches `ray.train.v2._internal`, see `headway.elastic.lead.group`.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -22,12 +23,21 @@ from headway.elastic.lead.group import process, standing
 Early = dict[str, tuple[Any, Any]]
 """By the worker's id: its placement group, and its actor."""
 
+LED = "headway.elastic.lead.controller"
+"""What Ray Train tells a worker as it begins holds the run's controller, whose module is imported then."""
+
 
 def give_up(early: Early, most: int) -> None:
     """Let those beyond so many go, with their places: the run is to be smaller before it began."""
     for name in [name for name in early if int(name[1:]) >= most]:
         group, _ = early.pop(name)
         remove_placement_group(group)  # its process ends with it
+
+
+def readied(warm: Callable[[], None]) -> None:
+    """Called in a process that has nothing to do yet: imports what it would have to when it has."""
+    warm()
+    importlib.import_module(LED)
 
 
 def stand_by(
@@ -43,7 +53,7 @@ def stand_by(
     for place in range(number):
         node = nodes[place % len(nodes)]["NodeID"]
         actor = standing(names, f"standing-{place}", node, cpus, env)
-        actor.execute.remote(warm)
+        actor.execute.remote(readied, warm)
         found.append((node, actor))
     return found
 
@@ -62,6 +72,6 @@ def begin(names: Names, each: dict[str, float], number: int, warm: Callable[[], 
     for name in (f"w{number}" for number in range(number)):  # as they will be asked for
         group = placement_group([each], name=names.of(name)["name"])
         actor = process(names, name, group, each, env)
-        actor.execute.remote(warm)  # what goes wrong here goes wrong again, and is told, when the worker begins
+        actor.execute.remote(readied, warm)  # what goes wrong here goes wrong again, and is told, when the worker begins
         found[name] = group, actor
     return found
