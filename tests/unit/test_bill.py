@@ -204,3 +204,14 @@ def test_the_order_in_which_it_is_heard_does_not_matter(history: list[dict[str, 
     for line in rest:
         told(bill, line)
     assert bill.parts(now) == fed(0, None, history).parts(now)
+
+
+def test_damaged_lines_cost_nothing_and_hide_nothing() -> None:
+    damaged = [
+        {"kind": "purchase", "time": 2.0, "machine": "x", "since": "never", "per_hour": 9.0, "type": "c"},
+        {"kind": "purchase", "time": 2.0, "machine": "y", "since": 1.0, "per_hour": 9.0},
+        {"kind": "stake", "time": 2.0, "machine": "z", "stored_gb": []},
+    ]
+    at = next(place for place, line in enumerate(LINES) if line["kind"] == "start") + 1
+    whole = [bill.dollars(600.0) for bill in replayed(LINES)]
+    assert [bill.dollars(600.0) for bill in replayed([*LINES[:at], *damaged, *LINES[at:]])] == whole

@@ -26,6 +26,18 @@ TOLD: list[tuple[dict[str, Any], str]] = [
     ),
     ({"kind": "workers", "workers": 1, "step": 5}, "1 worker from step 5 on"),
     (
+        {"kind": "policy", "workers": 3, "on_demand": 1, "reason": "as many as are worth their price", "spent": 0.25},
+        "3 workers, 1 of them on demand: as many as are worth their price; 0.2500 dollars so far",
+    ),
+    (
+        {"kind": "foreseen", "about": "money", "text": "budget.usd=1 ends it", "over": False},
+        "foreseen: budget.usd=1 ends it",
+    ),
+    (
+        {"kind": "foreseen", "about": "money", "text": "budget.usd=1 ends it", "over": True},
+        "no longer foreseen: budget.usd=1 ends it",
+    ),
+    (
         {**RECOVERY, "cause": "node_died"},
         "lost w1: its node is gone; the others went on with step 76 after 0.55 s, nothing was lost",
     ),

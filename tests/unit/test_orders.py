@@ -158,6 +158,7 @@ def test_a_start_that_fails_lets_its_place_go(monkeypatch: pytest.MonkeyPatch, d
     lead._dismissed, lead._launched = set(), {}
     lead._worker_group = SimpleNamespace(groups=SimpleNamespace(free=freed.append))  # type: ignore[assignment]
     lead._coordinator = SimpleNamespace(gone=lambda *told: gone.append(told))  # type: ignore[assignment]
+    lead._purchases = SimpleNamespace(freed=lambda name: None)  # type: ignore[assignment]
 
     def find(wanted: Launch) -> object:
         if dismissed:

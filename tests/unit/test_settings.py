@@ -177,7 +177,7 @@ WRONG: dict[str, tuple[str, list[str]]] = {
     "columns of a number": ("data: {train: d, columns: [1]}", ["data.columns.0=1", "Put it in quotes"]),
     "no columns": ("data: {train: d, columns: []}", ["data.columns: the list is empty"]),
     "steps of a word": ("checkpoint: {every_steps: often}", ["checkpoint.every_steps='often'", "valid integer"]),
-    "a section of a number": ("workers: 3", ["workers=3", "dictionary of its keys: min, max, spares"]),
+    "a section of a number": ("workers: 3", ["workers=3", "dictionary of its keys: min, max, sizes, spares"]),
     "an optional section of a number": ("optimizer: 3", ["optimizer=3", "dictionary of its keys: name, lr"]),
     "a section in a section": ("data: {train: d, cache: 3}", ["data.cache=3", "dictionary of its keys: folder, bytes"]),
     "arguments in a list": ("arguments: [1]", ["arguments: ", "dictionary"]),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal
@@ -308,7 +309,8 @@ def replayed(lines: Iterable[Mapping[str, Any]], storage: float = 0.0) -> list[B
 
     Args:
         lines: of events.jsonl, in order; of them `start`, `purchase`, `stake`, `end`, and the time of any: of a start
-            whose end nobody has written, the newest time of its lines is its end, unless it is the last.
+            whose end nobody has written, the newest time of its lines is its end, unless it is the last. One of which
+            something is missing is left out.
         storage: dollars for a gigabyte and month.
     """
     bills: list[Bill] = []
@@ -320,7 +322,8 @@ def replayed(lines: Iterable[Mapping[str, Any]], storage: float = 0.0) -> list[B
                 bills[-1].end(newest)
             bills.append(Bill(at, storage))
         elif bills and kind in (PURCHASE, STAKE):
-            told(bills[-1], line)
+            with suppress(KeyError, TypeError, ValueError):  # a damaged line is left out
+                told(bills[-1], line)
         elif bills and kind == "end":
             bills[-1].end(at)
         newest = max(newest, at)

@@ -101,10 +101,10 @@ def told(run: RunFolder, now: float | None = None) -> Cost:
     """
     facts = run.read()
     led = facts.get("state", "running") == "running" and run.is_led()
-    events = list(columns.lines(run.events_file))
+    events = [event for event in columns.lines(run.events_file) if _dated(event)]
     lines = [line for line in columns.lines(run.path / accounts.FILE) if _sound(line)]
     bills = replayed(_in_order(events, lines))
-    last = max([float(e.get("time") or 0.0) for e in (*events, *lines)], default=0.0)
+    last = max([float(e["time"]) for e in (*events, *lines)], default=0.0)
     now = (time.time() if led else last) if now is None else now
     if bills and bills[-1].ended is None and not led:
         bills[-1].end(last)
@@ -219,7 +219,7 @@ def _in_order(events: Sequence[Mapping[str, Any]], lines: Sequence[Mapping[str, 
     """Events, and between them the times at which the account was kept: a leader that was killed lived at least so
     long."""
     alive = [{"kind": "alive", "time": float(line["time"])} for line in lines]
-    yield from sorted([*events, *alive], key=lambda each: float(each.get("time") or 0.0))
+    yield from sorted([*events, *alive], key=lambda each: float(each["time"]))
 
 
 def _words(event: Mapping[str, Any]) -> str:
@@ -227,5 +227,9 @@ def _words(event: Mapping[str, Any]) -> str:
     return f"{event.get('type', '')}{where}{', spot' if event.get('spot') else ''}"
 
 
+def _dated(line: Mapping[str, Any]) -> bool:
+    return isinstance(line.get("time"), int | float)
+
+
 def _sound(line: Mapping[str, Any]) -> bool:
-    return isinstance(line.get("time"), int | float) and isinstance(line.get("seconds"), dict)
+    return _dated(line) and isinstance(line.get("seconds"), dict)

@@ -72,6 +72,7 @@ def begin(names: Names, each: dict[str, float], number: int, warm: Callable[[], 
     for name in (f"w{number}" for number in range(number)):  # as they will be asked for
         group = placement_group([each], name=names.of(name)["name"])
         actor = process(names, name, group, each, env)
-        actor.execute.remote(readied, warm)  # what goes wrong here goes wrong again, and is told, when the worker begins
+        # What goes wrong here goes wrong again, and is told, when the worker begins.
+        actor.execute.remote(readied, warm)
         found[name] = group, actor
     return found
