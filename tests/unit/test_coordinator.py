@@ -340,6 +340,17 @@ def test_another_size_is_recorded_and_asked_for(cluster: Make) -> None:
             c.coordinator.resize(least, most, "mary@laptop")
 
 
+def test_a_size_that_comes_by_two_ways_is_taken_once(cluster: Make) -> None:
+    c = cluster(max=2)
+    c.train("w0", "w1")
+    for _ in range(2):
+        c.coordinator.resize(2, 3, "the queue", "a1", 3)
+    c.coordinator.resize(2, 4, "the queue", "a2", 4)
+    wait(lambda: len(c.of("resize")) == 2)
+    assert [told["request"] for told in c.of("resize")] == ["a1", "a2"]
+    wait(lambda: c.launched == ["w0", "w1", "w2", "w3"])
+
+
 def test_a_size_that_is_asked_for_before_it_began_counts_from_then_on(cluster: Make) -> None:
     c = cluster(begins=False)
     c.coordinator.resize(1, 2, "mary", "a")

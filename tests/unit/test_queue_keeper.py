@@ -117,6 +117,24 @@ def test_a_higher_priority_borrows_workers_and_they_go_back() -> None:
     assert len(world.cluster.runs["low"].starts) == 1
 
 
+def test_a_worker_that_needs_a_whole_node_has_one_left_for_it() -> None:
+    """Two free places on two nodes would not do."""
+    world = World(works={"low": 100.0, "high": 6.0})
+    world.submit("low", most=4)
+    world.begin()
+    world.wish("rules", QUICK)
+    world.until(lambda: world.entry("low").state == "running")
+    world.submit("high", most=1, priority=5, each={"CPU": 2.0})
+    world.turn()
+    low = world.entry("low")
+    assert low.workers == 2
+    assert low.leave in (("n0", "n0"), ("n1", "n1"))
+    assert world.cluster.asked_to_leave == {low.order: low.leave}
+    world.until(lambda: world.entry("high").over)
+    world.until(lambda: world.entry("low").workers == 4)
+    assert world.entry("low").leave == ()
+
+
 def test_a_job_is_paused_where_its_least_is_in_the_way_and_goes_on_as_the_same_run() -> None:
     world = World(works={"low": 60.0, "high": 8.0})
     world.submit("low", most=4, least=3)

@@ -53,7 +53,7 @@ def test_a_start_hears_what_is_meant_for_it_and_nothing_else(box: Make) -> None:
 def test_an_end_and_another_size_are_told_apart(box: Make) -> None:
     stops: list[Stop] = []
     sizes: list[Resize] = []
-    first, second = Resize("mary@laptop", 7.0, 1, 4, "a", 4), Resize("john@desk", 8.0, 2, 2, "b", 2)
+    first, second = Resize("mary@laptop", 7.0, 1, 4, "a", 4), Resize("john@desk", 8.0, 2, 2, "b", 2, ("n1", "n1"))
     with heard(box("r"), [of_epoch(3), of_attempt("ab")], stops.append, sizes.append):
         box("r").ask(of_attempt("ab"), first)
         until(lambda: sizes == [first])

@@ -116,6 +116,20 @@ def test_the_node_that_one_worker_leaves_empty_can_go() -> None:
     assert seating.surplus(workers, ["w0"], {"w0"}, -1) == []
 
 
+def test_who_is_on_a_node_that_somebody_needs_goes_first_and_no_more_of_them_than_that() -> None:
+    workers = {f"w{n}": Worker(MEMBER, node) for n, node in enumerate("aaabb")}
+    everybody = list(workers)
+    assert seating.surplus(workers, everybody, everybody, 2, ["a", "a"]) == ["w2", "w1"]
+    assert seating.surplus(workers, everybody, everybody, 2, ["a"]) == ["w2", "w4"]
+    assert seating.surplus(workers, everybody, everybody, 1, ["c"]) == ["w4"], "nobody is there"
+    assert seating.surplus(workers, everybody, everybody[:4], 1, ["a"]) == ["w2"], "w4 has not trained; who asks knows"
+    m = training(3)
+    nodes = {name: worker.node for name, worker in m.workers.items()}
+    assert len(set(nodes.values())) == 3
+    actions = m.step(Resized(1, 2, "the queue", 20.0, (str(nodes["w0"]),)))
+    assert published(actions) == ("w1", "w2")
+
+
 def test_one_that_is_missed_before_it_has_left_stays() -> None:
     m = training(3)
     ask(m, 1, 2)

@@ -280,7 +280,7 @@ def test_what_is_asked_for_waits_for_the_controller_and_is_handed_on_once(monkey
     controller.append(Actor)
     waiting.hand_on()
     waiting.hand_on()
-    assert told == [(1, 4, "mary", "1..4", 1), (2, 2, "mary", "2..2", 2)], "what is no size is not taken"
+    assert told == [(1, 4, "mary", "1..4", 1, ()), (2, 2, "mary", "2..2", 2, ())], "what is no size is not taken"
 
 
 def test_what_was_asked_before_a_run_began_is_held_against_its_job() -> None:

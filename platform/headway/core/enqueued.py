@@ -76,6 +76,7 @@ class Entry:
         workers: that it is to have; 0 unless it holds any.
         starts: how often it was started.
         orders: how often its size was set.
+        leave: nodes that had best be left by its newest change of size, once for each worker there.
         resized_at, since: Unix seconds of its last change of size, and of its state.
         why: it is in that state, or waits, for people.
         prepared: whether its next start has begun already, and has all ready but its workers.
@@ -105,6 +106,7 @@ class Entry:
     workers: int = 0
     starts: int = 0
     orders: int = 0
+    leave: tuple[str, ...] = ()
     resized_at: float | None = None
     since: float = 0.0
     why: str = ""
@@ -166,18 +168,19 @@ def each_of(resources: Mapping[str, float]) -> Each:
     return Each(resources.get("CPU", 0.0), resources.get("GPU", 0.0), resources.get("memory", 0.0))
 
 
-def granted(entry: Entry, workers: int, now: float, why: str) -> Entry:
-    """It is to have so many workers: it begins, goes on, or changes its size. One that pauses or is over does not."""
+def granted(entry: Entry, workers: int, now: float, why: str, leave: tuple[str, ...] = ()) -> Entry:
+    """It is to have so many workers: it begins, goes on, or changes its size. One that pauses or is over does not.
+    leave: see `Entry`."""
     if workers < 1 or entry.over or entry.state == "pausing":
         return entry
     if entry.state in WAITS:
         waited_s = entry.waited_s + max(0.0, now - entry.since)
         begun = replace(entry, state="starting", workers=workers, starts=entry.starts + 1, orders=0, since=now)
         begun = replace(begun, waited_s=waited_s, prepared=False, orders=int(entry.prepared))
-        return replace(begun, resized_at=now, why=why, trained_at=None)
+        return replace(begun, resized_at=now, why=why, leave=(), trained_at=None)
     if workers == entry.workers:
         return entry
-    grown = replace(entry, workers=workers, orders=entry.orders + 1, resized_at=now, why=why)
+    grown = replace(entry, workers=workers, orders=entry.orders + 1, leave=leave, resized_at=now, why=why)
     return _accounted(grown, entry, now)
 
 

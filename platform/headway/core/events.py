@@ -165,12 +165,14 @@ class Raised:
 
 @dataclass(frozen=True)
 class Resized:
-    """Somebody asks for another size of the run: so few and so many workers. by: who, for people."""
+    """Somebody asks for another size of the run: so few and so many workers. by: who, for people; leave: nodes that had
+    best be left where some are to go, once for each worker there."""
 
     min: int
     max: int
     by: str
     at: float
+    leave: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -471,17 +471,17 @@ class Membership:
         self.policy = replace(self.policy, min=least, max=event.max)
         self._hold(len(self.active.members) if self.active else 0)
         reason = f"{event.by} asks for {event.max} workers" if event.max > 1 else f"{event.by} asks for 1 worker"
-        return [*self._let_go(reason), *self._consider(event.at), *self._hire(reason, event.at)]
+        return [*self._let_go(reason, event.leave), *self._consider(event.at), *self._hire(reason, event.at)]
 
     def _hold(self, training: int) -> None:
         """So many train: a `min` that was asked for and reached counts."""
         if self.policy.min < self._least <= training:
             self.policy = replace(self.policy, min=self._least)
 
-    def _let_go(self, reason: str) -> list[Action]:
-        """Those beyond the full number: who has not trained at once, members between two steps."""
+    def _let_go(self, reason: str, leave: Iterable[str] = ()) -> list[Action]:
+        """Those beyond the full number: who has not trained at once, members between two steps. leave: of `Resized`."""
         members = [m for m, w in self.workers.items() if w.phase == MEMBER]
-        for m in surplus(self.workers, members, self.carried, len(members) - self.policy.max):
+        for m in surplus(self.workers, members, self.carried, len(members) - self.policy.max, leave):
             self.workers[m].phase, self.workers[m].deadline, self.workers[m].surplus = LEAVING, float("inf"), True
         aside = [m for phase in (READY, WARMING) for m, w in self.workers.items() if w.phase == phase]
         aside += self._hiring.in_order

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from headway.core.roster import LEAVING, MEMBER, READY, Policy, Worker
 
@@ -72,25 +72,36 @@ def planned(
     return sorted(wanted[: policy.lanes - len(kept)] + kept, key=lambda m: order.get(m, len(order)))
 
 
-def surplus(workers: Mapping[str, Worker], members: Sequence[str], holders: Collection[str], number: int) -> list[str]:
+def surplus(
+    workers: Mapping[str, Worker],
+    members: Sequence[str],
+    holders: Collection[str],
+    number: int,
+    leave: Iterable[str] = (),
+) -> list[str]:
     """So many of the members that it costs least to let go.
 
-    First those that have not trained; then those whose node is left by all that work there, so that it can go; then the
-    newest.
+    First those on nodes that somebody else needs; then those that have not trained; then those whose node is left by
+    all that work there, so that it can go; then the newest.
 
     Args:
         workers: all there are, oldest first.
         holders: who was in the last generation that was told to go.
+        leave: nodes that are needed, once for each worker that had best leave it.
     """
     let_go: list[str] = []
-    on_node = Counter(w.node for w in workers.values())
+    on_node, needed = Counter(w.node for w in workers.values()), Counter(leave)
     age = {m: i for i, m in enumerate(workers)}
     staying = list(members)
     for _ in range(number):
-        least = min(staying, key=lambda m: (m in holders, on_node[workers[m].node], -age[m]))
+        least = min(
+            staying,
+            key=lambda m: (needed[workers[m].node or ""] <= 0, m in holders, on_node[workers[m].node], -age[m]),
+        )
         staying.remove(least)
         let_go.append(least)
         on_node[workers[least].node] -= 1
+        needed[workers[least].node or ""] -= 1
     return let_go
 
 

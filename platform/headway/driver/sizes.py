@@ -46,7 +46,7 @@ class Sizes:
         controller = self._names.find("controller") if self._asked else None
         while controller is not None and self._asked:
             wish = self._asked.popleft()
-            controller.resize.remote(wish.min, wish.max, wish.by, wish.id, wish.at_once)
+            controller.resize.remote(wish.min, wish.max, wish.by, wish.id, wish.at_once, wish.leave)
 
 
 def kept(run: RunFolder, settings: Sequence[str]) -> list[str]:

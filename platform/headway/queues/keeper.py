@@ -16,7 +16,7 @@ from headway.core import bookings, enqueued
 from headway.core.bookings import Answer, Book
 from headway.core.enqueued import Entry, Seen
 from headway.core.queue import decide
-from headway.core.queued import Decision, Pause, Refuse
+from headway.core.queued import Decision, Pause, Refuse, Resize, Resume, Start
 from headway.errors import HeadwayError
 from headway.queues.cluster import Cluster
 from headway.queues.place import QueuePlace, line
@@ -157,7 +157,7 @@ class Keeper:
                 after = enqueued.paused(before, now, action.reason)
                 why = action.reason
             else:
-                after = enqueued.granted(before, action.size, now, action.reason)
+                after = enqueued.granted(before, action.size, now, action.reason, _left(action))
                 why = action.reason
             if after is None or after == before:
                 continue
@@ -241,6 +241,13 @@ def _prepared(book: Book, never: set[str]) -> Book:
         if many > 0 and entry is not None and waits and run not in never:
             book, many = book.put(enqueued.prepared(entry)), many - 1
     return book
+
+
+def _left(action: Start | Resize | Resume) -> tuple[str, ...]:
+    """Nodes that had best be left, once for each worker there."""
+    if not isinstance(action, Resize):
+        return ()
+    return tuple(node for node, workers in action.leave for _ in range(workers))
 
 
 def _large(book: Book) -> Book:

@@ -294,13 +294,13 @@ class RayCluster:
         )
 
     def resize(self, entry: Entry) -> None:
-        wish = Resize(US, time.time(), entry.least, entry.workers, entry.order, entry.workers)
+        wish = Resize(US, time.time(), entry.least, entry.workers, entry.order, entry.workers, entry.leave)
         self._pool.submit(self._resize, entry, wish)
 
     def _resize(self, entry: Entry, wish: Resize) -> None:
         try:
             for controller in self._controllers.get(entry.start) or controllers(entry.run):
-                controller.resize.remote(wish.min, wish.max, wish.by, wish.id, wish.at_once)
+                controller.resize.remote(wish.min, wish.max, wish.by, wish.id, wish.at_once, wish.leave)
         except Exception as error:  # it is told by the other way
             logger.info("the controller of %s cannot be told: %s", entry.run, error)
         try:

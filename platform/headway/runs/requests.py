@@ -74,6 +74,7 @@ class Resize:
         min, max: so few and so many workers; of a run that has not begun min may be AS_BEFORE.
         id: names this request: the run's records say which was the last that was heard.
         at_once: so many are asked of a cluster that buys machines whether or not it pays.
+        leave: Ray's ids of nodes that had best be left where the run is to be smaller, once for each worker there.
     """
 
     by: str
@@ -82,6 +83,7 @@ class Resize:
     max: int
     id: str
     at_once: int = 1
+    leave: tuple[str, ...] = ()
 
     @classmethod
     def mine(cls, least: int, most: int, at_once: int) -> Resize:
@@ -168,7 +170,8 @@ class Box:
         try:
             tree = json.loads(self.storage.get(_name(start, Resize)))
             counts = {name: int(tree[name]) for name in ("min", "max", "at_once")}
-            return Resize(by=str(tree["by"]), at=float(tree["at"]), id=str(tree["id"]), **counts)
+            leave = tuple(str(node) for node in tree.get("leave", ()))
+            return Resize(by=str(tree["by"]), at=float(tree["at"]), id=str(tree["id"]), leave=leave, **counts)
         except (FileNotFoundError, *_UNREADABLE):
             return None
 

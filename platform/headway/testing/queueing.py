@@ -98,6 +98,8 @@ class FakeCluster:
         self.away = False
         """Whether it cannot be asked."""
         self.could_grow = False
+        self.asked_to_leave: dict[str, tuple[str, ...]] = {}
+        """Nodes, by the order that named some."""
         self.doubled: list[str] = []
         """Runs of which two starts trained at once: there must be none."""
         self.most = 0
@@ -142,6 +144,7 @@ class FakeCluster:
         start = self.starts.get(entry.start)
         if start is not None and start.phase != "over":
             start.asked, start.request = entry.workers, entry.order
+            self.asked_to_leave |= {entry.order: entry.leave} if entry.leave else {}
 
     def pause(self, entry: Entry) -> None:
         self._act(f"pause {entry.run} {entry.start}")

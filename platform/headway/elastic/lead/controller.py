@@ -80,9 +80,9 @@ class ElasticController(Processes):
         if held:
             self._orders.open.clear()
 
-    def resize(self, least: int, most: int, by: str, request: str, at_once: int) -> None:
+    def resize(self, least: int, most: int, by: str, request: str, at_once: int, leave: tuple[str, ...] = ()) -> None:
         """Called by the driver, see `Coordinator.resize`."""
-        self._coordinator.resize(least, most, by, request, at_once)
+        self._coordinator.resize(least, most, by, request, at_once, leave)
         self._coordinator.then(self._orders.open.set)
 
     # What the coordinator asks for beside `launch` and `dismiss`; called in its thread

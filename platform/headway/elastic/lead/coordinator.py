@@ -287,12 +287,15 @@ class Coordinator:
 
         self._soon(take)
 
-    def resize(self, least: int, most: int, by: str, request: str = "", at_once: int = 0) -> None:
+    def resize(
+        self, least: int, most: int, by: str, request: str = "", at_once: int = 0, leave: tuple[str, ...] = ()
+    ) -> None:
         """Let the run have from `least` to `most` workers.
 
         Args:
             by: who asks, for people; request: names what was asked.
             at_once: so many are asked for whether or not it pays; 0: the least.
+            leave: see `headway.core.events.Resized`.
 
         Raises:
             ValueError: the lanes cannot carry that.
@@ -312,7 +315,7 @@ class Coordinator:
             if self._wishing is not None:
                 self._wishing.resized(least, most)
             self._shown.event("resize", by=by, min=least, max=most, request=request, at_once=at_once or least)
-            self._feed(events.Resized(least, most, by, time.monotonic()))
+            self._feed(events.Resized(least, most, by, time.monotonic(), leave))
 
         self._soon(take)
 
