@@ -1,19 +1,23 @@
-"""DiLoCo on the GPT recipe against all_reduce of as many samples: bytes, loss, lost outer gradients, and a ramp."""
+"""DiLoCo on the GPT recipe against all_reduce of as many samples: bytes, loss, lost outer gradients, and a ramp.
+
+torchft's own is beside it where torchft can be imported (`pip install torchft-nightly`).
+"""
 
 from __future__ import annotations
 
 import argparse
 import statistics
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from strategies_parts import dropping, material, runs
-from strategies_parts.runs import GPT, Done, How, LeftOut, Plan
+from strategies_parts import dropping, material, runs, torchft_diloco
+from strategies_parts.runs import GPT, How, LeftOut, Plan
 from strategies_parts.told import Book, say, shown, spread, table
 
 REPLICAS = 4
+TORCHFT = "torchft, diloco"
 DENSE, INT8, LONG = 45.0, 150.0, 450.0
 """Times fewer bytes than all_reduce's."""
 WORSE, DROPPED_WORSE, PUBLISHED = 0.01, 0.025, 0.021
@@ -49,6 +53,7 @@ def main(options: argparse.Namespace, book: Book) -> None:
             "diloco, streaming": ({**own, "fragments": 2, "overlap": 1 if smoke else 5}, How()),
             "diloco, half dropped": (own, How(patch=dropping.patching(CHANCE, 1))),
             "diloco, half dropped as zeros": (own, How(patch=dropping.patching(CHANCE, 1, zeroed=True))),
+            TORCHFT: (own, How()),
         }
         if options.way:
             ways = {name: way for name, way in ways.items() if name in options.way}
@@ -70,12 +75,21 @@ def main(options: argparse.Namespace, book: Book) -> None:
             _long(of, own, long, book)
 
 
+@dataclass(frozen=True)
+class _Found:
+    """Of a run. loss: of the test set; sent, step_s: see `runs.Done`."""
+
+    loss: float
+    sent: float
+    step_s: float
+
+
 class _Of:
     """Runs, and what came of those that were done."""
 
     def __init__(self, folder: Path, data: Path, size: dict[str, Any], book: Book, lane_batch: int) -> None:
         self.folder, self.data, self.size, self.book, self._batch = folder, data, size, book, lane_batch
-        self.found: dict[str, list[Done]] = {}
+        self.found: dict[str, list[_Found]] = {}
         self._number = 0
 
     def plan(self, strategy: dict[str, Any], steps: int, seed: int, how: How, workers: int = REPLICAS) -> Plan:
@@ -96,24 +110,29 @@ class _Of:
         self._number += 1
         return self.folder / str(self._number)
 
-    def __call__(self, name: str, strategy: dict[str, Any], steps: int, seed: int, how: How) -> Done | None:
+    def __call__(self, name: str, strategy: dict[str, Any], steps: int, seed: int, how: How) -> _Found | None:
+        plan = self.plan(strategy, steps, seed, how)
         try:
-            done = runs.run(self.plan(strategy, steps, seed, how), self.place())
+            done = self._torchft(plan) if name == TORCHFT else self._ours(plan)
         except LeftOut as error:
             say(f"left out: {name}: {error}")
             self.book.put("left_out", name, value=str(error))
             return None
         self.found.setdefault(name, []).append(done)
-        loss, sent = done.first.values.get("loss", float("nan")), done.sent
-        say(f"seed {seed}: {name}: loss {loss:.4f}, {sent / 1e3:.1f} kB a step from each worker")
-        self.book.put(
-            "runs", f"{name}, seed {seed}, {steps} steps", value={"loss": loss, "sent": sent, "step_s": done.step_s}
-        )
+        say(f"seed {seed}: {name}: loss {done.loss:.4f}, {done.sent / 1e3:.1f} kB a step from each worker")
+        self.book.put("runs", f"{name}, seed {seed}, {steps} steps", value=vars(done))
         return done
 
+    def _ours(self, plan: Plan) -> _Found:
+        done = runs.run(plan, self.place())
+        return _Found(done.first.values.get("loss", float("nan")), done.sent, done.step_s)
 
-def _mean(runs_: list[Done]) -> float:
-    return statistics.mean(each.first.values["loss"] for each in runs_)
+    def _torchft(self, plan: Plan) -> _Found:
+        return _Found(*torchft_diloco.run(plan, self.place()))
+
+
+def _mean(runs_: list[_Found]) -> float:
+    return statistics.mean(each.loss for each in runs_)
 
 
 def _told(book: Book, of: _Of, ways: dict[str, Any]) -> None:
@@ -124,7 +143,7 @@ def _told(book: Book, of: _Of, ways: dict[str, Any]) -> None:
         if not done:
             rows.append((name, "left out", "-", "-", "-"))
             continue
-        loss, sent = spread([each.first.values["loss"] for each in done]), spread([each.sent for each in done])
+        loss, sent = spread([each.loss for each in done]), spread([each.sent for each in done])
         fewer = dense / sent["mean"] if dense and sent["mean"] else None
         book.put("ways", name, value={"loss": loss, "sent": sent, "fewer": fewer})
         step = statistics.median(each.step_s for each in done)
@@ -199,7 +218,7 @@ def _long(of: _Of, own: dict[str, Any], steps: int, book: Book) -> None:
         if done is None or dense is None:
             continue
         fewer = dense.sent / done.sent if done.sent else float("inf")
-        worse = done.first.values["loss"] / dense.first.values["loss"] - 1
+        worse = done.loss / dense.loss - 1
         book.put("long", name, value={"fewer": fewer, "worse": worse})
         if name == "diloco, h = 500":
             book.target(f"{name}: at least {LONG:g}x fewer bytes", fewer >= LONG, f"{fewer:.1f}x, loss {worse:+.2%}")

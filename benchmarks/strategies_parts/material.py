@@ -29,8 +29,8 @@ def digits(folder: Path) -> Path:
     rows = permutation(len(images), key("digits"))
     cut = len(rows) // 5
     for name, part in (("test", rows[:cut]), ("train", rows[cut:])):
-        table = pa.table({"image": tensors.column(images[part]), "label": found.target[part].astype(np.int64)})
-        write_dataset(folder / name, [table], name="digits", source="scikit-learn", label="label")
+        drawn = pa.table({"image": tensors.column(images[part]), "label": found.target[part].astype(np.int64)})
+        write_dataset(folder / name, [drawn], name="digits", source="scikit-learn", label="label")
     return folder
 
 
@@ -44,13 +44,18 @@ def source(folder: Path, length: int, files: int | None = None) -> Path:
         chosen = [p for number, p in enumerate(found) if (number % 10 > 0) == bool(first)]
         blocks = text.blocks(chosen, length)
         blocks = blocks[permutation(len(blocks), key("blocks", len(blocks)))]
-        table = pa.table({"tokens": tensors.column(np.ascontiguousarray(blocks))})
-        write_dataset(folder / name, [table], name="python source", source="standard library")
+        cut = pa.table({"tokens": tensors.column(np.ascontiguousarray(blocks))})
+        write_dataset(folder / name, [cut], name="python source", source="standard library")
     return folder
 
 
 def read(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """All images, uint8 [rows, 28, 28], and labels, int64 [rows], of a dataset."""
-    table = pa.concat_tables(pq.read_table(folder / shard.path) for shard in load(folder).shards)
-    images = np.concatenate([chunk.to_numpy_ndarray() for chunk in table["image"].chunks])
-    return images, table["label"].to_numpy()
+    rows = table(folder)
+    images = np.concatenate([chunk.to_numpy_ndarray() for chunk in rows["image"].chunks])
+    return images, rows["label"].to_numpy()
+
+
+def table(folder: Path) -> pa.Table:
+    """All rows of a dataset."""
+    return pa.concat_tables(pq.read_table(folder / shard.path) for shard in load(folder).shards)

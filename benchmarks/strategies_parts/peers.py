@@ -7,11 +7,12 @@ import os
 import statistics
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headway.job import Job
 from headway.testing.forks import for_good, forks
 from strategies_parts import runs
 from strategies_parts.runs import ACKNOWLEDGED_S, LeftOut
@@ -49,11 +50,22 @@ def run(
         LeftOut: a worker failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    last = (workers, folder, data, arguments, rows, steps, seed, enter, rank_of_power_sgd)
+    found = answers(hook, _train, [(hook, rank, *last) for rank in range(workers)])
+    sent = statistics.mean(each[0] for each in found)
+    return Peer(sent, *found[0][1:])
+
+
+def answers(name: str, work: Callable[..., Any], givens: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """What processes return that do a work at the same time, each with what it is given.
+
+    Raises:
+        LeftOut: one failed; says whose work it was.
+    """
     processes, pipes = [], []
-    for rank in range(workers):
+    for given in givens:
         receive, send = forks.Pipe(duplex=False)
-        given = (hook, rank, workers, folder, data, arguments, rows, steps, seed, enter, rank_of_power_sgd)
-        process = forks.Process(target=_work, args=(send, given), daemon=True)
+        process = forks.Process(target=_work, args=(send, work, given), daemon=True)
         process.start()
         send.close()
         processes.append(process)
@@ -62,24 +74,23 @@ def run(
         found = []
         for pipe in pipes:
             if not pipe.poll(DEADLINE_S):
-                raise LeftOut(f"{hook}: no answer within {DEADLINE_S:g} s")
+                raise LeftOut(f"{name}: no answer within {DEADLINE_S:g} s")
             failed, value = pipe.recv()
             if failed:
-                raise LeftOut(f"{hook}: {value.strip().splitlines()[-1]}")
+                raise LeftOut(f"{name}: {value.strip().splitlines()[-1]}")
             found.append(value)
     except EOFError:
-        raise LeftOut(f"{hook}: a worker ended") from None
+        raise LeftOut(f"{name}: a worker ended") from None
     finally:
         for process in processes:
             process.kill()
             process.join()
-    sent = statistics.mean(each[0] for each in found)
-    return Peer(sent, *found[0][1:])
+    return found
 
 
-def _work(pipe: Any, given: tuple[Any, ...]) -> None:
+def _work(pipe: Any, work: Callable[..., Any], given: tuple[Any, ...]) -> None:
     try:
-        pipe.send((False, _train(*given)))
+        pipe.send((False, work(*given)))
     except BaseException:  # told to the parent, which says it
         pipe.send((True, traceback.format_exc()))
 
@@ -122,10 +133,10 @@ def _train(
         state = powerSGD_hook.PowerSGDState(None, matrix_approximation_rank=power_rank, start_powerSGD_iter=2)
         model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
     images, labels = material.read(data / "train")
-    order = _order(data, workers, rows, steps, seed)
+    walk = order(_job(data, workers, rows, steps, seed), data / "train")
     sockets, marked, seconds, losses = Sockets(opened() - before), 0, [], []
     for step in range(steps):
-        chosen = _rows(order, step, rank)
+        chosen = rows_of(walk, step, rank)
         batch = torch.from_numpy(pictures.tensors(images[chosen])), torch.from_numpy(labels[chosen])
         begun = time.monotonic()
         optimizer.zero_grad()
@@ -151,19 +162,24 @@ def _train(
     return sent, statistics.median(seconds[min(WARM, steps // 2) :]), float(mean) / workers, right
 
 
-def _order(data: Path, workers: int, rows: int, steps: int, seed: int) -> Any:
-    """Headway's, of a run with a lane for each worker: accuracies after few steps hang on it by points."""
+def _job(data: Path, workers: int, rows: int, steps: int, seed: int) -> Job:
+    """One of Headway's with a lane for each worker."""
+    from headway.job import parse
+
+    tree = {"name": "peer", "task": "t.py:T", "data": {"train": str(data / "train")}}
+    return parse({**tree, "lanes": workers, "lane_batch": rows, "steps": steps, "seed": seed})
+
+
+def order(job: Job, train: Path) -> Any:
+    """Headway's walk of a job over its training set: accuracies after few steps hang on it by points."""
     from headway.data.manifest import load
     from headway.data.read.streams import train_order
     from headway.data.store.files import LocalFiles
-    from headway.job import parse
 
-    train = data / "train"
-    tree = {"name": "peer", "task": "t.py:T", "data": {"train": str(train)}, "lanes": workers, "lane_batch": rows}
-    return train_order(parse({**tree, "steps": steps, "seed": seed}), [LocalFiles(train, load(train))])
+    return train_order(job, [LocalFiles(train, load(train))])
 
 
-def _rows(order: Any, step: int, lane: int) -> Any:
+def rows_of(walk: Any, step: int, lane: int) -> Any:
     """Numbers of a lane's rows in a step."""
-    epoch, at = divmod(step, order.steps_per_epoch)
-    return order.lane_ids(epoch, lane)[at * order.lane_batch : (at + 1) * order.lane_batch]
+    epoch, at = divmod(step, walk.steps_per_epoch)
+    return walk.lane_ids(epoch, lane)[at * walk.lane_batch : (at + 1) * walk.lane_batch]

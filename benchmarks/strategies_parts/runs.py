@@ -8,7 +8,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -267,17 +267,23 @@ class Done:
     @property
     def sent(self) -> float:
         """Bytes that a worker sent for a step, on average over workers and whole rounds."""
-        each = []
-        for seen in self.seen.values():
-            (first, before), (last, after) = seen.marks[0], seen.marks[-1]
-            each.append(((after - before) / (last - first) if last > first else after / last) / 2)
-        return statistics.mean(each)
+        return statistics.mean(sent(seen.marks) for seen in self.seen.values())
 
     @property
     def step_s(self) -> float:
-        """Median, in which a fixed few steps at the beginning do not count."""
-        kept = self.first.seconds[min(4, len(self.first.seconds) // 2) :]
-        return statistics.median(kept)
+        """Of rank 0; see `step_s`."""
+        return step_s(self.first.seconds)
+
+
+def sent(marks: Sequence[tuple[int, int]]) -> float:
+    """Bytes that a worker sent for a step, by `Seen.marks`: over whole rounds after the first."""
+    (first, before), (last, after) = marks[0], marks[-1]
+    return ((after - before) / (last - first) if last > first else after / last) / 2
+
+
+def step_s(seconds: Sequence[float]) -> float:
+    """Median, in which a fixed few steps at the beginning do not count."""
+    return statistics.median(seconds[min(4, len(seconds) // 2) :])
 
 
 def run(plan: Plan, folder: Path, during: Callable[[Run], None] | None = None) -> Done:
