@@ -30,6 +30,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--context", type=int, default=256, help="bytes of a row (default 256)")
     parser.add_argument("--way", action="append", help="name of one, may be repeated (all); none: the long ones alone")
     parser.add_argument("--rate", type=float, default=3e-3, help="of the inner AdamW (default 3e-3)")
+    parser.add_argument(
+        "--after", type=int, default=0, help="steps of all_reduce, whose weights all ways begin with (0)"
+    )
 
 
 def main(options: argparse.Namespace, book: Book) -> None:
@@ -44,6 +47,8 @@ def main(options: argparse.Namespace, book: Book) -> None:
         folder = Path(scratch)
         data = material.source(folder / "data", int(size["context"]), 60 if smoke else None)
         of = _Of(folder, data, {**size, "rate": options.rate}, book, lane_batch=2 if smoke else 4)
+        if options.after:
+            of.begin_after(options.after)
         own = {"kind": "diloco", "every": every, "inner_state": "own"}
         ways: dict[str, tuple[dict[str, Any], How]] = {
             "all_reduce": ({"kind": "all_reduce"}, How()),
@@ -58,7 +63,7 @@ def main(options: argparse.Namespace, book: Book) -> None:
         if options.way:
             ways = {name: way for name, way in ways.items() if name in options.way}
         what = f"GPT of {size['width']} wide, context {size['context']}, {REPLICAS} replicas on as many workers"
-        what += f", h = {every}, {steps} steps"
+        what += f", h = {every}, {steps} steps" + (f" after {options.after} of all_reduce" if options.after else "")
         if ways:
             book.put("what", value=what)
         say(f"{what}; the loss is of the test set\n")
@@ -91,6 +96,15 @@ class _Of:
         self.folder, self.data, self.size, self.book, self._batch = folder, data, size, book, lane_batch
         self.found: dict[str, list[_Found]] = {}
         self._number = 0
+        self._weights: dict[str, Any] | None = None
+        """That all begin with."""
+
+    def begin_after(self, steps: int) -> None:
+        """Let all begin with what so many steps of all_reduce come to. Their optimisers and schedules begin anew."""
+        plan = self.plan({"kind": "all_reduce"}, steps, 1000, How())
+        done = runs.run(replace(plan, how=replace(plan.how, snapshots=max(1, steps - 1))), self.place())
+        _, at, self._weights = done.first.snapshots[-1]
+        say(f"all begin with weights of {at} steps of all_reduce: loss {done.first.values['loss']:.4f}\n")
 
     def plan(self, strategy: dict[str, Any], steps: int, seed: int, how: How, workers: int = REPLICAS) -> Plan:
         warm = max(1, min(50, steps // 10))
@@ -102,7 +116,7 @@ class _Of:
             self._batch,
             steps,
             seed,
-            How(GPT, self.size, patch=how.patch, pace=how.pace),
+            How(GPT, self.size, patch=how.patch, pace=how.pace, weights=self._weights),
             {"clip_norm": 1.0, "schedule": {"name": "cosine", "warmup_steps": warm, "final": 0.05}},
         )
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ class How:
         snapshots: rank 0 keeps the common weights so often, in steps, at exchanges; 0: never.
         evaluate: at the end.
         patch: called as patch() first, in the worker's process; importable by name.
+        weights: that the model begins with; None: its own.
     """
 
     task: str = PICTURES
@@ -77,6 +79,7 @@ class How:
     snapshots: int = 0
     evaluate: bool = True
     patch: Callable[[], None] | None = None
+    weights: dict[str, Any] | None = None
 
 
 @dataclass
@@ -126,6 +129,8 @@ def train(context: Context, how: How) -> Seen:
     if how.patch is not None:
         how.patch()
     task, seen = made(how.task, how.arguments), Seen()
+    if how.weights is not None:
+        task.model = partial(_loaded, task.model, how.weights)
     context.use(task.transform)
     with session_of(task) as training:
         if how.pace.seconds:
@@ -156,6 +161,14 @@ def train(context: Context, how: How) -> Seen:
                 seen.values = training.evaluate(task.metrics, task.measures())
     seen.digest = update.weights_sha256(training.model)
     return seen
+
+
+def _loaded(model: Callable[[], Any], weights: dict[str, Any]) -> Any:
+    import torch
+
+    found = model()
+    found.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    return found
 
 
 def _pulled(training: Any) -> dict[str, Any]:

@@ -429,6 +429,35 @@ def test_a_spare_begins_at_once_when_the_last_worker_dies(tmp_path: Path, data: 
     assert outcome.account["spare"] > 0
 
 
+def rehearses_when_all_are_gone(context: Context, session: Session, step: int, where: str) -> None:
+    """Whoever comes while somebody trains gets on only when those are known to be gone; see `until_one_is_killed`."""
+    until_one_is_killed(context, session, step, where)
+    folder, until = run_of(context), time.monotonic() + 60
+    if where == "before" and session.engine.standing is Standing.REHEARSING and (folder / "comes").exists():
+        (folder / "rehearses").touch()
+        while not session.engine.members.broken and time.monotonic() < until:
+            time.sleep(0.005)
+
+
+def test_who_rehearses_while_the_last_worker_dies_begins_from_the_checkpoint(
+    tmp_path: Path, data: Path, calm: Calm
+) -> None:
+    """It needs nobody for that: that a member is gone is no fault of its own, and ends no run."""
+    made = job(data, workers={"max": 2, "hang_s": 60.0, "silence_s": 10.0}, checkpoint={"every_steps": 1})
+    with Run(tmp_path / "run", made, train, 0.0, rehearses_when_all_are_gone, places=1) as run:
+        run.wait_until(lambda: run.step >= STRUCK)
+        (member,) = run.members
+        (run.folder / "comes").touch()
+        run.places(2)
+        run.wait_until(lambda: (run.folder / "rehearses").exists())
+        (run.folder / "comes").unlink()
+        strike(run, member)
+        outcome = run.result()
+    check(outcome, calm)
+    assert outcome.of("raised") == []
+    assert "w1" in outcome.of("generation")[1]["members"]
+
+
 def test_a_spare_joins_as_soon_as_the_others_have_gone_on(tmp_path: Path, data: Path, calm: Calm) -> None:
     with Run(tmp_path / "run", job(data, workers={"max": 2, "spares": 1}), train, 0.05, until_one_is_killed) as run:
         spare, (victim, other) = spare_of(run), run.members

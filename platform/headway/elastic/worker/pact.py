@@ -92,8 +92,9 @@ class Pact:
         return [id(p) for p in parameters] == self._strategies[self._in_use][1]
 
     def check(self) -> None:
-        """Raises PeerLost where it is known that a member is gone."""
-        if self._line.broken:
+        """Raises PeerLost where it is known that a member is gone. Before the first generation there are none: who
+        rehearses needs nobody, whoever leaves meanwhile."""
+        if self.generation and self._line.broken:
             raise PeerLost("a member is gone")
 
     @contextmanager
