@@ -130,7 +130,7 @@ def train(context: Context, how: How) -> Seen:
         how.patch()
     task, seen = made(how.task, how.arguments), Seen()
     if how.weights is not None:
-        task.model = partial(_loaded, task.model, how.weights)
+        task.model = partial(loaded, task.model, how.weights)
     context.use(task.transform)
     with session_of(task) as training:
         if how.pace.seconds:
@@ -163,7 +163,8 @@ def train(context: Context, how: How) -> Seen:
     return seen
 
 
-def _loaded(model: Callable[[], Any], weights: dict[str, Any]) -> Any:
+def loaded(model: Callable[[], Any], weights: dict[str, Any]) -> Any:
+    """What `model` makes, with these weights."""
     import torch
 
     found = model()

@@ -141,7 +141,8 @@ def _train(rank: int, plan: Plan, folder: Path) -> tuple[float, str, float, floa
     every, outer = job.strategy.round_steps, job.strategy.outer
     torch.manual_seed(job.seed)
     task = runs.made(plan.how.task, plan.how.arguments)
-    model = task.model()
+    weights = plan.how.weights
+    model = task.model() if weights is None else runs.loaded(task.model, weights)
     optimizer = task.optimizer(model)
     schedule = optim.schedule(job.schedule, optimizer, plan.steps, None)
     outer_optimizer = torch.optim.SGD(model.parameters(), lr=outer.lr, momentum=outer.momentum, nesterov=outer.nesterov)
