@@ -304,6 +304,76 @@ def test_a_machine_without_a_price_is_named_and_not_counted() -> None:
     assert [line.get("unpriced") for line in run.lines[1:]] == [True]
 
 
+def test_a_price_that_comes_late_holds_from_the_purchase_on() -> None:
+    bare = Sold("i", "c", "a", True, since=110.0)
+    board = Table(Till().having(bare), [Node("n", "i", {"CPU": 1.0})])
+    run = Run(board)
+    run.now = 112.0
+    run.purchases.placed("w0", "n")
+    run.at(113.0)
+    board.sold = Till().having(sold("i", 110.0))
+    run.at(170.0)
+    assert run.purchases.unpriced == []
+    assert run.replay.dollars(210.0) == pytest.approx(0.1)
+    assert run.replay.parts(210.0)[0].booting == pytest.approx(0.002), "who worked on it meanwhile is known"
+    stands = run.purchases.outlay()
+    assert stands is not None
+    assert (stands.dollars, stands.per_hour) == pytest.approx((0.06, 3.6))
+    board.sold = Till().having(sold("i", 110.0, until=200.0))
+    run.at(205.0)
+    assert run.replay.dollars(300.0) == pytest.approx(0.09)
+
+
+def test_where_only_some_machines_have_prices_the_others_cost_what_their_workers_do() -> None:
+    head = Sold("h", "m", since=100.0, prices=((100.0, 1.8),), head=True)
+    board = Table(Till().having(head, Sold("i", "p4d", "a", since=100.0)), [Node("n", "i", {"CPU": 4.0})])
+    run = Run(board, per_worker=36.0)
+    run.at(101.0)
+    run.now = 110.0
+    run.purchases.placed("w0", "n")
+    run.at(111.0)
+    run.now = 120.0
+    run.purchases.placed("w1", "n")
+    run.at(121.0)
+    stands = run.purchases.outlay()
+    assert stands is not None
+    assert stands.per_hour == pytest.approx(1.8 + 72.0)
+    run.now = 130.0
+    run.purchases.freed("w0")
+    run.purchases.freed("w1")
+    run.at(131.0)
+    assert run.replay.dollars(160.0) == pytest.approx(60 * 1.8 / 3600 + 10 * 0.01 + 10 * 0.02)
+    assert run.replay.per_hour(160.0) == pytest.approx(1.8)
+
+
+def test_a_machine_that_no_account_has_any_more_costs_nothing_from_then_on() -> None:
+    board = Table(Till().having(sold("i", 110.0), sold("j", 110.0)))
+    run = Run(board)
+    run.at(111.0)
+    board.sold = Till().having(sold("j", 110.0))  # a provider that has begun anew
+    run.at(180.0)
+    run.at(250.0)
+    assert [part.machine.until for part in run.replay.parts(300.0)] == [180.0, None]
+    board.sold = None  # it cannot be read for a moment
+    run.at(260.0)
+    assert run.replay.per_hour(260.0) == pytest.approx(3.6)
+
+
+def test_an_account_that_begins_late_counts_no_machine_twice() -> None:
+    nodes = [Node("n", "i", {"CPU": 1.0}), Node("m", "", {"CPU": 1.0})]
+    board = Table(None, nodes)
+    run = Run(board, price=Book([Price("*", "*", 7.2)]).per_hour)
+    run.now = 101.0
+    run.purchases.placed("w0", "n")
+    run.at(102.0)
+    board.there[1] = Node("m", "j", {"CPU": 1.0})  # the cloud's name of it is known now
+    board.sold = Till().having(sold("i", 90.0), sold("j", 90.0))
+    run.at(130.0)
+    assert [part.machine.id for part in run.replay.parts(200.0)] == ["i", "j"]
+    assert run.replay.dollars(200.0) == pytest.approx(0.2), "by the account's prices, since the run began"
+    assert run.replay.parts(200.0)[0].carrying == pytest.approx(0.099)
+
+
 def test_what_is_stored_has_the_price_of_the_list() -> None:
     board = Table(Till(storage=0.73).having(sold("i", 110.0, price=0.0)))
     run = Run(board)

@@ -371,6 +371,7 @@ def _fit(
             "wishing": means.wishing(job, run, checked.total_steps),
             "each": job.workers.each,
             "prices": None if job.prices is None else [one.model_dump() for one in job.prices],
+            "per_worker": job.workers.price_per_hour,
             "held": held,
             "standing": standing,
         },
