@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from tests.unit.test_provider import World, get, shown
 
 from headway.cluster.prices.book import Book, Price
 from headway.core.bill import Bill, replayed
+from headway.core.offers import Stock
 from headway.core.tenancy import Slots, Tenancy
 from headway.core.till import MOST, Sold, Till
 from headway.elastic.lead.purchases import Node, Purchases
@@ -26,7 +27,12 @@ class Ledger(World):
         super().__init__()
         self.tills: list[Till] = []
 
-    def opened(self, **own: Any) -> Any:
+    def opened(
+        self,
+        till_before: Callable[[], Till | None] = lambda: None,
+        show: Callable[[Stock], None] = lambda stock: None,
+        **own: Any,
+    ) -> Any:
         from headway.cluster.provider import Provider
 
         section = {"type": "external", "market": "none", "headway": {"id": "7", **own}}
@@ -37,6 +43,8 @@ class Ledger(World):
             standings=lambda: self.nodes,
             tell=self.told.append,
             tell_till=self.tills.append,
+            till_before=till_before,
+            show=show,
             clock=lambda: self.now,
             sleep=self.sleep,
         )
@@ -109,6 +117,38 @@ def test_a_cloud_that_lies_changes_no_dollar_once_it_tells_the_truth(world: Ledg
         world.now += 40.0
         shown(provider)
     assert world.till.machines[machine].until == gone
+
+
+def test_who_keeps_the_account_anew_goes_on_with_what_was_told_last(world: Ledger) -> None:
+    (stays, ends) = get(provider := world.opened(), 2)
+    shown(provider)
+    world.now += 100.0
+    world.cloud.kill(ends)  # while nobody looks
+    world.now += 100.0
+
+    def away() -> Till | None:
+        raise ConnectionError
+
+    told = len(world.tills)
+    again = world.opened(till_before=away)
+    shown(again)
+    assert len(world.tills) == told, "what is written is not written over"
+    again = world.opened(till_before=lambda: world.till)
+    shown(again)
+    assert {each.id: each.until for each in world.till.machines.values()} == {stays: None, ends: 1100.0}
+
+
+def test_what_is_sold_has_the_clouds_price_of_spot_machines_before_the_files(world: Ledger) -> None:
+    bare, dear = {"type": "c", "zone": "a", "spot": True}, {"type": "c", "zone": "b", "spot": True, "price_per_hour": 9}
+    stocks: list[Stock] = []
+    sells = {"worker": {"resources": {"CPU": 1}, "one_of": [bare, dear, {"type": "c", "zone": "a"}]}}
+    provider = world.opened(show=stocks.append, sells=sells)
+    shown(provider)
+    assert [offer.price_per_hour for offer in stocks[-1].offers] == [0.3, 0.4, None]
+    world.cloud.reprice("c", "a", 0.5)
+    world.now += 60.0
+    shown(provider)
+    assert [offer.price_per_hour for offer in stocks[-1].offers] == [0.5, 0.4, None]
 
 
 def test_a_price_that_nobody_tells_is_of_the_list(world: Ledger) -> None:

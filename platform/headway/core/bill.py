@@ -157,8 +157,11 @@ class Bill:
     # What happens.
 
     def bought(self, machine: Bought, share: float = 1.0, per_worker: float | None = None) -> None:
-        """There is a machine, of which the run pays such a share from the beginning; or more is known of it. One without
-        a price costs per_worker for an hour of each worker of the run on it, where that is said, and is left out else."""
+        """There is a machine, of which the run pays such a share from the beginning; or more is known of it.
+
+        One without a price costs per_worker for an hour of each worker of the run on it; where that is not said it is
+        left out.
+        """
         line = self._lines.get(machine.id)
         if line is None:
             self._lines[machine.id] = _Line(machine, [(machine.since, share)], per_worker=per_worker)
