@@ -119,9 +119,26 @@ def test_a_missing_price_is_named() -> None:
     )
     bare = replace(SOLD, offers=tuple(replace(offer, price_per_hour=None) for offer in SOLD.offers))
     error = refused(job(budget={"usd_per_hour": 1}), stock=bare)
-    assert error.reason == "none of c in a spot, c in a has a price"
+    assert error.reason == "there is no price of c in a spot, c in a"
     assert "price_per_hour" in error.remedy
     means.admit(job(budget={"usd": 1}, workers={"price_per_hour": 1.0}), Known(NOW), Stock(), NOW)
+
+
+def test_with_a_budget_no_machine_may_lack_a_price() -> None:
+    some = replace(SOLD, offers=(SOLD.offers[0], Offer("worker", "p4d", "a"), Offer("small", "tiny")))
+    error = refused(job(budget={"usd": 5}), stock=some)
+    assert error.reason == "there is no price of p4d in a", "none that has no room for a worker is named"
+    means.admit(job(budget={"usd": 5}, workers={"price_per_hour": 1.0}), Known(NOW), some, NOW)
+    means.admit(job(budget={"usd": 5}, prices=[{"type": "p4d", "per_hour": 9.0}]), Known(NOW), some, NOW)
+    error = refused(job(budget={"usd": 5}, prices=[{"type": "other", "per_hour": 9.0}]), stock=some)
+    assert error.reason == "there is no price of p4d in a"
+
+
+def test_a_deadline_needs_a_price_where_there_are_two_markets() -> None:
+    some = replace(SOLD, offers=(SOLD.offers[0], Offer("worker", "c", "a")))
+    assert refused(job(deadline="1h"), stock=some).fact == "deadline needs to know what machines cost"
+    means.admit(job(deadline="1h"), Known(NOW), replace(some, offers=some.offers[1:]), NOW)
+    means.admit(job(deadline="1h"), Known(NOW), Stock(), NOW)
 
 
 def test_a_budget_too_small_for_a_step_is_refused() -> None:

@@ -30,8 +30,7 @@ class Clerk:
         book: what machines cost where the cloud does not tell.
         tell: writes the till. Whatever it raises, it is tried again with the next look.
         spot_every_s: seconds between two questions for spot prices.
-        before: what was told last, by whoever kept the account before. Where it raises, nothing is counted until the next
-            look.
+        before: what was told last, by whoever kept the account before. While it raises nothing is counted.
     """
 
     def __init__(

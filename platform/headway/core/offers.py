@@ -7,8 +7,8 @@ which of a market's options is tried next is decided where it is bought (`headwa
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 
 KEY = b"offers"
 """Where Ray's internal store keeps it, in the namespace of `headway.core.news`."""
@@ -75,24 +75,43 @@ class Stock:
         room = fit(self.resources.get(node_type, {}), each)
         return 1.0 / room if room else 0.0
 
-    def price(self, each: Mapping[str, float], spot: bool | None, now: float | None = None) -> float | None:
+    def listed(self, price: Callable[[str, str, bool], float | None]) -> Stock:
+        """The same, with prices by type, zone, and whether it is spot, where none is told."""
+        offers = [
+            offer
+            if offer.price_per_hour is not None
+            else replace(offer, price_per_hour=price(offer.type, offer.zone, offer.spot))
+            for offer in self.offers
+        ]
+        return replace(self, offers=tuple(offers))
+
+    def unpriced(self, each: Mapping[str, float]) -> list[Offer]:
+        """Those that have room for a worker, and no price."""
+        return [
+            offer for offer in self.offers if offer.price_per_hour is None and self.share(offer.node_type, each) > 0
+        ]
+
+    def price(
+        self, each: Mapping[str, float], spot: bool | None, now: float | None = None, other: float | None = None
+    ) -> float | None:
         """Dollars for an hour of a worker on the cheapest machine that has room for it.
 
         Args:
             each: what a worker takes, by Ray's names.
             spot: of which market; None for either.
             now: only what is to be had now, as far as is known; None: whether or not.
+            other: dollars for it on a machine that has no price; None where nobody said.
 
         Returns:
             None where nobody tells a price of any such.
         """
         prices = [
-            offer.price_per_hour * share
+            price
             for offer in self.offers
             if spot in (None, offer.spot)
-            and offer.price_per_hour is not None
             and (now is None or offer.until <= now)
             and (share := self.share(offer.node_type, each)) > 0
+            and (price := other if offer.price_per_hour is None else offer.price_per_hour * share) is not None
         ]
         return min(prices, default=None)
 

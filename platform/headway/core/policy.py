@@ -65,12 +65,19 @@ class Prices:
     Args:
         spot_to_be_had: whether spot machines are, as far as is known.
         beside: dollars per hour of what costs beside workers: the head, storage.
+        sold: whether machines on demand are sold, and whether spot ones are; None where that is not known: those that
+            have a price.
     """
 
     on_demand: float | None = None
     spot: float | None = None
     spot_to_be_had: bool = True
     beside: float = 0.0
+    sold: tuple[bool, bool] | None = None
+
+    def sells(self, spot: bool) -> bool:
+        """Whether machines of a market are sold."""
+        return (self.spot if spot else self.on_demand) is not None if self.sold is None else self.sold[spot]
 
     def of(self, spot: bool) -> float:
         """Of a market; of one without a price what the other costs."""
@@ -183,9 +190,9 @@ class Policy:
 
     def _market(self, view: View, prices: Prices, left_s: float | None, fast: int) -> tuple[bool, str]:
         """Whether all are to be on demand, and why."""
-        if prices.on_demand is not None and prices.spot is None:
+        if prices.sells(spot=False) and not prices.sells(spot=True):
             return True, "only machines on demand are sold"
-        if left_s is None or prices.on_demand is None or prices.spot is None:
+        if left_s is None or not prices.sells(spot=False):
             return False, ""
         dear = self._prices(self._least, True, prices)
         if Purse(usd_per_hour=self._per_hour(prices)).most(dear) < self._least:
