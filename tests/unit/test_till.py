@@ -15,7 +15,7 @@ from tests.unit.test_provider import World, get, shown
 from headway.cluster.prices.book import Book, Price
 from headway.core.bill import Bill, replayed
 from headway.core.offers import Stock
-from headway.core.tenancy import Slots, Tenancy
+from headway.core.tenancy import Held, Slots, Tenancy
 from headway.core.till import MOST, Sold, Till
 from headway.elastic.lead.purchases import Node, Purchases
 
@@ -224,7 +224,7 @@ class Table:
 
     def __init__(self, till: Till | None, nodes: Sequence[Node] = ()) -> None:
         self.sold, self.there = till, list(nodes)
-        self.said: dict[str, Slots] = {}
+        self.said: dict[str, Held] = {}
 
     def till(self) -> Till | None:
         return self.sold
@@ -232,13 +232,15 @@ class Table:
     def nodes(self) -> Sequence[Node]:
         return self.there
 
-    def say(self, run: str, slots: Slots | None) -> None:
-        if slots is None:
+    def say(self, run: str, held: Held | None) -> None:
+        if held is None:
             self.said.pop(run, None)
-        else:
-            self.said[run] = dict(slots)
+            return
+        told = Held.decode(held.encode(100.0), 99.0)
+        assert told is not None
+        self.said[run] = told
 
-    def heard(self, now: float) -> dict[str, Slots]:
+    def heard(self, now: float) -> dict[str, Held]:
         return dict(self.said)
 
 
@@ -280,7 +282,7 @@ def test_a_run_records_what_it_pays_and_its_events_say_the_same() -> None:
     run.purchases.placed("w0", "n1")  # before Ray's list has it
     board.there.append(Node("n1", "i", {"CPU": 1.0}))
     run.at(121.0)
-    assert board.said["r"] == {"i": 1.0}
+    assert board.said["r"].slots == {"i": 1.0}
     board.sold = Till().having(head, replace(sold("i", 110.0), prices=((110.0, 3.6), (150.0, 7.2))))
     run.at(155.0)
     run.now = 180.0
@@ -314,6 +316,34 @@ def test_two_runs_on_one_machine_pay_by_the_slots_that_they_hold() -> None:
     before = [run.replay.dollars(110.0) for run in (one, other)]  # when its first minute is over
     after = [run.replay.dollars(210.0) for run in (one, other)]
     assert [b - a for a, b in zip(before, after, strict=True)] == pytest.approx([0.075, 0.025])
+
+
+def test_a_run_that_comes_later_knows_who_held_slots_last() -> None:
+    board = Table(Till().having(sold("i", 50.0), sold("j", 50.0)), [Node("n", "i", {"CPU": 1.0}),
+                                                                    Node("m", "j", {"CPU": 1.0})])  # fmt: skip
+    one = Run(board, "one")
+    one.purchases.placed("a", "n")
+    one.purchases.placed("b", "m")
+    one.at(200.0)
+    one.now = 201.0
+    one.purchases.freed("b")
+    one.at(202.0)
+    one.at(203.0)
+    other, again = Run(board, "other"), Run(board, "one")
+    other.purchases.placed("c", "n")
+
+    def shares(*runs: Run) -> list[float]:
+        for now in (210.0, 211.0, 212.0):
+            for run in runs:
+                run.at(now)
+        return [run.replay.per_hour(220.0) for run in runs]
+
+    assert sum(shares(one, other)) == pytest.approx(7.2), "each machine once"
+    assert shares(one, other) == pytest.approx([5.4, 1.8])
+    again.purchases.placed("a", "n")
+    assert shares(again, other) == pytest.approx([5.4, 1.8]), "the first, resumed"
+    assert Held.decode(b"{}", 0.0) is None
+    assert Held.decode(Held().encode(5.0), 6.0) is None
 
 
 def test_where_nobody_keeps_account_nodes_cost_by_the_jobs_list() -> None:

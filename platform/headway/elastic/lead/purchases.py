@@ -9,7 +9,6 @@ Nobody waits for this; where it fails, it is tried again.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from headway.core.bill import PURCHASE, STAKE, Bill, Outlay, told
-from headway.core.tenancy import HELD, Slots, Tenancy
+from headway.core.tenancy import HELD, Held, Tenancy
 from headway.core.till import KEY, NAMESPACE, Sold, Till
 
 logger = logging.getLogger(__name__)
@@ -59,10 +58,10 @@ class Board(Protocol):
     def nodes(self) -> Sequence[Node]:
         """Ray's living nodes."""
 
-    def say(self, run: str, slots: Slots | None) -> None:
+    def say(self, run: str, held: Held | None) -> None:
         """What a run holds; None: nothing, and it is over."""
 
-    def heard(self, now: float) -> dict[str, Slots]:
+    def heard(self, now: float) -> dict[str, Held]:
         """What runs hold, of those that have said so of late."""
 
 
@@ -106,7 +105,7 @@ class Purchases:
         self._workers: Counter[str] = Counter()
         self._nodes: dict[str, Node] = {}
         self._said_at = float("-inf")
-        self._said: dict[str, float] = {}
+        self._said = Held()
         self._lock, self._billing = threading.Lock(), threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, name="purchases", daemon=True)
@@ -168,14 +167,15 @@ class Purchases:
         if till is not None and till.storage != self._storage:
             self._storage = till.storage
             self._say(now, None, storage=till.storage)
-        slots = self._holds()
-        if now - self._said_at >= SAY_S or slots != self._said:
-            self._board.say(self._run, slots)
-            self._said, self._said_at = slots, now
+        held = Held(self._holds(), self._tenancy.last())
+        if now - self._said_at >= SAY_S or held != self._said:
+            self._board.say(self._run, held)
+            self._said, self._said_at = held, now
         head = next((each.id for each in sold.values() if each.head), "")
         met = {id: each for id, each in sold.items() if each.until is None or each.until > self._bill.began}
-        holds = {**self._board.heard(now), self._run: slots}
-        shares = self._tenancy.shares([id for id, each in met.items() if each.until is None], holds, head)
+        heard = {**self._board.heard(now), self._run: held}
+        holds, told = {run: each.slots for run, each in heard.items()}, [each.last for each in heard.values()]
+        shares = self._tenancy.shares([id for id, each in met.items() if each.until is None], holds, head, now, told)
         for each in met.values():
             self._tell(each, shares.get(each.id), now)
         for id, known in self._known.items():
@@ -323,29 +323,23 @@ class RayBoard:
             for node in found
         ]
 
-    def say(self, run: str, slots: Slots | None) -> None:
+    def say(self, run: str, held: Held | None) -> None:
         from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_put
 
         key = HELD + run.encode()
-        if slots is None:
+        if held is None:
             _internal_kv_del(key, namespace=NAMESPACE)
         else:
-            told = json.dumps({"at": time.time(), "slots": dict(slots)})
-            _internal_kv_put(key, told.encode(), overwrite=True, namespace=NAMESPACE)
+            _internal_kv_put(key, held.encode(time.time()), overwrite=True, namespace=NAMESPACE)
 
-    def heard(self, now: float) -> dict[str, Slots]:
+    def heard(self, now: float) -> dict[str, Held]:
         from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_list
 
-        found: dict[str, Slots] = {}
+        found: dict[str, Held] = {}
         for key in _internal_kv_list(HELD, namespace=NAMESPACE):
-            try:
-                said = json.loads(_internal_kv_get(key, namespace=NAMESPACE) or b"")
-                if now - float(said["at"]) < STALE_S:
-                    found[key.decode().removeprefix(HELD.decode())] = {
-                        str(m): float(s) for m, s in said["slots"].items()
-                    }
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue
+            held = Held.decode(_internal_kv_get(key, namespace=NAMESPACE), now - STALE_S)
+            if held is not None:
+                found[key.decode().removeprefix(HELD.decode())] = held
         return found
 
     def _instances(self) -> dict[str, str]:
