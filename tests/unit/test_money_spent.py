@@ -14,7 +14,7 @@ from tests.unit.in_process import STEPS, Ground
 from headway.core.alarms import BUDGET, Alarms, Limits, Seen
 from headway.core.chronicle import live, tell
 from headway.core.cost import Terms
-from headway.core.offers import Offer, Stock
+from headway.core.offers import Offer, Stock, fit
 from headway.driver import means
 from headway.driver.means import Known
 from headway.elastic.lead.spending import SAVES_S, Spending
@@ -161,6 +161,15 @@ def test_fewer_dollars_an_hour_than_the_least_workers_cost() -> None:
     )
     floor = refused(job(budget={"usd_per_hour": 0.5, "on_demand_min": 1}))
     assert "workers.min=1 cost 1 dollars an hour" in floor.reason
+
+
+def test_machines_are_paid_whole() -> None:
+    large = Stock((Offer("worker", "c", "a", True, 1.0),), {"worker": {"CPU": 4}})
+    assert "workers.min=1 cost 1 dollars an hour" in refused(job(budget={"usd_per_hour": 0.3}), stock=large).reason
+    means.admit(job(budget={"usd_per_hour": 1.0}, workers={"min": 4}), Known(NOW), large, NOW)
+    assert fit({"GPU": 1.0}, {"GPU": 0.2}) == 5
+    assert fit({"CPU": 1.0}, {"CPU": 0.1}) == 10
+    assert fit({"CPU": 0.99}, {"CPU": 0.1}) == 9
 
 
 def test_machines_on_demand_that_nobody_sells() -> None:

@@ -72,6 +72,12 @@ def test_what_is_wished_keeps_to_the_money_and_is_told_to_the_cluster() -> None:
     assert it.wish(100.0 + EACH_S) is not None, "and once more, so that it holds"
 
 
+def test_what_is_wished_is_paid_by_whole_machines() -> None:
+    it = wishing(Means(Purse(usd_per_hour=0.5)))
+    it.learnt(Stock((Offer("w", "c", "a", True, 0.4),), {"w": {"CPU": 2}}), {}, None, 0.0)
+    assert looked(it, membership("n0")).workers == 2
+
+
 def test_what_the_cluster_has_no_price_for_costs_what_the_job_says() -> None:
     bare = Stock((SOLD.offers[0], Offer("w", "p4d", "a", False)), SOLD.resources)
     it = wishing(Means(Purse(usd_per_hour=4.0), on_demand_min=4), price=2.0)

@@ -125,7 +125,8 @@ class Clerk:
         sold = self.till.machines.values()
         spots = [each for each in sold if each.spot and (each.until is None or each.id in gone)]
         self._asked_at = now
-        kinds = {Option(each.type, each.zone, spot=True) for each in (*spots, *sells) if each.spot}
+        kinds = {Option(each.type, each.zone, spot=True) for each in spots}
+        kinds |= {Option(each.type, each.zone, spot=True) for each in sells if each.spot}
         if self._charges is None or not kinds:
             return
         try:

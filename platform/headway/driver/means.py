@@ -100,8 +100,9 @@ def _admit_money(job: Job, budget: Budget, about: Known, stock: Stock) -> None:
     unpriced = stock.unpriced(each) if job.workers.price_per_hour is None else []
     if unpriced:
         raise _missing(key, unpriced)
-    rest = _price(job, stock, None, key)
-    price = floor * _price(job, stock, False if stock.offers else None, key) + (least - floor) * rest
+    price = _price(job, stock, None, key, least - floor)
+    if floor:
+        price += _price(job, stock, False if stock.offers else None, key, floor)
     if budget.usd_per_hour is not None and budget.usd_per_hour < price * (1 - 1e-9):
         raise BadInput(
             f"budget.usd_per_hour={budget.usd_per_hour:g}",
@@ -158,12 +159,12 @@ def _admit_time(job: Job, about: Known, stock: Stock, now: float) -> None:
         )
 
 
-def _price(job: Job, stock: Stock, spot: bool | None, key: str) -> float:
-    """Dollars for a worker's hour. Raises BadInput: nobody tells, and a key of the job needs it."""
+def _price(job: Job, stock: Stock, spot: bool | None, key: str, workers: int = 1) -> float:
+    """Dollars for an hour of workers. Raises BadInput: nobody tells, and a key of the job needs it."""
     own = job.workers.price_per_hour
-    found = stock.price(job.workers.each, spot, other=own)
-    if found is None:
-        found = own
+    found = stock.whole(job.workers.each, spot, workers, own)
+    if found is None and own is not None:
+        found = own * workers
     if found is not None:
         return found
     offers = [offer for offer in _fits(stock, job.workers.each) if spot in (None, offer.spot)]

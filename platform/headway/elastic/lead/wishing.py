@@ -206,7 +206,8 @@ class Wishing:
                 price = max(0.0, self._outlay.per_hour - self._beside) / there
             return Prices(price, price, had or sold is None, self._beside + self._spares * (price or 0.0), sold)
         stand_by = self._spares * (spot if spot is not None else on_demand or 0.0)
-        return Prices(on_demand, spot, had, self._beside + stand_by, sold)
+        rooms = stock.room(each, False, other=other), stock.room(each, True, now if had else None, other)
+        return Prices(on_demand, spot, had, self._beside + stand_by, sold, rooms)
 
     def _decided(self, order: Order, view: View) -> list[dict[str, Any]]:
         """The event of a decision, where it is another."""
