@@ -125,7 +125,7 @@ class Stock:
     def _ways(
         self, each: Mapping[str, float], spot: bool | None, now: float | None, other: float | None
     ) -> list[tuple[float, int]]:
-        """Dollars for an hour of each machine, and workers for which it has room: one, where it is paid by the worker."""
+        """Dollars for an hour of each machine, and workers for which it has room: one where each worker is paid."""
         found = []
         for offer in self.offers:
             room = fit(self.resources.get(offer.node_type, {}), each)
