@@ -130,8 +130,13 @@ def test_with_a_budget_no_machine_may_lack_a_price() -> None:
     assert error.reason == "there is no price of p4d in a", "none that has no room for a worker is named"
     means.admit(job(budget={"usd": 5}, workers={"price_per_hour": 1.0}), Known(NOW), some, NOW)
     means.admit(job(budget={"usd": 5}, prices=[{"type": "p4d", "per_hour": 9.0}]), Known(NOW), some, NOW)
-    error = refused(job(budget={"usd": 5}, prices=[{"type": "other", "per_hour": 9.0}]), stock=some)
-    assert error.reason == "there is no price of p4d in a"
+    listed = job(budget={"usd": 5}, prices=[{"type": "other", "per_hour": 9.0}])
+    assert refused(listed, stock=some).reason == "there is no price of p4d in a"
+    here = Stock((Offer("n0", "node"), Offer("n1", "other")), {"n0": {"CPU": 1}, "n1": {"CPU": 1}})
+    with pytest.raises(BadInput) as found:
+        means.admit(listed, Known(NOW), Stock(), NOW, here)
+    assert found.value.reason == "there is no price of node", "of a Ray of one's own"
+    means.admit(job(budget={"usd": 5}, prices=[{"type": "*", "per_hour": 9.0}]), Known(NOW), Stock(), NOW, here)
 
 
 def test_a_deadline_needs_a_price_where_there_are_two_markets() -> None:
@@ -232,6 +237,11 @@ def test_a_run_ends_by_its_budget_and_goes_on_with_more_as_if_nothing_had_happen
     assert again.resume_with == []
     whole = ground.train(ground.job(slow), name="rich")
     assert again.weights_sha256 == whole.weights_sha256
+
+
+def test_in_one_process_a_list_of_prices_holds_no_budget(ground: Ground) -> None:
+    with pytest.raises(BadInput, match=r"budget\.usd needs to know what machines cost"):
+        ground.train(ground.job(budget={"usd": 1}, prices=[{"type": "*", "per_hour": 1}]), name="listed")
 
 
 def test_what_is_foreseen_is_told_to_people() -> None:

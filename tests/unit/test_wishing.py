@@ -73,7 +73,7 @@ def test_what_is_wished_keeps_to_the_money_and_is_told_to_the_cluster() -> None:
 
 
 def test_what_is_wished_is_paid_by_whole_machines() -> None:
-    it = wishing(Means(Purse(usd_per_hour=0.5)))
+    it = wishing(Means(Purse(usd_per_hour=0.7)))
     it.learnt(Stock((Offer("w", "c", "a", True, 0.4),), {"w": {"CPU": 2}}), {}, None, 0.0)
     assert looked(it, membership("n0")).workers == 2
 

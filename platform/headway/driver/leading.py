@@ -149,7 +149,7 @@ class _Leader:
         if not means.minds(self.job):
             return 0.0
         stock = Stock() if own else means.stock()
-        means.admit(self.job, means.known(self.run, self.checked.total_steps), stock, time.time())
+        means.admit(self.job, means.known(self.run, self.checked.total_steps), stock, time.time(), means.nodes())
         return stock.idle_s
 
     def resize(self, wish: Resize, early: dict[str, Any]) -> None:

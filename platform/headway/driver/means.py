@@ -25,6 +25,7 @@ from headway.runs import RunFolder, accounts
 
 LEAST_S = 10.0
 """To begin, to make a step and to take a checkpoint takes so long at least."""
+NOTHING = Stock()
 PACES = 50
 """Steps of a start before, by which its pace is known."""
 
@@ -68,12 +69,14 @@ def known(run: RunFolder, total_steps: int) -> Known:
     return Known(facts.get("created", time.time()), spent, max(0, total_steps - done), tuple(_paces(run)))
 
 
-def admit(job: Job, about: Known, stock: Stock, now: float) -> None:
+def admit(job: Job, about: Known, stock: Stock, now: float, there: Stock = NOTHING) -> None:
     """Look whether the run can be at all, with what is known.
 
     Args:
         stock: what the cluster sells; an empty one where it does not say.
         now: Unix seconds.
+        there: the machines that Ray has, as if they were sold: those for which the job's list of prices has to do where
+            the cluster does not say what it sells.
 
     Raises:
         BadInput: a price is missing; the money is spent, or too little for a step; the deadline is over, or cannot be
@@ -88,17 +91,17 @@ def admit(job: Job, about: Known, stock: Stock, now: float) -> None:
             "Add an option without `spot` to one_of in the cluster's file, or leave the key out.",
         )
     if budget.usd is not None or budget.usd_per_hour is not None:
-        _admit_money(job, budget, about, stock)
+        _admit_money(job, budget, about, stock, there if listed is None else there.listed(listed))
     if job.deadline is not None:
         _admit_time(job, about, stock, now)
 
 
-def _admit_money(job: Job, budget: Budget, about: Known, stock: Stock) -> None:
+def _admit_money(job: Job, budget: Budget, about: Known, stock: Stock, there: Stock) -> None:
     each, least = job.workers.each, job.workers.min
     floor = min(least, budget.on_demand_min)
     key = "budget.usd" if budget.usd is not None else "budget.usd_per_hour"
-    unpriced = stock.unpriced(each) if job.workers.price_per_hour is None else []
-    if unpriced:
+    unpriced = (stock if stock.offers or job.prices is None else there).unpriced(each)
+    if unpriced and job.workers.price_per_hour is None:
         raise _missing(key, unpriced)
     price = _price(job, stock, None, key, least - floor)
     if floor:
@@ -216,6 +219,21 @@ def stock() -> Stock:
     from headway.core.news import NAMESPACE
 
     return Stock.decode(_internal_kv_get(offers.KEY, namespace=NAMESPACE))
+
+
+def nodes() -> Stock:
+    """The machines of the Ray that this process is connected to, by their labels, as if they were sold."""
+    import ray
+
+    from headway.elastic.lead.purchases import GROUP, MARKET, ZONE
+
+    living = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+    labels = {id: node.get("Labels") or {} for id, node in living.items()}
+    offers = [
+        Offer(id, each.get(GROUP, "node"), each.get(ZONE, ""), each.get(MARKET) == "spot")
+        for id, each in labels.items()
+    ]
+    return Stock(tuple(offers), {id: node["Resources"] for id, node in living.items()})
 
 
 def _paces(run: RunFolder) -> Iterable[tuple[int, float]]:
