@@ -128,6 +128,7 @@ def test_the_worst_is_all_machines_from_the_beginning_to_the_end() -> None:
     found = worst(4, 3.0, 1.0, deadline_s=1800.0, steps=3600, step_worker_s=2.0)
     assert (found.hours, found.dollars, found.why) == (0.5, 6.5, "until its deadline")
     assert machines_for(5, {"CPU": 2.0}, {"CPU": 4.0}) == 3
+    assert machines_for(10, {"GPU": 0.1}, {"GPU": 1.0}) == 1
     assert machines_for(5, {"CPU": 2.0, "GPU": 1.0}, {"CPU": 4.0}) is None
 
 

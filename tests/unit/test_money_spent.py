@@ -14,7 +14,7 @@ from tests.unit.in_process import STEPS, Ground
 from headway.core.alarms import BUDGET, Alarms, Limits, Seen
 from headway.core.chronicle import live, tell
 from headway.core.cost import Terms
-from headway.core.offers import Offer, Stock
+from headway.core.offers import Offer, Stock, fit
 from headway.driver import means
 from headway.driver.means import Known
 from headway.elastic.lead.spending import SAVES_S, Spending
@@ -119,9 +119,31 @@ def test_a_missing_price_is_named() -> None:
     )
     bare = replace(SOLD, offers=tuple(replace(offer, price_per_hour=None) for offer in SOLD.offers))
     error = refused(job(budget={"usd_per_hour": 1}), stock=bare)
-    assert error.reason == "none of c in a spot, c in a has a price"
+    assert error.reason == "there is no price of c in a spot, c in a"
     assert "price_per_hour" in error.remedy
     means.admit(job(budget={"usd": 1}, workers={"price_per_hour": 1.0}), Known(NOW), Stock(), NOW)
+
+
+def test_with_a_budget_no_machine_may_lack_a_price() -> None:
+    some = replace(SOLD, offers=(SOLD.offers[0], Offer("worker", "p4d", "a"), Offer("small", "tiny")))
+    error = refused(job(budget={"usd": 5}), stock=some)
+    assert error.reason == "there is no price of p4d in a", "none that has no room for a worker is named"
+    means.admit(job(budget={"usd": 5}, workers={"price_per_hour": 1.0}), Known(NOW), some, NOW)
+    means.admit(job(budget={"usd": 5}, prices=[{"type": "p4d", "per_hour": 9.0}]), Known(NOW), some, NOW)
+    listed = job(budget={"usd": 5}, prices=[{"type": "other", "per_hour": 9.0}])
+    assert refused(listed, stock=some).reason == "there is no price of p4d in a"
+    here = Stock((Offer("n0", "node"), Offer("n1", "other")), {"n0": {"CPU": 1}, "n1": {"CPU": 1}})
+    with pytest.raises(BadInput) as found:
+        means.admit(listed, Known(NOW), Stock(), NOW, here)
+    assert found.value.reason == "there is no price of node", "of a Ray of one's own"
+    means.admit(job(budget={"usd": 5}, prices=[{"type": "*", "per_hour": 9.0}]), Known(NOW), Stock(), NOW, here)
+
+
+def test_a_deadline_needs_a_price_where_there_are_two_markets() -> None:
+    some = replace(SOLD, offers=(SOLD.offers[0], Offer("worker", "c", "a")))
+    assert refused(job(deadline="1h"), stock=some).fact == "deadline needs to know what machines cost"
+    means.admit(job(deadline="1h"), Known(NOW), replace(some, offers=some.offers[1:]), NOW)
+    means.admit(job(deadline="1h"), Known(NOW), Stock(), NOW)
 
 
 def test_a_budget_too_small_for_a_step_is_refused() -> None:
@@ -144,6 +166,15 @@ def test_fewer_dollars_an_hour_than_the_least_workers_cost() -> None:
     )
     floor = refused(job(budget={"usd_per_hour": 0.5, "on_demand_min": 1}))
     assert "workers.min=1 cost 1 dollars an hour" in floor.reason
+
+
+def test_machines_are_paid_whole() -> None:
+    large = Stock((Offer("worker", "c", "a", True, 1.0),), {"worker": {"CPU": 4}})
+    assert "workers.min=1 cost 1 dollars an hour" in refused(job(budget={"usd_per_hour": 0.3}), stock=large).reason
+    means.admit(job(budget={"usd_per_hour": 1.0}, workers={"min": 4}), Known(NOW), large, NOW)
+    assert fit({"GPU": 1.0}, {"GPU": 0.2}) == 5
+    assert fit({"CPU": 1.0}, {"CPU": 0.1}) == 10
+    assert fit({"CPU": 0.99}, {"CPU": 0.1}) == 9
 
 
 def test_machines_on_demand_that_nobody_sells() -> None:
@@ -206,6 +237,11 @@ def test_a_run_ends_by_its_budget_and_goes_on_with_more_as_if_nothing_had_happen
     assert again.resume_with == []
     whole = ground.train(ground.job(slow), name="rich")
     assert again.weights_sha256 == whole.weights_sha256
+
+
+def test_in_one_process_a_list_of_prices_holds_no_budget(ground: Ground) -> None:
+    with pytest.raises(BadInput, match=r"budget\.usd needs to know what machines cost"):
+        ground.train(ground.job(budget={"usd": 1}, prices=[{"type": "*", "per_hour": 1}]), name="listed")
 
 
 def test_what_is_foreseen_is_told_to_people() -> None:

@@ -178,6 +178,23 @@ def test_with_a_deadline_it_is_on_spot_machines_while_there_is_slack_and_on_dema
     assert Policy(Means(), 8, 1, 1, rates(w1=1.0)).look(view(), Prices(on_demand=1.0)).on_demand == 1
 
 
+def test_money_is_counted_by_whole_machines() -> None:
+    wide = replace(PRICES, spot=0.25, rooms=(1, 4))  # a dollar a machine
+    assert policy(Means(Purse(usd_per_hour=1.5))).look(view(worth=8), wide).workers == 4
+    assert policy(Means(Purse(usd_per_hour=2.0))).look(view(worth=8), wide).workers == 8
+    order = policy(Means(Purse(usd=0.5)), most=1).look(view(), wide)
+    assert order.short == pytest.approx(0.5), "one worker alone pays all of it"
+
+
+def test_what_is_sold_without_a_price_is_sold() -> None:
+    bare = Prices(on_demand=1.0, sold=(True, True))
+    assert Policy(Means(Purse(usd=100.0)), 8, 1, 1, rates(w1=1.0)).look(view(), bare).on_demand == 0
+    late = Means(deadline=1000.0)
+    for prices in (Prices(spot=0.3, sold=(True, True)), Prices(sold=(True, True))):
+        order = Policy(late, 8, 1, 1, rates(w1=1.0)).look(view(now=500.0, steps=430), prices)
+        assert order.on_demand == 1, "the deadline is held all the same"
+
+
 # Flapping
 
 

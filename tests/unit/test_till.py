@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,8 @@ from tests.unit.test_provider import World, get, shown
 
 from headway.cluster.prices.book import Book, Price
 from headway.core.bill import Bill, replayed
-from headway.core.tenancy import Slots, Tenancy
+from headway.core.offers import Stock
+from headway.core.tenancy import Held, Slots, Tenancy
 from headway.core.till import MOST, Sold, Till
 from headway.elastic.lead.purchases import Node, Purchases
 
@@ -26,7 +27,12 @@ class Ledger(World):
         super().__init__()
         self.tills: list[Till] = []
 
-    def opened(self, **own: Any) -> Any:
+    def opened(
+        self,
+        till_before: Callable[[], Till | None] = lambda: None,
+        show: Callable[[Stock], None] = lambda stock: None,
+        **own: Any,
+    ) -> Any:
         from headway.cluster.provider import Provider
 
         section = {"type": "external", "market": "none", "headway": {"id": "7", **own}}
@@ -37,6 +43,8 @@ class Ledger(World):
             standings=lambda: self.nodes,
             tell=self.told.append,
             tell_till=self.tills.append,
+            till_before=till_before,
+            show=show,
             clock=lambda: self.now,
             sleep=self.sleep,
         )
@@ -109,6 +117,38 @@ def test_a_cloud_that_lies_changes_no_dollar_once_it_tells_the_truth(world: Ledg
         world.now += 40.0
         shown(provider)
     assert world.till.machines[machine].until == gone
+
+
+def test_who_keeps_the_account_anew_goes_on_with_what_was_told_last(world: Ledger) -> None:
+    (stays, ends) = get(provider := world.opened(), 2)
+    shown(provider)
+    world.now += 100.0
+    world.cloud.kill(ends)  # while nobody looks
+    world.now += 100.0
+
+    def away() -> Till | None:
+        raise ConnectionError
+
+    told = len(world.tills)
+    again = world.opened(till_before=away)
+    shown(again)
+    assert len(world.tills) == told, "what is written is not written over"
+    again = world.opened(till_before=lambda: world.till)
+    shown(again)
+    assert {each.id: each.until for each in world.till.machines.values()} == {stays: None, ends: 1100.0}
+
+
+def test_what_is_sold_has_the_clouds_price_of_spot_machines_before_the_files(world: Ledger) -> None:
+    bare, dear = {"type": "c", "zone": "a", "spot": True}, {"type": "c", "zone": "b", "spot": True, "price_per_hour": 9}
+    stocks: list[Stock] = []
+    sells = {"worker": {"resources": {"CPU": 1}, "one_of": [bare, dear, {"type": "c", "zone": "a"}]}}
+    provider = world.opened(show=stocks.append, sells=sells)
+    shown(provider)
+    assert [offer.price_per_hour for offer in stocks[-1].offers] == [0.3, 0.4, None]
+    world.cloud.reprice("c", "a", 0.5)
+    world.now += 60.0
+    shown(provider)
+    assert [offer.price_per_hour for offer in stocks[-1].offers] == [0.5, 0.4, None]
 
 
 def test_a_price_that_nobody_tells_is_of_the_list(world: Ledger) -> None:
@@ -184,7 +224,7 @@ class Table:
 
     def __init__(self, till: Till | None, nodes: Sequence[Node] = ()) -> None:
         self.sold, self.there = till, list(nodes)
-        self.said: dict[str, Slots] = {}
+        self.said: dict[str, Held] = {}
 
     def till(self) -> Till | None:
         return self.sold
@@ -192,13 +232,15 @@ class Table:
     def nodes(self) -> Sequence[Node]:
         return self.there
 
-    def say(self, run: str, slots: Slots | None) -> None:
-        if slots is None:
+    def say(self, run: str, held: Held | None) -> None:
+        if held is None:
             self.said.pop(run, None)
-        else:
-            self.said[run] = dict(slots)
+            return
+        told = Held.decode(held.encode(100.0), 99.0)
+        assert told is not None
+        self.said[run] = told
 
-    def heard(self, now: float) -> dict[str, Slots]:
+    def heard(self, now: float) -> dict[str, Held]:
         return dict(self.said)
 
 
@@ -240,7 +282,7 @@ def test_a_run_records_what_it_pays_and_its_events_say_the_same() -> None:
     run.purchases.placed("w0", "n1")  # before Ray's list has it
     board.there.append(Node("n1", "i", {"CPU": 1.0}))
     run.at(121.0)
-    assert board.said["r"] == {"i": 1.0}
+    assert board.said["r"].slots == {"i": 1.0}
     board.sold = Till().having(head, replace(sold("i", 110.0), prices=((110.0, 3.6), (150.0, 7.2))))
     run.at(155.0)
     run.now = 180.0
@@ -276,6 +318,34 @@ def test_two_runs_on_one_machine_pay_by_the_slots_that_they_hold() -> None:
     assert [b - a for a, b in zip(before, after, strict=True)] == pytest.approx([0.075, 0.025])
 
 
+def test_a_run_that_comes_later_knows_who_held_slots_last() -> None:
+    board = Table(Till().having(sold("i", 50.0), sold("j", 50.0)), [Node("n", "i", {"CPU": 1.0}),
+                                                                    Node("m", "j", {"CPU": 1.0})])  # fmt: skip
+    one = Run(board, "one")
+    one.purchases.placed("a", "n")
+    one.purchases.placed("b", "m")
+    one.at(200.0)
+    one.now = 201.0
+    one.purchases.freed("b")
+    one.at(202.0)
+    one.at(203.0)
+    other, again = Run(board, "other"), Run(board, "one")
+    other.purchases.placed("c", "n")
+
+    def shares(*runs: Run) -> list[float]:
+        for now in (210.0, 211.0, 212.0):
+            for run in runs:
+                run.at(now)
+        return [run.replay.per_hour(220.0) for run in runs]
+
+    assert sum(shares(one, other)) == pytest.approx(7.2), "each machine once"
+    assert shares(one, other) == pytest.approx([5.4, 1.8])
+    again.purchases.placed("a", "n")
+    assert shares(again, other) == pytest.approx([5.4, 1.8]), "the first, resumed"
+    assert Held.decode(b"{}", 0.0) is None
+    assert Held.decode(Held().encode(5.0), 6.0) is None
+
+
 def test_where_nobody_keeps_account_nodes_cost_by_the_jobs_list() -> None:
     book = Book([Price("*", "*", 3.6)])
     board = Table(None, [Node("nh", "", {"node:__internal_head__": 1.0}), Node("n", "", {"CPU": 2.0})])
@@ -302,6 +372,76 @@ def test_a_machine_without_a_price_is_named_and_not_counted() -> None:
     assert run.purchases.unpriced == ["c in a"]
     assert run.purchases.outlay() is None
     assert [line.get("unpriced") for line in run.lines[1:]] == [True]
+
+
+def test_a_price_that_comes_late_holds_from_the_purchase_on() -> None:
+    bare = Sold("i", "c", "a", True, since=110.0)
+    board = Table(Till().having(bare), [Node("n", "i", {"CPU": 1.0})])
+    run = Run(board)
+    run.now = 112.0
+    run.purchases.placed("w0", "n")
+    run.at(113.0)
+    board.sold = Till().having(sold("i", 110.0))
+    run.at(170.0)
+    assert run.purchases.unpriced == []
+    assert run.replay.dollars(210.0) == pytest.approx(0.1)
+    assert run.replay.parts(210.0)[0].booting == pytest.approx(0.002), "who worked on it meanwhile is known"
+    stands = run.purchases.outlay()
+    assert stands is not None
+    assert (stands.dollars, stands.per_hour) == pytest.approx((0.06, 3.6))
+    board.sold = Till().having(sold("i", 110.0, until=200.0))
+    run.at(205.0)
+    assert run.replay.dollars(300.0) == pytest.approx(0.09)
+
+
+def test_where_only_some_machines_have_prices_the_others_cost_what_their_workers_do() -> None:
+    head = Sold("h", "m", since=100.0, prices=((100.0, 1.8),), head=True)
+    board = Table(Till().having(head, Sold("i", "p4d", "a", since=100.0)), [Node("n", "i", {"CPU": 4.0})])
+    run = Run(board, per_worker=36.0)
+    run.at(101.0)
+    run.now = 110.0
+    run.purchases.placed("w0", "n")
+    run.at(111.0)
+    run.now = 120.0
+    run.purchases.placed("w1", "n")
+    run.at(121.0)
+    stands = run.purchases.outlay()
+    assert stands is not None
+    assert stands.per_hour == pytest.approx(1.8 + 72.0)
+    run.now = 130.0
+    run.purchases.freed("w0")
+    run.purchases.freed("w1")
+    run.at(131.0)
+    assert run.replay.dollars(160.0) == pytest.approx(60 * 1.8 / 3600 + 10 * 0.01 + 10 * 0.02)
+    assert run.replay.per_hour(160.0) == pytest.approx(1.8)
+
+
+def test_a_machine_that_no_account_has_any_more_costs_nothing_from_then_on() -> None:
+    board = Table(Till().having(sold("i", 110.0), sold("j", 110.0)))
+    run = Run(board)
+    run.at(111.0)
+    board.sold = Till().having(sold("j", 110.0))  # a provider that has begun anew
+    run.at(180.0)
+    run.at(250.0)
+    assert [part.machine.until for part in run.replay.parts(300.0)] == [180.0, None]
+    board.sold = None  # it cannot be read for a moment
+    run.at(260.0)
+    assert run.replay.per_hour(260.0) == pytest.approx(3.6)
+
+
+def test_an_account_that_begins_late_counts_no_machine_twice() -> None:
+    nodes = [Node("n", "i", {"CPU": 1.0}), Node("m", "", {"CPU": 1.0})]
+    board = Table(None, nodes)
+    run = Run(board, price=Book([Price("*", "*", 7.2)]).per_hour)
+    run.now = 101.0
+    run.purchases.placed("w0", "n")
+    run.at(102.0)
+    board.there[1] = Node("m", "j", {"CPU": 1.0})  # the cloud's name of it is known now
+    board.sold = Till().having(sold("i", 90.0), sold("j", 90.0))
+    run.at(130.0)
+    assert [part.machine.id for part in run.replay.parts(200.0)] == ["i", "j"]
+    assert run.replay.dollars(200.0) == pytest.approx(0.2), "by the account's prices, since the run began"
+    assert run.replay.parts(200.0)[0].carrying == pytest.approx(0.099)
 
 
 def test_what_is_stored_has_the_price_of_the_list() -> None:

@@ -72,6 +72,28 @@ def test_what_is_wished_keeps_to_the_money_and_is_told_to_the_cluster() -> None:
     assert it.wish(100.0 + EACH_S) is not None, "and once more, so that it holds"
 
 
+def test_what_is_wished_is_paid_by_whole_machines() -> None:
+    it = wishing(Means(Purse(usd_per_hour=0.7)))
+    it.learnt(Stock((Offer("w", "c", "a", True, 0.4),), {"w": {"CPU": 2}}), {}, None, 0.0)
+    assert looked(it, membership("n0")).workers == 2
+
+
+def test_what_the_cluster_has_no_price_for_costs_what_the_job_says() -> None:
+    bare = Stock((SOLD.offers[0], Offer("w", "p4d", "a", False)), SOLD.resources)
+    it = wishing(Means(Purse(usd_per_hour=4.0), on_demand_min=4), price=2.0)
+    it.learnt(bare, {}, None, 0.0)
+    assert looked(it, membership("n0")).workers == 2
+    it = wishing(Means(Purse(usd_per_hour=4.0), on_demand_min=4), listed=lambda type, zone, spot: 1.0)
+    it.learnt(bare, {}, None, 0.0)
+    assert looked(it, membership("n0")).workers == 4
+    told = wishing(Means(Purse(usd=100.0)))
+    told.learnt(Stock((Offer("w", "c", "a", True), Offer("w", "c", "a", False, 1.0)), SOLD.resources), {}, None, 0.0)
+    looked(told, membership("n0"))
+    wish = told.wish(100.0)
+    assert wish is not None
+    assert wish.on_demand == 0, "spot machines without a price are sold all the same"
+
+
 def test_a_decision_is_told_once_with_what_was_spent() -> None:
     it = wishing(Means(Purse(usd_per_hour=0.7)))
     it.learnt(SOLD, {}, Outlay(1.5, 0.3, 0.0), 0.0)

@@ -62,6 +62,7 @@ class Provider(NodeProvider):
         show: writes what is sold, for runs.
         wished: reads what runs wish.
         tell_till: writes what was bought.
+        till_before: reads what was written of it last.
         clock: Unix seconds.
         sleep: waits for so long.
     """
@@ -76,6 +77,7 @@ class Provider(NodeProvider):
         show: Callable[[Stock], None] = ray_side.show,
         wished: Callable[[], Sequence[Wish]] = ray_side.wished,
         tell_till: Callable[[Till], None] = ray_side.tell_till,
+        till_before: Callable[[], Till | None] = ray_side.till_before,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -107,7 +109,8 @@ class Provider(NodeProvider):
         own_list = [price for _, price in of_rows(own.get("prices") or [], "provider.headway.prices")]
         book = Book(own_list, shipped(str(provider_config.get("market", ""))))
         self._book = book
-        self._clerk = Clerk(self._market, book, tell_till, SPOT_EVERY_S * float(own.get("pauses", 1.0)))
+        spot_every_s = SPOT_EVERY_S * float(own.get("pauses", 1.0))
+        self._clerk = Clerk(self._market, book, tell_till, spot_every_s, till_before)
         self._lock, self._counting = threading.RLock(), threading.Lock()
 
     # What Ray's autoscaler calls.
@@ -131,6 +134,7 @@ class Provider(NodeProvider):
             self._end(ending.machine, ending.reason)
         self._publish()
         self._count()
+        self._publish()  # what it has learnt of prices
         return [each for each in shown if tag_filters.items() <= self.node_tags(each).items()]
 
     def terminate_nodes(self, node_ids: Sequence[str]) -> None:
@@ -339,7 +343,9 @@ class Provider(NodeProvider):
             for option in (Option(**each) for each in sold.get("one_of") or ()):
                 refusal = self._shopping.refusals.get(option)
                 until, why = (refusal.until, refusal.kind) if refusal is not None else (0.0, "")
-                price = option.price_per_hour
+                price = self._clerk.spot.get((option.type, option.zone)) if option.spot else None
+                if price is None:
+                    price = option.price_per_hour
                 if price is None:
                     price = self._book.per_hour(option.type, option.zone, option.spot)
                 offers.append(Offer(kind, option.type, option.zone, option.spot, price, until, why))
@@ -350,9 +356,10 @@ class Provider(NodeProvider):
         with self._lock:
             there = {id: self._machines[id] for id in self._known if id in self._machines}
             asked, listed, head, now = dict(self._asked), self._listed, self._head(), self._clock()
+        sells = [Option(**each) for sold in self._sells.values() for each in sold.get("one_of") or ()]
         if self._counting.acquire(blocking=False):
             try:
-                self._clerk.look(there, asked, listed, head, now)
+                self._clerk.look(there, asked, listed, head, now, sells)
             finally:
                 self._counting.release()
 

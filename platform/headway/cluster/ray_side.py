@@ -62,6 +62,11 @@ def tell_till(told: till.Till) -> None:
         _client(head_address()).internal_kv_put(till.KEY, told.encode(), True, till.NAMESPACE)
 
 
+def till_before() -> till.Till | None:
+    """What was written of it last; None where nothing was. Raises whatever Ray does."""
+    return till_of(head_address()) if head_address() else None
+
+
 def till_of(address: str) -> till.Till | None:
     """What the cluster whose head is at that address has bought; None where nobody keeps account of it. Raises whatever
     Ray does."""

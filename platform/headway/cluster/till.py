@@ -1,6 +1,7 @@
 """The provider's account of what a cluster has bought: it sees every list of the cloud, and tells the runs on it.
 
-A cloud's list says what costs now. Here is remembered since when, at which price, and, once it is gone, until when; the
+A cloud's list says what costs now. Here is remembered since when, at which price, and, once it is gone, until when; who
+begins anew goes on with what was told last. The
 cloud is asked for what only it knows (`headway.cluster.market.Charges`): when a machine ceased to cost, and what spot
 machines cost by the hour. Where it tells no price, that of the cluster's file counts, then the list of prices.
 """
@@ -29,11 +30,20 @@ class Clerk:
         book: what machines cost where the cloud does not tell.
         tell: writes the till. Whatever it raises, it is tried again with the next look.
         spot_every_s: seconds between two questions for spot prices.
+        before: what was told last, by whoever kept the account before. While it raises nothing is counted.
     """
 
     def __init__(
-        self, market: Market, book: Book, tell: Callable[[Till], None], spot_every_s: float = SPOT_EVERY_S
+        self,
+        market: Market,
+        book: Book,
+        tell: Callable[[Till], None],
+        spot_every_s: float = SPOT_EVERY_S,
+        before: Callable[[], Till | None] = lambda: None,
     ) -> None:
+        self._before: Callable[[], Till | None] | None = before
+        self.spot: Mapping[tuple[str, str], float] = {}
+        """What spot machines cost by the hour, by type and zone: the newest that the cloud has told."""
         self.till = Till(storage=book.per_hour(STORAGE) or 0.0)
         self._charges = market if isinstance(market, Charges) else None
         self._book, self._tell, self._every_s = book, tell, spot_every_s
@@ -47,6 +57,7 @@ class Clerk:
         listed: Collection[str],
         head: str,
         now: float,
+        sells: Collection[Option] = (),
     ) -> None:
         """Take what there is, and tell it where it is news.
 
@@ -56,13 +67,22 @@ class Clerk:
             listed: of them those that the cloud lists.
             head: the machine of the head.
             now: Unix seconds.
+            sells: what may be bought: the prices of spot ones are asked for beforehand.
         """
+        if self._before is not None:
+            try:
+                before = self._before()
+            except Exception:  # Ray's store is away: what was bought before must not be written over
+                log.debug("what was bought before could not be read", exc_info=True)
+                return
+            self._before = None
+            self.till = self.till if before is None else replace(before, storage=self.till.storage)
         new = [self._sold(each, asked.get(id), id == head) for id, each in machines.items() if self._is_new(id, listed)]
         gone = [each for each in self.till.living() if each.id not in machines]
         if new or gone:
             self.till = replace(self.till.having(*new, *self._closed(gone, now)), at=now)
         if now - self._asked_at >= self._every_s or any(each.spot for each in (*new, *gone)):
-            self._ask_prices({each.id for each in gone}, now)
+            self._ask_prices({each.id for each in gone}, now, sells)
         if self.till != self._told:
             try:
                 self._tell(self.till)
@@ -100,19 +120,21 @@ class Clerk:
                 log.info("the cloud does not tell when machines ended: %s", error)
         return [replace(each, until=max(each.since, min(now, ends.get(each.id, now)))) for each in gone]
 
-    def _ask_prices(self, gone: Collection[str], now: float) -> None:
-        """Of those that cost, and of those that have just ceased to."""
+    def _ask_prices(self, gone: Collection[str], now: float, sells: Collection[Option]) -> None:
+        """Of those that cost, of those that have just ceased to, and of those that may be bought."""
         sold = self.till.machines.values()
         spots = [each for each in sold if each.spot and (each.until is None or each.id in gone)]
         self._asked_at = now
-        if self._charges is None or not spots:
-            return
         kinds = {Option(each.type, each.zone, spot=True) for each in spots}
+        kinds |= {Option(each.type, each.zone, spot=True) for each in sells if each.spot}
+        if self._charges is None or not kinds:
+            return
         try:
-            found = self._charges.spot_prices(sorted(kinds, key=str), min(each.since for each in spots))
+            found = self._charges.spot_prices(sorted(kinds, key=str), min((each.since for each in spots), default=now))
         except (Refused, OSError) as error:
             log.info("the cloud does not tell what spot machines cost: %s", error)
             return
+        self.spot = {**self.spot, **{(kind.type, kind.zone): steps[-1][1] for kind, steps in found.items() if steps}}
         changed = [_repriced(each, found.get(Option(each.type, each.zone, spot=True), ())) for each in spots]
         if any(new is not old for new, old in zip(changed, spots, strict=True)):
             self.till = replace(self.till.having(*changed), at=now)

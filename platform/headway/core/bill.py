@@ -45,7 +45,7 @@ class Bought:
         type, zone: the cloud's names.
         spot: whether it was bought as such.
         since: it costs.
-        prices: dollars per hour; of a spot machine there may be several.
+        prices: dollars per hour; of a spot machine there may be several; none where nobody knows.
         until: it cost; None while it does.
         least_s: so many seconds are charged in any case.
     """
@@ -73,11 +73,13 @@ class Bought:
     def per_hour(self, at: float) -> float:
         """Dollars per hour; 0 while it does not cost."""
         there = self.since <= at and (self.until is None or at < self.until)
-        return value(self.prices, at) if there else 0.0
+        return value(self.prices, at) if there and self.prices else 0.0
 
     def dollars(self, now: float) -> float:
         """All that it has cost by now, whoever pays."""
-        return integral(self.since, self.charged_until(now), self.prices) / HOUR_S if self.since <= now else 0.0
+        if not self.prices or self.since > now:
+            return 0.0
+        return integral(self.since, self.charged_until(now), self.prices) / HOUR_S
 
 
 @dataclass
@@ -85,7 +87,27 @@ class _Line:
     machine: Bought
     shares: list[tuple[float, float]] = field(default_factory=list)
     carries: list[tuple[float, float]] = field(default_factory=list)
-    """1 from when on it carries a worker of the run, 0 from when on it does not."""
+    """Workers of the run that it carries, from when on."""
+    per_worker: float | None = None
+    """Dollars for an hour of each of them, as long as the machine has no price."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether anything says what it costs."""
+        return bool(self.machine.prices) or self.per_worker is not None
+
+    @property
+    def factors(self) -> tuple[Steps, Steps]:
+        """Whose product is what the run pays an hour."""
+        if self.machine.prices:
+            return self.machine.prices, self.shares
+        return ((self.machine.since, self.per_worker or 0.0),), ((float("-inf"), 0.0), *self.carries)
+
+    def per_hour(self, now: float) -> float:
+        """Dollars of the run, now."""
+        there = self.machine.since <= now and (self.machine.until is None or now < self.machine.until)
+        first, second = self.factors
+        return value(first, now) * value(second, now) if there else 0.0
 
 
 @dataclass(frozen=True)
@@ -134,13 +156,19 @@ class Bill:
 
     # What happens.
 
-    def bought(self, machine: Bought, share: float = 1.0) -> None:
-        """There is a machine, of which the run pays such a share from the beginning; or more is known of it."""
+    def bought(self, machine: Bought, share: float = 1.0, per_worker: float | None = None) -> None:
+        """There is a machine, of which the run pays such a share from the beginning; or more is known of it.
+
+        One without a price costs per_worker for an hour of each worker of the run on it; where that is not said it is
+        left out.
+        """
         line = self._lines.get(machine.id)
         if line is None:
-            self._lines[machine.id] = _Line(machine, [(machine.since, share)])
-        else:
-            line.machine = machine
+            self._lines[machine.id] = _Line(machine, [(machine.since, share)], per_worker=per_worker)
+            return
+        before, line.per_worker = line.machine, line.per_worker if per_worker is None else per_worker
+        until = before.until if machine.until is None else machine.until
+        line.machine = replace(machine, prices=machine.prices or before.prices, until=until)
 
     def priced(self, id: str, at: float, per_hour: float) -> None:
         """From then on a machine costs so many dollars per hour."""
@@ -158,7 +186,7 @@ class Bill:
 
     def carries(self, id: str, at: float, workers: int) -> None:
         """From then on a machine carries so many workers of the run."""
-        _set(self._lines[id].carries, at, float(workers > 0))
+        _set(self._lines[id].carries, at, float(workers))
 
     def stores(self, at: float, gigabytes: float) -> None:
         """From then on so much is stored for the run."""
@@ -175,8 +203,8 @@ class Bill:
         return id in self._lines
 
     def __bool__(self) -> bool:
-        """Whether there is any machine on it."""
-        return bool(self._lines)
+        """Whether any machine on it has a price."""
+        return any(line.machine.prices for line in self._lines.values())
 
     def dollars(self, now: float) -> float:
         """So far."""
@@ -187,7 +215,7 @@ class Bill:
         if self.ended is not None and now >= self.ended:
             return 0.0
         held = value(self._stored, now) if self._stored and now >= self._stored[0][0] else 0.0
-        rates = (line.machine.per_hour(now) * value(line.shares, now) for line in self._lines.values())
+        rates = (line.per_hour(now) for line in self._lines.values() if line.counts)
         return sum(rates) + self.storage * held * HOUR_S / MONTH_S
 
     def stored(self, now: float) -> float:
@@ -199,7 +227,8 @@ class Bill:
 
     def parts(self, now: float) -> list[Part]:
         """By machine: the head's, then the others in the order of purchase."""
-        found = [self._part(line, now) for line in self._lines.values() if self._pays(line.machine, now)]
+        lines = [line for line in self._lines.values() if line.counts and self._pays(line.machine, now)]
+        found = [self._part(line, now) for line in lines]
         return sorted(found, key=lambda part: (part.machine.kind != HEAD, part.machine.since, part.machine.id))
 
     def by_market(self, now: float) -> dict[str, float]:
@@ -242,15 +271,16 @@ class Bill:
 
     def _part(self, line: _Line, now: float) -> Part:
         machine, end = line.machine, now if self.ended is None else min(now, self.ended)
-        start, until = max(machine.since, self.began), machine.charged_until(end)
+        charged = machine if machine.prices else replace(machine, least_s=0.0)
+        start, until = max(machine.since, self.began), charged.charged_until(end)
         spans = _spans(line.carries, start, until)
-        cost = [integral(*span, machine.prices, line.shares) / HOUR_S for span in spans]
+        cost = [integral(*span, *line.factors) / HOUR_S for span in spans]
         carried = [i for i, (_, _, carries) in enumerate(_marked(line.carries, start, until)) if carries]
         first = carried[0] if carried else len(spans)
         booting, carrying = sum(cost[:first]), sum(cost[i] for i in carried)
         left = sum(each for i, each in enumerate(cost) if i > first and i not in carried)
         there = self.ended is None or now < self.ended
-        rate = machine.per_hour(now) * value(line.shares, now) if there else 0.0
+        rate = line.per_hour(now) if there else 0.0
         return Part(machine, booting + carrying + left, rate, booting, carrying, left)
 
 
@@ -336,8 +366,9 @@ def told(bill: Bill, line: Mapping[str, Any]) -> None:
     Args:
         bill: to be changed.
         line: machine, and of the rest what is known: type, zone, spot, head, since, per_hour, until, share, workers,
-            least_s; or stored_gb, or storage, its price. `at` is since when that holds; `time` where it is not there. A
-            machine that has no price is not on the bill.
+            least_s, per_worker (see `Bill.bought`); or stored_gb, or storage, its price. `at` is since when that holds;
+            `time` where it is not there. With `since` it is told from the beginning, anew where it was told before. A
+            machine that has no price is left out of the bill until it has one.
     """
     at = float(line.get("at", line["time"]))
     bill.storage = float(line.get("storage", bill.storage))
@@ -346,18 +377,20 @@ def told(bill: Bill, line: Mapping[str, Any]) -> None:
     id = line.get("machine")
     if id is None:
         return
-    if "since" in line and "per_hour" in line and id not in bill:
+    known = id in bill
+    if "since" in line:
         kind: Literal["head", "node"] = "head" if line.get("head") else "node"
-        since, price = float(line["since"]), float(line["per_hour"])
+        since = float(line["since"])
+        prices = ((since, float(line["per_hour"])),) if "per_hour" in line else ()
         where = str(line.get("zone", "")), bool(line.get("spot", False))
         least = float(line.get("least_s", LEAST_S))
-        machine = Bought(id, str(line["type"]), since, ((since, price),), kind, *where, least_s=least)
-        bill.bought(machine, float(line.get("share", 1.0)))
-    elif id in bill:
-        if "per_hour" in line:
-            bill.priced(id, at, float(line["per_hour"]))
-        if "share" in line:
-            bill.shared(id, at, float(line["share"]))
+        machine = Bought(id, str(line["type"]), since, prices, kind, *where, least_s=least)
+        per_worker = float(line["per_worker"]) if "per_worker" in line else None
+        bill.bought(machine, float(line.get("share", 1.0)), per_worker)
+    elif known and "per_hour" in line:
+        bill.priced(id, at, float(line["per_hour"]))
+    if known and "share" in line:
+        bill.shared(id, at, float(line["share"]))
     if id in bill and "workers" in line:
         bill.carries(id, at, int(line["workers"]))
     if id in bill and "until" in line:

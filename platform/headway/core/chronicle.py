@@ -252,9 +252,12 @@ def _foreseen(event: Event) -> Entry:
 def _purchase(event: Event) -> Entry:
     """A machine: it costs, costs something else, or is gone."""
     machine = f"machine {event['machine']}"
-    if event.get("until") is not None:
-        return Entry(f"{machine} costs nothing any more")
-    price = "it has no price" if event.get("unpriced") else f"${event['per_hour']:g} an hour"
+    if "until" in event:
+        return Entry(f"{machine} costs {'something after all' if event['until'] is None else 'nothing any more'}")
+    if "per_worker" in event:
+        price = f"${event['per_worker']:g} for an hour of each worker on it"
+    else:
+        price = "it has no price" if event.get("unpriced") else f"${event['per_hour']:g} an hour"
     if "since" not in event:
         return Entry(f"{machine} costs {price} now")
     where = f" in {event['zone']}" if event.get("zone") else ""

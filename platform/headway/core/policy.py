@@ -65,17 +65,32 @@ class Prices:
     Args:
         spot_to_be_had: whether spot machines are, as far as is known.
         beside: dollars per hour of what costs beside workers: the head, storage.
+        sold: whether machines on demand are sold, and whether spot ones are; None where that is not known: those that
+            have a price.
+        rooms: workers for which a machine on demand, and a spot one, has room.
     """
 
     on_demand: float | None = None
     spot: float | None = None
     spot_to_be_had: bool = True
     beside: float = 0.0
+    sold: tuple[bool, bool] | None = None
+    rooms: tuple[int, int] = (1, 1)
+
+    def sells(self, spot: bool) -> bool:
+        """Whether machines of a market are sold."""
+        return (self.spot if spot else self.on_demand) is not None if self.sold is None else self.sold[spot]
 
     def of(self, spot: bool) -> float:
         """Of a market; of one without a price what the other costs."""
         first, second = (self.spot, self.on_demand) if spot else (self.on_demand, self.spot)
         return first if first is not None else second if second is not None else 0.0
+
+    def whole(self, spot: bool, workers: int) -> list[float]:
+        """Of so many workers of a market, dollars per hour that each adds, on machines that are theirs alone."""
+        own = (self.spot if spot else self.on_demand) is not None
+        room = self.rooms[spot if own else not spot]
+        return [self.of(spot) * room if number % room == 0 else 0.0 for number in range(workers)]
 
 
 @dataclass(frozen=True)
@@ -183,11 +198,11 @@ class Policy:
 
     def _market(self, view: View, prices: Prices, left_s: float | None, fast: int) -> tuple[bool, str]:
         """Whether all are to be on demand, and why."""
-        if prices.on_demand is not None and prices.spot is None:
+        if prices.sells(spot=False) and not prices.sells(spot=True):
             return True, "only machines on demand are sold"
-        if left_s is None or prices.on_demand is None or prices.spot is None:
+        if left_s is None or not prices.sells(spot=False):
             return False, ""
-        dear = self._prices(self._least, True, prices)
+        dear = prices.whole(False, self._least)
         if Purse(usd_per_hour=self._per_hour(prices)).most(dear) < self._least:
             return False, f"{self.means.purse.usd_per_hour:g} dollars an hour do not pay for machines on demand"
         per_s = self.rates.at(fast)
@@ -229,13 +244,18 @@ class Policy:
         return [prices.of(False)] * floor + [prices.of(True)] * (size - floor)
 
     def _cost(self, size: int, behind: bool, prices: Prices) -> float:
-        """Dollars per hour, of all that costs."""
+        """Dollars per hour, of all that costs; of machines that have room for more the part that is used."""
         return sum(self._prices(size, behind, prices)) + prices.beside
+
+    def _whole(self, size: int, behind: bool, prices: Prices) -> list[float]:
+        """As `_prices`, by whole machines: so they are paid."""
+        floor = size if behind else min(size, self.means.on_demand_min)
+        return prices.whole(False, floor) + prices.whole(True, size - floor)
 
     def _bound(self, prices: Prices, behind: bool) -> int:
         """Most workers that the money allows at a time; not less than the least, without which nothing is done."""
         purse = Purse(self.means.purse.usd, self._per_hour(prices))
-        return max(self._least, min(self._most, purse.most(self._prices(self._most, behind, prices))))
+        return max(self._least, min(self._most, purse.most(self._whole(self._most, behind, prices))))
 
     def _per_hour(self, prices: Prices) -> float | None:
         """Dollars that workers may cost an hour."""
@@ -290,7 +310,7 @@ class Policy:
         per_s = self.rates.at(size)
         if per_s is None or view.steps is None:
             return True
-        rate = self._cost(size, self._behind, prices)
+        rate = sum(self._whole(size, self._behind, prices)) + prices.beside
         return self.means.purse.short(view.spent, rate, view.steps / per_s) <= 0
 
     def _settle(self, wished: int, forced: int, bound: int, now: float) -> int:
@@ -334,6 +354,6 @@ class Policy:
         if left_s is not None and needs_s is not None and view.steps:
             late_s = max(0.0, needs_s - view.come_s - self._lost_s(self.rates.at(self._fast(prices)) or 1.0) - left_s)
         if per_s is not None and view.steps is not None:
-            rate = self._cost(order.workers, self._behind, prices)
+            rate = sum(self._whole(order.workers, self._behind, prices)) + prices.beside
             short = self.means.purse.short(view.spent, rate, view.steps / per_s)
         return Order(order.workers, order.on_demand, order.reason, late_s, short)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from headway.core.offers import times
+
 HOUR_S = 3600.0
 
 
@@ -67,5 +69,5 @@ def machines_for(workers: int, each: dict[str, float], has: dict[str, float]) ->
         each: what one takes, by Ray's names.
         has: what a machine gives out.
     """
-    fits = min((int(has.get(name, 0.0) // amount) for name, amount in each.items() if amount > 0), default=workers)
+    fits = min((times(has.get(name, 0.0), amount) for name, amount in each.items() if amount > 0), default=workers)
     return math.ceil(workers / fits) if fits > 0 else None

@@ -149,7 +149,7 @@ class _Leader:
         if not means.minds(self.job):
             return 0.0
         stock = Stock() if own else means.stock()
-        means.admit(self.job, means.known(self.run, self.checked.total_steps), stock, time.time())
+        means.admit(self.job, means.known(self.run, self.checked.total_steps), stock, time.time(), means.nodes())
         return stock.idle_s
 
     def resize(self, wish: Resize, early: dict[str, Any]) -> None:
@@ -371,6 +371,7 @@ def _fit(
             "wishing": means.wishing(job, run, checked.total_steps),
             "each": job.workers.each,
             "prices": None if job.prices is None else [one.model_dump() for one in job.prices],
+            "per_worker": job.workers.price_per_hour,
             "held": held,
             "standing": standing,
         },

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from headway.cluster.prices.book import Book, of_rows
 from headway.core.alarms import span
 from headway.core.cost import so_far
 from headway.core.offers import Offer, Stock
@@ -24,6 +25,7 @@ from headway.runs import RunFolder, accounts
 
 LEAST_S = 10.0
 """To begin, to make a step and to take a checkpoint takes so long at least."""
+NOTHING = Stock()
 PACES = 50
 """Steps of a start before, by which its pace is known."""
 
@@ -67,18 +69,21 @@ def known(run: RunFolder, total_steps: int) -> Known:
     return Known(facts.get("created", time.time()), spent, max(0, total_steps - done), tuple(_paces(run)))
 
 
-def admit(job: Job, about: Known, stock: Stock, now: float) -> None:
+def admit(job: Job, about: Known, stock: Stock, now: float, there: Stock = NOTHING) -> None:
     """Look whether the run can be at all, with what is known.
 
     Args:
         stock: what the cluster sells; an empty one where it does not say.
         now: Unix seconds.
+        there: the machines that Ray has, as if they were sold: those for which the job's list of prices has to do where
+            the cluster does not say what it sells.
 
     Raises:
         BadInput: a price is missing; the money is spent, or too little for a step; the deadline is over, or cannot be
             met; machines on demand are not sold.
     """
-    budget = job.budget or Budget()
+    budget, listed = job.budget or Budget(), _listed_price(job)
+    stock = stock if listed is None else stock.listed(listed)
     if budget.on_demand_min and stock.offers and not stock.sold(job.workers.each, False):
         raise BadInput(
             f"budget.on_demand_min={budget.on_demand_min}",
@@ -86,16 +91,21 @@ def admit(job: Job, about: Known, stock: Stock, now: float) -> None:
             "Add an option without `spot` to one_of in the cluster's file, or leave the key out.",
         )
     if budget.usd is not None or budget.usd_per_hour is not None:
-        _admit_money(job, budget, about, stock)
+        _admit_money(job, budget, about, stock, there if listed is None else there.listed(listed))
     if job.deadline is not None:
         _admit_time(job, about, stock, now)
 
 
-def _admit_money(job: Job, budget: Budget, about: Known, stock: Stock) -> None:
+def _admit_money(job: Job, budget: Budget, about: Known, stock: Stock, there: Stock) -> None:
     each, least = job.workers.each, job.workers.min
     floor = min(least, budget.on_demand_min)
-    rest = _price(job, stock, None)
-    price = floor * _price(job, stock, False if stock.offers else None) + (least - floor) * rest
+    key = "budget.usd" if budget.usd is not None else "budget.usd_per_hour"
+    unpriced = (stock if stock.offers or job.prices is None else there).unpriced(each)
+    if unpriced and job.workers.price_per_hour is None:
+        raise _missing(key, unpriced)
+    price = _price(job, stock, None, key, least - floor)
+    if floor:
+        price += _price(job, stock, False if stock.offers else None, key, floor)
     if budget.usd_per_hour is not None and budget.usd_per_hour < price * (1 - 1e-9):
         raise BadInput(
             f"budget.usd_per_hour={budget.usd_per_hour:g}",
@@ -125,6 +135,9 @@ def _admit_money(job: Job, budget: Budget, about: Known, stock: Stock) -> None:
 
 def _admit_time(job: Job, about: Known, stock: Stock, now: float) -> None:
     assert job.deadline is not None
+    if all(stock.sold(job.workers.each, spot) for spot in (True, False)):  # one is weighed against the other
+        for spot in (True, False):
+            _price(job, stock, spot, "deadline")
     left_s = about.created + job.deadline - now
     later = f"--set deadline={job.deadline - left_s + max(600.0, job.deadline):.0f}"
     if left_s <= 0:
@@ -149,28 +162,39 @@ def _admit_time(job: Job, about: Known, stock: Stock, now: float) -> None:
         )
 
 
-def _price(job: Job, stock: Stock, spot: bool | None) -> float:
-    """Dollars for a worker's hour. Raises BadInput: nobody tells."""
-    found = stock.price(job.workers.each, spot)
-    if found is None:
-        found = job.workers.price_per_hour
-    if found is None and job.prices is not None:
-        return 0.0  # by the labels of machines, once they are there
+def _price(job: Job, stock: Stock, spot: bool | None, key: str, workers: int = 1) -> float:
+    """Dollars for an hour of workers. Raises BadInput: nobody tells, and a key of the job needs it."""
+    own = job.workers.price_per_hour
+    found = stock.whole(job.workers.each, spot, workers, own)
+    if found is None and own is not None:
+        found = own * workers
     if found is not None:
         return found
-    offers = _fits(stock, job.workers.each)
-    key = "budget.usd" if job.budget and job.budget.usd is not None else "budget.usd_per_hour"
+    offers = [offer for offer in _fits(stock, job.workers.each) if spot in (None, offer.spot)]
+    if not offers and job.prices is not None:
+        return 0.0  # by the labels of machines, once they are there
+    raise _missing(key, offers)
+
+
+def _missing(key: str, offers: Sequence[Offer]) -> BadInput:
+    """That these machines have no price, which a key of the job needs."""
+    fact = f"{key} needs to know what machines cost"
     if not offers:
-        raise BadInput(
-            f"{key} needs to know what machines cost",
-            "the cluster tells no prices, and the job names none",
-            "Set workers.price_per_hour, the dollars of one worker's hour, or `prices`.",
-        )
-    raise BadInput(
-        f"{key} needs to know what machines cost",
-        f"none of {_listed(offers)} has a price",
-        "Give price_per_hour to the options of one_of in the cluster's file, or set workers.price_per_hour.",
+        reason = "the cluster tells no prices, and the job names none"
+        return BadInput(fact, reason, "Set workers.price_per_hour, the dollars of one worker's hour, or `prices`.")
+    return BadInput(
+        fact,
+        f"there is no price of {_listed(offers)}",
+        "Give price_per_hour to the options of one_of in the cluster's file, write them into a list of prices "
+        "(provider.headway.prices there, or the job's `prices`), or set workers.price_per_hour.",
     )
+
+
+def _listed_price(job: Job) -> Callable[[str, str, bool], float | None] | None:
+    """Dollars per hour by the job's list of prices; None where it has none."""
+    if job.prices is None:
+        return None
+    return Book([one for _, one in of_rows([each.model_dump() for each in job.prices], "prices")]).per_hour
 
 
 def wishing(job: Job, run: RunFolder, total_steps: int) -> Callable[[], Wishing] | None:
@@ -183,7 +207,8 @@ def wishing(job: Job, run: RunFolder, total_steps: int) -> Callable[[], Wishing]
         rates.note(workers, per_s)
     policy = Policy(means(job, about.created), job.units, job.workers.min, job.workers.max, rates)
     price = job.workers.price_per_hour
-    return partial(Wishing, policy, run.name, job.workers.each, total_steps, price, about.spent)
+    listed = _listed_price(job)
+    return partial(Wishing, policy, run.name, job.workers.each, total_steps, price, about.spent, listed)
 
 
 def stock() -> Stock:
@@ -194,6 +219,21 @@ def stock() -> Stock:
     from headway.core.news import NAMESPACE
 
     return Stock.decode(_internal_kv_get(offers.KEY, namespace=NAMESPACE))
+
+
+def nodes() -> Stock:
+    """The machines of the Ray that this process is connected to, by their labels, as if they were sold."""
+    import ray
+
+    from headway.elastic.lead.purchases import GROUP, MARKET, ZONE
+
+    living = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+    labels = {id: node.get("Labels") or {} for id, node in living.items()}
+    offers = [
+        Offer(id, each.get(GROUP, "node"), each.get(ZONE, ""), each.get(MARKET) == "spot")
+        for id, each in labels.items()
+    ]
+    return Stock(tuple(offers), {id: node["Resources"] for id, node in living.items()})
 
 
 def _paces(run: RunFolder) -> Iterable[tuple[int, float]]:

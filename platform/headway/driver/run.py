@@ -252,7 +252,7 @@ def rehearse(
             closed_after(submission.look(job, checked, place)) as look,
         ):
             if means.minds(job):
-                means.admit(job, means.Known(time.time()), means.stock(), time.time())
+                means.admit(job, means.Known(time.time()), means.stock(), time.time(), means.nodes())
             found = trial.answer(stop.is_set)
             if stop.is_set():
                 raise KeyboardInterrupt

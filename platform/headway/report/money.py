@@ -113,7 +113,8 @@ def told(run: RunFolder, now: float | None = None) -> Cost:
     state = str(facts.get("state") or "running")
     about = {"run": run.name, "state": state if led or state != "running" else "interrupted", "path": run.where}
     bought = [event for event in events if event.get("kind") in (PURCHASE, STAKE)]
-    unpriced = sorted({_words(event) for event in bought if event.get("unpriced")})
+    priced = {event.get("machine") for event in bought if {"per_hour", "per_worker"} & set(event)}
+    unpriced = sorted({_words(each) for each in bought if each.get("unpriced") and each.get("machine") not in priced})
     if any(bills):
         return _by_machines(bills, now, account, lines, steps, {**about, "unpriced": unpriced}, bought)
     if unpriced:

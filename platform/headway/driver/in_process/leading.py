@@ -93,7 +93,8 @@ def lead(
         if orders.stop.is_set():
             raise Heard(ear.stop) if ear.stop is not None else KeyboardInterrupt
         if means.minds(job):
-            means.admit(job, means.known(run, checked.total_steps), Stock(), time.time())
+            unlisted = job.model_copy(update={"prices": None})  # there are no machines that a list could name
+            means.admit(unlisted, means.known(run, checked.total_steps), Stock(), time.time())
         settle()
         seat = _seat(run, job, checked, epoch, after)
         log = _log(run, after)

@@ -48,6 +48,7 @@ class ElasticController(Processes):
         wishing: of a run that minds money or time: makes what it decides by.
         each: what a worker takes, by Ray's names.
         prices: the job's list of prices, as rows; None where it has none.
+        per_worker: dollars for an hour of a worker, on a machine that has no price; None where the job does not say.
         held: whether no place is asked for before somebody says of what size the run is to be.
     """
 
@@ -63,6 +64,7 @@ class ElasticController(Processes):
         wishing: Callable[[], Wishing] | None = None,
         each: Mapping[str, float] | None = None,
         prices: list[dict[str, Any]] | None = None,
+        per_worker: float | None = None,
         held: bool = False,
         **rest: Any,
     ) -> None:
@@ -75,7 +77,7 @@ class ElasticController(Processes):
         self._coordinator = Coordinator(policy, self, here, alike, prospect, wishing=self._wishing)
         price = None if prices is None else Book([one for _, one in of_rows(prices, "prices")]).per_hour
         began = partial(_began, recorder)
-        self._purchases = Purchases(names.run, began, self.record, RayBoard(), each or {}, price)
+        self._purchases = Purchases(names.run, began, self.record, RayBoard(), each or {}, price, per_worker=per_worker)
         super().__init__(names=names, at_once=at_once, **rest)
         if held:
             self._orders.open.clear()

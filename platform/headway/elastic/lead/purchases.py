@@ -9,7 +9,6 @@ Nobody waits for this; where it fails, it is tried again.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from headway.core.bill import PURCHASE, STAKE, Bill, Outlay, told
-from headway.core.tenancy import HELD, Slots, Tenancy
+from headway.core.tenancy import HELD, Held, Tenancy
 from headway.core.till import KEY, NAMESPACE, Sold, Till
 
 logger = logging.getLogger(__name__)
@@ -59,10 +58,10 @@ class Board(Protocol):
     def nodes(self) -> Sequence[Node]:
         """Ray's living nodes."""
 
-    def say(self, run: str, slots: Slots | None) -> None:
+    def say(self, run: str, held: Held | None) -> None:
         """What a run holds; None: nothing, and it is over."""
 
-    def heard(self, now: float) -> dict[str, Slots]:
+    def heard(self, now: float) -> dict[str, Held]:
         """What runs hold, of those that have said so of late."""
 
 
@@ -76,6 +75,7 @@ class Purchases:
         board: see there.
         each: what a worker takes, by Ray's names.
         price: of a machine for which the cluster has none; None where the job has no list of prices.
+        per_worker: dollars for an hour of a worker on a machine that has no price; None where nobody said.
         clock: Unix seconds.
     """
 
@@ -88,9 +88,11 @@ class Purchases:
         each: Mapping[str, float],
         price: PRICE | None = None,
         clock: Callable[[], float] = time.time,
+        per_worker: float | None = None,
     ) -> None:
         self._run, self._began, self._record, self._board = run, began, record, board
-        self._each, self._price, self._clock = dict(each), price, clock
+        self._each, self._price, self._per_worker, self._clock = dict(each), price, per_worker, clock
+        self._till: Till | None = None
         self._tenancy = Tenancy(run)
         self._bill: Bill | None = None
         self._before = self._storage = 0.0
@@ -103,7 +105,7 @@ class Purchases:
         self._workers: Counter[str] = Counter()
         self._nodes: dict[str, Node] = {}
         self._said_at = float("-inf")
-        self._said: dict[str, float] = {}
+        self._said = Held()
         self._lock, self._billing = threading.Lock(), threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, name="purchases", daemon=True)
@@ -156,7 +158,7 @@ class Purchases:
         if self._bill is None:
             at, self._before = self._began()
             self._bill = Bill(at)
-        till = self._board.till()
+        till = self._till = self._board.till() or self._till
         if till is None and self._price is None:
             return
         nodes = {node.id: node for node in self._board.nodes()}
@@ -165,16 +167,22 @@ class Purchases:
         if till is not None and till.storage != self._storage:
             self._storage = till.storage
             self._say(now, None, storage=till.storage)
-        slots = self._holds()
-        if now - self._said_at >= SAY_S or slots != self._said:
-            self._board.say(self._run, slots)
-            self._said, self._said_at = slots, now
+        held = Held(self._holds(), self._tenancy.last())
+        if now - self._said_at >= SAY_S or held != self._said:
+            self._board.say(self._run, held)
+            self._said, self._said_at = held, now
         head = next((each.id for each in sold.values() if each.head), "")
         met = {id: each for id, each in sold.items() if each.until is None or each.until > self._bill.began}
-        holds = {**self._board.heard(now), self._run: slots}
-        shares = self._tenancy.shares([id for id, each in met.items() if each.until is None], holds, head)
+        heard = {**self._board.heard(now), self._run: held}
+        holds, told = {run: each.slots for run, each in heard.items()}, [each.last for each in heard.values()]
+        shares = self._tenancy.shares([id for id, each in met.items() if each.until is None], holds, head, now, told)
         for each in met.values():
             self._tell(each, shares.get(each.id), now)
+        for id, known in self._known.items():
+            if id not in sold and known["until"] is None:
+                node = self._nodes.get(id)
+                renamed = node is not None and node.machine in sold  # it is paid by that name, from the beginning
+                self._ends(id, self._bill.began if renamed else now, now)
         self._tell_moves(now)
 
     def _work(self) -> None:
@@ -215,11 +223,12 @@ class Purchases:
         assert self._price is not None
         assert self._bill is not None
         found = {}
+        there = {node.machine or id: node for id, node in nodes.items()}
         for id, each in self._known.items():
-            if id not in nodes:
+            if id not in there:
                 kind = (each["type"], each["zone"], each["spot"], each["since"], each["prices"], each["head"])
                 found[id] = Sold(id, *kind, until=each["until"] or now)
-        for id, node in nodes.items():
+        for id, node in there.items():
             type, zone = node.labels.get(GROUP, "node"), node.labels.get(ZONE, "")
             spot, since = node.labels.get(MARKET) == "spot", self._known.get(id, {}).get("since", now)
             if not self._known:
@@ -236,16 +245,18 @@ class Purchases:
         if not prices and self._price is not None:
             price = self._price(sold.type, sold.zone, sold.spot)
             prices = () if price is None else ((sold.since, price),)
-        if known is None:
+        if known is None or known["since"] != sold.since:  # else it was told by another account before
             about = {"type": sold.type, "zone": sold.zone, "spot": sold.spot, "head": sold.head, "since": sold.since}
-            known = {**about, "words": sold.words, "prices": (), "until": None, "share": share, "unpriced": not prices}
+            until = None if known is None else known["until"]
+            known = {**about, "words": sold.words, "prices": (), "until": until, "share": share, "unpriced": not prices}
             self._known[sold.id] = known
             plain = {name: value for name, value in about.items() if value not in ("", False)}
-            first = {"share": 1.0 if share is None else share, "per_hour": prices[0][1]} if prices else {}
-            self._say(now, sold.id, **plain, **first, **({} if prices else {"unpriced": True}))
+            first: dict[str, Any] = {"per_hour": prices[0][1]} if prices else {"unpriced": True}
+            if not prices and self._per_worker is not None:
+                first["per_worker"] = self._per_worker
+            self._say(now, sold.id, **plain, share=1.0 if share is None else share, **first)
             known["prices"] = prices[:1]
-        if known["unpriced"]:
-            return
+        known["unpriced"] = not prices and not known["prices"]
         for at, per_hour in prices:
             if (at, per_hour) not in known["prices"]:
                 self._say(now, sold.id, at=at, per_hour=per_hour)
@@ -253,9 +264,13 @@ class Purchases:
         if share is not None and (known["share"] is None or abs(share - known["share"]) > 1e-9):
             self._say(now, sold.id, share=round(share, 9))
             known["share"] = share
-        if sold.until != known["until"]:
-            self._say(now, sold.id, until=sold.until)
-            known["until"] = sold.until
+        self._ends(sold.id, sold.until, now)
+
+    def _ends(self, id: str, until: float | None, now: float) -> None:
+        """Since when a machine costs nothing, where that is news; None: it does."""
+        if until != self._known[id]["until"]:
+            self._say(now, id, until=until)
+            self._known[id]["until"] = until
 
     def _tell_moves(self, now: float) -> None:
         """Since when machines carry workers, and since when they do not."""
@@ -272,7 +287,8 @@ class Purchases:
                 continue
             before = self._workers[machine]
             self._workers[machine] += by
-            if (before > 0) != (self._workers[machine] > 0) and not known["unpriced"]:
+            by_worker = known["unpriced"] and self._per_worker is not None
+            if by_worker or (before > 0) != (self._workers[machine] > 0):
                 self._say(now, machine, at=at, workers=self._workers[machine])
 
     def _say(self, now: float, machine: str | None, **what: Any) -> None:
@@ -307,29 +323,23 @@ class RayBoard:
             for node in found
         ]
 
-    def say(self, run: str, slots: Slots | None) -> None:
+    def say(self, run: str, held: Held | None) -> None:
         from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_put
 
         key = HELD + run.encode()
-        if slots is None:
+        if held is None:
             _internal_kv_del(key, namespace=NAMESPACE)
         else:
-            told = json.dumps({"at": time.time(), "slots": dict(slots)})
-            _internal_kv_put(key, told.encode(), overwrite=True, namespace=NAMESPACE)
+            _internal_kv_put(key, held.encode(time.time()), overwrite=True, namespace=NAMESPACE)
 
-    def heard(self, now: float) -> dict[str, Slots]:
+    def heard(self, now: float) -> dict[str, Held]:
         from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_list
 
-        found: dict[str, Slots] = {}
+        found: dict[str, Held] = {}
         for key in _internal_kv_list(HELD, namespace=NAMESPACE):
-            try:
-                said = json.loads(_internal_kv_get(key, namespace=NAMESPACE) or b"")
-                if now - float(said["at"]) < STALE_S:
-                    found[key.decode().removeprefix(HELD.decode())] = {
-                        str(m): float(s) for m, s in said["slots"].items()
-                    }
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue
+            held = Held.decode(_internal_kv_get(key, namespace=NAMESPACE), now - STALE_S)
+            if held is not None:
+                found[key.decode().removeprefix(HELD.decode())] = held
         return found
 
     def _instances(self) -> dict[str, str]:

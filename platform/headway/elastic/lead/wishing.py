@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +37,7 @@ class Wishing:
         total_steps: of the run; 0 where that is not known.
         price: dollars for a worker's hour where the cluster tells none; None: nobody tells.
         before: dollars of the starts before.
+        listed: dollars per hour of a type, in a zone, as spot or not, where the cluster tells none.
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class Wishing:
         total_steps: int,
         price: float | None = None,
         before: float = 0.0,
+        listed: Callable[[str, str, bool], float | None] | None = None,
     ) -> None:
+        self._listed = listed
         self.policy, self._run, self._each, self._total, self._price = policy, run, dict(each), total_steps, price
         self._stock, self._before = Stock(), before
         self._machines: dict[str, tuple[str, bool]] = {}
@@ -78,7 +81,8 @@ class Wishing:
             outlay: how the run stands; None where no machine has a price.
             beside: dollars per hour of what costs beside workers.
         """
-        self._stock, self._machines, self._outlay, self._beside = stock, dict(machines), outlay, beside
+        self._stock = stock if self._listed is None else stock.listed(self._listed)
+        self._machines, self._outlay, self._beside = dict(machines), outlay, beside
 
     def decide(self) -> None:
         """Think about how the run was said to be last."""
@@ -186,20 +190,24 @@ class Wishing:
 
     def _cheaper(self) -> bool:
         """Whether spot machines are."""
-        spot, other = (self._stock.price(self._each, each) for each in (True, False))
+        spot, other = (self._stock.price(self._each, each, other=self._price) for each in (True, False))
         return spot is None or other is None or spot < other
 
     def _prices(self, now: float, there: int) -> Prices:
-        on_demand = self._stock.price(self._each, False)
-        spot = self._stock.price(self._each, True, now) or self._stock.price(self._each, True)
+        stock, each, other = self._stock, self._each, self._price
+        on_demand = stock.price(each, False, other=other)
+        spot = stock.price(each, True, now, other)
+        spot = stock.price(each, True, other=other) if spot is None else spot
+        had = stock.to_be_had(each, True, now)
+        sold = (stock.sold(each, False), stock.sold(each, True)) if stock.offers else None
         if on_demand is None and spot is None:
             price = self._price
             if self._outlay is not None and there:  # as those cost that are there
                 price = max(0.0, self._outlay.per_hour - self._beside) / there
-            return Prices(price, price, True, self._beside + self._spares * (price or 0.0))
-        had = self._stock.to_be_had(self._each, True, now)
+            return Prices(price, price, had or sold is None, self._beside + self._spares * (price or 0.0), sold)
         stand_by = self._spares * (spot if spot is not None else on_demand or 0.0)
-        return Prices(on_demand, spot, had, self._beside + stand_by)
+        rooms = stock.room(each, False, other=other), stock.room(each, True, now if had else None, other)
+        return Prices(on_demand, spot, had, self._beside + stand_by, sold, rooms)
 
     def _decided(self, order: Order, view: View) -> list[dict[str, Any]]:
         """The event of a decision, where it is another."""
