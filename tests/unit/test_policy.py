@@ -178,6 +178,20 @@ def test_with_a_deadline_it_is_on_spot_machines_while_there_is_slack_and_on_dema
     assert Policy(Means(), 8, 1, 1, rates(w1=1.0)).look(view(), Prices(on_demand=1.0)).on_demand == 1
 
 
+def test_what_nobody_holds_is_still_to_be_done_and_may_be_lost_once_more() -> None:
+    """A quarter of an hour of steps since the newest checkpoint is lost: were it not reckoned, a spot machine that is
+    taken then, and is taken away before the next checkpoint, would leave too little time on demand."""
+    hours = 1.4
+
+    def order(unheld: int) -> Order:
+        means = Means(deadline=hours * HOUR, every_s=0.25 * HOUR)
+        return Policy(means, 8, 1, 1, rates(w1=1.0)).look(view(training=0, there=0, spot=0, unheld=unheld), PRICES)
+
+    assert order(0).on_demand == 0
+    assert order(900).on_demand == 1
+    assert order(9).on_demand == 0, "no more is done again than was done"
+
+
 # Flapping
 
 

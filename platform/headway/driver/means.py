@@ -183,7 +183,8 @@ def wishing(job: Job, run: RunFolder, total_steps: int) -> Callable[[], Wishing]
         rates.note(workers, per_s)
     policy = Policy(means(job, about.created), job.units, job.workers.min, job.workers.max, rates)
     price = job.workers.price_per_hour
-    return partial(Wishing, policy, run.name, job.workers.each, total_steps, price, about.spent)
+    done = total_steps - (about.steps or 0)
+    return partial(Wishing, policy, run.name, job.workers.each, total_steps, price, about.spent, done)
 
 
 def stock() -> Stock:

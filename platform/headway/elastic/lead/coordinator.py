@@ -543,7 +543,7 @@ class Coordinator:
         for worker, factor in self._pace.look(lane_s).items():
             self._shown.event("slow", worker=worker, factor=factor)
             self._feed(events.Slow(worker, factor, now))
-        step, (before, at) = max([p.step for p in self._peers.values()], default=0), self._stepped
+        step, (before, at) = max([p.step for p in self._peers.values()], default=-1), self._stepped
         if step > before:
             self._step_s, self._stepped = (now - at) / (step - before) if at else 0.0, (step, now)
         account = self._books.total(now)
