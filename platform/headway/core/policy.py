@@ -178,7 +178,8 @@ class Policy:
         return view.come_s + self._lost_s(per_s) + view.steps / per_s
 
     def _lost_s(self, per_s: float) -> float:
-        """Seconds of work that are done again, at worst, when all machines are taken at once."""
+        """Seconds of work that are done again, at worst, when all machines are taken at once. (Without checkpoints no
+        deadline is taken on spot machines alone: `headway.driver.means`.)"""
         means = self.means
         spans = [means.every_s, means.every_steps and means.every_steps / per_s]
         return min((span for span in spans if span), default=0.0)

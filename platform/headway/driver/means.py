@@ -76,7 +76,7 @@ def admit(job: Job, about: Known, stock: Stock, now: float) -> None:
 
     Raises:
         BadInput: a price is missing; the money is spent, or too little for a step; the deadline is over, or cannot be
-            met; machines on demand are not sold.
+            met, or nobody could hold it; machines on demand are not sold.
     """
     budget = job.budget or Budget()
     if budget.on_demand_min and stock.offers and not stock.sold(job.workers.each, False):
@@ -125,6 +125,7 @@ def _admit_money(job: Job, budget: Budget, about: Known, stock: Stock) -> None:
 
 def _admit_time(job: Job, about: Known, stock: Stock, now: float) -> None:
     assert job.deadline is not None
+    each = job.workers.each
     left_s = about.created + job.deadline - now
     later = f"--set deadline={job.deadline - left_s + max(600.0, job.deadline):.0f}"
     if left_s <= 0:
@@ -132,6 +133,13 @@ def _admit_time(job: Job, about: Known, stock: Stock, now: float) -> None:
             f"deadline={span(job.deadline)} was over {span(-left_s)} ago",
             "it counts from the run's first start",
             f"Give it another: {later}, or --set deadline=null.",
+        )
+    saves, floor = job.checkpoint, (job.budget or Budget()).on_demand_min
+    if saves.every_steps is None and saves.every_s is None and not floor and any(o.spot for o in _fits(stock, each)):
+        raise BadInput(
+            f"deadline={span(job.deadline)} without checkpoints",
+            "all spot machines may be taken at once, and then every step is done again, however late it is",
+            "Set checkpoint.every_s or checkpoint.every_steps, or keep a worker on demand: budget.on_demand_min=1.",
         )
     if not about.paces or about.steps is None:
         return
