@@ -14,6 +14,7 @@ from tests.unit.lead import DEADLINE_S, HOST, Cluster, Worker, frozen, wait
 from headway.core.demand import Worth
 from headway.core.ledger import CAUSES
 from headway.core.membership import Membership
+from headway.core.prospect import WARM_S
 from headway.core.spots import Spot
 from headway.elastic.lead import coordinator
 from headway.elastic.lead.wishing import Wishing
@@ -393,6 +394,18 @@ def test_where_nobody_holds_a_state_it_is_not_said_that_no_step_is_done(
     other.line.step = 5  # of the checkpoint
     wait(lambda: steps.seen[-1] == 5)
     assert 0 not in steps.seen[steps.seen.index(7) :]
+
+
+def test_a_machine_that_was_waited_for_shows_no_way(cluster: Make) -> None:
+    lead = cluster(begins=False).coordinator
+    lead.came(100.0)
+    lead.market("worker: no spot machines")
+    lead.market("")
+    lead.came(3600.0)
+    said = threading.Event()
+    lead.then(said.set)
+    assert said.wait(DEADLINE_S)
+    assert lead._prospect.longest_s == 100.0 + WARM_S
 
 
 def test_the_end_is_told_once_all_have_finished(cluster: Make) -> None:
