@@ -57,10 +57,8 @@ class Prospect:
     def longest_s(self) -> float:
         """Likewise, where nothing may depend on luck: the longest way of the latest counts, and while few were seen
         none is shorter than what is taken where nobody has shown it."""
-        return sum(
-            max([*seen, *(() if len(seen) >= SEVERAL else (usual,))])
-            for seen, usual in zip(self._ways, (COME_S, WARM_S), strict=True)
-        )
+        ways = zip(self._ways, (COME_S, WARM_S), strict=True)
+        return sum(max(seen) if len(seen) >= SEVERAL else max([usual, *seen]) for seen, usual in ways)
 
     def look(self, membership: Membership, step: int, now: float, most: int | None = None) -> Worth:
         """How many workers are worth asking for.
