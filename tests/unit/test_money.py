@@ -137,6 +137,14 @@ def test_the_command_and_the_page_tell_it(tmp_path: Path) -> None:
     assert "$0.60" in text
 
 
+def test_storage_is_no_machine_though_it_be_the_dearest_of_a_jobs_prices() -> None:
+    tree: dict[str, Any] = {"name": "j", "task": "t.py:T", "data": {"train": "d"}, "steps": 9, "workers": {"max": 4}}
+    storage, machine = {"type": "storage", "per_hour": 9.0}, {"type": "c7i.large", "per_hour": 0.1}
+    assert of(parse({**tree, "lanes": 8, "prices": [storage, machine]}), 9).per_hour == pytest.approx(0.4)
+    with pytest.raises(BadInput, match="nothing says what its machines cost"):
+        of(parse({**tree, "lanes": 8, "prices": [storage]}), 9)
+
+
 def test_the_worst_is_all_machines_from_the_beginning_to_the_end() -> None:
     assert worst(4, 3.0, 1.0).dollars is None
     found = worst(4, 3.0, 1.0, steps=3600, step_worker_s=2.0, fewest=1)

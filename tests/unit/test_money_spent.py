@@ -135,6 +135,8 @@ def test_money_that_is_spent_is_refused_with_the_way_on() -> None:
     error = refused(job(budget={"usd": 2}), Known(NOW, spent=2.0))
     assert error.fact == "budget.usd=2 is spent"
     assert "--set budget.usd=4" in error.remedy
+    error = refused(job(budget={"usd": 5}), Known(NOW, spent=12.0))
+    assert "--set budget.usd=24" in error.remedy, "less than was spent would be refused again"
 
 
 def test_fewer_dollars_an_hour_than_the_least_workers_cost() -> None:

@@ -110,7 +110,7 @@ def _admit_money(job: Job, budget: Budget, about: Known, stock: Stock) -> None:
         raise BadInput(
             f"budget.usd={budget.usd:g} is spent",
             f"the run has cost {about.spent:.2f} dollars so far",
-            f"Give it more: --set {more(budget.usd)[0]}.",
+            f"Give it more: --set {more(max(budget.usd, about.spent))[0]}.",
         )
     left, needed_s = budget.usd - about.spent, LEAST_S + stock.idle_s
     if left < price * needed_s / HOUR_S:
