@@ -201,6 +201,11 @@ def test_the_command_gives_the_table():
         ([str(MADE_UP), "--work", "8", "--deadline", "8"], "cannot be met"),
         ([str(MADE_UP), "--work", "8", "--deadline", "20"], "of 13.3 h"),
         ([str(MADE_UP), "--work", "8", "--deadline", "10", "--restart", "-1"], "before it begins"),
+        ([str(MADE_UP), "--work", "inf"], "a work of inf h"),
+        ([str(MADE_UP), "--work", "8", "--deadline", "nan"], "a deadline of nan h"),
+        ([str(MADE_UP), "--work", "8", "--deadline", "inf"], "a deadline of inf h"),
+        ([str(MADE_UP), "--work", "8", "--deadline", "10", "--restart", "nan"], "a restart of nan h"),
+        ([str(MADE_UP), "--work", "8", "--deadline", "10", "--restart", "1e308"], "a restart of 1e+308 h"),
     ],
 )
 def test_what_the_command_refuses(arguments: list[str], said: str):

@@ -215,3 +215,9 @@ def test_damaged_lines_cost_nothing_and_hide_nothing() -> None:
     at = next(place for place, line in enumerate(LINES) if line["kind"] == "start") + 1
     whole = [bill.dollars(600.0) for bill in replayed(LINES)]
     assert [bill.dollars(600.0) for bill in replayed([*LINES[:at], *damaged, *LINES[at:]])] == whole
+
+
+def test_a_start_that_was_killed_ends_by_the_clock_of_its_own_host() -> None:
+    lines = [("start", 1000.0), ("end", 1200.0), ("start", 800.0), ("alive", 900.0), ("start", 1300.0)]
+    found = replayed([{"kind": kind, "time": at} for kind, at in lines])
+    assert [bill.ended for bill in found] == [1200.0, 900.0, None]

@@ -6,14 +6,18 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.unit.lead import DEADLINE_S, HOST, Cluster, Worker, frozen, wait
 
+from headway.core.demand import Worth
 from headway.core.ledger import CAUSES
+from headway.core.membership import Membership
+from headway.core.prospect import WARM_S
 from headway.core.spots import Spot
 from headway.elastic.lead import coordinator
+from headway.elastic.lead.wishing import Wishing
 from headway.elastic.wire import link
 from headway.elastic.wire import messages as wire
 
@@ -357,6 +361,51 @@ def test_a_size_that_is_asked_for_before_it_began_counts_from_then_on(cluster: M
     c.coordinator.begin()
     wait(lambda: c.coordinator.membership.policy.max == 2)
     wait(lambda: set(c.launched) - set(c.dismissed) == {"w0", "w1"})
+
+
+class Steps:
+    """Stands where a run's wishes are, and keeps the step that it is told."""
+
+    most = 3
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def look(self, membership: Membership, step: int, worth: Worth, *_: object) -> tuple[Worth, list[dict[str, Any]]]:
+        self.seen.append(step)
+        return worth, []
+
+    def astray(self, membership: Membership) -> list[tuple[str, str]]:
+        return []
+
+
+def test_where_nobody_holds_a_state_it_is_not_said_that_no_step_is_done(
+    cluster: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinator, "LOOK_S", 0.05)
+    run, steps = cluster(min=1, max=1), Steps()
+    run.coordinator._wishing = cast(Wishing, steps)
+    (worker,) = run.train("w0")
+    worker.line.step = 7
+    wait(lambda: 7 in steps.seen)
+    run.coordinator.gone("w0", "process_died")
+    wait(lambda: steps.seen[-1] == -1)
+    (other,) = run.start("w1")
+    other.line.step = 5  # of the checkpoint
+    wait(lambda: steps.seen[-1] == 5)
+    assert 0 not in steps.seen[steps.seen.index(7) :]
+
+
+def test_a_machine_that_was_waited_for_shows_no_way(cluster: Make) -> None:
+    lead = cluster(begins=False).coordinator
+    lead.came(100.0)
+    lead.market("worker: no spot machines")
+    lead.market("")
+    lead.came(3600.0)
+    said = threading.Event()
+    lead.then(said.set)
+    assert said.wait(DEADLINE_S)
+    assert lead._prospect.longest_s == 100.0 + WARM_S
 
 
 def test_the_end_is_told_once_all_have_finished(cluster: Make) -> None:

@@ -390,6 +390,15 @@ def test_all_die_and_the_run_goes_on_from_its_checkpoint(tmp_path: Path, data: P
     assert len(outcome.of("generation")) > 1
 
 
+def test_where_nobody_had_a_state_it_is_told_at_which_step_all_begin(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begins: list[int] = []
+    monkeypatch.setattr(Alone, "began", lambda self, step: begins.append(step))
+    Calm(data, tmp_path / "run")
+    assert begins == [0]
+
+
 def spare_of(run: Run) -> str:
     """Waits for one that stands by while others train."""
     known = run.coordinator.membership.workers

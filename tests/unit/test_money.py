@@ -79,6 +79,22 @@ def test_of_a_leader_that_was_killed_the_last_word_counts_and_each_start_has_its
     assert found.by_cause["compute"] == pytest.approx(0.7 * 60 / 80)
 
 
+def test_hosts_clocks_differ_and_starts_stay_in_their_order(tmp_path: Path) -> None:
+    """The second start's host is ten minutes behind: by its clock it begins before the first has ended."""
+    again = [{**event, "time": event["time"] - 150.0} for event in (EVENTS[0], EVENTS[-1])]
+    bought = {"kind": "purchase", "time": 860.0, "machine": "h", "type": "m", "head": True, "since": 860.0,
+              "per_hour": 1.8}  # fmt: skip
+    first = made(tmp_path / "first", EVENTS)
+    run = made(tmp_path / "r", [*EVENTS, again[0], bought, again[1]], ledger_s={**SECONDS, "checkpoint": 7.0})
+    whole = money.told(run)
+    assert whole.dollars == pytest.approx(money.told(first).dollars + 0.095)
+    assert whole.by_cause["compute"] == pytest.approx(0.6), "what the first start spent its time on"
+    assert whole.at == 1050.0
+    killed = [*EVENTS[:4], again[0], bought, again[1]]
+    run = made(tmp_path / "killed", killed, ledger_s=SECONDS)
+    assert money.told(run).dollars == pytest.approx(0.045 + 0.8 + 0.095), "it lived until 1090, by its own clock"
+
+
 def test_without_prices_of_machines_an_hour_of_a_worker_has_one(tmp_path: Path) -> None:
     found = money.told(made(tmp_path / "r", [EVENTS[0], EVENTS[-1]], price_per_hour=36.0))
     assert found.by == "workers.price_per_hour"
@@ -119,6 +135,14 @@ def test_the_command_and_the_page_tell_it(tmp_path: Path) -> None:
     text = "".join(map(str, section.inside))
     assert "the head&#x27;s machine" in text or "the head's machine" in text
     assert "$0.60" in text
+
+
+def test_storage_is_no_machine_though_it_be_the_dearest_of_a_jobs_prices() -> None:
+    tree: dict[str, Any] = {"name": "j", "task": "t.py:T", "data": {"train": "d"}, "steps": 9, "workers": {"max": 4}}
+    storage, machine = {"type": "storage", "per_hour": 9.0}, {"type": "c7i.large", "per_hour": 0.1}
+    assert of(parse({**tree, "lanes": 8, "prices": [storage, machine]}), 9).per_hour == pytest.approx(0.4)
+    with pytest.raises(BadInput, match="nothing says what its machines cost"):
+        of(parse({**tree, "lanes": 8, "prices": [storage]}), 9)
 
 
 def test_the_worst_is_all_machines_from_the_beginning_to_the_end() -> None:

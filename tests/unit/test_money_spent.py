@@ -157,6 +157,8 @@ def test_money_that_is_spent_is_refused_with_the_way_on() -> None:
     error = refused(job(budget={"usd": 2}), Known(NOW, spent=2.0))
     assert error.fact == "budget.usd=2 is spent"
     assert "--set budget.usd=4" in error.remedy
+    error = refused(job(budget={"usd": 5}), Known(NOW, spent=12.0))
+    assert "--set budget.usd=24" in error.remedy, "less than was spent would be refused again"
 
 
 def test_fewer_dollars_an_hour_than_the_least_workers_cost() -> None:
@@ -190,6 +192,18 @@ def test_a_deadline_that_is_over_or_cannot_be_met() -> None:
     assert "1000 steps take" in error.reason
     assert "--set deadline=" in error.remedy
     means.admit(job(deadline=400), about, SOLD, NOW)
+
+
+def test_a_deadline_on_spot_machines_wants_checkpoints() -> None:
+    """Else all steps would be lost with the machines, and no time could be set aside for that."""
+    bare = {"every_steps": None, "every_s": None}
+    error = refused(job(deadline="3h", checkpoint=bare))
+    assert error.fact == "deadline=3.0 h without checkpoints"
+    assert "checkpoint.every_s" in error.remedy
+    means.admit(job(deadline="1h", checkpoint={**bare, "every_s": 60.0}), Known(NOW), SOLD, NOW)
+    means.admit(job(deadline="1h", checkpoint=bare, budget={"on_demand_min": 1}), Known(NOW), SOLD, NOW)
+    means.admit(job(deadline="1h", checkpoint=bare), Known(NOW), replace(SOLD, offers=SOLD.offers[1:]), NOW)
+    means.admit(job(deadline="1h", checkpoint=bare), Known(NOW), Stock(), NOW)
 
 
 # While it runs

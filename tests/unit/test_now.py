@@ -17,7 +17,7 @@ from tests.waiting import until
 from headway import runs
 from headway.elastic.lead import standing as standings
 from headway.elastic.lead.recorder import Recorder
-from headway.elastic.lead.standing import Standing, per_second
+from headway.elastic.lead.standing import Standing, per_second, step_s
 from headway.job import parse
 from headway.runs import Place, RunFolder, briefs, epochs, far, glance, now
 from headway.runs.listing import LIVES_S, of_folder
@@ -224,6 +224,9 @@ def test_rates() -> None:
     assert per_second(deque([(0.0, 8), (1.0, 8), (1.5, 4)]), 5.0) == (8.0, 4 / 3)
     assert per_second(deque([(0.0, 8), (100.0, 8), (101.0, 8)]), 5.0) == (8.0, 1.0)
     assert per_second(deque([(1.0, 8), (1.0, 8)]), 5.0) == (0.0, 0.0)
+    assert step_s(deque([(0.0, 8), (1.0, 8), (1.5, 4)]), 5.0) == 0.75
+    assert step_s(deque([(0.0, 8), (90.0, 8), (150.0, 8)]), 5.0) == 60.0, "none but the newest is within 5 s"
+    assert step_s(deque(), 5.0) == step_s(deque([(1.0, 8)]), 5.0) == 0.0
 
 
 # -- in a folder that other machines write to -------------------------------------------------------------------------

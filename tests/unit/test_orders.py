@@ -11,7 +11,7 @@ from tests.waiting import until
 
 from headway.core.events import Arrived, Committed, Gone, Launch, Placed, Ready, Tick
 from headway.core.membership import Membership, Policy
-from headway.core.prospect import Prospect
+from headway.core.prospect import COME_S, LATEST, SEVERAL, WARM_S, Prospect
 from headway.elastic.lead import places, processes
 from headway.elastic.lead.controller import ElasticController
 from headway.elastic.lead.places import TRY_S, Orders, Places
@@ -213,6 +213,29 @@ def test_a_pace_is_known_after_some_steps_of_a_generation_and_what_is_left_follo
     quick.look(m, 0, 10.0)
     quick.look(m, 1, 11.0)
     assert quick.look(m, 11, 21.0).workers == 8, "here they come in seconds, when there are any"
+
+
+def test_where_a_deadline_hangs_on_it_the_longest_way_counts() -> None:
+    prospect = Prospect(at_once=1)
+    assert prospect.longest_s == COME_S + WARM_S
+    for seconds in (40.0, 90.0):
+        prospect.came(seconds)
+        prospect.warmed(seconds / 10)
+    assert (prospect.come_s, prospect.longest_s) == (49.0, 100.0), "two are too few to say that none takes 10 s"
+    prospect.came(3600.0, refused=True)
+    assert prospect.longest_s == 100.0, "there was none to be had, which says nothing of a machine's way"
+    prospect.came(150.0)
+    prospect.warmed(1.0)
+    assert prospect.longest_s == 159.0
+    quick = Prospect(at_once=1)
+    for _ in range(SEVERAL):
+        quick.came(5.0)
+        quick.warmed(1.0)
+    assert quick.longest_s == 6.0
+    for _ in range(LATEST):
+        prospect.came(5.0)
+        prospect.warmed(1.0)
+    assert prospect.longest_s == 6.0, "what was long ago is forgotten"
 
 
 def test_a_loss_forgets_no_order() -> None:

@@ -195,6 +195,20 @@ def test_what_is_sold_without_a_price_is_sold() -> None:
         assert order.on_demand == 1, "the deadline is held all the same"
 
 
+def test_what_nobody_holds_is_still_to_be_done_and_may_be_lost_once_more() -> None:
+    """A quarter of an hour of steps since the newest checkpoint is lost: were it not reckoned, a spot machine that is
+    taken then, and is taken away before the next checkpoint, would leave too little time on demand."""
+    hours = 1.4
+
+    def order(unheld: int) -> Order:
+        means = Means(deadline=hours * HOUR, every_s=0.25 * HOUR)
+        return Policy(means, 8, 1, 1, rates(w1=1.0)).look(view(training=0, there=0, spot=0, unheld=unheld), PRICES)
+
+    assert order(0).on_demand == 0
+    assert order(900).on_demand == 1
+    assert order(9).on_demand == 0, "no more is done again than was done"
+
+
 # Flapping
 
 

@@ -522,3 +522,16 @@ def test_each_workers_own_records_come_from_itself_once(make: Callable[..., Kit]
     lines = [json.loads(line) for line in (kit.run.path / "metrics.jsonl").read_text().splitlines()]
     found = [(line["step"], name) for line in lines for name in line["values"]]
     assert sorted(found) == [(1, "free/w0"), (1, "free/w1"), (2, "free/w0"), (2, "free/w1")]
+
+
+def test_money_is_kept_for_the_step_that_is_under_way_however_long_it_takes(
+    make: Callable[..., Kit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit, kept = make(), list[float]()
+    monkeypatch.setattr(kit.recorder._spending, "look", lambda at, dollars, per_hour, step_s: kept.append(step_s) or "")
+    account = {"kind": "ledger", "seconds": {"compute": 200.0}, "goodput": 1.0, "workers": 1}
+    kit.recorder._recent.extend([(0.0, 8), (100.0, 8)])
+    kit.recorder.event(account)
+    kit.recorder._recent.clear()  # as at a new beginning
+    kit.recorder.event(account)
+    assert kept == [100.0, 100.0]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from ray.autoscaler.node_launch_exception import NodeLaunchException
@@ -17,7 +18,7 @@ from headway.core.inventory import Draining
 from headway.core.membership import Membership
 from headway.core.membership import Policy as Size
 from headway.core.offers import Offer, Stock
-from headway.core.policy import Means, Policy
+from headway.core.policy import Means, Policy, View
 from headway.core.purses import Purse
 from headway.core.rates import Rates
 from headway.core.wishes import EACH_S, Wish
@@ -92,6 +93,29 @@ def test_what_the_cluster_has_no_price_for_costs_what_the_job_says() -> None:
     wish = told.wish(100.0)
     assert wish is not None
     assert wish.on_demand == 0, "spot machines without a price are sold all the same"
+
+
+def test_steps_that_are_done_stay_done_while_nobody_works() -> None:
+    """All machines are taken when 900 of 1,000 steps are done; what is left takes the newcomers 100 s, not 1,000 s."""
+    it = wishing(Means(deadline=time.time() + 3000.0, every_steps=50), steps=1000, paces=0.1)
+    it.learnt(SOLD, {"n0": ("c", True)}, None, 0.0)
+    looked(it, membership("n0"), 900)
+    looked(it, membership(), -1)
+    view = cast(View, it._seen and it._seen[0])
+    assert (view.steps, view.unheld) == (100, 900)
+    worth, told = it.look(membership("n0"), -1, WORTH, 1, 10.0, {}, 0.0)
+    assert "late" not in worth.reason
+    assert not any(event["kind"] == "foreseen" for event in told)
+    it.look(membership("n0"), 850, WORTH, 1, 10.0, {}, 0.0)
+    view = cast(View, it._seen and it._seen[0])
+    assert (view.steps, view.unheld) == (150, 0), "of the checkpoint that they began from"
+
+
+def test_a_run_that_goes_on_has_done_what_it_had() -> None:
+    it = wishing(Means(Purse(usd=1000.0)), steps=1000, done=900)
+    it.look(membership("n0"), -1, WORTH, 1, 10.0, {}, 0.0)
+    assert it._seen is not None
+    assert it._seen[0].steps == 100
 
 
 def test_a_decision_is_told_once_with_what_was_spent() -> None:

@@ -351,6 +351,7 @@ def replayed(lines: Iterable[Mapping[str, Any]], storage: float = 0.0) -> list[B
             if bills and bills[-1].ended is None:
                 bills[-1].end(newest)
             bills.append(Bill(at, storage))
+            newest = at  # of this one's host, whose clock may be another
         elif bills and kind in (PURCHASE, STAKE):
             with suppress(KeyError, TypeError, ValueError):  # a damaged line is left out
                 told(bills[-1], line)

@@ -106,6 +106,7 @@ class View:
         come_s: seconds from asking for a machine until a worker on it trains.
         worth: workers that are worth asking for by time alone, see `headway.core.demand`.
         asked: workers that somebody asked for, whether or not they are worth it.
+        unheld: steps that are done, and whose state no worker holds: they begin again at the newest checkpoint.
     """
 
     now: float
@@ -118,6 +119,7 @@ class View:
     come_s: float
     worth: int
     asked: int = 0
+    unheld: int = 0
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,8 @@ class Policy:
         return view.come_s + self._lost_s(per_s) + view.steps / per_s
 
     def _lost_s(self, per_s: float) -> float:
-        """Seconds of work that are done again, at worst, when all machines are taken at once."""
+        """Seconds of work that are done again, at worst, when all machines are taken at once. (Without checkpoints no
+        deadline is taken on spot machines alone: `headway.driver.means`.)"""
         means = self.means
         spans = [means.every_s, means.every_steps and means.every_steps / per_s]
         return min((span for span in spans if span), default=0.0)
@@ -226,7 +229,7 @@ class Policy:
         running = ON_DEMAND if view.on_demand > floor else SPOT if view.spot else NOTHING
         costs = LatePrices(self._cost(fast, False, prices), self._cost(fast, True, prices))
         return Situation(
-            work_s=(view.steps or 0) / per_s,
+            work_s=(view.steps or 0) / per_s + min(self._lost_s(per_s), view.unheld / per_s),
             left_s=left_s - self._lost_s(per_s),
             running=running if view.training else NOTHING,
             owed_s=0.0 if view.training else view.come_s,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from headway.core import demand
 from headway.core.demand import Outlook, Worth
 from headway.core.membership import FINISHED, LEAVING, MEMBER, READY, WARMING, Membership
@@ -10,6 +12,8 @@ COME_S, WARM_S = 60.0, 10.0
 """That a machine takes to come, and a worker on it to be ready, until one has shown it."""
 STEPS, SECONDS = 3, 1.0
 """A pace is known after so many steps, and so long."""
+SEVERAL, LATEST = 3, 20
+"""So many machines show how long it may take, and the latest count."""
 
 
 class Prospect:
@@ -24,25 +28,37 @@ class Prospect:
         self.at_once, self._total = at_once, total_steps
         self._come_s: float | None = None
         self._warm_s: float | None = None
+        self._ways: tuple[deque[float], deque[float]] = deque(maxlen=LATEST), deque(maxlen=LATEST)
+        """What the latest took to come, and to be ready."""
         self._asked = 0
         self._generation, self._seen = 0, (0, 0.0)
         """The newest that was looked at, and its newest step: its number, and when it was new."""
         self._first: tuple[int, float] | None = None
         """Likewise the first step of it that was seen to end."""
 
-    def came(self, seconds: float) -> None:
-        """A machine came, so long after it was asked for. The shortest counts: others were waited for because there
-        were none to be had."""
+    def came(self, seconds: float, refused: bool = False) -> None:
+        """A machine came, so long after it was asked for. refused: meanwhile there was none to be had."""
         self._come_s = min(seconds, self._come_s or seconds)
+        if not refused:
+            self._ways[0].append(seconds)
 
     def warmed(self, seconds: float) -> None:
         """A worker was ready so long after it had a place."""
         self._warm_s = seconds
+        self._ways[1].append(seconds)
 
     @property
     def come_s(self) -> float:
-        """Seconds from asking for a machine until a worker on it trains."""
+        """Seconds from asking for a machine until a worker on it trains. The shortest way counts: others were waited
+        for because there were none to be had."""
         return (self._come_s or COME_S) + (self._warm_s or WARM_S)
+
+    @property
+    def longest_s(self) -> float:
+        """Likewise, where nothing may depend on luck: the longest way of the latest counts, and while few were seen
+        none is shorter than what is taken where nobody has shown it."""
+        ways = zip(self._ways, (COME_S, WARM_S), strict=True)
+        return sum(max(seen) if len(seen) >= SEVERAL else max([usual, *seen]) for seen, usual in ways)
 
     def look(self, membership: Membership, step: int, now: float, most: int | None = None) -> Worth:
         """How many workers are worth asking for.

@@ -80,7 +80,7 @@ def admit(job: Job, about: Known, stock: Stock, now: float, there: Stock = NOTHI
 
     Raises:
         BadInput: a price is missing; the money is spent, or too little for a step; the deadline is over, or cannot be
-            met; machines on demand are not sold.
+            met, or nobody could hold it; machines on demand are not sold.
     """
     budget, listed = job.budget or Budget(), _listed_price(job)
     stock = stock if listed is None else stock.listed(listed)
@@ -120,7 +120,7 @@ def _admit_money(job: Job, budget: Budget, about: Known, stock: Stock, there: St
         raise BadInput(
             f"budget.usd={budget.usd:g} is spent",
             f"the run has cost {about.spent:.2f} dollars so far",
-            f"Give it more: --set {more(budget.usd)[0]}.",
+            f"Give it more: --set {more(max(budget.usd, about.spent))[0]}.",
         )
     left, needed_s = budget.usd - about.spent, LEAST_S + stock.idle_s
     if left < price * needed_s / HOUR_S:
@@ -138,6 +138,7 @@ def _admit_time(job: Job, about: Known, stock: Stock, now: float) -> None:
     if all(stock.sold(job.workers.each, spot) for spot in (True, False)):  # one is weighed against the other
         for spot in (True, False):
             _price(job, stock, spot, "deadline")
+    each = job.workers.each
     left_s = about.created + job.deadline - now
     later = f"--set deadline={job.deadline - left_s + max(600.0, job.deadline):.0f}"
     if left_s <= 0:
@@ -145,6 +146,13 @@ def _admit_time(job: Job, about: Known, stock: Stock, now: float) -> None:
             f"deadline={span(job.deadline)} was over {span(-left_s)} ago",
             "it counts from the run's first start",
             f"Give it another: {later}, or --set deadline=null.",
+        )
+    saves, floor = job.checkpoint, (job.budget or Budget()).on_demand_min
+    if saves.every_steps is None and saves.every_s is None and not floor and any(o.spot for o in _fits(stock, each)):
+        raise BadInput(
+            f"deadline={span(job.deadline)} without checkpoints",
+            "all spot machines may be taken at once, and then every step is done again, however late it is",
+            "Set checkpoint.every_s or checkpoint.every_steps, or keep a worker on demand: budget.on_demand_min=1.",
         )
     if not about.paces or about.steps is None:
         return
@@ -207,8 +215,8 @@ def wishing(job: Job, run: RunFolder, total_steps: int) -> Callable[[], Wishing]
         rates.note(workers, per_s)
     policy = Policy(means(job, about.created), job.units, job.workers.min, job.workers.max, rates)
     price = job.workers.price_per_hour
-    listed = _listed_price(job)
-    return partial(Wishing, policy, run.name, job.workers.each, total_steps, price, about.spent, listed)
+    done, listed = total_steps - (about.steps or 0), _listed_price(job)
+    return partial(Wishing, policy, run.name, job.workers.each, total_steps, price, about.spent, done, listed)
 
 
 def stock() -> Stock:

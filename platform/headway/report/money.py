@@ -6,8 +6,9 @@ machine had a price there is what the job says of an hour of a worker (`headway.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ PLACES = 6
 """Behind the point, of dollars as JSON."""
 MACHINES, WORKERS = "machines", "workers.price_per_hour"
 """What dollars are by."""
+_Line = Mapping[str, Any]
 _NO_PRICE = (
     "Name a list of prices: provider.headway.prices of the cluster's file, or prices of the job (docs/money.md)."
 )
@@ -103,8 +105,10 @@ def told(run: RunFolder, now: float | None = None) -> Cost:
     led = facts.get("state", "running") == "running" and run.is_led()
     events = [event for event in columns.lines(run.events_file) if _dated(event)]
     lines = [line for line in columns.lines(run.path / accounts.FILE) if _sound(line)]
-    bills = replayed(_in_order(events, lines))
-    last = max([float(e["time"]) for e in (*events, *lines)], default=0.0)
+    starts = _by_start(events, lines)
+    bills = replayed(_in_order(starts))
+    newest = (event for part in starts[-1] for event in part) if starts else (*events, *lines)
+    last = max([float(each["time"]) for each in newest], default=0.0)
     now = (time.time() if led else last) if now is None else now
     if bills and bills[-1].ended is None and not led:
         bills[-1].end(last)
@@ -116,7 +120,8 @@ def told(run: RunFolder, now: float | None = None) -> Cost:
     priced = {event.get("machine") for event in bought if {"per_hour", "per_worker"} & set(event)}
     unpriced = sorted({_words(each) for each in bought if each.get("unpriced") and each.get("machine") not in priced})
     if any(bills):
-        return _by_machines(bills, now, account, lines, steps, {**about, "unpriced": unpriced}, bought)
+        accounts_of = _accounts_of(account, [own for _, own in starts])
+        return _by_machines(bills, now, accounts_of, steps, {**about, "unpriced": unpriced}, bought)
     if unpriced:
         raise BadInput(f"{run.name} ran on {', '.join(unpriced)}, which has no price", "", _NO_PRICE)
     dollars = so_far(facts, sum(account.values()))
@@ -132,19 +137,19 @@ def told(run: RunFolder, now: float | None = None) -> Cost:
 def _by_machines(
     bills: Sequence[Bill],
     now: float,
-    account: Mapping[str, float],
-    lines: Sequence[Mapping[str, Any]],
+    accounts_of: Iterable[Mapping[str, float]],
     steps: int,
     about: Mapping[str, Any],
     bought: Sequence[Mapping[str, Any]],
 ) -> Cost:
     by_cause = dict.fromkeys(SPENT_ON, 0.0)
-    for bill, spent in zip(bills, _by_start(bills, account, lines), strict=True):
-        for cause, dollars in bill.by_cause(now, spent).items():
+    ats = [*([math.inf] * (len(bills) - 1)), now]  # those before are over, whatever the clock of their host said
+    for bill, at, spent in zip(bills, ats, accounts_of, strict=True):
+        for cause, dollars in bill.by_cause(at, spent).items():
             by_cause[cause] += dollars
     found: dict[str, tuple[Bought, float, float]] = {}
-    for bill in bills:
-        for part in bill.parts(now):
+    for bill, at in zip(bills, ats, strict=True):
+        for part in bill.parts(at):
             _, dollars, _ = found.get(part.machine.id, (part.machine, 0.0, 0.0))
             found[part.machine.id] = (part.machine, dollars + part.dollars, part.per_hour)
     shown = cents({id: each for id, (_, each, _) in found.items()}, PLACES)
@@ -165,10 +170,10 @@ def _by_machines(
     markets: dict[str, float] = {}
     for machine, each, _ in found.values():
         markets[machine.market] = markets.get(machine.market, 0.0) + each
-    stored = sum(bill.stored(now) for bill in bills)
+    stored = sum(bill.stored(at) for bill, at in zip(bills, ats, strict=True))
     markets |= {STORAGE: stored} if stored else {}
     shared = any(float(event.get("share", 1.0)) < 1.0 for event in bought)
-    rate = outlay(bills, now).per_hour
+    rate = outlay(bills[-1:], now).per_hour
     return _cost(about, MACHINES, cents(by_cause, PLACES), cents(markets, PLACES), machines, steps, rate, now, shared)
 
 
@@ -203,24 +208,42 @@ def _cost(
     )
 
 
-def _by_start(
-    bills: Sequence[Bill], account: Mapping[str, float], lines: Sequence[Mapping[str, Any]]
-) -> Iterator[dict[str, float]]:
-    """Worker-seconds by cause of each start: what the account, which is of all of them, grew by."""
-    ends = [bill.began for bill in bills[1:]]
+def _by_start(events: Sequence[_Line], lines: Sequence[_Line]) -> list[tuple[list[_Line], list[_Line]]]:
+    """What each start wrote: its events, and its lines of the account, both in the order in which they were written,
+    for hosts' clocks differ: a start on another host may seem to have begun before the one before it ended."""
+    found: list[tuple[list[_Line], list[_Line]]] = []
+    for event in events:
+        if event.get("kind") == "start":
+            found.append(([], []))
+        if found:
+            found[-1][0].append(event)
+    begins = [float(of_start[0]["time"]) for of_start, _ in found]
+    ends = [max(float(event["time"]) for event in of_start) for of_start, _ in found]
+    at, before = 0, -math.inf
+    for line in lines if found else ():
+        time = float(line["time"])
+        while at + 1 < len(found) and time >= begins[at + 1] and (time < before or begins[at + 1] >= ends[at]):
+            at, before = at + 1, -math.inf
+        found[at][1].append(line)
+        before = time
+    return found
+
+
+def _accounts_of(account: Mapping[str, float], lines: Sequence[Sequence[_Line]]) -> Iterator[dict[str, float]]:
+    """Worker-seconds by cause of each start: what the account, which is of all of them, grew by. lines: of each."""
     stands: list[Mapping[str, float]] = [{}]
-    for end in ends:
-        earlier = [line for line in lines if float(line["time"]) < end]
-        stands.append(earlier[-1]["seconds"] if earlier else stands[-1])
+    for of_start in lines[:-1]:
+        stands.append(of_start[-1]["seconds"] if of_start else stands[-1])
     for before, after in pairwise([*stands, account]):
         yield {cause: max(0.0, after.get(cause, 0.0) - before.get(cause, 0.0)) for cause in CAUSES}
 
 
-def _in_order(events: Sequence[Mapping[str, Any]], lines: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Events, and between them the times at which the account was kept: a leader that was killed lived at least so
+def _in_order(starts: Iterable[tuple[Sequence[_Line], Sequence[_Line]]]) -> Iterator[_Line]:
+    """Events of each start, and the times at which its account was kept: a leader that was killed lived at least so
     long."""
-    alive = [{"kind": "alive", "time": float(line["time"])} for line in lines]
-    yield from sorted([*events, *alive], key=lambda each: float(each["time"]))
+    for events, lines in starts:
+        yield from events
+        yield from ({"kind": "alive", "time": float(line["time"])} for line in lines)
 
 
 def _words(event: Mapping[str, Any]) -> str:

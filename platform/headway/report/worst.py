@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from headway.cluster import file as files
 from headway.cluster import known as kept
-from headway.cluster.prices.book import Book, of_rows, shipped
+from headway.cluster.prices.book import STORAGE, Book, of_rows, shipped
 from headway.core.ledger import PRODUCTIVE
 from headway.core.worst import machines_for, worst
 from headway.errors import BadInput
@@ -101,10 +101,11 @@ def _machines(job: Job, file: ClusterFile | None) -> tuple[int, float, float, st
         if job.workers.price_per_hour is not None:
             words = f"{most} workers at ${job.workers.price_per_hour:g} (workers.price_per_hour)"
             return most, job.workers.price_per_hour, 0.0, words, []
-        if not own:
+        machines = [price for price in own if price.type != STORAGE]
+        if not machines:
             remedy = "Name the cluster: --cluster FILE; or give the job a list of prices, or workers.price_per_hour."
             raise BadInput(f"{job.name}: nothing says what its machines cost", "", remedy)
-        dear = max(own, key=lambda price: price.per_hour)
+        dear = max(machines, key=lambda price: price.per_hour)
         return most, dear.per_hour, 0.0, f"{most} machines, a worker each: {dear.type} at ${dear.per_hour:g}", []
     listed = [price for _, price in of_rows(file.headway.rows, "provider.headway.prices")]
     book, region = Book(own, listed, shipped(file.kind)), str(file.tree["provider"].get("region") or "")

@@ -300,8 +300,12 @@ def table(
         every_half: by every way to halve the pools, not by the one in order of their names.
 
     Raises:
-        BadInput: a deadline that cannot be met, or that a recording ends before; a number below 0.
+        BadInput: a deadline that cannot be met, or that a recording ends before; a number below 0, or none.
     """
+    for name, hours in (("work", [work_h]), ("deadline", deadlines_h), ("restart", restarts_h)):
+        for each in hours:
+            if not math.isfinite(each * 3600.0):
+                raise BadInput(f"a {name} of {each:g} h", "that is no length of time", "Give a number of hours.")
     if min(*restarts_h, 0.0) < 0.0:
         raise BadInput(f"a restart of {min(restarts_h):g} h", "it would end before it begins", "Give 0 or more.")
     settings = [

@@ -181,6 +181,9 @@ class Company:
     def may_commit(self, alone: bool) -> None:
         pass
 
+    def began(self, step: int) -> None:
+        pass
+
     def committed(self, pact: Pact, step: int, pause_s: float, first: bool) -> None:
         self.step = step
 

@@ -143,7 +143,8 @@ class Coordinator:
         self._prospect, self._wishing = prospect or Prospect(policy.min), wishing
         self._placed_at: dict[str, float] = {}
         """Of those that warm up."""
-        self._market = ""
+        self._market, self._refused_at = "", float("-inf")
+        """Why machines cannot be had, and when any could not last."""
         self._request = ""
         """By which it has its size."""
         self._until, self._leave, self._lasting = until, "", lasting
@@ -325,12 +326,18 @@ class Coordinator:
 
     def came(self, seconds: float) -> None:
         """A place was there so long after it was asked for."""
-        self._soon(lambda: self._prospect.came(seconds))
+
+        def take() -> None:
+            self._prospect.came(seconds, bool(self._market) or time.monotonic() - self._refused_at < seconds)
+
+        self._soon(take)
 
     def market(self, reason: str) -> None:
         """Why machines that are asked for cannot be had; empty where none is waited for."""
 
         def take() -> None:
+            if self._market or reason:
+                self._refused_at = time.monotonic()
             self._market = reason
 
         self._soon(take)
@@ -543,7 +550,7 @@ class Coordinator:
         for worker, factor in self._pace.look(lane_s).items():
             self._shown.event("slow", worker=worker, factor=factor)
             self._feed(events.Slow(worker, factor, now))
-        step, (before, at) = max([p.step for p in self._peers.values()], default=0), self._stepped
+        step, (before, at) = max([p.step for p in self._peers.values()], default=-1), self._stepped
         if step > before:
             self._step_s, self._stepped = (now - at) / (step - before) if at else 0.0, (step, now)
         account = self._books.total(now)
@@ -567,7 +574,7 @@ class Coordinator:
         if wishing is None:
             return prospect.look(self.membership, step, now)
         found = prospect.look(self.membership, step, now, wishing.most)
-        worth, told = wishing.look(self.membership, step, found, prospect.at_once, prospect.come_s, lane_s, worker_s)
+        worth, told = wishing.look(self.membership, step, found, prospect.at_once, prospect.longest_s, lane_s, worker_s)
         for event in told:
             self._effects.record(event)
         policy = self.membership.policy

@@ -31,7 +31,7 @@ from headway.elastic.lead.outlay import Accountant
 from headway.elastic.lead.scribe import Scribe
 from headway.elastic.lead.shipper import Shipper
 from headway.elastic.lead.spending import BY, Spending, more
-from headway.elastic.lead.standing import Standing, per_second
+from headway.elastic.lead.standing import Standing, per_second, step_s
 from headway.elastic.wire import keepers
 from headway.elastic.wire.records import of_anybody
 from headway.faults import blame
@@ -141,6 +141,8 @@ class Recorder:
         """Whether training went on from a state that a keeper held, since the recovery before."""
         self._epoch_began = False
         self._recent: deque[tuple[float, int]] = deque(maxlen=4096)
+        self._step_s = 0.0
+        """What a step took when that was last known."""
         self._facts = self._run.read()
         self._terms = terms or Terms()
         self._spending = Spending(self._terms)
@@ -320,13 +322,12 @@ class Recorder:
 
     def _mind_money(self) -> None:
         """Have the run end where its money does."""
-        _, steps_per_s = self._rates()
-        step_s = 1.0 / steps_per_s if steps_per_s > 0 else 0.0
+        self._step_s = step_s(self._recent, RATE_S) or self._step_s
         stands = self._accountant.outlay(time.time())
         dollars, per_hour = (
             (self._account().get("dollars"), None) if stands is None else (stands.dollars, stands.per_hour)
         )
-        why = self._spending.look(time.monotonic(), dollars, per_hour, step_s)
+        why = self._spending.look(time.monotonic(), dollars, per_hour, self._step_s)
         if not why or self._stop or self._ended:
             return
         if self._seen["step"] == 0:

@@ -34,6 +34,13 @@ def per_second(steps: deque[tuple[float, int]], within_s: float) -> tuple[float,
     return sum(rows for _, rows in lately[1:]) / span, (len(lately) - 1) / span
 
 
+def step_s(steps: deque[tuple[float, int]], within_s: float) -> float:
+    """Seconds of a step, by the same; of those that take longer than `within_s`, by the newest. 0: unknown."""
+    _, rate = per_second(steps, within_s)
+    newest = [at for at, _ in list(steps)[-2:]]
+    return 1.0 / rate if rate > 0 else max(0.0, newest[-1] - newest[0]) if newest else 0.0
+
+
 class Standing:
     """Written by a thread of its own, at most every two seconds; where that fails, it is only not said.
 

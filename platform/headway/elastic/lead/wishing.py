@@ -36,7 +36,7 @@ class Wishing:
         each: what a worker takes, by Ray's names.
         total_steps: of the run; 0 where that is not known.
         price: dollars for a worker's hour where the cluster tells none; None: nobody tells.
-        before: dollars of the starts before.
+        before: dollars of the starts before; done: their steps.
         listed: dollars per hour of a type, in a zone, as spot or not, where the cluster tells none.
     """
 
@@ -48,11 +48,12 @@ class Wishing:
         total_steps: int,
         price: float | None = None,
         before: float = 0.0,
+        done: int = 0,
         listed: Callable[[str, str, bool], float | None] | None = None,
     ) -> None:
         self._listed = listed
         self.policy, self._run, self._each, self._total, self._price = policy, run, dict(each), total_steps, price
-        self._stock, self._before = Stock(), before
+        self._stock, self._before, self._done = Stock(), before, done
         self._machines: dict[str, tuple[str, bool]] = {}
         self._outlay: Outlay | None = None
         self._beside, self._spares = 0.0, 0
@@ -133,7 +134,7 @@ class Wishing:
         """How the run is; gives what to have now, and what is to be told of it.
 
         Args:
-            step: that the foremost worker is at.
+            step: that the foremost worker is at; -1: nobody holds a state, and what was known last is left.
             worth: what would be worth it by time alone.
             at_once: workers that are asked for whether or not they pay.
             come_s: seconds from asking for a machine until a worker on it trains.
@@ -143,12 +144,14 @@ class Wishing:
         active = membership.active
         training = len(active.members) if active is not None else 0
         on_demand, spot, unknown = self._by_market(membership)
+        unheld = self._done if step < 0 else 0
+        self._done = step = unheld or max(0, step)
         steps = max(0, self._total - step) if self._total else None
         there = len(on_demand) + len(spot) + len(unknown)
         spent = self._before + worker_s / HOUR_S * (self._price or 0.0)
         spent = spent if self._outlay is None else self._outlay.dollars
         number, self._spares = (len(on_demand), len(spot)), membership.policy.spares
-        view = View(time.time(), steps, training, there, *number, spent, come_s, worth.workers, at_once)
+        view = View(time.time(), steps, training, there, *number, spent, come_s, worth.workers, at_once, unheld)
         nodes = {worker: known.node for worker, known in membership.workers.items()}
         paces = {worker: (nodes.get(worker), seconds) for worker, seconds in lane_s.items()}
         with self._lock:

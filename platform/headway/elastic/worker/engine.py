@@ -521,6 +521,7 @@ class Engine:
         self._made = context.keeping.made(pact.generation) if context.keeping is not None else ""
         context.journal.restart(pact.generation, bool(self._of))
         context.journal.began(replica.step, self.total_steps, self.order.steps_per_epoch, self._made, self._of)
+        self.members.began(replica.step)
         self.begun()
         if context.keeping is not None:
             context.keeping.restart()

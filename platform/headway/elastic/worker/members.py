@@ -88,6 +88,9 @@ class Members(Protocol):
     def lost(self, pact: Pact, error: PeerLost) -> None:
         """The exchange broke off, here."""
 
+    def began(self, step: int) -> None:
+        """Nobody had a state, and all begin at this step: of a checkpoint, or 0."""
+
     def committed(self, pact: Pact, step: int, pause_s: float, first: bool) -> None:
         """A step is committed; the first of its generation, or not."""
 
@@ -227,6 +230,9 @@ class Led:
             raise PeerLost("another generation was published")
         self._line.may_commit()
 
+    def began(self, step: int) -> None:
+        self._line.step = step
+
     def committed(self, pact: Pact, step: int, pause_s: float, first: bool) -> None:
         self._line.step = step
         if first:
@@ -297,6 +303,9 @@ class Alone:
         pass
 
     def may_commit(self, alone: bool) -> None:
+        pass
+
+    def began(self, step: int) -> None:
         pass
 
     def committed(self, pact: Pact, step: int, pause_s: float, first: bool) -> None:
