@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -204,6 +205,16 @@ def test_a_deadline_on_spot_machines_wants_checkpoints() -> None:
     means.admit(job(deadline="1h", checkpoint=bare, budget={"on_demand_min": 1}), Known(NOW), SOLD, NOW)
     means.admit(job(deadline="1h", checkpoint=bare), Known(NOW), replace(SOLD, offers=SOLD.offers[1:]), NOW)
     means.admit(job(deadline="1h", checkpoint=bare), Known(NOW), Stock(), NOW)
+
+
+def test_whoever_leads_a_run_that_goes_on_knows_what_is_done(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.write({"run": "r", "created": NOW, "state": "stopped"})
+    line = {"epoch": 0, "loss": 1.0, "lr": 0.1, "rows": 8, "time": NOW}
+    (tmp_path / "steps.jsonl").write_text("".join(json.dumps({"step": step, **line}) + "\n" for step in range(90)))
+    made = means.wishing(job(deadline="1h"), run, 100)
+    assert made is not None
+    assert made()._done == 90
 
 
 # While it runs
