@@ -142,6 +142,37 @@ def test_at_most_so_many_run() -> None:
     assert told(found) == {"a": "Pause", "hi": 1}
 
 
+def test_what_a_quota_allows_is_given_once_who_has_it_has_given_it_up() -> None:
+    """Not only where it is to be in the end: at every moment."""
+    there = nodes(2, a=(4,))
+    high = job("hi", 1, 1, priority=1)
+    one_at_a_time, four = Rules(most_running=1), Rules(quotas=(Quota(user="ann", workers=4),))
+    for rules in (one_at_a_time, Rules(quotas=(Quota(user="ann", jobs=1),))):
+        found = decide(0.0, [runs("a", 4, 4, 4), high], there, rules)
+        assert told(found) == {"a": "Pause", "hi": 1}
+        assert found.actions[-1].not_before == found.actions[-1].after == ("a",)  # type: ignore[union-attr]
+        pausing = job("a", 4, 4, state="pausing", size=4)
+        found = decide(1.0, [pausing, high], there, rules)
+        assert [(a.job, a.not_before) for a in found.actions] == [("hi", ("a",))]  # type: ignore[union-attr]
+        other = runs("c", 1, 1, 1, user="bob")
+        found = decide(1.0, [pausing, other, high], nodes(2, a=(4,), c=(0, 1)), replace(rules, most_running=2))
+        assert "c" not in told(found), "nobody more is paused for what is on its way"
+        paused = replace(pausing, state="paused", size=0)
+        (start,) = decide(2.0, [paused, high], nodes(2), rules).actions
+        assert (start.job, start.not_before) == ("hi", ())  # type: ignore[union-attr]
+    found = decide(0.0, [runs("a", 1, 4, 4), job("b", 3, 3)], there, four)
+    assert told(found) == {"a": 1, "b": 3}
+    assert found.actions[-1].not_before == ("a",)  # type: ignore[union-attr]
+    smaller = runs("a", 1, 4, 1, resized_at=0.0)
+    (start,) = decide(1.0, [smaller, job("b", 3, 3)], there, four).actions
+    assert (start.job, start.not_before) == ("b", ("a",))  # type: ignore[union-attr]
+    (start,) = decide(1.0, [smaller, job("b", 3, 3)], nodes(2, a=(1,)), four).actions
+    assert (start.job, start.not_before) == ("b", ())  # type: ignore[union-attr]
+    found = decide(0.0, [runs("a", 1, 16, 16), job("b", 3, 3)], nodes(2, a=(8, 8)), Rules())
+    assert found.actions[-1].after == ("a",)  # type: ignore[union-attr]
+    assert found.actions[-1].not_before == (), "for room alone it waits by itself"  # type: ignore[union-attr]
+
+
 def test_quotas_are_kept() -> None:
     rules = Rules(quotas=(Quota(user="ann", gpus=6), Quota(team="vision", jobs=1)))
     assert told(decide(0.0, [job("a", 2, 12)], nodes(2), rules)) == {"a": 6}

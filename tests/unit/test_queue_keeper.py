@@ -254,6 +254,39 @@ def test_quotas_hold_at_every_moment() -> None:
     assert {state for state, _ in world.states().values()} == {"finished"}
 
 
+def test_who_gives_up_counts_until_it_has() -> None:
+    """A pause, and a smaller size, which a cluster takes its time over."""
+    world = World({"n0": 4, "n1": 4}, works={"low": 60.0, "high": 4.0})
+    world.begin()
+    world.wish("rules", {"rules": bookings.rules_tree(Rules(quotas=(Quota(user="ann", workers=4),)))})
+    world.submit("low", most=4)
+    world.until(lambda: world.entry("low").state == "running")
+    world.turn(turns=2)
+    hears = world.cluster.resize
+    world.cluster.resize = lambda entry: None  # type: ignore[method-assign]
+    world.submit("high", most=3, least=3, priority=1)
+    world.turn(turns=8)
+    assert world.states() == {"low": ("running", 1), "high": ("waiting", 0)}
+    assert "low gave up" in world.book.waits["high"]
+    world.cluster.resize = hears  # type: ignore[method-assign]
+    world.until(lambda: world.entry("high").state == "running")
+    assert world.cluster.most == 4
+    world.until(world.over)
+    world = World({"n0": 4, "n1": 4}, works={"low": 60.0, "high": 4.0})
+    world.begin()
+    world.wish("rules", {"rules": bookings.rules_tree(Rules(most_running=1))})
+    world.submit("low", most=4)
+    world.until(lambda: world.entry("low").state == "running")
+    world.submit("high", priority=1)
+    for _ in range(300):
+        world.turn()
+        assert sum(entry.holds for entry in world.book.entries.values()) <= 1
+        if world.over():
+            break
+    assert {state for state, _ in world.states().values()} == {"finished"}
+    assert world.entry("low").starts == 2
+
+
 def story(seed: int) -> tuple[World, random.Random]:
     """Jobs that come by and by on a small cluster."""
     draw = random.Random(seed)

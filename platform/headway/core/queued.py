@@ -175,12 +175,19 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A job that has never run begins with so many workers. after: jobs that give workers up for it first."""
+    """A job that has never run begins with so many workers.
+
+    Args:
+        after: jobs that give workers up for it first.
+        not_before: those of them that hold what its quota, or the number of jobs at a time, does not allow beside it:
+            it is put off until they have given that up. For room alone nobody needs to: it waits for it by itself.
+    """
 
     job: str
     size: int
     reason: str
     after: tuple[str, ...] = ()
+    not_before: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +195,7 @@ class Resize:
     """A job that runs goes on with so many, live.
 
     Args:
-        after: as in `Start`; empty when it shrinks.
+        after, not_before: as in `Start`; empty when it shrinks.
         leave: (node, workers) that had best leave; empty when it grows.
     """
 
@@ -197,6 +204,7 @@ class Resize:
     reason: str
     after: tuple[str, ...] = ()
     leave: tuple[tuple[str, int], ...] = ()
+    not_before: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,12 +217,13 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """A paused job goes on from its checkpoint. after: as in `Start`."""
+    """A paused job goes on from its checkpoint. after, not_before: as in `Start`."""
 
     job: str
     size: int
     reason: str
     after: tuple[str, ...] = ()
+    not_before: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,7 @@ class Keeper:
 
     def _taken(self, book: Book, found: Decision, now: float, lines: bytearray) -> Book:
         """The book with a decision."""
-        waits, never = dict(found.waits), set()
+        off, waits, never = dict[str, str](), dict(found.waits), set()
         for action in found.actions:
             before = book.entries[action.job]
             if isinstance(action, Refuse):
@@ -152,6 +152,10 @@ class Keeper:
                 if action.job in book.entries:
                     waits[action.job] = f"{action.reason}: {action.remedy}"
                     never.add(action.job)
+                continue
+            if not isinstance(action, Pause) and action.not_before:  # it is decided again until they have given up
+                if before.state in enqueued.WAITS:
+                    off[action.job] = action.reason
                 continue
             if isinstance(action, Pause):
                 after = enqueued.paused(before, now, action.reason)
@@ -163,7 +167,7 @@ class Keeper:
                 continue
             book = book.put(after)
             lines += line(now, action.job, type(action).__name__.lower(), after.workers, why)
-        return _prepared(replace(book, waits=waits), never)
+        return _prepared(replace(book, waits={**off, **waits}), never)
 
     def _refused(self, book: Book, entry: Entry, action: Refuse) -> Book:
         """One that can never run here, as things are. Whoever submits it now is told, and it never was in the queue;
