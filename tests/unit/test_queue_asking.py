@@ -181,7 +181,18 @@ def test_quotas_as_people_write_them(here: Here, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", ["vision", "=3", "vision=-1", "vision=many", "vision=1.5", "vision.shoes=3", "group:a=1", "fair=dogs"]
+    "setting",
+    [
+        "vision",
+        "=3",
+        "vision=-1",
+        "vision=many",
+        "vision=1.5",
+        "vision.shoes=3",
+        "group:a=1",
+        "fair=dogs",
+        "raised_s=0",
+    ],
 )
 def test_a_quota_that_is_none_is_refused(setting: str) -> None:
     with pytest.raises(BadInput, match="--set"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from headway.core import bookings, enqueued
 from headway.core.bookings import Book
 from headway.core.enqueued import Entry
+from headway.core.queue import decide
 from headway.core.queued import Quota, Rules
 from headway.queues.keeper import Keeper
 from headway.queues.place import LEASE_S, QueuePlace, book_of, lives
@@ -285,6 +287,99 @@ def test_who_gives_up_counts_until_it_has() -> None:
             break
     assert {state for state, _ in world.states().values()} == {"finished"}
     assert world.entry("low").starts == 2
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"raised_s": 0},
+        {"raised_s": -5},
+        {"held_for_s": float("inf")},
+        {"snooze_s": "soon"},
+        {"most_running": 0},
+        {"fair": "dogs"},
+        {"quotas": [{"user": "ann", "share": 0}]},
+        {"quotas": [{"user": "ann", "workers": "many"}]},
+        {"quotas": [{"user": "ann", "shoes": 2}]},
+        ["raised_s"],
+    ],
+)
+def test_rules_by_which_nothing_can_be_decided_are_refused(rules: object) -> None:
+    world = World(works={"one": 100.0})
+    world.begin()
+    asked = world.wish("rules", {"rules": rules})
+    world.submit("one", most=4)
+    world.turn()
+    assert world.book.answers[asked].refused
+    assert world.book.answers[asked].reason
+    assert world.book.rules == Rules()
+    assert world.states() == {"one": ("starting", 4)}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"least": "1"},
+        {"most": 1.5},
+        {"sizes": [1, "x"]},
+        {"each": {"CPU": "1"}},
+        {"each": {"CPU": -1.0}},
+        {"each": 3},
+        {"rank": float("nan")},
+        {"priority": None},
+        {"parcels": "abc"},
+        {"state": "odd"},
+        {"prepared": 1},
+        {"run": ""},
+    ],
+)
+def test_an_entry_that_is_none_is_refused(wrong: dict[str, Any]) -> None:
+    world = World()
+    world.begin()
+    asked = world.wish("submit", {"entry": {"run": "odd", "attempt": "a", **wrong}})
+    world.submit("one", most=4)
+    world.turn()
+    assert world.book.answers[asked].refused
+    assert world.states() == {"one": ("starting", 4)}
+
+
+def test_rules_of_before_stop_nobody() -> None:
+    """As a keeper of an earlier release took them."""
+    book = bookings.from_tree({"rules": {"raised_s": 0}})
+    waiting = Entry("one", "a").queued(10.0)
+    found = decide(10.0, [waiting, replace(waiting, job="two", least=9, most=9, waited_s=7.0)], [], book.rules)
+    assert found.waits.keys() == {"one", "two"}
+
+
+def test_one_with_which_nothing_can_be_decided_stops_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the fault is: who brings it is refused, and who was there before is left alone."""
+    odd: set[str] = {"odd"}
+
+    def deciding(now: float, jobs: Any, *rest: Any) -> Any:
+        jobs = list(jobs)
+        if odd & {job.job for job in jobs}:
+            raise IndexError("out of range")
+        return decide(now, jobs, *rest)
+
+    monkeypatch.setattr("headway.queues.keeper.decide", deciding)
+    world = World(works={"one": 4.0, "two": 4.0, "three": 100.0})
+    world.begin()
+    first, wrong, last = world.submit("one"), world.submit("odd"), world.submit("two", most=2)
+    world.turn(turns=2)
+    assert {run: state for run, (state, _) in world.states().items()} == {"one": "starting", "two": "starting"}
+    refusals = {wish: world.book.answers[wish].refused for wish in (first, wrong, last)}
+    assert refusals == {first: False, wrong: True, last: False}
+    assert "out of range" in world.book.answers[wrong].reason
+    world.submit("three", most=4, least=4)
+    world.submit("four")
+    world.turn(turns=2)
+    odd.add("three")
+    world.until(lambda: world.entry("one").over and world.entry("two").over and world.entry("four").over)
+    assert world.entry("three").state == "waiting"
+    assert "a fault of Headway's" in world.book.waits["three"]
+    odd.clear()
+    world.wish("set", {"run": "three", "priority": 1})
+    world.until(lambda: world.entry("three").state == "running")
 
 
 def story(seed: int) -> tuple[World, random.Random]:

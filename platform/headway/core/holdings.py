@@ -242,8 +242,8 @@ class Present:
         self._plan, self._allowances = plan, Allowances(plan.rules.quotas)
         there: dict[str, int] = {}
         for node in plan.nodes:
-            for job, workers in node.held:
-                there[job] = there.get(job, 0) + workers
+            for name, workers in node.held:
+                there[name] = there.get(name, 0) + workers
         self._has: dict[str, int] = {}
         """Of those that run or pause: what they were given last, and all that they have not given up."""
         self._known: dict[tuple[tuple[int, ...], bool], list[str]] = {}
@@ -288,4 +288,4 @@ def merged(places: Places) -> Places:
 
 def rank(job: Queued, rules: Rules) -> int:
     """A job's priority, one higher with each `raised_s` that it has waited."""
-    return job.priority + int(job.waited_s / rules.raised_s)
+    return job.priority + (int(job.waited_s / rules.raised_s) if rules.raised_s > 0 else 0)

@@ -334,7 +334,7 @@ def _again_at(plan: Plan, again_at: float) -> float | None:
         job = entry.job
         if job.state in ("waiting", "paused") and not entry.runs:
             waited = job.waited_s
-            marks = [(int(waited / rules.raised_s) + 1) * rules.raised_s]
+            marks = [(int(waited / rules.raised_s) + 1) * rules.raised_s] if rules.raised_s > 0 else [math.inf]
             if waited < rules.held_for_s:
                 marks.append(rules.held_for_s)
             again_at = min(again_at, plan.now + min(marks) - waited)
