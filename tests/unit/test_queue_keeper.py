@@ -153,6 +153,18 @@ def test_a_job_is_paused_where_its_least_is_in_the_way_and_goes_on_as_the_same_r
     assert world.cluster.runs["low"].starts == [f"{low.attempt}-1", f"{low.attempt}-2"]
 
 
+@pytest.mark.parametrize(("by", "state"), [("the queue", "paused"), ("ann@here", "stopped")])
+def test_one_that_somebody_stops_while_it_pauses_is_not_begun_again(by: str, state: str) -> None:
+    world = World(works={"low": 60.0, "high": 30.0})
+    world.submit("low", most=4, least=3)
+    world.begin()
+    world.until(lambda: world.entry("low").state == "running")
+    world.submit("high", most=4, least=4, priority=5)
+    world.cluster.starts[world.entry("low").start].by = by
+    world.until(lambda: world.entry("low").state not in ("running", "pausing"))
+    assert world.entry("low").state == state
+
+
 def test_one_whose_driver_was_killed_goes_on_and_one_that_never_gets_on_is_given_up() -> None:
     world = World(works={"good": 40.0, "bad": 40.0})
     world.submit("good", most=2)

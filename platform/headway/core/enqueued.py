@@ -27,6 +27,8 @@ Phase = Literal["unknown", "absent", "pending", "running", "over"]
 HOLDS: tuple[State, ...] = ("starting", "running", "pausing")
 WAITS: tuple[State, ...] = ("waiting", "paused")
 OVER: tuple[State, ...] = ("finished", "failed", "stopped", "removed")
+QUEUE = "the queue"
+"""Who asks for a pause: a run's end names whom it was stopped by."""
 NEVER_S = 5.0
 """After so long a start that is not there will not come any more, since it was asked for its end."""
 MOST_IN_VAIN = 3
@@ -56,6 +58,9 @@ class Seen:
     request: str = ""
     rest_s: float | None = None
     done_s: float | None = None
+
+
+_NEVER = Seen("over", "stopped", f"stopped by {QUEUE} before it came")
 
 
 @dataclass(frozen=True)
@@ -218,7 +223,7 @@ def saw(entry: Entry, seen: Seen, now: float) -> Entry:
         return entry
     if seen.phase == "absent":  # it is begun again, under the same name
         never = entry.state == "pausing" and now - entry.since > NEVER_S
-        return _ended(entry, replace(entry, workers=0, since=now), Seen("over", "stopped"), now) if never else entry
+        return _ended(entry, replace(entry, workers=0, since=now), _NEVER, now) if never else entry
     known = _learnt(entry, seen, now)
     if seen.phase == "pending":
         return known
@@ -263,7 +268,8 @@ def _ended(before: Entry, gone: Entry, seen: Seen, now: float) -> Entry:
         return replace(gone, state="failed", why=seen.message)
     if before.leaving:
         return replace(gone, state="stopped" if before.workers else "removed")
-    if before.state == "pausing" and seen.end in ("stopped", "interrupted"):
+    ours = seen.end == "interrupted" or (seen.end == "stopped" and QUEUE in seen.message)
+    if before.state == "pausing" and ours:  # stopped by somebody else meanwhile it stays so
         return replace(gone, state="paused", why=before.why)
     if seen.end == "stopped":
         return replace(gone, state="stopped", why=seen.message)
