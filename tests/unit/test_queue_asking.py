@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from headway.cli.app import app
 from headway.core.enqueued import QUEUE
-from headway.core.queued import Quota, Rules
+from headway.core.queued import Each, Quota, Rules
 from headway.errors import BadInput
 from headway.jobs.spec import from_json
 from headway.queues import asking, quotas
@@ -181,6 +182,22 @@ def test_a_job_that_nothing_can_hold_is_not_in_the_queue(here: Here, job: Path) 
     assert isinstance(done.exception, BadInput)
     assert "3 workers" in str(done.exception)
     assert "big" not in here.entries()
+
+
+def test_a_node_is_told_with_all_that_it_has(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside what others leave: who may come at all is asked of the whole of it."""
+    import ray
+    from ray._private import state
+
+    node = {"NodeID": "n0", "Alive": True, "Resources": {"CPU": 8.0}}
+    monkeypatch.setattr(ray, "nodes", lambda: [node])
+    monkeypatch.setattr(state, "available_resources_per_node", lambda: {"n0": {"CPU": 2.0}})
+    monkeypatch.setattr(state.state, "get_draining_nodes", dict)
+    monkeypatch.setattr(import_module("ray.util.placement_group"), "placement_group_table", dict)
+    cluster = RayCluster.__new__(RayCluster)
+    cluster._others = {}
+    (found,) = cluster._looked({"one"})
+    assert found.total == Each(8.0)
 
 
 def test_without_a_keeper_the_queue_says_so_and_nothing_is_left(here: Here, job: Path) -> None:

@@ -211,6 +211,17 @@ def test_machines_that_could_come_count() -> None:
     assert refuse(job("a", 1000, 1000), [], Rules()) is None, "nobody knows what may join"
 
 
+def test_one_for_whom_others_leave_no_room_just_now_waits() -> None:
+    """They may be through in a minute; the door is shut to what would not fit beside nobody."""
+    busy = [replace(node, has=Each(2.0, 2.0), total=node.has) for node in nodes(2)]
+    closed = Rules(could_come=())
+    assert refuse(job("a", 12, 12), busy, closed) is None
+    found = decide(0.0, [job("a", 12, 12)], busy, closed)
+    assert not found.actions
+    assert "room for 4" in found.waits["a"]
+    assert refuse(job("a", 17, 17), busy, closed) is not None
+
+
 def test_one_whose_node_is_lost_goes_on_smaller_or_is_paused() -> None:
     assert told(decide(0.0, [runs("a", 4, 16, 16)], nodes(1, a=(8,)), Rules())) == {"a": 8}
     found = decide(0.0, [runs("a", 9, 16, 16)], nodes(1, a=(8,)), Rules())

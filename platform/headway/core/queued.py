@@ -106,12 +106,14 @@ class Node:
         has: what it has for workers of jobs in this queue, of all that are or could be there.
         held: (job, workers) that are on it now.
         draining: no more are put on it.
+        total: what it has in all, with what others than this queue's jobs hold at the moment; None: has.
     """
 
     node: str
     has: Each
     held: tuple[tuple[str, int], ...] = ()
     draining: bool = False
+    total: Each | None = None
 
 
 @dataclass(frozen=True, slots=True)
