@@ -157,6 +157,8 @@ def test_what_a_quota_allows_is_given_once_who_has_it_has_given_it_up() -> None:
         other = runs("c", 1, 1, 1, user="bob")
         found = decide(1.0, [pausing, other, high], nodes(2, a=(4,), c=(0, 1)), replace(rules, most_running=2))
         assert "c" not in told(found), "nobody more is paused for what is on its way"
+        (start,) = decide(1.0, [replace(pausing, size=0), high], nodes(2), rules).actions
+        assert (start.job, start.not_before) == ("hi", ()), "it was only prepared"  # type: ignore[union-attr]
         paused = replace(pausing, state="paused", size=0)
         (start,) = decide(2.0, [paused, high], nodes(2), rules).actions
         assert (start.job, start.not_before) == ("hi", ())  # type: ignore[union-attr]

@@ -296,8 +296,8 @@ def to_tree(entry: Entry) -> dict[str, Any]:
 def from_tree(tree: Mapping[str, Any]) -> Entry:
     """Raises ValueError: it is damaged; what it does not know is of a later release, and passed over."""
     try:
-        known = {each.name: (_READ[str(each.type)], tree[each.name]) for each in fields(Entry) if each.name in tree}
-        found = Entry(**{name: _as(name, read, value) for name, (read, value) in known.items()})
+        known = {each.name: _READ.get(str(each.type), _plain) for each in fields(Entry) if each.name in tree}
+        found = Entry(**{name: _as(name, read, tree[name]) for name, read in known.items()})
     except (TypeError, AttributeError) as error:
         raise ValueError(f"a damaged entry ({error})") from None
     if not found.run or not found.attempt:
@@ -310,6 +310,10 @@ def _as(name: str, read: Callable[[Any], Any], value: Any) -> Any:
         return read(value)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"a damaged entry ({name} is {value!r})") from None
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _text(value: Any) -> str:
@@ -374,4 +378,4 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "tuple[str, ...]": _texts,
     "Mapping[str, float]": _resources,
 }
-"""How what a field is told to be is read."""
+"""How what a field is told to be is read; others are taken as they are."""

@@ -249,8 +249,9 @@ class Present:
         self._known: dict[tuple[tuple[int, ...], bool], list[str]] = {}
         for entry in plan.entries:
             job = entry.job
-            if job.state in ("running", "pausing"):
-                self._has[job.job] = has = max(job.size, there.get(job.job, 0))
+            has = max(job.size, there.get(job.job, 0)) if job.state in ("running", "pausing") else 0
+            if has:  # one that pauses before it had any takes nobody's place
+                self._has[job.job] = has
                 self._allowances.add(job, has, 1)
 
     def take(self, entry: Entry) -> tuple[str, ...]:

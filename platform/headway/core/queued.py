@@ -68,7 +68,7 @@ class Queued:
         each: what one worker takes.
         submitted_at: when it came.
         state: see `State`.
-        size: workers that it was last given by this queue; 0 unless it runs.
+        size: workers that it was last given by this queue; 0 unless it runs, or pauses.
         resized_at: when its size last changed; None: never.
         waited_s: how long it has waited so far, for its start and while it was paused, all spells together.
         rest_s: what is left of it, in seconds on one worker; None while nobody knows.
