@@ -6,21 +6,24 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tests.waiting import until
 from typer.testing import CliRunner, Result
 
 from headway.cli.app import app
-from headway.core.queued import Quota, Rules
+from headway.core.enqueued import QUEUE
+from headway.core.queued import Each, Quota, Rules
 from headway.errors import BadInput
 from headway.jobs.spec import from_json
 from headway.queues import asking, quotas
 from headway.queues.keeper import Keeper
 from headway.queues.place import QueuePlace, book_of, storage_of
-from headway.queues.rays import RayCluster
+from headway.queues.rays import US, RayCluster
 from headway.runs import Place, audit
 from headway.testing.queueing import Clock, FakeCluster
 
@@ -118,6 +121,38 @@ def test_what_is_kept_of_a_job_is_what_is_sent_when_its_turn_comes(here: Here, j
     assert packed.working_dir.uri != packed.modules[0].uri
 
 
+def test_a_stop_of_one_that_holds_no_workers_takes_it_off_the_queue(here: Here, job: Path) -> None:
+    """Nobody else would end it: the queue begins what waits, and what it has paused."""
+    whole = ("--set", "workers.min=2")
+    here.told("submit", job, "--queue", "--name", "one", *whole)
+    here.told("submit", job, "--queue", "--name", "two", *whole)
+    done = here.told("stop", "two")
+    assert (done["run"], done["state"], done["asked"]) == ("two", "stopped", True)
+    here.told("submit", job, "--queue", "--name", "three", "--priority", 2, *whole)
+    until(lambda: here.entries()["one"]["state"] == "paused")
+    assert "taken off the queue" in here.told("stop", "one")["message"]
+    until(lambda: here.entries()["one"]["state"] in ("removed", "stopped"))
+    until(lambda: here.entries()["two"]["state"] in ("removed", "stopped"))
+    verbs = [(entry.act.verb, entry.act.on) for entry in audit.entries(Place.of(here.runs))]
+    assert [each for each in verbs if each[0] != "submit"] == [("queue rm", "two"), ("queue rm", "one")]
+    assert isinstance(here.headway("stop", "nobody").exception, BadInput)
+    assert US == QUEUE, "by which a pause is told from somebody's stop"
+
+
+def test_a_stop_of_one_that_waits_says_so_where_nobody_keeps_the_queue(
+    here: Here, job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.told("submit", job, "--queue", "--name", "one", "--set", "workers.min=2")
+    here.told("submit", job, "--queue", "--name", "two", "--set", "workers.min=2")
+    here.over.set()
+    here.thread.join()
+    here.lease.release()
+    monkeypatch.setattr(asking, "HEARD_S", 0.1)
+    done = here.headway("stop", "two", "--address", "http://127.0.0.1:9")
+    assert isinstance(done.exception, BadInput)
+    assert "127.0.0.1:9" in str(done.exception)
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -147,6 +182,22 @@ def test_a_job_that_nothing_can_hold_is_not_in_the_queue(here: Here, job: Path) 
     assert isinstance(done.exception, BadInput)
     assert "3 workers" in str(done.exception)
     assert "big" not in here.entries()
+
+
+def test_a_node_is_told_with_all_that_it_has(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside what others leave: who may come at all is asked of the whole of it."""
+    import ray
+    from ray._private import state
+
+    node = {"NodeID": "n0", "Alive": True, "Resources": {"CPU": 8.0}}
+    monkeypatch.setattr(ray, "nodes", lambda: [node])
+    monkeypatch.setattr(state, "available_resources_per_node", lambda: {"n0": {"CPU": 2.0}})
+    monkeypatch.setattr(state.state, "get_draining_nodes", dict)
+    monkeypatch.setattr(import_module("ray.util.placement_group"), "placement_group_table", dict)
+    cluster = RayCluster.__new__(RayCluster)
+    cluster._others = {}
+    (found,) = cluster._looked({"one"})
+    assert found.total == Each(8.0)
 
 
 def test_without_a_keeper_the_queue_says_so_and_nothing_is_left(here: Here, job: Path) -> None:
@@ -181,7 +232,18 @@ def test_quotas_as_people_write_them(here: Here, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", ["vision", "=3", "vision=-1", "vision=many", "vision=1.5", "vision.shoes=3", "group:a=1", "fair=dogs"]
+    "setting",
+    [
+        "vision",
+        "=3",
+        "vision=-1",
+        "vision=many",
+        "vision=1.5",
+        "vision.shoes=3",
+        "group:a=1",
+        "fair=dogs",
+        "raised_s=0",
+    ],
 )
 def test_a_quota_that_is_none_is_refused(setting: str) -> None:
     with pytest.raises(BadInput, match="--set"):

@@ -142,6 +142,39 @@ def test_at_most_so_many_run() -> None:
     assert told(found) == {"a": "Pause", "hi": 1}
 
 
+def test_what_a_quota_allows_is_given_once_who_has_it_has_given_it_up() -> None:
+    """Not only where it is to be in the end: at every moment."""
+    there = nodes(2, a=(4,))
+    high = job("hi", 1, 1, priority=1)
+    one_at_a_time, four = Rules(most_running=1), Rules(quotas=(Quota(user="ann", workers=4),))
+    for rules in (one_at_a_time, Rules(quotas=(Quota(user="ann", jobs=1),))):
+        found = decide(0.0, [runs("a", 4, 4, 4), high], there, rules)
+        assert told(found) == {"a": "Pause", "hi": 1}
+        assert found.actions[-1].not_before == found.actions[-1].after == ("a",)  # type: ignore[union-attr]
+        pausing = job("a", 4, 4, state="pausing", size=4)
+        found = decide(1.0, [pausing, high], there, rules)
+        assert [(a.job, a.not_before) for a in found.actions] == [("hi", ("a",))]  # type: ignore[union-attr]
+        other = runs("c", 1, 1, 1, user="bob")
+        found = decide(1.0, [pausing, other, high], nodes(2, a=(4,), c=(0, 1)), replace(rules, most_running=2))
+        assert "c" not in told(found), "nobody more is paused for what is on its way"
+        (start,) = decide(1.0, [replace(pausing, size=0), high], nodes(2), rules).actions
+        assert (start.job, start.not_before) == ("hi", ()), "it was only prepared"  # type: ignore[union-attr]
+        paused = replace(pausing, state="paused", size=0)
+        (start,) = decide(2.0, [paused, high], nodes(2), rules).actions
+        assert (start.job, start.not_before) == ("hi", ())  # type: ignore[union-attr]
+    found = decide(0.0, [runs("a", 1, 4, 4), job("b", 3, 3)], there, four)
+    assert told(found) == {"a": 1, "b": 3}
+    assert found.actions[-1].not_before == ("a",)  # type: ignore[union-attr]
+    smaller = runs("a", 1, 4, 1, resized_at=0.0)
+    (start,) = decide(1.0, [smaller, job("b", 3, 3)], there, four).actions
+    assert (start.job, start.not_before) == ("b", ("a",))  # type: ignore[union-attr]
+    (start,) = decide(1.0, [smaller, job("b", 3, 3)], nodes(2, a=(1,)), four).actions
+    assert (start.job, start.not_before) == ("b", ())  # type: ignore[union-attr]
+    found = decide(0.0, [runs("a", 1, 16, 16), job("b", 3, 3)], nodes(2, a=(8, 8)), Rules())
+    assert found.actions[-1].after == ("a",)  # type: ignore[union-attr]
+    assert found.actions[-1].not_before == (), "for room alone it waits by itself"  # type: ignore[union-attr]
+
+
 def test_quotas_are_kept() -> None:
     rules = Rules(quotas=(Quota(user="ann", gpus=6), Quota(team="vision", jobs=1)))
     assert told(decide(0.0, [job("a", 2, 12)], nodes(2), rules)) == {"a": 6}
@@ -178,6 +211,17 @@ def test_what_no_size_can_hold_is_refused(wanted: Queued, rules: Rules, fact: st
 def test_machines_that_could_come_count() -> None:
     assert refuse(job("a", 17, 20), nodes(2), Rules(could_come=((Each(8.0, 8.0), 1),))) is None
     assert refuse(job("a", 1000, 1000), [], Rules()) is None, "nobody knows what may join"
+
+
+def test_one_for_whom_others_leave_no_room_just_now_waits() -> None:
+    """They may be through in a minute; the door is shut to what would not fit beside nobody."""
+    busy = [replace(node, has=Each(2.0, 2.0), total=node.has) for node in nodes(2)]
+    closed = Rules(could_come=())
+    assert refuse(job("a", 12, 12), busy, closed) is None
+    found = decide(0.0, [job("a", 12, 12)], busy, closed)
+    assert not found.actions
+    assert "room for 4" in found.waits["a"]
+    assert refuse(job("a", 17, 17), busy, closed) is not None
 
 
 def test_one_whose_node_is_lost_goes_on_smaller_or_is_paused() -> None:

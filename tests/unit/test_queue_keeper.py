@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from headway.core import bookings, enqueued
 from headway.core.bookings import Book
 from headway.core.enqueued import Entry
+from headway.core.queue import decide
 from headway.core.queued import Quota, Rules
 from headway.queues.keeper import Keeper
 from headway.queues.place import LEASE_S, QueuePlace, book_of, lives
@@ -151,6 +153,18 @@ def test_a_job_is_paused_where_its_least_is_in_the_way_and_goes_on_as_the_same_r
     assert world.cluster.runs["low"].starts == [f"{low.attempt}-1", f"{low.attempt}-2"]
 
 
+@pytest.mark.parametrize(("by", "state"), [("the queue", "paused"), ("ann@here", "stopped")])
+def test_one_that_somebody_stops_while_it_pauses_is_not_begun_again(by: str, state: str) -> None:
+    world = World(works={"low": 60.0, "high": 30.0})
+    world.submit("low", most=4, least=3)
+    world.begin()
+    world.until(lambda: world.entry("low").state == "running")
+    world.submit("high", most=4, least=4, priority=5)
+    world.cluster.starts[world.entry("low").start].by = by
+    world.until(lambda: world.entry("low").state not in ("running", "pausing"))
+    assert world.entry("low").state == state
+
+
 def test_one_whose_driver_was_killed_goes_on_and_one_that_never_gets_on_is_given_up() -> None:
     world = World(works={"good": 40.0, "bad": 40.0})
     world.submit("good", most=2)
@@ -252,6 +266,132 @@ def test_quotas_hold_at_every_moment() -> None:
             break
     assert world.over()
     assert {state for state, _ in world.states().values()} == {"finished"}
+
+
+def test_who_gives_up_counts_until_it_has() -> None:
+    """A pause, and a smaller size, which a cluster takes its time over."""
+    world = World({"n0": 4, "n1": 4}, works={"low": 60.0, "high": 4.0})
+    world.begin()
+    world.wish("rules", {"rules": bookings.rules_tree(Rules(quotas=(Quota(user="ann", workers=4),)))})
+    world.submit("low", most=4)
+    world.until(lambda: world.entry("low").state == "running")
+    world.turn(turns=2)
+    hears = world.cluster.resize
+    world.cluster.resize = lambda entry: None  # type: ignore[method-assign]
+    world.submit("high", most=3, least=3, priority=1)
+    world.turn(turns=8)
+    assert world.states() == {"low": ("running", 1), "high": ("waiting", 0)}
+    assert "low gave up" in world.book.waits["high"]
+    world.cluster.resize = hears  # type: ignore[method-assign]
+    world.until(lambda: world.entry("high").state == "running")
+    assert world.cluster.most == 4
+    world.until(world.over)
+    world = World({"n0": 4, "n1": 4}, works={"low": 60.0, "high": 4.0})
+    world.begin()
+    world.wish("rules", {"rules": bookings.rules_tree(Rules(most_running=1))})
+    world.submit("low", most=4)
+    world.until(lambda: world.entry("low").state == "running")
+    world.submit("high", priority=1)
+    for _ in range(300):
+        world.turn()
+        assert sum(entry.holds for entry in world.book.entries.values()) <= 1
+        if world.over():
+            break
+    assert {state for state, _ in world.states().values()} == {"finished"}
+    assert world.entry("low").starts == 2
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"raised_s": 0},
+        {"raised_s": -5},
+        {"held_for_s": float("inf")},
+        {"snooze_s": "soon"},
+        {"most_running": 0},
+        {"fair": "dogs"},
+        {"quotas": [{"user": "ann", "share": 0}]},
+        {"quotas": [{"user": "ann", "workers": "many"}]},
+        {"quotas": [{"user": "ann", "shoes": 2}]},
+        ["raised_s"],
+    ],
+)
+def test_rules_by_which_nothing_can_be_decided_are_refused(rules: object) -> None:
+    world = World(works={"one": 100.0})
+    world.begin()
+    asked = world.wish("rules", {"rules": rules})
+    world.submit("one", most=4)
+    world.turn()
+    assert world.book.answers[asked].refused
+    assert world.book.answers[asked].reason
+    assert world.book.rules == Rules()
+    assert world.states() == {"one": ("starting", 4)}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"least": "1"},
+        {"most": 1.5},
+        {"sizes": [1, "x"]},
+        {"each": {"CPU": "1"}},
+        {"each": {"CPU": -1.0}},
+        {"each": 3},
+        {"rank": float("nan")},
+        {"priority": None},
+        {"parcels": "abc"},
+        {"state": "odd"},
+        {"prepared": 1},
+        {"run": ""},
+    ],
+)
+def test_an_entry_that_is_none_is_refused(wrong: dict[str, Any]) -> None:
+    world = World()
+    world.begin()
+    asked = world.wish("submit", {"entry": {"run": "odd", "attempt": "a", **wrong}})
+    world.submit("one", most=4)
+    world.turn()
+    assert world.book.answers[asked].refused
+    assert world.states() == {"one": ("starting", 4)}
+
+
+def test_rules_of_before_stop_nobody() -> None:
+    """As a keeper of an earlier release took them."""
+    book = bookings.from_tree({"rules": {"raised_s": 0}})
+    waiting = Entry("one", "a").queued(10.0)
+    found = decide(10.0, [waiting, replace(waiting, job="two", least=9, most=9, waited_s=7.0)], [], book.rules)
+    assert found.waits.keys() == {"one", "two"}
+
+
+def test_one_with_which_nothing_can_be_decided_stops_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the fault is: who brings it is refused, and who was there before is left alone."""
+    odd: set[str] = {"odd"}
+
+    def deciding(now: float, jobs: Any, *rest: Any) -> Any:
+        jobs = list(jobs)
+        if odd & {job.job for job in jobs}:
+            raise IndexError("out of range")
+        return decide(now, jobs, *rest)
+
+    monkeypatch.setattr("headway.queues.keeper.decide", deciding)
+    world = World(works={"one": 4.0, "two": 4.0, "three": 100.0})
+    world.begin()
+    first, wrong, last = world.submit("one"), world.submit("odd"), world.submit("two", most=2)
+    world.turn(turns=2)
+    assert {run: state for run, (state, _) in world.states().items()} == {"one": "starting", "two": "starting"}
+    refusals = {wish: world.book.answers[wish].refused for wish in (first, wrong, last)}
+    assert refusals == {first: False, wrong: True, last: False}
+    assert "out of range" in world.book.answers[wrong].reason
+    world.submit("three", most=4, least=4)
+    world.submit("four")
+    world.turn(turns=2)
+    odd.add("three")
+    world.until(lambda: world.entry("one").over and world.entry("two").over and world.entry("four").over)
+    assert world.entry("three").state == "waiting"
+    assert "a fault of Headway's" in world.book.waits["three"]
+    odd.clear()
+    world.wish("set", {"run": "three", "priority": 1})
+    world.until(lambda: world.entry("three").state == "running")
 
 
 def story(seed: int) -> tuple[World, random.Random]:

@@ -192,14 +192,14 @@ def log(runs: Runs = None, json: Json = False) -> None:
 
 @app.command()
 def restart(runs: Runs = None, address: Address = None) -> None:
-    """See to it that the cluster keeps the queue."""
+    """Have the cluster keep the queue by a new keeper; one that is there is ended first."""
     from headway.jobs.look.asking import cluster
     from headway.jobs.send.submitting import runs_of
-    from headway.queues import asking
+    from headway.queues import restarting
 
     place = runs_of(runs)
     if place is not None:
-        asking.begin(cluster(address) or "http://127.0.0.1:8265", place, say)
+        restarting.restart(cluster(address) or "http://127.0.0.1:8265", place, say)
     print(f"the queue of {place} is kept")
 
 

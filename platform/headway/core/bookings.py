@@ -6,13 +6,15 @@ store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from headway.core import enqueued
 from headway.core.enqueued import Entry
 from headway.core.queued import Quota, Rules
+from headway.core.quotas import contradictions
 
 PREPARED = 1
 """Jobs that wait and are prepared, unless somebody says otherwise: each has processes on the head, and takes no CPU."""
@@ -104,7 +106,7 @@ def apply(book: Book, wish: Wish, now: float) -> Book:
             case "submit":
                 return _submitted(book, wish, now)
             case "rules":
-                rules = rules_of(wish.what["rules"])
+                rules = admitted(rules_of(wish.what["rules"]))
                 many = int(wish.what["rules"].get("prepared", book.prepared))
                 return replace(book, rules=rules, prepared=many).answered(wish, Answer("the queue's rules are changed"))
             case "set" | "move" | "rm":
@@ -113,8 +115,13 @@ def apply(book: Book, wish: Wish, now: float) -> Book:
                     return book.answered(wish, _nobody(book, str(wish.what["run"])))
                 return _changed(book, entry, wish, now)
         return book.answered(wish, Answer(fact=f"the queue cannot {wish.do}", remedy=_RELEASE))
-    except (KeyError, TypeError, ValueError) as error:
-        return book.answered(wish, Answer(fact=f"a wish of {wish.by} cannot be read", reason=str(error)))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        return refused(book, wish, error)
+
+
+def refused(book: Book, wish: Wish, error: Exception) -> Book:
+    """The book as it was, with the answer that nothing can be done by this wish."""
+    return book.answered(wish, Answer(fact=f"a wish of {wish.by} cannot be granted", reason=str(error) or repr(error)))
 
 
 _RELEASE = "Use the release of Headway that the queue's keeper is of, or end the keeper: headway queue restart."
@@ -127,7 +134,8 @@ def _submitted(book: Book, wish: Wish, now: float) -> Book:
         reason = f"{there.by or 'somebody'} submitted it, and it is {there.state}"
         remedy = "Look at it (headway queue ls), take it off (headway queue rm), or choose another --name."
         return book.answered(wish, Answer(fact=f"{entry.run} is in the queue", reason=reason, remedy=remedy))
-    new = replace(entry, at=wish.at, rank=entry.rank or wish.at, since=now, state="waiting", workers=0, starts=0)
+    at = wish.at if math.isfinite(wish.at) else now
+    new = replace(entry, at=at, rank=entry.rank or at, since=now, state="waiting", workers=0, starts=0)
     rest = {run: each for run, each in book.entries.items() if run != entry.run}
     return replace(book, entries=rest).put(new).answered(wish, Answer(f"{entry.run} is in the queue", run=entry.run))
 
@@ -139,8 +147,9 @@ def _changed(book: Book, entry: Entry, wish: Wish, now: float) -> Book:
         after = "" if gone.over else ", after a checkpoint"
         return book.put(gone).answered(wish, Answer(f"{entry.run} is taken off the queue{after}"))
     if wish.do == "set":
-        new = {name: what[name] for name in ("priority", "user", "team") if what.get(name) is not None}
-        changed = replace(entry, **{**new, **({"priority": int(new["priority"])} if "priority" in new else {})})
+        kinds: dict[str, Callable[[Any], Any]] = {"priority": int, "user": str, "team": str}
+        new = {name: read(what[name]) for name, read in kinds.items() if what.get(name) is not None}
+        changed = replace(entry, **new)
         told = ", ".join(f"{name} {value}" for name, value in new.items())
         return book.put(changed).answered(wish, Answer(f"{entry.run} has {told}"))
     ranks = sorted(each.rank for each in book.alive if each.run != entry.run)
@@ -184,8 +193,40 @@ def tidied(book: Book, wishes: set[str]) -> Book:
 
 def rules_of(tree: Mapping[str, Any]) -> Rules:
     """Raises ValueError, TypeError, KeyError: it is damaged."""
-    quotas = tuple(Quota(**quota) for quota in tree.get("quotas", ()))
-    return Rules(quotas=quotas, **{name: tree[name] for name in RULES if tree.get(name) is not None})
+    quotas = tuple(_quota(quota) for quota in tree.get("quotas", ()))
+    told = {name: tree[name] for name in RULES if tree.get(name) is not None}
+    return Rules(quotas=quotas, **{name: _RULES[name](value) for name, value in told.items()})
+
+
+_RULES: Mapping[str, Callable[[Any], Any]] = {
+    "most_running": int,
+    "fair": str,
+    "snooze_s": float,
+    "held_for_s": float,
+    "raised_s": float,
+}
+
+
+def _quota(tree: Mapping[str, Any]) -> Quota:
+    kinds: dict[str, Callable[[Any], Any]] = {"user": str, "team": str, "workers": int, "jobs": int}
+    told: dict[str, Any] = {n: None if value is None else kinds.get(n, float)(value) for n, value in tree.items()}
+    return Quota(**told)
+
+
+def admitted(rules: Rules) -> Rules:
+    """Raises ValueError: nothing can be decided by them."""
+    found = contradictions(rules.quotas)
+    if found:
+        raise ValueError(f"{found[0].fact}: {found[0].reason}")
+    if rules.fair not in (None, "user", "team"):
+        raise ValueError(f"fair={rules.fair}: shares are among users or teams")
+    if rules.most_running is not None and rules.most_running < 1:
+        raise ValueError(f"most_running={rules.most_running}: nobody would ever run")
+    for name in ("snooze_s", "held_for_s", "raised_s"):
+        value = getattr(rules, name)
+        if not 0 <= value < math.inf or (name == "raised_s" and value == 0):
+            raise ValueError(f"{name}={value:g}: {'it is a time, and more than 0' if value == 0 else 'it is no time'}")
+    return rules
 
 
 def rules_tree(rules: Rules) -> dict[str, Any]:

@@ -12,7 +12,8 @@ this. A start has a name, which follows from the entry alone: done twice it is o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -26,6 +27,8 @@ Phase = Literal["unknown", "absent", "pending", "running", "over"]
 HOLDS: tuple[State, ...] = ("starting", "running", "pausing")
 WAITS: tuple[State, ...] = ("waiting", "paused")
 OVER: tuple[State, ...] = ("finished", "failed", "stopped", "removed")
+QUEUE = "the queue"
+"""Who asks for a pause: a run's end names whom it was stopped by."""
 NEVER_S = 5.0
 """After so long a start that is not there will not come any more, since it was asked for its end."""
 MOST_IN_VAIN = 3
@@ -55,6 +58,9 @@ class Seen:
     request: str = ""
     rest_s: float | None = None
     done_s: float | None = None
+
+
+_NEVER = Seen("over", "stopped", f"stopped by {QUEUE} before it came")
 
 
 @dataclass(frozen=True)
@@ -217,7 +223,7 @@ def saw(entry: Entry, seen: Seen, now: float) -> Entry:
         return entry
     if seen.phase == "absent":  # it is begun again, under the same name
         never = entry.state == "pausing" and now - entry.since > NEVER_S
-        return _ended(entry, replace(entry, workers=0, since=now), Seen("over", "stopped"), now) if never else entry
+        return _ended(entry, replace(entry, workers=0, since=now), _NEVER, now) if never else entry
     known = _learnt(entry, seen, now)
     if seen.phase == "pending":
         return known
@@ -262,7 +268,8 @@ def _ended(before: Entry, gone: Entry, seen: Seen, now: float) -> Entry:
         return replace(gone, state="failed", why=seen.message)
     if before.leaving:
         return replace(gone, state="stopped" if before.workers else "removed")
-    if before.state == "pausing" and seen.end in ("stopped", "interrupted"):
+    ours = seen.end == "interrupted" or (seen.end == "stopped" and QUEUE in seen.message)
+    if before.state == "pausing" and ours:  # stopped by somebody else meanwhile it stays so
         return replace(gone, state="paused", why=before.why)
     if seen.end == "stopped":
         return replace(gone, state="stopped", why=seen.message)
@@ -289,8 +296,86 @@ def to_tree(entry: Entry) -> dict[str, Any]:
 def from_tree(tree: Mapping[str, Any]) -> Entry:
     """Raises ValueError: it is damaged; what it does not know is of a later release, and passed over."""
     try:
-        names = {each.name for each in fields(Entry)}
-        known: dict[str, Any] = {n: tuple(each) if isinstance(each, list) else each for n, each in tree.items()}
-        return Entry(**{name: value for name, value in known.items() if name in names})
+        known = {each.name: _READ.get(str(each.type), _plain) for each in fields(Entry) if each.name in tree}
+        found = Entry(**{name: _as(name, read, tree[name]) for name, read in known.items()})
     except (TypeError, AttributeError) as error:
         raise ValueError(f"a damaged entry ({error})") from None
+    if not found.run or not found.attempt:
+        raise ValueError("a damaged entry (it has no name)")
+    return found
+
+
+def _as(name: str, read: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        return read(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"a damaged entry ({name} is {value!r})") from None
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _state(value: Any) -> Any:
+    if value not in (*HOLDS, *WAITS, *OVER):
+        raise ValueError
+    return value
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool | str) or int(value) != float(value):
+        raise ValueError
+    return int(value)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, str) or not math.isfinite(value):
+        raise ValueError
+    return float(value)
+
+
+def _perhaps(value: Any) -> float | None:
+    return None if value is None else _number(value)
+
+
+def _sizes(value: Any) -> tuple[int, ...]:
+    return tuple(sorted({_whole(each) for each in value}))
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        raise TypeError
+    return tuple(_text(each) for each in value)
+
+
+def _resources(value: Any) -> dict[str, float]:
+    found = {_text(name): _number(amount) for name, amount in value.items()}
+    if min(found.values(), default=0.0) < 0:
+        raise ValueError
+    return found
+
+
+_READ: Mapping[str, Callable[[Any], Any]] = {
+    "str": _text,
+    "State": _state,
+    "bool": _truth,
+    "int": _whole,
+    "float": _number,
+    "float | None": _perhaps,
+    "tuple[int, ...]": _sizes,
+    "tuple[str, ...]": _texts,
+    "Mapping[str, float]": _resources,
+}
+"""How what a field is told to be is read; others are taken as they are."""

@@ -231,6 +231,55 @@ class Plan:
         entry.runs, entry.places, entry.target = False, [], 0
 
 
+class Present:
+    """What all hold at this moment, those that give it up until they have: quotas hold then too, not only in the plan.
+
+    Args:
+        plan: once it is decided.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._allowances = plan, Allowances(plan.rules.quotas)
+        there: dict[str, int] = {}
+        for node in plan.nodes:
+            for name, workers in node.held:
+                there[name] = there.get(name, 0) + workers
+        self._has: dict[str, int] = {}
+        """Of those that run or pause: what they were given last, and all that they have not given up."""
+        self._known: dict[tuple[tuple[int, ...], bool], list[str]] = {}
+        for entry in plan.entries:
+            job = entry.job
+            has = max(job.size, there.get(job.job, 0)) if job.state in ("running", "pausing") else 0
+            if has:  # one that pauses before it had any takes nobody's place
+                self._has[job.job] = has
+                self._allowances.add(job, has, 1)
+
+    def take(self, entry: Entry) -> tuple[str, ...]:
+        """It has what it is to have in the plan, too. Or who has to give up before that may be, if somebody has."""
+        job, most = entry.job, self._plan.rules.most_running
+        begins = job.job not in self._has
+        more = max(0, entry.target - self._has.get(job.job, 0))
+        broken = tuple(self._allowances.exceeded(job, more, int(begins))) if self._allowances.quotas else ()
+        full = begins and most is not None and len(self._has) >= most
+        found = tuple(name for name in self._givers(broken, full) if name != job.job) if broken or full else ()
+        if not found:
+            self._has[job.job] = max(entry.target, self._has.get(job.job, 0))
+            self._allowances.add(job, more, int(begins))
+        return found
+
+    def _givers(self, broken: tuple[int, ...], full: bool) -> list[str]:
+        """Who gives up what counts against one of these quotas; full: and who ends."""
+        known = self._known.get((broken, full))
+        if known is None:
+            known = self._known[broken, full] = [
+                entry.job.job
+                for entry in self._plan.entries
+                if self._has.get(entry.job.job, 0) > (entry.target if entry.runs else 0)
+                and ((full and not entry.runs) or not set(broken).isdisjoint(self._allowances.of(entry.job)))
+            ]
+        return known
+
+
 def merged(places: Places) -> Places:
     found: dict[int, int] = {}
     for number, workers in places:
@@ -240,4 +289,4 @@ def merged(places: Places) -> Places:
 
 def rank(job: Queued, rules: Rules) -> int:
     """A job's priority, one higher with each `raised_s` that it has waited."""
-    return job.priority + int(job.waited_s / rules.raised_s)
+    return job.priority + (int(job.waited_s / rules.raised_s) if rules.raised_s > 0 else 0)

@@ -18,7 +18,7 @@ from heapq import heapify, heappop, heappush
 
 from headway.core import queue_words as words
 from headway.core.giving import Giving, holdings, owner, weight
-from headway.core.holdings import Entry, Plan, first
+from headway.core.holdings import Entry, Plan, Present, first
 from headway.core.queue_door import Door
 from headway.core.queued import (
     Action,
@@ -38,7 +38,8 @@ def decide(now: float, jobs: Iterable[Queued], nodes: Sequence[Node], rules: Rul
     """What to do now.
 
     Actions are in order: refusals, who gives up, who is given. Whoever carries them out need not wait for one before
-    the next, but for those named in `after`. Given the same it answers the same, in whatever order jobs and nodes are.
+    the next, and leaves out those that name somebody in `not_before`: it is decided again once anything has changed.
+    Given the same it answers the same, in whatever order jobs and nodes are.
 
     Args:
         now: on the clock of `submitted_at` and `resized_at`.
@@ -281,7 +282,7 @@ def _given(plan: Plan) -> list[Action]:
     if not grown:
         return []
     where = sorted({node for entry in grown for node, _ in entry.places})
-    free = _really_free(plan, where)
+    free, present = _really_free(plan, where), Present(plan)
     givers: dict[int, list[str]] = {}
     for node in where:
         for name, workers in plan.nodes[node].held:
@@ -296,14 +297,15 @@ def _given(plan: Plan) -> list[Action]:
             free[node] = less(free[node], entry.each, workers)
             if min(free[node]) < 0:
                 after.update(dict.fromkeys(givers.get(node, ())))
-        givers_of = tuple(after)
+        first_of_all = present.take(entry)
+        givers_of = tuple(dict.fromkeys([*after, *first_of_all]))
         if entry.had:
-            found.append(Resize(job.job, entry.target, words.grows(entry.target, job.most), givers_of))
+            why = words.grows(entry.target, job.most)
+            found.append(Resize(job.job, entry.target, why, givers_of, not_before=first_of_all))
             continue
         kind = Resume if job.state == "paused" else Start
-        found.append(
-            kind(job.job, entry.target, words.begins(entry.target, entry.least, job.most, givers_of), givers_of)
-        )
+        why = words.begins(entry.target, entry.least, job.most, givers_of)
+        found.append(kind(job.job, entry.target, why, givers_of, first_of_all))
     return found
 
 
@@ -332,7 +334,7 @@ def _again_at(plan: Plan, again_at: float) -> float | None:
         job = entry.job
         if job.state in ("waiting", "paused") and not entry.runs:
             waited = job.waited_s
-            marks = [(int(waited / rules.raised_s) + 1) * rules.raised_s]
+            marks = [(int(waited / rules.raised_s) + 1) * rules.raised_s] if rules.raised_s > 0 else [math.inf]
             if waited < rules.held_for_s:
                 marks.append(rules.held_for_s)
             again_at = min(again_at, plan.now + min(marks) - waited)

@@ -50,10 +50,10 @@ class Door:
         return Refuse(job.job, words.needs(job, least), reason, remedy)
 
     def _fits(self, each: Each, could_come: Sequence[tuple[Each, int]]) -> int:
-        """How many such workers the cluster could hold."""
+        """How many such workers the cluster could hold, once nobody else has a part of it."""
         if each not in self._fit:
             shape = Shape(each)
-            there = sum(fit(room(node.has), shape) for node in self._nodes)
+            there = sum(fit(room(node.total or node.has), shape) for node in self._nodes)
             self._fit[each] = there + sum(fit(room(has), shape) * many for has, many in could_come)
         return self._fit[each]
 

@@ -68,7 +68,7 @@ class Queued:
         each: what one worker takes.
         submitted_at: when it came.
         state: see `State`.
-        size: workers that it was last given by this queue; 0 unless it runs.
+        size: workers that it was last given by this queue; 0 unless it runs, or pauses.
         resized_at: when its size last changed; None: never.
         waited_s: how long it has waited so far, for its start and while it was paused, all spells together.
         rest_s: what is left of it, in seconds on one worker; None while nobody knows.
@@ -106,12 +106,14 @@ class Node:
         has: what it has for workers of jobs in this queue, of all that are or could be there.
         held: (job, workers) that are on it now.
         draining: no more are put on it.
+        total: what it has in all, with what others than this queue's jobs hold at the moment; None: has.
     """
 
     node: str
     has: Each
     held: tuple[tuple[str, int], ...] = ()
     draining: bool = False
+    total: Each | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +177,19 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A job that has never run begins with so many workers. after: jobs that give workers up for it first."""
+    """A job that has never run begins with so many workers.
+
+    Args:
+        after: jobs that give workers up for it first.
+        not_before: those of them that hold what its quota, or the number of jobs at a time, does not allow beside it:
+            it is put off until they have given that up. For room alone nobody needs to: it waits for it by itself.
+    """
 
     job: str
     size: int
     reason: str
     after: tuple[str, ...] = ()
+    not_before: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +197,7 @@ class Resize:
     """A job that runs goes on with so many, live.
 
     Args:
-        after: as in `Start`; empty when it shrinks.
+        after, not_before: as in `Start`; empty when it shrinks.
         leave: (node, workers) that had best leave; empty when it grows.
     """
 
@@ -197,6 +206,7 @@ class Resize:
     reason: str
     after: tuple[str, ...] = ()
     leave: tuple[tuple[str, int], ...] = ()
+    not_before: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,12 +219,13 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """A paused job goes on from its checkpoint. after: as in `Start`."""
+    """A paused job goes on from its checkpoint. after, not_before: as in `Start`."""
 
     job: str
     size: int
     reason: str
     after: tuple[str, ...] = ()
+    not_before: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

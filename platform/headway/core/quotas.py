@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from headway.core.queued import Contradiction, Queued, Quota
 
@@ -106,13 +106,17 @@ class Allowances:
 
     def blocks(self, job: Queued, workers: int) -> int | None:
         """The number of the quota that keeps it from beginning with so many; None: none does."""
+        return next(self.exceeded(job, workers, min(1, workers)), None)
+
+    def exceeded(self, job: Queued, workers: int, jobs: int) -> Iterator[int]:
+        """Numbers of the quotas that would not hold if it had so many workers more, and so many jobs more ran."""
         for number in self.of(job):
             used = self._used[number]
             for what, limit in self._limits[number]:
-                more = _one(job, what) * workers if what < JOBS else min(1, workers)
+                more = _one(job, what) * workers if what < JOBS else jobs
                 if used[what] + more > limit * (1 + TINY) + TINY:
-                    return number
-        return None
+                    yield number
+                    break
 
     def limit(self, number: int) -> str:
         """A quota, in words."""

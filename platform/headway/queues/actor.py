@@ -1,7 +1,7 @@
 """The keeper on a cluster: a detached actor on the head, and the Ray job that begins it where there is none.
 
-Ray begins the actor anew where its process ends. Whoever else begins one finds this one, by its name; and where two of
-them are after all, the book's lease lets one act.
+Ray begins the actor anew where its process ends. Whoever else begins one finds this one, by its name, and lets it be
+if it answers and is of the same release; and where two of them are after all, the book's lease lets one act.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import headway
 from headway.errors import BAD_INPUT, FINISHED, PLATFORM_FAILED, BadInput, HeadwayError
 from headway.jobs.api.client import RayJobs
 from headway.jobs.spec import FILE, Spec, from_json
@@ -38,6 +39,12 @@ TURN_S, FAR_TURN_S = 0.1, 0.5
 """Between two turns, where the queue lies in a folder, and in a store, which counts requests."""
 READY_S = 60.0
 AGAIN_S = 2.0
+ANSWERS_S = 20.0
+"""A keeper that has not answered by then is one that hangs, or that Ray finds no node for any more."""
+END_S = 5.0
+"""So long one may take to give the book up before it is killed; and then so long Ray may take to know that."""
+ANEW = "anew"
+"""Among the settings of a submission: the one who keeps the queue is replaced, whoever it is."""
 
 
 def actor_name(place: Place) -> str:
@@ -66,8 +73,15 @@ class QueueKeeper:
 
     def ready(self) -> dict[str, Any]:
         """Waits until it leads, or cannot: {"pid"}, or an error's sentences."""
-        self._led.wait(READY_S)
+        if not self._led.wait(READY_S):
+            said = {"fact": f"the keeper does not lead the queue after {READY_S:.0f} s", "reason": "", "remedy": ""}
+            said["reason"] = "the place of its runs does not answer, or whoever led it has not given it up"
+            return {**said, "remedy": "Look at Ray's log of the actor on the head; it goes on trying.", "late": True}
         return self._error or {"pid": os.getpid()}
+
+    def release(self) -> str:
+        """Of Headway, that it is of."""
+        return headway.__version__
 
     def end(self) -> None:
         """Let another keep the queue."""
@@ -157,14 +171,55 @@ def begin(spec: Spec, tell: Callable[..., None]) -> int:
     options: dict[str, Any] = {"name": actor_name(place), "namespace": NAMESPACE, "get_if_exists": True}
     options |= {"lifetime": "detached", "max_restarts": -1, "label_selector": {RAY_NODE_ID_KEY: here}}
     options |= {"num_cpus": 0, "max_concurrency": 4}
+    make_way(ray, options["name"], anew=ANEW in spec.settings)
     actor: Any = ray.remote(QueueKeeper).options(**options)
     address = f"http://{context.dashboard_url}"
     keeper = actor.remote(asdict(spec), address, str(ray.get_runtime_context().gcs_address))
-    found = ray.get(keeper.ready.remote(), timeout=READY_S)
+    found = ray.get(keeper.ready.remote(), timeout=READY_S + ANSWERS_S)
     if "fact" in found:
-        raise BadInput(found["fact"], found["reason"], found["remedy"])
+        kind = HeadwayError if found.get("late") else BadInput
+        raise kind(found["fact"], found["reason"], found["remedy"])
     tell("ended", state="kept", message=f"by process {found['pid']}", exit_code=FINISHED)
     return FINISHED
+
+
+def make_way(ray: Any, name: str, anew: bool) -> None:
+    """End the keeper that is there where it does not answer, or is of another release.
+
+    Args:
+        ray: the module.
+        anew: also any other.
+
+    Raises:
+        HeadwayError: Ray has it still.
+    """
+    there = _there(ray, name)
+    if there is None or not (anew or _is_useless(ray, there)):
+        return
+    with suppress(Exception):  # it hangs, or is nowhere, or has no such method
+        ray.get(there.end.remote(), timeout=END_S)
+    ray.kill(there, no_restart=True)
+    since = time.monotonic()
+    while _there(ray, name) is not None:
+        if time.monotonic() - since > END_S:
+            remedy = "Look at the actor in Ray's dashboard."
+            raise HeadwayError("the queue's keeper was killed", f"Ray has it still after {END_S:.0f} s", remedy)
+        time.sleep(0.05)
+
+
+def _there(ray: Any, name: str) -> Any:
+    try:
+        return ray.get_actor(name, namespace=NAMESPACE)
+    except ValueError:
+        return None
+
+
+def _is_useless(ray: Any, keeper: Any) -> bool:
+    try:
+        return bool(ray.get(keeper.release.remote(), timeout=ANSWERS_S) != headway.__version__)
+    except Exception as error:  # Ray's own, of many kinds; of an earlier release it has no such method
+        logger.warning("the keeper that is there does not answer: %s", error)
+        return True
 
 
 def main() -> int:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from headway.core import bookings, enqueued
-from headway.core.bookings import Answer, Book
+from headway.core.bookings import Answer, Book, Wish
 from headway.core.enqueued import Entry, Seen
 from headway.core.queue import decide
-from headway.core.queued import Decision, Pause, Refuse, Resize, Resume, Start
+from headway.core.queued import Decision, Node, Pause, Refuse, Resize, Resume, Rules, Start
 from headway.errors import HeadwayError
 from headway.queues.cluster import Cluster
 from headway.queues.place import QueuePlace, line
@@ -48,6 +48,8 @@ class _Known:
     written_at: float = float("-inf")
     cleared_at: float = float("-inf")
     seen: dict[str, Seen] = field(default_factory=dict)
+    odd: dict[str, str] = field(default_factory=dict)
+    """Jobs with which nothing can be decided, and why."""
 
 
 class Keeper:
@@ -95,10 +97,17 @@ class Keeper:
         now, lines = self._clock(), bytearray()
         wishes = self._place.wishes()
         book = self.book
+        if wishes:  # by which it may be otherwise
+            self._known.odd = {}
         for _, wish in wishes:
             book = bookings.apply(book, wish, now)
         book = self._looked(book, now, lines)
-        book = self._decided(book, now, lines)
+        try:
+            book = self._decided(book, now, lines)
+        except Exception:  # a fault of ours; what one wish or entry does to a decision must not stop the queue
+            logger.exception("nothing could be decided: whose fault that is is looked for")
+            lines = bytearray()
+            book = self._looked(self._without_fault([wish for _, wish in wishes], now), now, lines)
         book = bookings.tidied(book, {wish.id for _, wish in wishes})
         self._write(book, bytes(lines), now)
         self._answered = [name for name, wish in wishes if wish.id in self.book.answers]
@@ -106,6 +115,27 @@ class Keeper:
         if self._lease.sure():
             self._carry_out(now)
         self._clear(now)
+
+    # Where nothing can be decided
+
+    def _without_fault(self, wishes: list[Wish], now: float) -> Book:
+        """The book with those wishes that can be decided with: the one at fault is refused. Entries at fault that were
+        there before are left out of decisions. It is decided in the next turn."""
+        book, known = self.book, self._known
+        known.decided = ()
+        nodes = self._cluster.nodes([entry.run for entry in book.alive]) or []
+        sane = _error(now, self._taking_part(book), nodes, book.rules) is None
+        for wish in wishes:
+            after = bookings.apply(book, wish, now)
+            error = _error(now, self._taking_part(after), nodes, after.rules) if sane else None
+            book = after if error is None else bookings.refused(book, wish, error)
+        if not sane and _error(now, [], nodes, Rules()) is None:
+            known.odd |= _at_fault(now, self._taking_part(book), nodes)
+        return book
+
+    def _taking_part(self, book: Book) -> list[Entry]:
+        """In decisions."""
+        return [entry for entry in book.alive if entry.run not in self._known.odd]
 
     # To know
 
@@ -130,7 +160,8 @@ class Keeper:
         nodes = self._cluster.nodes([entry.run for entry in book.alive])
         if nodes is None:  # nobody can be asked: what was decided stands
             return book
-        still = tuple(entry.queued(entry.since) for entry in book.alive)
+        alive = self._taking_part(book)
+        still = tuple(entry.queued(entry.since) for entry in alive)
         asked = (still, tuple(nodes), book.rules)
         known = self._known
         due = known.again_at is not None and now >= known.again_at
@@ -138,13 +169,13 @@ class Keeper:
             return book
         known.decided, known.decided_at = asked, now
         rules = replace(book.rules, could_come=None if self._cluster.grows() else ())
-        found = decide(now, [entry.queued(now) for entry in book.alive], nodes, rules)
+        found = decide(now, [entry.queued(now) for entry in alive], nodes, rules)
         known.again_at = found.again_at
         return self._taken(book, found, now, lines)
 
     def _taken(self, book: Book, found: Decision, now: float, lines: bytearray) -> Book:
         """The book with a decision."""
-        waits, never = dict(found.waits), set()
+        off, waits, never = dict[str, str](), dict(found.waits), set(self._known.odd)
         for action in found.actions:
             before = book.entries[action.job]
             if isinstance(action, Refuse):
@@ -152,6 +183,10 @@ class Keeper:
                 if action.job in book.entries:
                     waits[action.job] = f"{action.reason}: {action.remedy}"
                     never.add(action.job)
+                continue
+            if not isinstance(action, Pause) and action.not_before:  # it is decided again until they have given up
+                if before.state in enqueued.WAITS:
+                    off[action.job] = action.reason
                 continue
             if isinstance(action, Pause):
                 after = enqueued.paused(before, now, action.reason)
@@ -163,7 +198,7 @@ class Keeper:
                 continue
             book = book.put(after)
             lines += line(now, action.job, type(action).__name__.lower(), after.workers, why)
-        return _prepared(replace(book, waits=waits), never)
+        return _prepared(replace(book, waits={**off, **waits, **self._known.odd}), never)
 
     def _refused(self, book: Book, entry: Entry, action: Refuse) -> Book:
         """One that can never run here, as things are. Whoever submits it now is told, and it never was in the queue;
@@ -230,6 +265,26 @@ class Keeper:
         self._known.asked = {
             name: at for name, at in self._known.asked.items() if any(start in name for start in alive)
         }
+
+
+def _error(now: float, entries: Sequence[Entry], nodes: Sequence[Node], rules: Rules) -> Exception | None:
+    """What comes of deciding on these."""
+    try:
+        decide(now, [entry.queued(now) for entry in entries], nodes, rules)
+    except Exception as error:  # whatever it is, it is told
+        return error
+    return None
+
+
+def _at_fault(now: float, entries: Sequence[Entry], nodes: Sequence[Node]) -> dict[str, str]:
+    """Those of these with which, whatever the rules, nothing can be decided, and why."""
+    error = _error(now, entries, nodes, Rules())
+    if error is None:
+        return {}
+    if len(entries) == 1:
+        return {entries[0].run: f"nothing can be decided with it in the queue, a fault of Headway's: {error!r}"}
+    half = len(entries) // 2
+    return _at_fault(now, entries[:half], nodes) | _at_fault(now, entries[half:], nodes)
 
 
 def _prepared(book: Book, never: set[str]) -> Book:

@@ -88,8 +88,10 @@ def changed(rules: Rules, setting: str) -> Rules:
         return replace(rules, fair=fair)
     if key in bookings.RULES:
         whole = key == "most_running"
-        usual = getattr(Rules(), key)
-        return replace(rules, **{key: _number(setting, text, whole, least=1 if whole else 0) if text else usual})
+        value = _number(setting, text, whole, least=1 if whole else 0) if text else getattr(Rules(), key)
+        if key == "raised_s" and not value:
+            raise BadInput(f"--set {setting}", "no time would be enough to be raised for", "Write raised_s=86400.")
+        return replace(rules, **{key: value})
     kind, colon, name = key.partition(":")
     kind, name = (kind, name) if colon else ("team", kind)
     name, _, part = name.partition(".")

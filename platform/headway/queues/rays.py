@@ -139,7 +139,7 @@ class RayCluster:
             counts: dict[str, int] = {}
             for group in here:
                 counts[group.run] = counts.get(group.run, 0) + 1
-            found.append(Node(name, has, tuple(sorted(counts.items())), name in leaving))
+            found.append(Node(name, has, tuple(sorted(counts.items())), name in leaving, all_of_it))
         return sorted(found, key=lambda each: each.node)
 
     def grows(self) -> bool:

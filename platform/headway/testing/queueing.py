@@ -41,6 +41,7 @@ class Start:
     Args:
         run, name: the run's, and its own.
         asked: workers that it was told to have; has: that work.
+        by: who asked it to stop.
         begins_at: when it trains, if it has room.
     """
 
@@ -53,6 +54,7 @@ class Start:
     end: str = ""
     request: str = ""
     asked_to_stop: bool = False
+    by: str = "the queue"
 
 
 @dataclass
@@ -129,7 +131,8 @@ class FakeCluster:
         run = self.runs[entry.run]
         steps = int(10 * run.done)
         cause = self.refuses.get(entry.run, "") if start.end == "failed" else ""
-        return Seen(start.phase, start.end, start.end, cause, steps, start.has, start.request, run.rest, run.done)
+        said = f"stopped by {start.by}" if start.end == "stopped" else start.end
+        return Seen(start.phase, start.end, said, cause, steps, start.has, start.request, run.rest, run.done)
 
     def start(self, entry: Entry) -> None:
         self._act(f"start {entry.run} {entry.start} {entry.workers}")

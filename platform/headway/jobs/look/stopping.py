@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from headway import runs as kept
 from headway.core.ends import STATES
-from headway.errors import BadInput
+from headway.errors import BadInput, HeadwayError
 from headway.jobs import told
 from headway.jobs.look import asking
 from headway.jobs.look.asking import tried
@@ -82,6 +82,7 @@ def stop(
     """
     place, name = asking.place_of(run, runs)
     asked = Stop.mine(now)
+    off = _off_queue(place, name, address, asked, say)
     sight, unread = tried(str(place), lambda: look(place, name))
     if sight is not None and sight.state == BROKEN:
         remedy = f"headway runs prune {name} --runs {place} removes what there is."
@@ -97,11 +98,45 @@ def stop(
     if sight is not None and sight.gone:
         return _end_led(place, name, asked, say)
     if sight is not None:
-        return replace(_found(place, name, sight), asked=False)
+        return replace(_found(place, name, sight), asked=off is not None)
+    if off is not None:
+        return Stopped(name, "stopped", off)
     if unread is not None:
         raise asking.nothing(unread, unasked)
     reason = f"{unasked.what} could not be asked ({unasked.reason})" if unasked is not None else ""
     raise asking.nowhere(place, name, address, unasked, reason)
+
+
+def _off_queue(place: Place, name: str, address: str | None, asked: Stop, say: Say) -> str | None:
+    """Take it off the queue of its place: a queue begins again what it has paused, and what waits it begins. Returns
+    what the queue said; None where it has no such job.
+
+    Raises:
+        HeadwayError: it is in the queue, holds no workers, and nobody who keeps that could be asked.
+    """
+    from headway.core import enqueued
+    from headway.queues import asking as queue
+
+    where = place.url or str(place.folder.resolve())
+    listed, _ = tried(str(place), lambda: queue.ls(where))
+    entry = listed.book.entries.get(name) if listed is not None else None
+    if listed is None or entry is None or entry.over:
+        return None
+    trains = entry.state in ("starting", "running")
+    if trains and not listed.kept:  # whoever will keep it finds it stopped
+        return None
+    try:
+        answer = queue.ask(where, "rm", {"run": name}, address=address, say=say)
+    except HeadwayError as error:
+        again, _ = tried(str(place), lambda: queue.ls(where))
+        still = again.book.entries.get(name) if again is not None else entry
+        if trains or still is None or still.over:
+            return None
+        raise error
+    held = "" if entry.state in enqueued.WAITS and not entry.prepared else ", and is ended"
+    audit.note(place, "queue rm", name, by=asked.by, say=say)
+    say(f"{name} is taken off the queue{held}")
+    return answer.said
 
 
 def _end_led(place: Place, name: str, asked: Stop, say: Say) -> Stopped:
