@@ -7,16 +7,22 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from headway import runs
 from headway.cli.app import app
 from headway.core.queued import Quota, Rules
+from headway.driver import equipment, sizes
+from headway.driver.submission import Submission
 from headway.errors import BadInput
+from headway.job import parse
 from headway.jobs.spec import from_json
+from headway.notation import overrides
 from headway.queues import asking, quotas
 from headway.queues.keeper import Keeper
 from headway.queues.place import QueuePlace, book_of, storage_of
@@ -112,10 +118,42 @@ def test_what_is_kept_of_a_job_is_what_is_sent_when_its_turn_comes(here: Here, j
     cluster = RayCluster.__new__(RayCluster)
     cluster._queue, cluster._runs = here.place, Place.of(here.runs)
     sent, packed = cluster._packed(entry)
-    assert (sent.kind, sent.attempt, sent.granted, sent.held) == ("train", entry.start, True, False)
+    assert (sent.kind, sent.attempt, sent.granted, sent.held) == ("train", entry.start, 2, False)
     tree = yaml.safe_load(sent.job or "")
     assert (tree["workers"]["max"], tree["workers"]["spares"]) == (entry.workers, 0)
     assert packed.working_dir.uri != packed.modules[0].uri
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_a_job_computes_and_may_cost_does_not_hang_on_how_many_there_is_room_for_as_it_begins(
+    here: Here, job: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    more = ["strategy=diloco", "workers.max=4", "budget.on_demand_min=3"]
+    here.told("submit", job, "--queue", "--name", "one", *(part for each in more for part in ("--set", each)))
+    entry = asking.ls(here.runs).book.entries["one"]
+    assert (entry.workers, entry.most) == (2, 4)
+    cluster = RayCluster.__new__(RayCluster)
+    cluster._queue, cluster._runs = here.place, Place.of(here.runs)
+    kept = parse(yaml.safe_load(cluster._packed(entry)[0].job or ""))
+    assert (kept.strategy.replicas, kept.workers.max, kept.units) == (4, 4, 4)
+    if again:
+        before = SimpleNamespace(submission=f"headway-one-{entry.attempt}-1")
+        monkeypatch.setattr("headway.queues.rays.kept.glance", lambda *_: before)
+    sent, _ = cluster._packed(entry)
+    assert (sent.kind, sent.granted) == ("resume" if again else "train", 2)
+    tree = kept.model_dump()
+    for setting in sent.settings:
+        overrides.apply(tree, setting, lambda _, value: value)
+    whole = parse(tree)
+    assert (whole.workers.min, whole.workers.max) == (1, 4)
+    run = runs.create(Place.of(here.runs), "one", whole)
+    started = Submission("s", sent.attempt, "ann", None, lambda *_: None, print, bool, sent.granted)  # type: ignore[arg-type, return-value]
+    begun = started.sized(whole)
+    assert (equipment.policy(begun).min, equipment.policy(begun).max, equipment.policy(begun).lanes) == (1, 2, 4)
+    assert sizes.noted(run, 1, begun.workers.max, sent.granted)["target"] == {
+        **{"min": 1, "max": 2, "request": ""},
+        **{"at_once": 2},  # all whose places are its own
+    }
 
 
 @pytest.mark.parametrize(

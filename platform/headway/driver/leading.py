@@ -133,6 +133,11 @@ class _Leader:
     names: Names
     sizes: Sizes
 
+    @property
+    def begun(self) -> Job:
+        """As its workers are begun, see `Submission.sized`."""
+        return self.submission.sized(self.job) if self.submission is not None else self.job
+
     def tell(self, *messages: str) -> None:
         tell_before(self.watch, self.run, self.checked, list(messages))
 
@@ -141,7 +146,7 @@ class _Leader:
         from headway.elastic.lead import early
         from headway.elastic.worker.warm import warm
 
-        return early.begin(self.names, self.job.workers.each, self.job.workers.most, warm)
+        return early.begin(self.names, self.job.workers.each, self.begun.workers.most, warm)
 
     def afford(self, own: bool) -> float:
         """See whether the run's money and time will do. Gives the seconds for which machines cost on once it has left
@@ -260,7 +265,7 @@ class _Leader:
         def fit() -> None:
             try:
                 held = self.submission is not None and self.submission.held
-                _fit(run, job, checked, source, recorder, self.epoch, self.names, early, held, self.standing())
+                _fit(run, self.begun, checked, source, recorder, self.epoch, self.names, early, held, self.standing())
             except BaseException as error:  # told to the leading thread below
                 trouble.append(error)
             finally:

@@ -109,6 +109,7 @@ def submit(
     found = submitting._job(job, settings)
     run = usable(name) if name is not None else submitting._timed(found.name)
     place, queue = _placed(runs)
+    found = found.model_copy(update={"strategy": found.strategy.pinned(found)})  # whatever size it begins with
     tree, literal = secrets.stripped(found)
     if literal:
         secrets.allowed(literal, False)

@@ -281,16 +281,18 @@ class RayCluster:
         return spec, Packed(Parcel(content.getvalue(), 0), parcels)
 
     def _spec(self, entry: Entry, spec: Spec) -> Spec:
+        """With all the workers that its job may ever have: what it computes, and what its budget means, must not hang
+        on how many there is room for now. Those it begins with are told beside that."""
         held, there = not entry.holds, kept.glance(self._runs, entry.run)
-        most = entry.most if held else entry.workers
+        granted, most = 0 if held else entry.workers, entry.most
         if there is not None and there.submission.startswith(f"{PREFIX}{entry.run}-{entry.attempt}-"):
             sizes = (f"workers.min={entry.least}", f"workers.max={most}", "workers.spares=0")
             again = replace(spec, kind="resume", attempt=entry.start, job=None, settings=sizes)
-            return replace(again, granted=not held, held=held, warm=entry.warm, tried=True)
+            return replace(again, granted=granted, held=held, warm=entry.warm, tried=True)
         tree = read(spec.job or "")
         tree["workers"] = {**(tree.get("workers") or {}), "min": entry.least, "max": most, "spares": 0}
         return replace(
-            spec, kind="train", attempt=entry.start, job=write(tree), granted=not held, held=held, warm=entry.warm
+            spec, kind="train", attempt=entry.start, job=write(tree), granted=granted, held=held, warm=entry.warm
         )
 
     def resize(self, entry: Entry) -> None:
