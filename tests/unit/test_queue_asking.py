@@ -16,18 +16,21 @@ from typer.testing import CliRunner, Result
 
 from headway import runs
 from headway.cli.app import app
+from headway.core.enqueued import Entry
 from headway.core.queued import Quota, Rules
 from headway.driver import equipment, sizes
 from headway.driver.submission import Submission
 from headway.errors import BadInput
 from headway.job import parse
-from headway.jobs.spec import from_json
+from headway.jobs.spec import Spec, from_json
+from headway.jobs.there.driver import Driver
 from headway.notation import overrides
 from headway.queues import asking, quotas
 from headway.queues.keeper import Keeper
 from headway.queues.place import QueuePlace, book_of, storage_of
-from headway.queues.rays import RayCluster
+from headway.queues.rays import RayCluster, plain
 from headway.runs import Place, audit
+from headway.runs.requests import Box, Ear, Resize, Stop, of_attempt
 from headway.testing.queueing import Clock, FakeCluster
 
 
@@ -231,3 +234,29 @@ def test_quotas_that_contradict_are_refused() -> None:
     quotas.admit(rules, {})
     with pytest.raises(BadInput, match="user ann"):
         quotas.admit(rules, {"ann": "ml"})
+
+
+def test_a_pause_that_is_asked_for_again_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that hears of two ends before its run began ends at once, and loses what it had to say."""
+    cluster = RayCluster.__new__(RayCluster)
+    cluster._runs, cluster._controllers = Place.of(tmp_path / "runs"), {}
+    monkeypatch.setattr("headway.queues.rays.controllers", lambda run: [])
+    entry = Entry("one", "a", state="pausing", starts=1, workers=2, orders=1, since=70.0, resized_at=60.0)
+    box, start = Box.of(cluster._runs, "one"), of_attempt(entry.start)
+    heard: list[Stop | Resize] = []
+    ear = Ear(box, [start], heard.append, heard.append)
+    for now in (71.0, 72.0):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        cluster._pause(entry)
+        cluster._pool = SimpleNamespace(submit=lambda act, *given: act(*given))  # type: ignore[assignment]
+        cluster.resize(entry)
+        ear.look()
+    assert [(type(each), each.at) for each in heard] == [(Stop, 70.0), (Resize, 60.0)]
+
+    signals: list[int] = []
+    monkeypatch.setattr("os.kill", lambda _, number: signals.append(number))
+    spec = from_json(plain(Spec("train", "one", "a", "ann", "1", (3, 12))).decode())
+    driver = Driver(spec, tmp_path / "code", lambda *_, **__: None)
+    for stop in (Stop("the queue", 70.0), Stop("ann", 75.0), Stop("ann", 76.0, True), Stop("bob", 77.0, True)):
+        driver._asked(stop)
+    assert len(signals) == 2, "and once more where no checkpoint is to be waited for"

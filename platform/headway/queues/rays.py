@@ -296,7 +296,8 @@ class RayCluster:
         )
 
     def resize(self, entry: Entry) -> None:
-        wish = Resize(US, time.time(), entry.least, entry.workers, entry.order, entry.workers, entry.leave)
+        at = entry.resized_at or entry.since  # asked again it is the same
+        wish = Resize(US, at, entry.least, entry.workers, entry.order, entry.workers, entry.leave)
         self._pool.submit(self._resize, entry, wish)
 
     def _resize(self, entry: Entry, wish: Resize) -> None:
@@ -315,7 +316,8 @@ class RayCluster:
 
     def _pause(self, entry: Entry) -> None:
         try:
-            Box.of(self._runs, entry.run).ask(of_attempt(entry.start), Stop(US, time.time()))
+            # Asked again it is the same: who hears of another end is asked twice, and saves nothing.
+            Box.of(self._runs, entry.run).ask(of_attempt(entry.start), Stop(US, entry.since))
         except (HeadwayError, OSError) as error:
             logger.warning("the end of %s could not be asked for: %s", entry.run, error)
 
