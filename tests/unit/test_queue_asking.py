@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,15 +25,17 @@ from headway.driver import equipment, sizes
 from headway.driver.submission import Submission
 from headway.errors import BadInput
 from headway.job import parse
+from headway.jobs.api.client import RayJobs
 from headway.jobs.spec import Spec, from_json
 from headway.jobs.there.driver import Driver
 from headway.notation import overrides
 from headway.queues import asking, quotas
 from headway.queues.keeper import Keeper
-from headway.queues.place import QueuePlace, book_of, storage_of
+from headway.queues.place import NAME, YOUNG_S, QueuePlace, book_of, storage_of
 from headway.queues.rays import RayCluster, plain
 from headway.runs import Place, audit
 from headway.runs.requests import Box, Ear, Resize, Stop, of_attempt
+from headway.testing.memory_storage import Memory
 from headway.testing.queueing import Clock, FakeCluster
 
 
@@ -260,3 +265,39 @@ def test_a_pause_that_is_asked_for_again_is_the_same(tmp_path: Path, monkeypatch
     for stop in (Stop("the queue", 70.0), Stop("ann", 75.0), Stop("ann", 76.0, True), Stop("bob", 77.0, True)):
         driver._asked(stop)
     assert len(signals) == 2, "and once more where no checkpoint is to be waited for"
+
+
+def test_a_start_whose_code_is_gone_or_damaged_has_failed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What was kept of it will not be there later: it must not hold its workers until then."""
+    store = Memory()
+    cluster = RayCluster(RayJobs("http://nowhere"), Place.of(tmp_path), QueuePlace(store.client()))
+    spec, zipped = plain(Spec("train", "one", "a", "ann", "1", (3, 12), job="workers: {max: 2}")), io.BytesIO()
+    zipfile.ZipFile(zipped, "w").close()
+    good = {"spec": spec, "code": zipped.getvalue(), "module": b"PK"}
+    for broken in ({"code": None}, {"code": b"no archive"}, {"spec": b"{}"}, {"module": None}):
+        store.objects.clear()
+        for name, content in {**good, **broken}.items():
+            if content is not None:
+                store.client().put(f"{NAME}/parcels/{name}", content)
+        entry = Entry("one", f"a{next(iter(broken))}{next(iter(broken.values()))!r}", workers=1, state="starting")
+        entry = replace(entry, parcels=tuple(good), starts=1)
+        cluster._start(entry)
+        seen = cluster.seen(entry)
+        assert (seen.phase, seen.end, seen.cause) == ("over", "failed", "task"), broken
+        assert "Submit it again" in seen.message
+    assert not caplog.records, "nor is it tried again"
+
+
+def test_a_parcel_that_might_be_cleared_away_is_written_anew() -> None:
+    clock = Clock()
+    store = Memory(clock)
+    place = QueuePlace(store.client())
+    place.keep("code", b"x")
+    clock.pass_s(YOUNG_S / 2 - 1)
+    place.keep("code", b"x")
+    age = [each.age_s for each in place.storage.list("parcels/")]
+    assert age == [YOUNG_S / 2 - 1], "it is young: nothing was written"
+    clock.pass_s(YOUNG_S / 2 + 2)
+    place.keep("code", b"x")
+    place.clear(set(), YOUNG_S)
+    assert place.parcel("code") == b"x"

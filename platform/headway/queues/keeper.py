@@ -19,7 +19,7 @@ from headway.core.queue import decide
 from headway.core.queued import Decision, Pause, Refuse, Resize, Resume, Start
 from headway.errors import HeadwayError
 from headway.queues.cluster import Cluster
-from headway.queues.place import QueuePlace, line
+from headway.queues.place import YOUNG_S, QueuePlace, line
 from headway.runs.lease import Lease
 from headway.storage.protocol import OutOfReach
 
@@ -32,8 +32,6 @@ SMALL_S = 2.0
 DECIDE_S = 1.0
 """It is decided anew after so long, also where nothing seems to have changed."""
 CLEAR_S = 600.0
-YOUNG_S = 3600.0
-"""So long parcels are kept that no entry names: a submission writes them first."""
 
 
 @dataclass

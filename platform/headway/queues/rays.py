@@ -270,15 +270,23 @@ class RayCluster:
                 self._starting.discard(entry.start)
 
     def _packed(self, entry: Entry) -> tuple[Spec, Packed]:
-        """What is sent: the submission as it came, with this start's name and size."""
-        first, code, *modules = entry.parcels
-        spec = self._spec(entry, from_json(self._queue.parcel(first).decode()))
-        content = io.BytesIO(self._queue.parcel(code))
+        """What is sent: the submission as it came, with this start's name and size.
+
+        Raises:
+            BadInput: it is not there any more, or damaged; it will not be there later.
+        """
+        try:
+            first, code, *modules = [self._queue.parcel(name) for name in entry.parcels]
+            came, content = from_json(first.decode()), io.BytesIO(code)
+            zipfile.ZipFile(content).close()  # to be added to, anything will do
+        except (FileNotFoundError, zipfile.BadZipFile, ValueError) as error:
+            reason, remedy = f"what the queue keeps of it is gone, or damaged ({error})", "Submit it again."
+            raise BadInput(f"{entry.run} cannot be started", reason, remedy) from None
+        spec = self._spec(entry, came)
         with zipfile.ZipFile(content, "a", zipfile.ZIP_DEFLATED) as archive:
             for name, text in ((FILE, to_json(spec)), (begins.FILE, begins.script())):
                 archive.writestr(zipfile.ZipInfo(name, _WHEN), text, zipfile.ZIP_DEFLATED)
-        parcels = tuple(Parcel(self._queue.parcel(name), 0) for name in modules)
-        return spec, Packed(Parcel(content.getvalue(), 0), parcels)
+        return spec, Packed(Parcel(content.getvalue(), 0), tuple(Parcel(each, 0) for each in modules))
 
     def _spec(self, entry: Entry, spec: Spec) -> Spec:
         """With all the workers that its job may ever have: what it computes, and what its budget means, must not hang
