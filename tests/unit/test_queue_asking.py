@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import threading
 import time
 import zipfile
@@ -20,8 +21,8 @@ from typer.testing import CliRunner, Result
 from headway import runs
 from headway.cli.app import app
 from headway.core.enqueued import Entry
-from headway.core.queued import Quota, Rules
-from headway.driver import equipment, sizes
+from headway.core.queued import Each, Node, Quota, Rules
+from headway.driver import equipment, leading, sizes
 from headway.driver.submission import Submission
 from headway.errors import BadInput
 from headway.job import parse
@@ -32,7 +33,7 @@ from headway.notation import overrides
 from headway.queues import asking, quotas
 from headway.queues.keeper import Keeper
 from headway.queues.place import NAME, YOUNG_S, QueuePlace, book_of, storage_of
-from headway.queues.rays import RayCluster, plain
+from headway.queues.rays import RayCluster, _Free, plain
 from headway.runs import Place, audit
 from headway.runs.requests import Box, Ear, Resize, Stop, of_attempt
 from headway.testing.memory_storage import Memory
@@ -301,3 +302,75 @@ def test_a_parcel_that_might_be_cleared_away_is_written_anew() -> None:
     place.keep("code", b"x")
     place.clear(set(), YOUNG_S)
     assert place.parcel("code") == b"x"
+
+
+def test_what_a_run_is_fitted_by_before_it_asks_for_places_is_not_taken_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would have no room for its own workers, and be paused, and fitted again."""
+    cluster = RayCluster(RayJobs("http://nowhere"), Place.of(tmp_path), QueuePlace(Memory().client()))
+    clock, groups = Clock(100.0), dict[str, dict[str, str]]()
+    held = Each(1.0, 0.0, 0.0)
+    monkeypatch.setattr("headway.queues.rays.time", SimpleNamespace(monotonic=clock, time=clock))
+    monkeypatch.setattr(cluster, "_listed", dict)
+    table = SimpleNamespace(placement_group_table=lambda: groups)
+    monkeypatch.setitem(sys.modules, "ray.util.placement_group", table)
+    free = cluster._others.setdefault("n0", _Free([]))
+    monkeypatch.setattr(cluster, "_looked", lambda runs: [Node("n0", free.others(clock(), held))])
+
+    def others(seconds: float, *entries: Entry) -> float:
+        found = None
+        for _ in range(int(seconds)):
+            clock.pass_s(1.0)
+            for entry in entries:
+                cluster.seen(entry)
+            found = cluster.nodes(["one"])
+        assert found is not None
+        return found[0].has.cpus
+
+    one = Entry("one", "a", state="starting", starts=2, workers=1)
+    assert others(10) == 1.0
+    groups["old"] = {"name": "headway:one:w0", "state": "REMOVED"}
+    held = Each(4.0, 0.0, 0.0)
+    assert others(20, one) == 1.0, "it is fitted by three CPUs"
+    assert others(10) == 4.0, "nobody begins: these are somebody's"
+    held = Each(1.0, 0.0, 0.0)
+    assert others(10, one) == 1.0, "who goes is seen to go"
+    held = Each(4.0, 0.0, 0.0)
+    groups["new"] = {"name": "headway:one:w0", "state": "PENDING"}
+    assert others(10, one) == 4.0, "it asks for its places, and has been fitted"
+
+
+def test_a_run_that_is_held_is_fitted_once_it_is_told_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until then all CPUs are others'."""
+    fitted = threading.Event()
+    monkeypatch.setattr(leading, "on_cluster", lambda *_: fitted.set() or b"values")
+    monkeypatch.setattr(leading.code, "carried", lambda *_: None)
+    monkeypatch.setattr(leading.now, "say", lambda *_: None)
+    checked: Any = SimpleNamespace(datasets={}, source=None)
+    whole = parse(
+        {"name": "one", "task": "a.py:A", "data": {"train": "/d"}, "steps": 1, "lanes": 4, "workers": {"max": 4}}
+    )
+
+    def leader(held: bool) -> Any:
+        given = Submission("s", "a", "ann", None, lambda *_: None, print, bool, held=held)  # type: ignore[arg-type, return-value]
+        run: Any = SimpleNamespace(path=tmp_path, name="one")
+        stop, names = threading.Event(), leading.Names("one")
+        return leading._Leader(run, whole, checked, 1, None, given, stop, names, leading.Sizes(whole, names))
+
+    monkeypatch.setattr(leading, "tell_before", lambda *_: None)
+    assert leader(held=False).fit(tmp_path) == b"values"
+    fitted.clear()
+    waits = leader(held=True)
+    thread = threading.Thread(target=waits.fit, args=(tmp_path,))
+    thread.start()
+    assert not fitted.wait(0.3)
+    waits.resize(Resize("the queue", 0.0, 1, 2, "a-1-1", 2), {})
+    assert fitted.wait(5.0)
+    thread.join()
+    fitted.clear()
+    ended = leader(held=True)
+    ended.stop.set()
+    with pytest.raises(KeyboardInterrupt):
+        ended.fit(tmp_path)
+    assert not fitted.is_set()

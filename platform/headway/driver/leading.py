@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,8 @@ class _Leader:
     stop: threading.Event
     names: Names
     sizes: Sizes
+    sized: threading.Event = field(default_factory=threading.Event)
+    """Somebody has asked for a size."""
 
     @property
     def begun(self) -> Job:
@@ -161,6 +163,7 @@ class _Leader:
         """Somebody asks for another size, in any thread. early: workers' processes of a run that has no controller yet,
         of which those that are too many give their places back at once."""
         self.sizes.ask(wish)
+        self.sized.set()
         if early and self.names.find("controller") is None:
             from headway.elastic.lead.early import give_up
 
@@ -177,7 +180,12 @@ class _Leader:
         return early.stand_by(self.names, workers.each, workers.cpus, min(given.warm, workers.max), warm)
 
     def fit(self, copied: Path) -> bytes | None:
-        """Fit the task on the cluster. copied: where its code was carried to. Raises BadInput: it failed."""
+        """Fit the task on the cluster; of a run that is held not before it was told its size, for until then all of the
+        cluster is others'. copied: where its code was carried to. Raises BadInput: it failed."""
+        held = self.submission is not None and self.submission.held
+        while held and not self.sized.wait(POLL_S):
+            if self.stop.is_set():
+                raise KeyboardInterrupt
         rows = sum(dataset.rows for use, dataset in self.checked.datasets.items() if use != "validation")
         now.say(self.run.path, f"the task to be fitted to {rows:,} rows")
         self.tell(f"fitting the task to {rows:,} rows, if it has a fit()")

@@ -51,23 +51,40 @@ FIND_S = 1.0
 """Between two looks for a run's controller."""
 PATIENCE_S = 5.0
 AT_ONCE = 8
+NOTHING = Each(0.0, 0.0, 0.0)
 _WHEN = (1980, 1, 1, 0, 0, 0)
 """Of files in an archive: the same start is the same archive."""
 
 
 @dataclass
 class _Free:
-    """Of a node: what others seemed to hold, as it was seen lately."""
+    """Of a node: what others seemed to hold, as it was seen lately.
+
+    Args:
+        still: whether what is new of it is not theirs, as far as is known.
+    """
 
     seen: list[tuple[float, Each]]
+    still: bool = False
+    last: Each = NOTHING
 
     def others(self, now: float, held: Each) -> Each:
         """What they have held for a while: the least of it."""
+        if self.still:
+            held = least([held, self.last])
+        self.last = self._others(now, held)
+        return self.last
+
+    def _others(self, now: float, held: Each) -> Each:
         self.seen = [*((at, each) for at, each in self.seen if now - at < OTHERS_S), (now, held)]
         if now - self.seen[0][0] < OTHERS_S / 2:  # not known for long enough
-            return Each(0.0, 0.0, 0.0)
-        every = [each for _, each in self.seen]
-        return Each(min(e.cpus for e in every), min(e.gpus for e in every), min(e.memory for e in every))
+            return NOTHING
+        return least([each for _, each in self.seen])
+
+
+def least(every: Sequence[Each]) -> Each:
+    """What all of them have."""
+    return Each(min(e.cpus for e in every), min(e.gpus for e in every), min(e.memory for e in every))
 
 
 class RayCluster:
@@ -90,6 +107,8 @@ class RayCluster:
         self._briefs: dict[str, tuple[float, Brief | None]] = {}
         self._nodes: tuple[float, list[Node] | None] = (float("-inf"), None)
         self._others: dict[str, _Free] = {}
+        self._begin: set[str] = set()
+        """Runs that were given workers, as they were seen in this turn, and have not trained."""
         self._ends: dict[str, Seen] = {}
         self._controllers: dict[str, list[Any]] = {}
         """Of starts that train, or are prepared."""
@@ -99,14 +118,27 @@ class RayCluster:
 
     def nodes(self, runs: Sequence[str]) -> list[Node] | None:
         at, found = self._nodes
+        begin, self._begin = self._begin, set()
         if time.monotonic() - at >= NODES_S:
             try:
+                self._stand_still(begin)
                 found = self._looked(set(runs))
             except Exception as error:  # Ray's own: its control store may be away for a moment
                 logger.warning("the nodes' states are not known: %s", error)
                 found = None
             self._nodes = (time.monotonic(), found)
         return found
+
+    def _stand_still(self, begin: set[str]) -> None:
+        """A run that begins may be fitted to its data first, by tasks of Ray's on the whole cluster, and asks for its
+        workers' places after that: nobody takes those tasks for others'."""
+        from ray.util.placement_group import placement_group_table
+
+        groups = placement_group_table().values() if begin else ()
+        names = [str(each.get("name") or "").split(":") for each in groups if each.get("state") != "REMOVED"]
+        asked = {name[1] for name in names if len(name) == 3 and name[0] == "headway"}
+        for free in self._others.values():
+            free.still = bool(begin - asked)
 
     def _looked(self, runs: set[str]) -> list[Node]:
         import ray
@@ -153,6 +185,8 @@ class RayCluster:
 
     def seen(self, entry: Entry) -> Seen:
         name = f"{PREFIX}{entry.run}-{entry.start}"
+        if entry.state == "starting":
+            self._begin.add(entry.run)
         if entry.start in self._refused:
             return Seen("over", "failed", self._refused[entry.start], "task")
         if name in self._ends:
