@@ -33,7 +33,7 @@ from headway.notation import overrides
 from headway.queues import asking, quotas
 from headway.queues.keeper import Keeper
 from headway.queues.place import NAME, YOUNG_S, QueuePlace, book_of, storage_of
-from headway.queues.rays import RayCluster, _Free, plain
+from headway.queues.rays import ORDER_S, RayCluster, _Free, plain
 from headway.runs import Place, audit
 from headway.runs.requests import Box, Ear, Resize, Stop, of_attempt
 from headway.testing.memory_storage import Memory
@@ -374,3 +374,41 @@ def test_a_run_that_is_held_is_fitted_once_it_is_told_its_size(tmp_path: Path, m
     with pytest.raises(KeyboardInterrupt):
         ended.fit(tmp_path)
     assert not fitted.is_set()
+
+
+def test_what_is_lacking_is_ordered_by_a_group_that_waits_and_goes_once_it_found_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = RayCluster(RayJobs("http://nowhere"), Place.of(tmp_path), QueuePlace(Memory().client()))
+    clock, there, made = Clock(100.0), dict[int, str](), list[Any]()
+
+    def make(bundles: list[dict[str, float]], name: str) -> int:
+        made.append((name, bundles))
+        there[len(made)] = "PENDING"
+        return len(made)
+
+    table = SimpleNamespace(
+        placement_group=make,
+        placement_group_table=lambda group: {"state": there[group]},
+        remove_placement_group=there.pop,
+    )
+    monkeypatch.setattr("headway.queues.rays.time", SimpleNamespace(monotonic=clock, time=clock))
+    monkeypatch.setitem(sys.modules, "ray.util.placement_group", table)
+    one = Entry("one", "a", each={"CPU": 2.0})
+    for _ in range(3):
+        cluster.order(one, 2)
+    assert made == [("headway-queue:one", [{"CPU": 2.0}] * 2)]
+    cluster.order(one, 1)
+    assert there == {2: "PENDING"}, "it lacks less"
+    there[2] = "CREATED"
+    cluster.order(one, 1)
+    cluster.order(one, 1)
+    assert there == {}, "what was found is for the entry"
+    clock.pass_s(ORDER_S)
+    cluster.order(one, 1)
+    assert there == {3: "PENDING"}, "it did not do"
+    cluster.order(None, 0)
+    cluster.order(None, 0)
+    assert there == {}
+    cluster.order(one, 1)
+    assert there == {4: "PENDING"}

@@ -16,6 +16,7 @@ from headway.core import bookings, enqueued
 from headway.core.bookings import Answer, Book
 from headway.core.enqueued import Entry, Seen
 from headway.core.queue import decide
+from headway.core.queue_orders import Lacking, lacking
 from headway.core.queued import Decision, Pause, Refuse, Resize, Resume, Start
 from headway.errors import HeadwayError
 from headway.queues.cluster import Cluster
@@ -43,6 +44,7 @@ class _Known:
     decided: tuple[object, ...] = ()
     decided_at: float = float("-inf")
     again_at: float | None = None
+    lacks: Lacking | None = None
     written_at: float = float("-inf")
     cleared_at: float = float("-inf")
     seen: dict[str, Seen] = field(default_factory=dict)
@@ -135,9 +137,12 @@ class Keeper:
         if asked == known.decided and not due and now - known.decided_at < DECIDE_S:
             return book
         known.decided, known.decided_at = asked, now
-        rules = replace(book.rules, could_come=None if self._cluster.grows() else ())
-        found = decide(now, [entry.queued(now) for entry in book.alive], nodes, rules)
+        grows = self._cluster.grows()
+        rules = replace(book.rules, could_come=None if grows else ())
+        jobs = [entry.queued(now) for entry in book.alive]
+        found = decide(now, jobs, nodes, rules)
         known.again_at = found.again_at
+        known.lacks = lacking(now, jobs, nodes, rules, found.waits) if grows else None
         return self._taken(book, found, now, lines)
 
     def _taken(self, book: Book, found: Decision, now: float, lines: bytearray) -> Book:
@@ -195,7 +200,11 @@ class Keeper:
     # To do
 
     def _carry_out(self, now: float) -> None:
-        """Bring about what the book says, where it is not seen to be so."""
+        """Bring about what the book says, where it is not seen to be so; and have ordered what somebody lacks."""
+        lacks = self._known.lacks
+        waits = self.book.entries.get(lacks.job) if lacks is not None else None
+        with suppress(HeadwayError, OSError):
+            self._cluster.order(waits, lacks.workers if lacks is not None and waits is not None else 0)
         for entry in sorted(self.book.alive, key=lambda entry: entry.state == "starting"):  # first who gives up
             seen = self._known.seen.get(entry.run)
             if not (entry.holds or entry.prepared) or (seen is not None and seen.phase in ("unknown", "over")):

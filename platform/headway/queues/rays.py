@@ -47,6 +47,8 @@ NODES_S = 0.5
 OTHERS_S = 5.0
 """What others than the queue's jobs hold counts once they have held it for so long: what Ray says is free is a moment
 old, and a worker that has just ended must not look like somebody else's."""
+ORDER_S = 10.0
+"""Room that was found for an order is given away within so long; what is lacking even then is ordered again."""
 FIND_S = 1.0
 """Between two looks for a run's controller."""
 PATIENCE_S = 5.0
@@ -109,6 +111,10 @@ class RayCluster:
         self._others: dict[str, _Free] = {}
         self._begin: set[str] = set()
         """Runs that were given workers, as they were seen in this turn, and have not trained."""
+        self._ordered: tuple[tuple[Any, int], Any] | None = None
+        """What is lacking, and the placement group that waits for it."""
+        self._ordered_at = float("-inf")
+        """When such a group had found room."""
         self._ends: dict[str, Seen] = {}
         self._controllers: dict[str, list[Any]] = {}
         """Of starts that train, or are prepared."""
@@ -182,6 +188,25 @@ class RayCluster:
         except Exception as error:  # as above
             logger.warning("it is not known whether the cluster grows: %s", error)
             return True
+
+    def order(self, entry: Entry | None, workers: int) -> None:
+        """By a placement group that waits: its bundles are what an autoscaler buys machines for. Once it has found room
+        it is removed, for that is the entry's."""
+        from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
+
+        wanted = (tuple(sorted(entry.each.items())), workers) if entry is not None and workers else None
+        now = time.monotonic()
+        try:
+            if self._ordered is not None:
+                what, group = self._ordered
+                if what == wanted and placement_group_table(group).get("state") != "CREATED":
+                    return
+                self._ordered, self._ordered_at = None, now if what == wanted else float("-inf")
+                remove_placement_group(group)
+            if wanted is not None and entry is not None and now - self._ordered_at >= ORDER_S:
+                self._ordered = wanted, placement_group([dict(entry.each)] * workers, name=f"headway-queue:{entry.run}")
+        except Exception as error:  # Ray's own, as above; it is ordered again
+            logger.warning("no machine could be ordered: %s", error)
 
     def seen(self, entry: Entry) -> Seen:
         name = f"{PREFIX}{entry.run}-{entry.start}"

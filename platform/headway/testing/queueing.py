@@ -98,6 +98,8 @@ class FakeCluster:
         self.away = False
         """Whether it cannot be asked."""
         self.could_grow = False
+        self.ordered: tuple[str, int] | None = None
+        """For whom room is lacking, and for how many workers."""
         self.asked_to_leave: dict[str, tuple[str, ...]] = {}
         """Nodes, by the order that named some."""
         self.doubled: list[str] = []
@@ -119,6 +121,9 @@ class FakeCluster:
 
     def grows(self) -> bool:
         return self.could_grow
+
+    def order(self, entry: Entry | None, workers: int) -> None:
+        self.ordered = None if entry is None else (entry.run, workers)
 
     def seen(self, entry: Entry) -> Seen:
         if self.away:
