@@ -159,10 +159,24 @@ def test_what_a_job_computes_and_may_cost_does_not_hang_on_how_many_there_is_roo
     started = Submission("s", sent.attempt, "ann", None, lambda *_: None, print, bool, sent.granted)  # type: ignore[arg-type, return-value]
     begun = started.sized(whole)
     assert (equipment.policy(begun).min, equipment.policy(begun).max, equipment.policy(begun).lanes) == (1, 2, 4)
-    assert sizes.noted(run, 1, begun.workers.max, sent.granted)["target"] == {
-        **{"min": 1, "max": 2, "request": ""},
-        **{"at_once": 2},  # all whose places are its own
-    }
+    target = {"min": 1, "max": 2, "request": "", "at_once": 2}
+    assert sizes.noted(run, 1, begun.workers.max, sent.granted)["target"] == target
+    run.write({**run.read(), "target": target})
+    given: dict[str, Any] = {}
+
+    class Trainer:
+        def __init__(self, _controller: Any, _main: Any, leads: dict[str, Any], **rest: Any) -> None:
+            given.update(leads, **rest)
+
+        def fit(self) -> None:
+            pass
+
+    monkeypatch.setattr("headway.elastic.lead.trainer.ElasticTrainer", Trainer)
+    checked: Any = SimpleNamespace(total_steps=4, digest="d")
+    leading._fit(run, whole, begun, checked, None, None, 1, leading.Names("one"), {}, False, [])  # type: ignore[arg-type]
+    assert (given["policy"].max, given["at_once"], given["scaling_config"].num_workers) == (2, 2, 2)
+    assert given["wishing"]().policy.most == 2
+    assert parse(given["train_loop_config"]["job"]).workers.max == 4, "workers read it as it was checked"
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from headway.core import bookings, enqueued
 from headway.core.bookings import Book
-from headway.core.enqueued import Entry
+from headway.core.enqueued import Entry, Seen
 from headway.core.queue import decide
 from headway.core.queue_orders import Lacking, lacking
 from headway.core.queued import Each, Node, Queued, Quota, Rules
@@ -488,3 +489,41 @@ def test_of_those_that_wait_the_first_whom_a_machine_helps_has_it_ordered() -> N
         assert lacking(0.0, jobs, nodes, rules, found.waits) == Lacking("wide", 4)
     found = decide(0.0, [runs, bound], nodes, rules)
     assert lacking(0.0, [runs, bound], nodes, rules, found.waits) is None
+
+
+def test_what_a_job_that_minds_money_leaves_of_its_workers_is_had_back_and_offered_again() -> None:
+    world = World({"n0": 4}, works={"one": 1e5, "other": 1e5})
+    world.cluster.content = {"one": 2}
+    world.submit("one", most=4, minds=True)
+    world.begin()
+    world.wish("rules", QUICK)
+    world.until(lambda: world.entry("one").state == "running")
+    assert world.entry("one").workers == 4
+    begun = world.clock.now
+    world.turn(2.0, turns=int(enqueued.FEWER_S / 2.0) + 2)
+    assert world.entry("one").workers == 2
+    assert world.clock.now - begun >= enqueued.FEWER_S
+    assert any("trains on 2" in each["why"] for each in world.people.decisions())
+    world.turn(turns=20)
+    assert world.entry("one").workers == 2, "nobody takes them, and it is not offered them at once"
+    world.submit("other", most=2, least=2)
+    world.until(lambda: world.entry("other").state == "running", 20)
+    assert world.entry("one").workers == 2
+    world.wish("rm", {"run": "other"})
+    world.cluster.content = {}
+    world.turn(5.0, turns=int(enqueued.CONTENT_S / 5.0))
+    assert world.entry("one").workers == 4
+    world.turn(5.0, turns=int(enqueued.FEWER_S / 2.5))
+    assert world.entry("one").workers == 4, "it uses them now"
+
+
+def test_one_that_minds_no_money_keeps_what_is_still_to_come() -> None:
+    entry = Entry("one", "a", state="running", workers=4, most=4, trained_at=0.0, resized_at=0.0)
+    seen = Seen("running", workers=2)
+    for now in (10.0, 1000.0):
+        assert enqueued.saw(entry, seen, now).workers == 4
+    minds = enqueued.saw(replace(entry, minds=True), seen, 10.0)
+    assert enqueued.saw(minds, replace(seen, workers=0), 1000.0).workers == 4, "nobody trains for a moment"
+    assert enqueued.saw(enqueued.saw(minds, replace(seen, workers=4), 900.0), seen, 1000.0).workers == 4
+    assert enqueued.saw(replace(minds, orders=1), seen, 1000.0).workers == 4, "it has not heard of its size"
+    assert enqueued.saw(minds, seen, 1000.0).workers == 2

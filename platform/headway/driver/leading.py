@@ -273,7 +273,8 @@ class _Leader:
         def fit() -> None:
             try:
                 held = self.submission is not None and self.submission.held
-                _fit(run, self.begun, checked, source, recorder, self.epoch, self.names, early, held, self.standing())
+                standing = self.standing()
+                _fit(run, job, self.begun, checked, source, recorder, self.epoch, self.names, early, held, standing)
             except BaseException as error:  # told to the leading thread below
                 trouble.append(error)
             finally:
@@ -355,6 +356,7 @@ def place_of(run: runs.RunFolder) -> Place:
 def _fit(
     run: runs.RunFolder,
     job: Job,
+    begun: Job,
     checked: plan.Plan,
     source: code.Source,
     recorder: Any,
@@ -374,21 +376,21 @@ def _fit(
         ElasticController,
         main,
         {
-            "policy": equipment.policy(job),
+            "policy": equipment.policy(begun),
             "recorder": recorder,
             "alike": equipment.alike(job),
             "names": names,
             "total_steps": checked.total_steps,
             "at_once": sizes.at_once(run),
             "early": early,
-            "wishing": means.wishing(job, run, checked.total_steps),
+            "wishing": means.wishing(begun, run, checked.total_steps),
             "each": job.workers.each,
             "prices": None if job.prices is None else [one.model_dump() for one in job.prices],
             "held": held,
             "standing": standing,
         },
         train_loop_config=equipment.config_of(run, job, checked, source, recorder, epoch),
-        scaling_config=equipment.scaling(job, job.workers.max),
+        scaling_config=equipment.scaling(job, begun.workers.max),
         run_config=RunConfig(name=run.name, storage_path=str(run.path / "ray")),
     ).fit()
 

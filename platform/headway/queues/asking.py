@@ -20,6 +20,7 @@ from headway.carried import code
 from headway.core import bookings, enqueued
 from headway.core.bookings import Answer, Book
 from headway.core.enqueued import Entry
+from headway.driver import means
 from headway.errors import BadInput, HeadwayError
 from headway.job import Job
 from headway.jobs import entry as begins
@@ -135,6 +136,7 @@ def submit(
         sizes=tuple(getattr(found.workers, "sizes", None) or ()),
         each=found.workers.each,
         warm=found.workers.spares,
+        minds=means.minds(found),
         parcels=parcels,
     )
     audit.note(Place.of(place), "submit", run, details={"queue": True, "priority": priority, "team": team}, say=say)

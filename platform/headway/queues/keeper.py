@@ -120,7 +120,7 @@ class Keeper:
             if after is entry:
                 continue
             book = book.put(after)
-            if after.state != entry.state:
+            if (after.state, after.workers) != (entry.state, entry.workers):
                 lines += line(now, entry.run, after.state, after.workers, after.why or f"it is {after.state}")
         return book
 

@@ -97,6 +97,8 @@ class FakeCluster:
         """Runs whose starts fail, and how: task or platform."""
         self.away = False
         """Whether it cannot be asked."""
+        self.content: dict[str, int] = {}
+        """Runs that have no more workers than so many, by their own policy."""
         self.could_grow = False
         self.ordered: tuple[str, int] | None = None
         """For whom room is lacking, and for how many workers."""
@@ -182,6 +184,8 @@ class FakeCluster:
                 start.phase, start.has = "running", min(start.asked, free)
             elif start.phase == "running" and start.has < start.asked:
                 start.has += max(0, min(start.asked - start.has, free))
+        for start in self.starts.values():
+            start.has = min(start.has, self.content.get(start.run, start.has))
         training = [start.run for start in self.starts.values() if start.phase == "running"]
         self.doubled += [run for run in set(training) if training.count(run) > 1]
         self.most = max(self.most, sum(start.has for start in self.starts.values()))
