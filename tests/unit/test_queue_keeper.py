@@ -527,3 +527,5 @@ def test_one_that_minds_no_money_keeps_what_is_still_to_come() -> None:
     assert enqueued.saw(enqueued.saw(minds, replace(seen, workers=4), 900.0), seen, 1000.0).workers == 4
     assert enqueued.saw(replace(minds, orders=1), seen, 1000.0).workers == 4, "it has not heard of its size"
     assert enqueued.saw(minds, seen, 1000.0).workers == 2
+    assert enqueued.saw(replace(minds, sizes=(1, 3, 4)), seen, 1000.0).workers == 3, "a size that it may have"
+    assert enqueued.saw(replace(minds, sizes=(4,)), seen, 1000.0).workers == 4

@@ -276,14 +276,14 @@ def _used(entry: Entry, seen: Seen, now: float) -> Entry:
     heard = not entry.orders or seen.request == entry.order
     if not entry.minds or not heard or entry.state != "running" or seen.workers < entry.least:
         return entry
-    if seen.workers >= entry.workers or entry.fewer_at is None:
-        fewer_at = None if seen.workers >= entry.workers else now
+    uses = next((size for size in entry.sizes if size >= seen.workers), seen.workers)
+    if uses >= entry.workers or entry.fewer_at is None:
+        fewer_at = None if uses >= entry.workers else now
         return entry if fewer_at is entry.fewer_at is None else replace(entry, fewer_at=fewer_at)
     if now - max(entry.fewer_at, entry.resized_at or 0.0, entry.trained_at or 0.0) < FEWER_S:
         return entry
     why = f"of {entry.workers} workers that it was given it trains on {seen.workers}, by its own policy"
-    less = granted(entry, seen.workers, now, why)
-    return replace(less, fewer_at=None, content=seen.workers, content_at=now)
+    return replace(granted(entry, uses, now, why), fewer_at=None, content=uses, content_at=now)
 
 
 def _ended(before: Entry, gone: Entry, seen: Seen, now: float) -> Entry:

@@ -14,14 +14,15 @@ from headway.core.holdings import at_least
 from headway.core.queue import decide
 from headway.core.queued import Node, Queued, Resume, Rules, Start
 
-LOOK_AT = 8
+LOOK_AT = 4
 """Of those that wait, so many are looked at."""
 
 
 @dataclass(frozen=True)
 class Lacking:
     """Args:
-    job: the first that would begin if there were room for so many workers more.
+    job: the first that would begin if there were room for more.
+    workers: so many of its own, beside what there is.
     """
 
     job: str
