@@ -11,9 +11,10 @@ import pytest
 
 from headway.core import bookings, enqueued
 from headway.core.bookings import Book
-from headway.core.enqueued import Entry
+from headway.core.enqueued import Entry, Seen
 from headway.core.queue import decide
-from headway.core.queued import Quota, Rules
+from headway.core.queue_orders import Lacking, lacking
+from headway.core.queued import Each, Node, Queued, Quota, Rules
 from headway.queues.keeper import Keeper
 from headway.queues.place import LEASE_S, QueuePlace, book_of, lives
 from headway.runs.epochs import Superseded
@@ -587,3 +588,82 @@ def test_one_that_fails_while_it_is_prepared_has_failed_and_one_that_is_taken_of
     world.turn(turns=4)
     assert not world.book.answers[wish].refused
     assert not world.entry("last").prepared
+
+
+def test_a_cluster_that_buys_machines_is_told_what_the_first_that_waits_lacks() -> None:
+    """Nobody else asks for them: who waits has no placement group."""
+    world = World(works={"one": 60.0, "two": 6.0})
+    world.cluster.has.clear()
+    world.begin()
+    world.cluster.could_grow = True
+    world.submit("one", most=4, least=2)
+    world.turn(turns=2)
+    assert world.cluster.ordered == ("one", 2)
+    world.cluster.has["n0"] = 4
+    world.until(lambda: world.entry("one").state == "running")
+    assert world.entry("one").workers == 4
+    assert world.cluster.ordered is None
+    world.wish("rules", {"rules": {"most_running": 1}})
+    world.submit("two", most=3, least=3)
+    world.turn(turns=4)
+    assert world.cluster.ordered is None, "it waits for a turn, and not for room"
+    world.wish("rules", {"rules": {"most_running": 2}})
+    world.turn(turns=4)
+    assert world.cluster.ordered == ("two", 1), "two more it has of one, which keeps its least"
+    world.wish("rm", {"run": "two"})
+    world.turn(turns=4)
+    assert world.cluster.ordered is None
+
+
+def test_of_those_that_wait_the_first_whom_a_machine_helps_has_it_ordered() -> None:
+    cpus, rules = Each(1.0), Rules(quotas=(Quota(user="ann", workers=2),), could_come=None)
+    runs = Queued("runs", "ann", priority=1, least=2, most=2, each=cpus, state="running", size=2)
+    bound = Queued("bound", "ann", least=1, most=1, each=cpus, priority=1)
+    wide = Queued("wide", "bob", least=5, most=9, sizes=(1, 6, 8), each=cpus)
+    nodes = [Node("n0", Each(4.0), (("runs", 2),))]
+    for jobs in ([runs, bound, wide], [wide, runs, bound]):
+        found = decide(0.0, jobs, nodes, rules)
+        assert [*found.waits] == ["bound", "wide"]
+        assert lacking(0.0, jobs, nodes, rules, found.waits) == Lacking("wide", 4)
+    found = decide(0.0, [runs, bound], nodes, rules)
+    assert lacking(0.0, [runs, bound], nodes, rules, found.waits) is None
+
+
+def test_what_a_job_that_minds_money_leaves_of_its_workers_is_had_back_and_offered_again() -> None:
+    world = World({"n0": 4}, works={"one": 1e5, "other": 1e5})
+    world.cluster.content = {"one": 2}
+    world.submit("one", most=4, minds=True)
+    world.begin()
+    world.wish("rules", QUICK)
+    world.until(lambda: world.entry("one").state == "running")
+    assert world.entry("one").workers == 4
+    begun = world.clock.now
+    world.turn(2.0, turns=int(enqueued.FEWER_S / 2.0) + 2)
+    assert world.entry("one").workers == 2
+    assert world.clock.now - begun >= enqueued.FEWER_S
+    assert any("trains on 2" in each["why"] for each in world.people.decisions())
+    world.turn(turns=20)
+    assert world.entry("one").workers == 2, "nobody takes them, and it is not offered them at once"
+    world.submit("other", most=2, least=2)
+    world.until(lambda: world.entry("other").state == "running", 20)
+    assert world.entry("one").workers == 2
+    world.wish("rm", {"run": "other"})
+    world.cluster.content = {}
+    world.turn(5.0, turns=int(enqueued.CONTENT_S / 5.0))
+    assert world.entry("one").workers == 4
+    world.turn(5.0, turns=int(enqueued.FEWER_S / 2.5))
+    assert world.entry("one").workers == 4, "it uses them now"
+
+
+def test_one_that_minds_no_money_keeps_what_is_still_to_come() -> None:
+    entry = Entry("one", "a", state="running", workers=4, most=4, trained_at=0.0, resized_at=0.0)
+    seen = Seen("running", workers=2)
+    for now in (10.0, 1000.0):
+        assert enqueued.saw(entry, seen, now).workers == 4
+    minds = enqueued.saw(replace(entry, minds=True), seen, 10.0)
+    assert enqueued.saw(minds, replace(seen, workers=0), 1000.0).workers == 4, "nobody trains for a moment"
+    assert enqueued.saw(enqueued.saw(minds, replace(seen, workers=4), 900.0), seen, 1000.0).workers == 4
+    assert enqueued.saw(replace(minds, orders=1), seen, 1000.0).workers == 4, "it has not heard of its size"
+    assert enqueued.saw(minds, seen, 1000.0).workers == 2
+    assert enqueued.saw(replace(minds, sizes=(1, 3, 4)), seen, 1000.0).workers == 3, "a size that it may have"
+    assert enqueued.saw(replace(minds, sizes=(4,)), seen, 1000.0).workers == 4

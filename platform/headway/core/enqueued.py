@@ -31,6 +31,10 @@ QUEUE = "the queue"
 """Who asks for a pause: a run's end names whom it was stopped by."""
 NEVER_S = 5.0
 """After so long a start that is not there will not come any more, since it was asked for its end."""
+FEWER_S = 120.0
+"""After so long what a job that minds money has left of what it was given is had back."""
+CONTENT_S = 600.0
+"""After so long it may have that again: its policy may think otherwise now."""
 MOST_IN_VAIN = 3
 """Starts in a row that the platform failed, without a step between them, after which a job has failed."""
 
@@ -77,6 +81,7 @@ class Entry:
         at: Unix seconds of its submission.
         least, most, sizes, each: workers that it may have, and what one takes, by Ray's names.
         warm: so many processes of its workers are to stand by while it is the next.
+        minds: whether it minds money or time, and may train on fewer workers than it is given.
         parcels: what travels with it, by their names in the queue's store: its code and files, and Headway.
         state: see `State`.
         workers: that it is to have; 0 unless it holds any.
@@ -92,6 +97,8 @@ class Entry:
         held_s: worker-seconds that it has held; waited_s: seconds that it has waited, in spells that are over.
         trained_at: Unix seconds at which its first step of its newest start was seen; None before.
         rest_s, done_s: see `Seen`.
+        fewer_at: Unix seconds, since when it trains on fewer than it was given; None: it does not.
+        content, content_at: so many it was left when what it did not use was had back, and when.
     """
 
     run: str
@@ -107,6 +114,7 @@ class Entry:
     sizes: tuple[int, ...] = ()
     each: Mapping[str, float] = field(default_factory=lambda: {"CPU": 1.0})
     warm: int = 0
+    minds: bool = False
     parcels: tuple[str, ...] = ()
     state: State = "waiting"
     workers: int = 0
@@ -125,6 +133,9 @@ class Entry:
     trained_at: float | None = None
     rest_s: float | None = None
     done_s: float | None = None
+    fewer_at: float | None = None
+    content: int = 0
+    content_at: float | None = None
 
     @property
     def start(self) -> str:
@@ -146,6 +157,11 @@ class Entry:
         """Whether it holds workers, or is about to."""
         return self.state in HOLDS
 
+    def _is_content(self, now: float) -> bool:
+        """Whether it has had no use for more in this start, and not long ago."""
+        at = self.content_at
+        return at is not None and at >= (self.trained_at or math.inf) and now - at < CONTENT_S
+
     def queued(self, now: float) -> Queued:
         """As the decision sees it."""
         state: Any = {"starting": "running"}.get(self.state, "ended" if self.over else self.state)
@@ -155,7 +171,7 @@ class Entry:
             team=self.team,
             priority=self.priority,
             least=self.least,
-            most=self.most,
+            most=self.content if self._is_content(now) else self.most,
             sizes=self.sizes,
             each=each_of(self.each),
             submitted_at=self.rank,
@@ -229,7 +245,7 @@ def saw(entry: Entry, seen: Seen, now: float) -> Entry:
         return known
     if seen.phase == "running":
         begun = known.state == "starting" and known.trained_at is not None
-        return replace(known, state="running", since=now) if begun else known
+        return replace(known, state="running", since=now) if begun else _used(known, seen, now)
     gone = replace(known, held_s=known.held_s + held_s(known, now), workers=0, since=now, rest_s=None)
     return _ended(entry, gone, seen, now)
 
@@ -258,6 +274,21 @@ def _learnt(entry: Entry, seen: Seen, now: float) -> Entry:
     if (seen.rest_s, seen.done_s) != (None, None) and seen.steps > entry.steps:
         found = replace(found, rest_s=seen.rest_s, done_s=seen.done_s)
     return found
+
+
+def _used(entry: Entry, seen: Seen, now: float) -> Entry:
+    """Of one that trains, and minds money: what its own policy has let go is had back after a while."""
+    heard = not entry.orders or seen.request == entry.order
+    if not entry.minds or not heard or entry.state != "running" or seen.workers < entry.least:
+        return entry
+    uses = next((size for size in entry.sizes if size >= seen.workers), seen.workers)
+    if uses >= entry.workers or entry.fewer_at is None:
+        fewer_at = None if uses >= entry.workers else now
+        return entry if fewer_at is entry.fewer_at is None else replace(entry, fewer_at=fewer_at)
+    if now - max(entry.fewer_at, entry.resized_at or 0.0, entry.trained_at or 0.0) < FEWER_S:
+        return entry
+    why = f"of {entry.workers} workers that it was given it trains on {seen.workers}, by its own policy"
+    return replace(granted(entry, uses, now, why), fewer_at=None, content=uses, content_at=now)
 
 
 def _ended(before: Entry, gone: Entry, seen: Seen, now: float) -> Entry:

@@ -179,7 +179,9 @@ def note_bits(run: runs.RunFolder, job: Job, checked: plan.Plan, submission: Sub
     whose = submission.facts if submission else {"submission": None}
     told: dict[str, Any] = {"total_steps": checked.total_steps, "fail_after": job.checkpoint.fail_after}
     told["bits"] = determinism.facts(job)
-    told |= sizes.noted(run, job.workers.min, job.workers.max)
+    granted = submission.granted if submission else 0
+    begun = submission.sized(job) if submission else job
+    told |= sizes.noted(run, job.workers.min, begun.workers.max, granted)
     told["datasets"] = {
         use: {"name": dataset.name, "rows": dataset.rows, "version": dataset.version, "digest": dataset.digest}
         for use, dataset in checked.datasets.items()

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,13 @@ class _Leader:
     stop: threading.Event
     names: Names
     sizes: Sizes
+    sized: threading.Event = field(default_factory=threading.Event)
+    """Somebody has asked for a size."""
+
+    @property
+    def begun(self) -> Job:
+        """As its workers are begun, see `Submission.sized`."""
+        return self.submission.sized(self.job) if self.submission is not None else self.job
 
     def tell(self, *messages: str) -> None:
         tell_before(self.watch, self.run, self.checked, list(messages))
@@ -141,7 +148,7 @@ class _Leader:
         from headway.elastic.lead import early
         from headway.elastic.worker.warm import warm
 
-        return early.begin(self.names, self.job.workers.each, self.job.workers.most, warm)
+        return early.begin(self.names, self.job.workers.each, self.begun.workers.most, warm)
 
     def afford(self, own: bool) -> float:
         """See whether the run's money and time will do. Gives the seconds for which machines cost on once it has left
@@ -156,6 +163,7 @@ class _Leader:
         """Somebody asks for another size, in any thread. early: workers' processes of a run that has no controller yet,
         of which those that are too many give their places back at once."""
         self.sizes.ask(wish)
+        self.sized.set()
         if early and self.names.find("controller") is None:
             from headway.elastic.lead.early import give_up
 
@@ -172,7 +180,12 @@ class _Leader:
         return early.stand_by(self.names, workers.each, workers.cpus, min(given.warm, workers.max), warm)
 
     def fit(self, copied: Path) -> bytes | None:
-        """Fit the task on the cluster. copied: where its code was carried to. Raises BadInput: it failed."""
+        """Fit the task on the cluster; of a run that is held not before it was told its size, for until then all of the
+        cluster is others'. copied: where its code was carried to. Raises BadInput: it failed."""
+        held = self.submission is not None and self.submission.held
+        while held and not self.sized.wait(POLL_S):
+            if self.stop.is_set():
+                raise KeyboardInterrupt
         rows = sum(dataset.rows for use, dataset in self.checked.datasets.items() if use != "validation")
         now.say(self.run.path, f"the task to be fitted to {rows:,} rows")
         self.tell(f"fitting the task to {rows:,} rows, if it has a fit()")
@@ -260,7 +273,8 @@ class _Leader:
         def fit() -> None:
             try:
                 held = self.submission is not None and self.submission.held
-                _fit(run, job, checked, source, recorder, self.epoch, self.names, early, held, self.standing())
+                standing = self.standing()
+                _fit(run, job, self.begun, checked, source, recorder, self.epoch, self.names, early, held, standing)
             except BaseException as error:  # told to the leading thread below
                 trouble.append(error)
             finally:
@@ -342,6 +356,7 @@ def place_of(run: runs.RunFolder) -> Place:
 def _fit(
     run: runs.RunFolder,
     job: Job,
+    begun: Job,
     checked: plan.Plan,
     source: code.Source,
     recorder: Any,
@@ -361,14 +376,14 @@ def _fit(
         ElasticController,
         main,
         {
-            "policy": equipment.policy(job),
+            "policy": equipment.policy(begun),
             "recorder": recorder,
             "alike": equipment.alike(job),
             "names": names,
             "total_steps": checked.total_steps,
             "at_once": sizes.at_once(run),
             "early": early,
-            "wishing": means.wishing(job, run, checked.total_steps),
+            "wishing": means.wishing(begun, run, checked.total_steps),
             "each": job.workers.each,
             "prices": None if job.prices is None else [one.model_dump() for one in job.prices],
             "per_worker": job.workers.price_per_hour,
@@ -376,7 +391,7 @@ def _fit(
             "standing": standing,
         },
         train_loop_config=equipment.config_of(run, job, checked, source, recorder, epoch),
-        scaling_config=equipment.scaling(job, job.workers.max),
+        scaling_config=equipment.scaling(job, begun.workers.max),
         run_config=RunConfig(name=run.name, storage_path=str(run.path / "ray")),
     ).fit()
 

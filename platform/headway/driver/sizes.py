@@ -57,11 +57,13 @@ def kept(run: RunFolder, settings: Sequence[str]) -> list[str]:
     return [f"workers.min={target['min']}", f"workers.max={target['max']}", *settings]
 
 
-def noted(run: RunFolder, least: int, most: int) -> dict[str, Any]:
-    """The facts of a run that begins, or goes on, with this size."""
+def noted(run: RunFolder, least: int, most: int, granted: int = 0) -> dict[str, Any]:
+    """The facts of a run that begins, or goes on, with this size. granted: so many places are its own already, and are
+    all taken."""
     before: Any = run.read().get("target")
     same = isinstance(before, dict) and (before["min"], before["max"]) == (least, most)
     at_once = before.get("at_once", least) if same else least
+    at_once = min(granted, most) or at_once
     return {"target": {"min": least, "max": most, "request": "", "at_once": at_once}}
 
 

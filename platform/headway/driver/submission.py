@@ -63,7 +63,8 @@ class Submission:
         look: begins to look at the cluster, once Ray is connected.
         began: told once nothing stands in the way any more.
         has_begun: whether it was.
-        granted: whether its workers' places are its own already, so that their processes may begin before all is tried.
+        granted: so many workers' places are its own already, so that their processes may begin before all is tried, and
+            it begins with these, whatever its job allows; 0: none are.
         held: whether no worker is asked for before somebody says of what size the run is to be.
         warm: so many of its workers' processes stand by meanwhile.
     """
@@ -75,9 +76,16 @@ class Submission:
     look: Callable[[Job, plan.Plan, Place], Look]
     began: Callable[[Began], None]
     has_begun: Callable[[], bool]
-    granted: bool = False
+    granted: int = 0
     held: bool = False
     warm: int = 0
+
+    def sized(self, job: Job) -> Job:
+        """The job as its workers are begun: with those that were granted, of all that it allows."""
+        if not self.granted:
+            return job
+        most = min(max(self.granted, job.workers.min), job.workers.max)
+        return job.model_copy(update={"workers": job.workers.model_copy(update={"max": most})})
 
     def demand_data(self, job: Job) -> None:
         """Raises BadInput: the job names a folder that is on the machine that submitted it, and not here."""

@@ -37,7 +37,7 @@ class Spec:
         allow: `--allow` of a resume.
         store: how stores are spoken to, see `headway.storage.options.Options`; a node's own settings stand above it.
         sent: secrets that were sent in clear, because `--send-secrets` said so.
-        granted: a queue has given it its workers, whose processes may begin at once.
+        granted: a queue has given it so many workers, whose processes may begin at once; 0: none has.
         held: it is to have all ready but its workers, and to ask for these once it is told its size.
         warm: so many processes of these stand by meanwhile.
         tried: the cluster was tried for it before, and is not again.
@@ -56,7 +56,7 @@ class Spec:
     allow: tuple[str, ...] = ()
     store: dict[str, Any] = field(default_factory=dict)
     sent: dict[str, str] = field(default_factory=dict, repr=False)
-    granted: bool = False
+    granted: int = 0
     held: bool = False
     warm: int = 0
     tried: bool = False

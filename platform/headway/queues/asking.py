@@ -20,6 +20,7 @@ from headway.carried import code
 from headway.core import bookings, enqueued
 from headway.core.bookings import Answer, Book
 from headway.core.enqueued import Entry
+from headway.driver import means
 from headway.errors import BadInput, HeadwayError
 from headway.job import Job
 from headway.jobs import entry as begins
@@ -109,6 +110,7 @@ def submit(
     found = submitting._job(job, settings)
     run = usable(name) if name is not None else submitting._timed(found.name)
     place, queue = _placed(runs)
+    found = found.model_copy(update={"strategy": found.strategy.pinned(found)})  # whatever size it begins with
     tree, literal = secrets.stripped(found)
     if literal:
         secrets.allowed(literal, False)
@@ -134,6 +136,7 @@ def submit(
         sizes=tuple(getattr(found.workers, "sizes", None) or ()),
         each=found.workers.each,
         warm=found.workers.spares,
+        minds=means.minds(found),
         parcels=parcels,
     )
     audit.note(Place.of(place), "submit", run, details={"queue": True, "priority": priority, "team": team}, say=say)

@@ -18,6 +18,10 @@ class Cluster(Protocol):
     def grows(self) -> bool:
         """Whether it may have machines that it has not."""
 
+    def order(self, entry: Entry | None, workers: int) -> None:
+        """Have a cluster that buys machines know that room for so many workers of an entry is lacking, from now on;
+        None: nothing is."""
+
     def seen(self, entry: Entry) -> Seen:
         """What there is of an entry's newest start."""
 

@@ -16,10 +16,11 @@ from headway.core import bookings, enqueued
 from headway.core.bookings import Answer, Book, Wish
 from headway.core.enqueued import Entry, Seen
 from headway.core.queue import decide
+from headway.core.queue_orders import Lacking, lacking
 from headway.core.queued import Decision, Node, Pause, Refuse, Resize, Resume, Rules, Start
 from headway.errors import HeadwayError
 from headway.queues.cluster import Cluster
-from headway.queues.place import QueuePlace, line
+from headway.queues.place import YOUNG_S, QueuePlace, line
 from headway.runs.lease import Lease
 from headway.storage.protocol import OutOfReach
 
@@ -32,8 +33,6 @@ SMALL_S = 2.0
 DECIDE_S = 1.0
 """It is decided anew after so long, also where nothing seems to have changed."""
 CLEAR_S = 600.0
-YOUNG_S = 3600.0
-"""So long parcels are kept that no entry names: a submission writes them first."""
 
 
 @dataclass
@@ -45,6 +44,7 @@ class _Known:
     decided: tuple[object, ...] = ()
     decided_at: float = float("-inf")
     again_at: float | None = None
+    lacks: Lacking | None = None
     written_at: float = float("-inf")
     cleared_at: float = float("-inf")
     seen: dict[str, Seen] = field(default_factory=dict)
@@ -150,7 +150,7 @@ class Keeper:
             if after is entry:
                 continue
             book = book.put(after)
-            if after.state != entry.state:
+            if (after.state, after.workers) != (entry.state, entry.workers):
                 lines += line(now, entry.run, after.state, after.workers, after.why or f"it is {after.state}")
         return book
 
@@ -168,9 +168,12 @@ class Keeper:
         if asked == known.decided and not due and now - known.decided_at < DECIDE_S:
             return book
         known.decided, known.decided_at = asked, now
-        rules = replace(book.rules, could_come=None if self._cluster.grows() else ())
-        found = decide(now, [entry.queued(now) for entry in alive], nodes, rules)
+        grows = self._cluster.grows()
+        rules = replace(book.rules, could_come=None if grows else ())
+        jobs = [entry.queued(now) for entry in alive]
+        found = decide(now, jobs, nodes, rules)
         known.again_at = found.again_at
+        known.lacks = lacking(now, jobs, nodes, rules, found.waits) if grows else None
         return self._taken(book, found, now, lines)
 
     def _taken(self, book: Book, found: Decision, now: float, lines: bytearray) -> Book:
@@ -232,7 +235,11 @@ class Keeper:
     # To do
 
     def _carry_out(self, now: float) -> None:
-        """Bring about what the book says, where it is not seen to be so."""
+        """Bring about what the book says, where it is not seen to be so; and have ordered what somebody lacks."""
+        lacks = self._known.lacks
+        waits = self.book.entries.get(lacks.job) if lacks is not None else None
+        with suppress(HeadwayError, OSError):
+            self._cluster.order(waits, lacks.workers if lacks is not None and waits is not None else 0)
         for entry in sorted(self.book.alive, key=lambda entry: entry.state == "starting"):  # first who gives up
             seen = self._known.seen.get(entry.run)
             if not (entry.holds or entry.prepared) or (seen is not None and seen.phase in ("unknown", "over")):

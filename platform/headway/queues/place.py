@@ -39,6 +39,9 @@ LEASE_S = 9.0
 LIVES_S = 3 * LEASE_S
 """A keeper that was heard of since then is believed to be there; by two machines' clocks."""
 
+YOUNG_S = 3600.0
+"""So long parcels are kept that no entry names: a submission writes them first."""
+
 
 def storage_of(place: Place) -> Storage:
     """The store that holds the runs of a place."""
@@ -147,8 +150,13 @@ class QueuePlace:
     # What travels
 
     def keep(self, name: str, content: bytes) -> str:
-        """Keep a parcel; returns its name here."""
-        put_once(self.storage, f"{PARCELS}{name}", content)
+        """Keep a parcel; returns its name here. One that is there and old is written anew: it might be cleared away
+        before the book has who needs it."""
+        whole = f"{PARCELS}{name}"
+        if any(each.name == whole and each.age_s > YOUNG_S / 2 for each in self.storage.list(PARCELS)):
+            self.storage.put(whole, content)
+        else:
+            put_once(self.storage, whole, content)
         return name
 
     def parcel(self, name: str) -> bytes:

@@ -47,27 +47,46 @@ NODES_S = 0.5
 OTHERS_S = 5.0
 """What others than the queue's jobs hold counts once they have held it for so long: what Ray says is free is a moment
 old, and a worker that has just ended must not look like somebody else's."""
+ORDER_S = 10.0
+"""Room that was found for an order is given away within so long; what is lacking even then is ordered again."""
 FIND_S = 1.0
 """Between two looks for a run's controller."""
 PATIENCE_S = 5.0
 AT_ONCE = 8
+NOTHING = Each(0.0, 0.0, 0.0)
 _WHEN = (1980, 1, 1, 0, 0, 0)
 """Of files in an archive: the same start is the same archive."""
 
 
 @dataclass
 class _Free:
-    """Of a node: what others seemed to hold, as it was seen lately."""
+    """Of a node: what others seemed to hold, as it was seen lately.
+
+    Args:
+        still: whether what is new of it is not theirs, as far as is known.
+    """
 
     seen: list[tuple[float, Each]]
+    still: bool = False
+    last: Each = NOTHING
 
     def others(self, now: float, held: Each) -> Each:
         """What they have held for a while: the least of it."""
+        if self.still:
+            held = least([held, self.last])
+        self.last = self._others(now, held)
+        return self.last
+
+    def _others(self, now: float, held: Each) -> Each:
         self.seen = [*((at, each) for at, each in self.seen if now - at < OTHERS_S), (now, held)]
         if now - self.seen[0][0] < OTHERS_S / 2:  # not known for long enough
-            return Each(0.0, 0.0, 0.0)
-        every = [each for _, each in self.seen]
-        return Each(min(e.cpus for e in every), min(e.gpus for e in every), min(e.memory for e in every))
+            return NOTHING
+        return least([each for _, each in self.seen])
+
+
+def least(every: Sequence[Each]) -> Each:
+    """What all of them have."""
+    return Each(min(e.cpus for e in every), min(e.gpus for e in every), min(e.memory for e in every))
 
 
 class RayCluster:
@@ -90,6 +109,12 @@ class RayCluster:
         self._briefs: dict[str, tuple[float, Brief | None]] = {}
         self._nodes: tuple[float, list[Node] | None] = (float("-inf"), None)
         self._others: dict[str, _Free] = {}
+        self._begin: set[str] = set()
+        """Runs that were given workers, as they were seen in this turn, and have not trained."""
+        self._ordered: tuple[tuple[Any, int], Any] | None = None
+        """What is lacking, and the placement group that waits for it."""
+        self._ordered_at = float("-inf")
+        """When such a group had found room."""
         self._ends: dict[str, Seen] = {}
         self._controllers: dict[str, list[Any]] = {}
         """Of starts that train, or are prepared."""
@@ -99,14 +124,27 @@ class RayCluster:
 
     def nodes(self, runs: Sequence[str]) -> list[Node] | None:
         at, found = self._nodes
+        begin, self._begin = self._begin, set()
         if time.monotonic() - at >= NODES_S:
             try:
+                self._stand_still(begin)
                 found = self._looked(set(runs))
             except Exception as error:  # Ray's own: its control store may be away for a moment
                 logger.warning("the nodes' states are not known: %s", error)
                 found = None
             self._nodes = (time.monotonic(), found)
         return found
+
+    def _stand_still(self, begin: set[str]) -> None:
+        """A run that begins may be fitted to its data first, by tasks of Ray's on the whole cluster, and asks for its
+        workers' places after that: nobody takes those tasks for others'."""
+        from ray.util.placement_group import placement_group_table
+
+        groups = placement_group_table().values() if begin else ()
+        names = [str(each.get("name") or "").split(":") for each in groups if each.get("state") != "REMOVED"]
+        asked = {name[1] for name in names if len(name) == 3 and name[0] == "headway"}
+        for free in self._others.values():
+            free.still = bool(begin - asked)
 
     def _looked(self, runs: set[str]) -> list[Node]:
         import ray
@@ -151,8 +189,29 @@ class RayCluster:
             logger.warning("it is not known whether the cluster grows: %s", error)
             return True
 
+    def order(self, entry: Entry | None, workers: int) -> None:
+        """By a placement group that waits: its bundles are what an autoscaler buys machines for. Once it has found room
+        it is removed, for that is the entry's."""
+        from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
+
+        wanted = (tuple(sorted(entry.each.items())), workers) if entry is not None and workers else None
+        now = time.monotonic()
+        try:
+            if self._ordered is not None:
+                what, group = self._ordered
+                if what == wanted and placement_group_table(group).get("state") != "CREATED":
+                    return
+                self._ordered, self._ordered_at = None, now if what == wanted else float("-inf")
+                remove_placement_group(group)
+            if wanted is not None and entry is not None and now - self._ordered_at >= ORDER_S:
+                self._ordered = wanted, placement_group([dict(entry.each)] * workers, name=f"headway-queue:{entry.run}")
+        except Exception as error:  # Ray's own, as above; it is ordered again
+            logger.warning("no machine could be ordered: %s", error)
+
     def seen(self, entry: Entry) -> Seen:
         name = f"{PREFIX}{entry.run}-{entry.start}"
+        if entry.state == "starting":
+            self._begin.add(entry.run)
         if entry.start in self._refused:
             return Seen("over", "failed", self._refused[entry.start], "task")
         if name in self._ends:
@@ -270,31 +329,42 @@ class RayCluster:
                 self._starting.discard(entry.start)
 
     def _packed(self, entry: Entry) -> tuple[Spec, Packed]:
-        """What is sent: the submission as it came, with this start's name and size."""
-        first, code, *modules = entry.parcels
-        spec = self._spec(entry, from_json(self._queue.parcel(first).decode()))
-        content = io.BytesIO(self._queue.parcel(code))
+        """What is sent: the submission as it came, with this start's name and size.
+
+        Raises:
+            BadInput: it is not there any more, or damaged; it will not be there later.
+        """
+        try:
+            first, code, *modules = [self._queue.parcel(name) for name in entry.parcels]
+            came, content = from_json(first.decode()), io.BytesIO(code)
+            zipfile.ZipFile(content).close()  # to be added to, anything will do
+        except (FileNotFoundError, zipfile.BadZipFile, ValueError) as error:
+            reason, remedy = f"what the queue keeps of it is gone, or damaged ({error})", "Submit it again."
+            raise BadInput(f"{entry.run} cannot be started", reason, remedy) from None
+        spec = self._spec(entry, came)
         with zipfile.ZipFile(content, "a", zipfile.ZIP_DEFLATED) as archive:
             for name, text in ((FILE, to_json(spec)), (begins.FILE, begins.script())):
                 archive.writestr(zipfile.ZipInfo(name, _WHEN), text, zipfile.ZIP_DEFLATED)
-        parcels = tuple(Parcel(self._queue.parcel(name), 0) for name in modules)
-        return spec, Packed(Parcel(content.getvalue(), 0), parcels)
+        return spec, Packed(Parcel(content.getvalue(), 0), tuple(Parcel(each, 0) for each in modules))
 
     def _spec(self, entry: Entry, spec: Spec) -> Spec:
+        """With all the workers that its job may ever have: what it computes, and what its budget means, must not hang
+        on how many there is room for now. Those it begins with are told beside that."""
         held, there = not entry.holds, kept.glance(self._runs, entry.run)
-        most = entry.most if held else entry.workers
+        granted, most = 0 if held else entry.workers, entry.most
         if there is not None and there.submission.startswith(f"{PREFIX}{entry.run}-{entry.attempt}-"):
             sizes = (f"workers.min={entry.least}", f"workers.max={most}", "workers.spares=0")
             again = replace(spec, kind="resume", attempt=entry.start, job=None, settings=sizes)
-            return replace(again, granted=not held, held=held, warm=entry.warm, tried=True)
+            return replace(again, granted=granted, held=held, warm=entry.warm, tried=True)
         tree = read(spec.job or "")
         tree["workers"] = {**(tree.get("workers") or {}), "min": entry.least, "max": most, "spares": 0}
         return replace(
-            spec, kind="train", attempt=entry.start, job=write(tree), granted=not held, held=held, warm=entry.warm
+            spec, kind="train", attempt=entry.start, job=write(tree), granted=granted, held=held, warm=entry.warm
         )
 
     def resize(self, entry: Entry) -> None:
-        wish = Resize(US, time.time(), entry.least, entry.workers, entry.order, entry.workers, entry.leave)
+        at = entry.resized_at or entry.since  # asked again it is the same
+        wish = Resize(US, at, entry.least, entry.workers, entry.order, entry.workers, entry.leave)
         self._pool.submit(self._resize, entry, wish)
 
     def _resize(self, entry: Entry, wish: Resize) -> None:
@@ -313,7 +383,8 @@ class RayCluster:
 
     def _pause(self, entry: Entry) -> None:
         try:
-            Box.of(self._runs, entry.run).ask(of_attempt(entry.start), Stop(US, time.time()))
+            # Asked again it is the same: who hears of another end is asked twice, and saves nothing.
+            Box.of(self._runs, entry.run).ask(of_attempt(entry.start), Stop(US, entry.since))
         except (HeadwayError, OSError) as error:
             logger.warning("the end of %s could not be asked for: %s", entry.run, error)
 

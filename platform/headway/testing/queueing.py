@@ -99,7 +99,11 @@ class FakeCluster:
         """Runs whose starts fail, and how: task or platform."""
         self.away = False
         """Whether it cannot be asked."""
+        self.content: dict[str, int] = {}
+        """Runs that have no more workers than so many, by their own policy."""
         self.could_grow = False
+        self.ordered: tuple[str, int] | None = None
+        """For whom room is lacking, and for how many workers."""
         self.asked_to_leave: dict[str, tuple[str, ...]] = {}
         """Nodes, by the order that named some."""
         self.doubled: list[str] = []
@@ -121,6 +125,9 @@ class FakeCluster:
 
     def grows(self) -> bool:
         return self.could_grow
+
+    def order(self, entry: Entry | None, workers: int) -> None:
+        self.ordered = None if entry is None else (entry.run, workers)
 
     def seen(self, entry: Entry) -> Seen:
         if self.away:
@@ -180,6 +187,8 @@ class FakeCluster:
                 start.phase, start.has = "running", min(start.asked, free)
             elif start.phase == "running" and start.has < start.asked:
                 start.has += max(0, min(start.asked - start.has, free))
+        for start in self.starts.values():
+            start.has = min(start.has, self.content.get(start.run, start.has))
         training = [start.run for start in self.starts.values() if start.phase == "running"]
         self.doubled += [run for run in set(training) if training.count(run) > 1]
         self.most = max(self.most, sum(start.has for start in self.starts.values()))

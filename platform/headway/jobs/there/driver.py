@@ -225,8 +225,10 @@ class Driver:
         return preflight.begin(job, place, self._spec.packages, tell, lacks, note)
 
     def _asked(self, stop: Stop) -> None:
-        """In the ear's thread. Once the run has begun, its leader hears the same by itself."""
-        if not self._began:
+        """In the ear's thread. Once the run has begun, its leader hears the same by itself. A second signal ends this
+        process at once: what is asked for again is no second one, unless it is more urgent."""
+        before = self._heard.stop if self._heard is not None else None
+        if not self._began and (before is None or (stop.now and not before.now)):
             self._heard = Heard(stop)
             os.kill(os.getpid(), signal.SIGTERM)
 
