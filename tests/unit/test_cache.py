@@ -103,6 +103,15 @@ def test_the_second_epoch_asks_the_store_for_nothing(cached: Open, s3: S3) -> No
     assert not s3.counts
 
 
+def test_what_was_read_before_a_thread_ahead_came_to_it_is_not_brought_again(cached: Open, s3: S3) -> None:
+    files = cached()
+    walk(files)
+    before = files.counts.fetched, files.counts.hits
+    files._bring(0, wanted=False)
+    assert (files.counts.fetched, files.counts.hits) == before
+    assert 0 not in files._held
+
+
 def test_a_later_run_finds_what_an_earlier_one_kept(cached: Open, s3: S3, tmp_path: Path) -> None:
     first = cached()
     walk(first)

@@ -271,7 +271,8 @@ class CachedFiles:
         """
         with self._change:
             flight = self._flights.get(group)
-            mine = flight is None and group not in self._held
+            late = not wanted and group not in self._window  # it was read while this thread was on its way to it
+            mine = flight is None and group not in self._held and not late
             if mine:
                 flight = self._flights[group] = Future()
         if flight is None:
