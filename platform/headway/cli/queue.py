@@ -195,11 +195,11 @@ def restart(runs: Runs = None, address: Address = None) -> None:
     """Have the cluster keep the queue by a new keeper; one that is there is ended first."""
     from headway.jobs.look.asking import cluster
     from headway.jobs.send.submitting import runs_of
-    from headway.queues import restarting
+    from headway.queues import asking
 
     place = runs_of(runs)
     if place is not None:
-        restarting.restart(cluster(address) or "http://127.0.0.1:8265", place, say)
+        asking.begin(cluster(address) or "http://127.0.0.1:8265", place, say, anew=True)
     print(f"the queue of {place} is kept")
 
 

@@ -145,7 +145,7 @@ def turn(keeper: Keeper, over: threading.Event, every_s: float) -> None:
             keeper.turn()
         except Superseded:
             raise
-        except Exception:
+        except Exception:  # of any kind: the next turn may go well, and nobody else would take one
             logger.exception("a turn of the queue failed")
             over.wait(AGAIN_S)
 

@@ -4,7 +4,6 @@ who asks begins one."""
 from __future__ import annotations
 
 import hashlib
-import sys
 import tempfile
 import threading
 import time
@@ -14,8 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import headway
-from headway import config
 from headway.carried import code
 from headway.core import bookings, enqueued
 from headway.core.bookings import Answer, Book
@@ -29,8 +26,9 @@ from headway.jobs.api.client import RayJobs
 from headway.jobs.look.asking import cluster as address_of
 from headway.jobs.send import naming, parcel, sending, submitting
 from headway.jobs.send.sending import Packed, Say
-from headway.jobs.spec import FILE, Spec, new_attempt, to_json
+from headway.jobs.spec import FILE, Spec, to_json
 from headway.notation.plain import write
+from headway.queues.actor import ANEW
 from headway.queues.place import QueuePlace, lives, storage_of
 from headway.queues.rays import plain
 from headway.runs import Place, audit
@@ -120,7 +118,7 @@ def submit(
             say(note)
         files = submitting.code_of(found, source, Path(scratch), say)
         wanted = submitting._packages(found, place, None)
-        spec = _spec("train", run, place, job=write(tree), packages=wanted)
+        spec = submitting._spec("train", run, place, job=write(tree), packages=wanted)
         _free(place, run)
         parcels = _kept(queue, spec, files)
     person = this_person()
@@ -231,15 +229,19 @@ class _Beginning:
             self.error = error
 
 
-def begin(address: str, place: str, say: Say = submitting.quiet) -> None:
+def begin(address: str, place: str, say: Say = submitting.quiet, anew: bool = False) -> None:
     """See to it that the cluster keeps the queue of a place.
+
+    Args:
+        anew: by a new keeper; one that is there is ended first, whatever it does.
 
     Raises:
         HeadwayError: it could not; another cluster keeps it, say.
     """
     api = RayJobs.at(address)
     api.admit()
-    spec = _spec("queue", "queue", place, packages=submitting._packages(None, place, None))
+    packages = submitting._packages(None, place, None)
+    spec = submitting._spec("queue", "queue", place, packages=packages, settings=(ANEW,) if anew else ())
     own = {FILE: to_json(spec).encode(), begins.FILE: begins.script().encode()}
     sending.ask(api, spec, Packed(parcel.packed(own), (parcel.headway(),)), say)
 
@@ -268,20 +270,6 @@ def _kept(queue: QueuePlace, spec: Spec, files: dict[str, Path | bytes]) -> tupl
     """What travels, in the queue's store; its names there."""
     given = plain(spec), parcel.packed(files).content, parcel.headway().content
     return tuple(queue.keep(hashlib.sha256(content).hexdigest(), content) for content in given)
-
-
-def _spec(kind: Any, run: str, place: str, **more: Any) -> Spec:
-    return Spec(
-        kind=kind,
-        run=run,
-        attempt=new_attempt(),
-        by=this_person(),
-        headway=headway.__version__,
-        python=(sys.version_info[0], sys.version_info[1]),
-        runs=place,
-        store=config.load().store.model_dump(exclude_defaults=True),
-        **more,
-    )
 
 
 def rules_tree(book: Book) -> dict[str, Any]:
