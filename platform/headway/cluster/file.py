@@ -127,7 +127,7 @@ class Headway(_Section):
             return []
         if isinstance(self.prices, str):
             return [asdict(each) for each in book.load(Path(self.prices).expanduser())]
-        return [asdict(each) for _, each in book.of_rows(self.prices, "provider.headway.prices")]
+        return [asdict(each) for each in book.of_rows(self.prices, "provider.headway.prices")]
 
     @field_validator("notices")
     @classmethod

@@ -106,7 +106,7 @@ class Provider(NodeProvider):
         self._masked: tuple[str, ...] = ()
         self._listed_at = 0.0
         self._listed: frozenset[str] = frozenset()
-        own_list = [price for _, price in of_rows(own.get("prices") or [], "provider.headway.prices")]
+        own_list = of_rows(own.get("prices") or [], "provider.headway.prices")
         book = Book(own_list, shipped(str(provider_config.get("market", ""))))
         self._book = book
         spot_every_s = SPOT_EVERY_S * float(own.get("pauses", 1.0))

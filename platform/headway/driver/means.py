@@ -202,7 +202,7 @@ def _listed_price(job: Job) -> Callable[[str, str, bool], float | None] | None:
     """Dollars per hour by the job's list of prices; None where it has none."""
     if job.prices is None:
         return None
-    return Book([one for _, one in of_rows([each.model_dump() for each in job.prices], "prices")]).per_hour
+    return Book(of_rows([each.model_dump() for each in job.prices], "prices")).per_hour
 
 
 def wishing(job: Job, run: RunFolder, total_steps: int) -> Callable[[], Wishing] | None:

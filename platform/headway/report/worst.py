@@ -96,7 +96,7 @@ def _machines(job: Job, file: ClusterFile | None) -> tuple[int, float, float, st
     """How many, dollars an hour of each and of the head, in words, and notes."""
     most = job.workers.most
     rows = [] if job.prices is None else [price.model_dump() for price in job.prices]
-    own = [price for _, price in of_rows(rows, "prices")]
+    own = of_rows(rows, "prices")
     if file is None:
         if job.workers.price_per_hour is not None:
             words = f"{most} workers at ${job.workers.price_per_hour:g} (workers.price_per_hour)"
@@ -107,7 +107,7 @@ def _machines(job: Job, file: ClusterFile | None) -> tuple[int, float, float, st
             raise BadInput(f"{job.name}: nothing says what its machines cost", "", remedy)
         dear = max(machines, key=lambda price: price.per_hour)
         return most, dear.per_hour, 0.0, f"{most} machines, a worker each: {dear.type} at ${dear.per_hour:g}", []
-    listed = [price for _, price in of_rows(file.headway.rows, "provider.headway.prices")]
+    listed = of_rows(file.headway.rows, "provider.headway.prices")
     book, region = Book(own, listed, shipped(file.kind)), str(file.tree["provider"].get("region") or "")
     found: list[tuple[float, int, float, str]] = []
     for name, kind in file.workers.items():

@@ -163,11 +163,16 @@ def _of_yaml(text: str, name: str) -> Iterator[tuple[str, Price]]:
         rows = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise BadInput(f"{name} is no YAML", str(error).splitlines()[0]) from None
-    yield from of_rows(rows, name)
+    yield from _of_rows(rows, name)
 
 
-def of_rows(rows: Any, name: str) -> Iterator[tuple[str, Price]]:
-    """Prices of plain values, each with where it stands. Raises BadInput."""
+def of_rows(rows: Any, name: str) -> list[Price]:
+    """Prices of plain values. Raises BadInput."""
+    return [price for _, price in _of_rows(rows, name)]
+
+
+def _of_rows(rows: Any, name: str) -> Iterator[tuple[str, Price]]:
+    """Each with where it stands."""
     if not isinstance(rows, list) or not all(isinstance(each, dict) for each in rows):
         raise BadInput(f"{name} is no list of prices", "", f"Give a list of mappings with {', '.join(COLUMNS)}.")
     for number, row in enumerate(rows):

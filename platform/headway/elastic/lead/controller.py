@@ -75,7 +75,7 @@ class ElasticController(Processes):
         prospect = Prospect(at_once, total_steps)
         self._wishing, self.minds = wishing() if wishing is not None else None, wishing is not None
         self._coordinator = Coordinator(policy, self, here, alike, prospect, wishing=self._wishing)
-        price = None if prices is None else Book([one for _, one in of_rows(prices, "prices")]).per_hour
+        price = None if prices is None else Book(of_rows(prices, "prices")).per_hour
         began = partial(_began, recorder)
         self._purchases = Purchases(names.run, began, self.record, RayBoard(), each or {}, price, per_worker=per_worker)
         super().__init__(names=names, at_once=at_once, **rest)
